@@ -1,0 +1,75 @@
+"""The exception tree.
+
+    VaceBatchError
+    ├── UsageError      wrong option, wrong configuration: the command stops, exit code 2
+    ├── ManifestError   the manifest has faults: the command stops and prints every one, exit code 2
+    ├── ClipError       one clip cannot be done: becomes a row with a code and a reason, the run goes on
+    └── ClusterError    a machine, an actor or a storage failed: retried with a cap, never a verdict on the data
+
+Anything else is a bug; its traceback is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class VaceBatchError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class UsageError(VaceBatchError):
+    """A command, option or configuration is wrong; the message names what to change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing wrong in a manifest: where, what came, what was expected. `row` counts from 0; None is the whole file."""
+
+    row: int | None
+    job_id: str | None
+    column: str | None
+    got: str
+    expected: str
+
+    def __str__(self) -> str:
+        where = "manifest" if self.row is None else f"row {self.row}"
+        if self.job_id:
+            where += f" ({self.job_id})"
+        if self.column:
+            where += f", column {self.column}"
+        return f"{where}: got {self.got}, expected {self.expected}"
+
+
+class ManifestError(VaceBatchError):
+    """A manifest has faults; all of them are in `faults`."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class ClipError(VaceBatchError):
+    """One clip cannot be done.
+
+    `code` is a stable snake_case word for scripts, `reason` a sentence for people, `retryable` says whether the same
+    input may succeed another time.
+    """
+
+    def __init__(self, code: str, reason: str, *, retryable: bool = False) -> None:
+        self.code = code
+        self.reason = reason
+        self.retryable = retryable
+        super().__init__(f"{code}: {reason}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_clip_error, (self.code, self.reason, self.retryable))
+
+
+def _clip_error(code: str, reason: str, retryable: bool) -> ClipError:
+    return ClipError(code, reason, retryable=retryable)
+
+
+class ClusterError(VaceBatchError):
+    """A machine, an actor or a storage failed; nothing is said about the data."""

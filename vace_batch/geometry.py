@@ -1,0 +1,126 @@
+"""Integer geometry: boxes, sizes, alignment and the frame counts that Wan's VAE accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+TOKEN_PX = 16
+"""Pixels a side of one transformer token: the VAE shrinks 8x, the patch embedding 2x more."""
+
+TEMPORAL_STRIDE = 4
+"""Frames a latent frame stands for, the first frame excepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Width and height in pixels."""
+
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"size: expected width and height of at least 1, got {self.width}x{self.height}")
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Half-open pixel box in display orientation: columns x..x+width-1, rows y..y+height-1."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"box: expected width and height of at least 1, got {self.width}x{self.height}")
+
+    @property
+    def right(self) -> int:
+        return self.x + self.width
+
+    @property
+    def bottom(self) -> int:
+        return self.y + self.height
+
+    @property
+    def size(self) -> Size:
+        return Size(self.width, self.height)
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index a (H, W, ...) array with this."""
+        return slice(self.y, self.bottom), slice(self.x, self.right)
+
+    def union(self, other: Box) -> Box:
+        x, y = min(self.x, other.x), min(self.y, other.y)
+        return Box(x, y, max(self.right, other.right) - x, max(self.bottom, other.bottom) - y)
+
+    def intersect(self, other: Box) -> Box | None:
+        x, y = max(self.x, other.x), max(self.y, other.y)
+        width, height = min(self.right, other.right) - x, min(self.bottom, other.bottom) - y
+        return Box(x, y, width, height) if width > 0 and height > 0 else None
+
+    def pad(self, px: int) -> Box:
+        """Grown by `px` on every side; may leave the frame."""
+        return Box(self.x - px, self.y - px, self.width + 2 * px, self.height + 2 * px)
+
+    def clip(self, size: Size) -> Box | None:
+        """The part inside a frame of `size`, or None."""
+        return self.intersect(Box(0, 0, size.width, size.height))
+
+    def shift(self, dx: int, dy: int) -> Box:
+        return Box(self.x + dx, self.y + dy, self.width, self.height)
+
+
+def union_of(boxes: Iterable[Box]) -> Box | None:
+    """The smallest box that holds all `boxes`; None when there are none."""
+    result: Box | None = None
+    for box in boxes:
+        result = box if result is None else result.union(box)
+    return result
+
+
+def align_up(value: int, multiple: int) -> int:
+    """`value` rounded up to a multiple of `multiple`."""
+    return -(-value // multiple) * multiple
+
+
+def align_down(value: int, multiple: int) -> int:
+    """`value` rounded down to a multiple of `multiple`."""
+    return value // multiple * multiple
+
+
+def legal_num_frames(num_frames: int) -> int:
+    """The smallest 4n+1 that is at least `num_frames`.
+
+    Raises:
+        ValueError: `num_frames` is below 1.
+    """
+    if num_frames < 1:
+        raise ValueError(f"num_frames: expected at least 1, got {num_frames}")
+    return align_up(num_frames - 1, TEMPORAL_STRIDE) + 1
+
+
+def latent_num_frames(num_frames: int) -> int:
+    """Latent frames of a clip of `num_frames` = 4n+1 frames."""
+    return (num_frames - 1) // TEMPORAL_STRIDE + 1
+
+
+def token_count(num_frames: int, size: Size, num_references: int = 0) -> int:
+    """Transformer tokens of a window of `num_frames` (4n+1) frames at `size`: 32,760 at 832x480x81.
+
+    Raises:
+        ValueError: the frame count is not 4n+1, or a side is not a multiple of 16.
+    """
+    if (num_frames - 1) % TEMPORAL_STRIDE:
+        raise ValueError(f"num_frames: expected 4n+1, got {num_frames}")
+    if size.width % TOKEN_PX or size.height % TOKEN_PX:
+        raise ValueError(f"size: expected multiples of {TOKEN_PX}, got {size}")
+    latent = latent_num_frames(num_frames) + num_references
+    return latent * (size.width // TOKEN_PX) * (size.height // TOKEN_PX)
