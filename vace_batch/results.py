@@ -1,0 +1,257 @@
+"""The ledger: what is finished, what failed and why; and the counters that add up.
+
+    OUT/run.json                                what was asked last: manifest, options, the plan file
+    OUT/plan/<digest>.parquet                   one row a job, never changed
+    OUT/artifacts/<k2>/<key>/<attempt>.*        masks and generated frames
+    OUT/ledger/done/<k2>/<key>.json             created exclusively, once the artifact is whole
+    OUT/ledger/attempts/<k2>/<key>.<id>.json    one for each attempt that went wrong
+    OUT/ledger/quarantine/<k2>/<key>.json       failed for good: the row's reason
+    OUT/results/status=*/clips.parquet          one row a job, its windows nested
+
+A key is `<kind>-<digest>`; kinds are `prep` (masks and plan of a clip), `window` and `clip`. The records are the truth;
+everything in `results/` can be made again from them.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vace_batch import storage
+from vace_batch.errors import UsageError
+
+Record = dict[str, Any]
+
+
+def make_key(kind: str, *parts: object) -> str:
+    """`<kind>-<digest>` of everything in `parts`, which must be JSON-able."""
+    return f"{kind}-{storage.digest(json.dumps(parts, sort_keys=True, ensure_ascii=True, allow_nan=False))}"
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class Ledger:
+    """Records of one output folder. Any number of writers, on any machine; no state in memory."""
+
+    def __init__(self, out: str) -> None:
+        self.out = out
+
+    def artifact_uri(self, key: str, suffix: str) -> str:
+        """A name that no other attempt has."""
+        return storage.join(self.out, "artifacts", _k2(key), key, uuid.uuid4().hex[:12] + suffix)
+
+    def relative(self, uri: str) -> str:
+        """`uri` as it is written into records: relative to OUT, so that OUT can be moved."""
+        prefix = self.out.rstrip("/") + "/"
+        return uri[len(prefix) :] if uri.startswith(prefix) else uri
+
+    def absolute(self, name: str) -> str:
+        return storage.join(self.out, name)
+
+    def done(self, key: str) -> Record | None:
+        return self._read("done", key)
+
+    def failed(self, key: str) -> Record | None:
+        return self._read("quarantine", key)
+
+    def commit(self, key: str, record: Mapping[str, Any]) -> bool:
+        """Record that `key` is finished; False when another attempt was first, whose artifact counts."""
+        body = {"key": key, "finished_at": now(), **record}
+        return storage.create_exclusive(self._uri("done", key), _dump(body))
+
+    def quarantine(self, key: str, record: Mapping[str, Any]) -> bool:
+        """Record that `key` failed for good."""
+        return storage.create_exclusive(self._uri("quarantine", key), _dump({"key": key, "failed_at": now(), **record}))
+
+    def forgive(self, key: str) -> None:
+        """Let a failed key be tried again."""
+        storage.delete(self._uri("quarantine", key))
+
+    def note_attempt(self, key: str, record: Mapping[str, Any]) -> None:
+        """Keep what went wrong in one attempt."""
+        name = f"{key}.{uuid.uuid4().hex[:8]}.json"
+        uri = storage.join(self.out, "ledger", "attempts", _k2(key), name)
+        storage.publish(uri, _dump({"key": key, "at": now(), **record}))
+
+    def keys(self, state: str, kind: str | None = None) -> set[str]:
+        """Keys in `state` (done or quarantine), by listing alone."""
+        names = storage.list_files(storage.join(self.out, "ledger", state))
+        keys = (name.rsplit("/", 1)[-1].removesuffix(".json") for name in names)
+        return {key for key in keys if kind is None or key.startswith(kind + "-")}
+
+    def _uri(self, state: str, key: str) -> str:
+        return storage.join(self.out, "ledger", state, _k2(key), key + ".json")
+
+    def _read(self, state: str, key: str) -> Record | None:
+        try:
+            record: Record = json.loads(storage.read_bytes(self._uri(state, key)))
+        except FileNotFoundError:
+            return None
+        return record
+
+
+def _k2(key: str) -> str:
+    return key.rsplit("-", 1)[-1][:2]
+
+
+def _dump(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, ensure_ascii=False, sort_keys=True, allow_nan=False).encode("utf-8", "surrogatepass")
+
+
+# --- the plan of a run ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedJob:
+    """One manifest row as it was planned: its identity, its output and the row itself as JSON."""
+
+    job_id: str
+    clip_key: str
+    prep_key: str
+    output: str
+    row: str
+
+
+_PLAN_SCHEMA = pa.schema([(name, pa.string()) for name in ("job_id", "clip_key", "prep_key", "output", "row")])
+
+
+def write_plan(out: str, planned: Sequence[PlannedJob], run: Mapping[str, Any]) -> None:
+    """Store the plan (immutable, named by its content) and point run.json to it."""
+    name = "plan/" + storage.digest(*(json.dumps(asdict(job), sort_keys=True) for job in planned)) + ".parquet"
+    if not storage.exists(storage.join(out, name)):
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist([asdict(job) for job in planned], schema=_PLAN_SCHEMA), sink)
+        storage.publish(storage.join(out, name), sink.getvalue().to_pybytes())
+    storage.publish(storage.join(out, "run.json"), _dump({**run, "plan": name, "started_at": now()}))
+
+
+def read_run(out: str) -> Record:
+    """What was asked last of this output folder.
+
+    Raises:
+        UsageError: it is not an output folder.
+    """
+    try:
+        run: Record = json.loads(storage.read_bytes(storage.join(out, "run.json")))
+    except FileNotFoundError:
+        raise UsageError(f"{out}: no run.json here; expected the OUT of an earlier `vace-batch run`") from None
+    return run
+
+
+def read_plan(out: str) -> tuple[PlannedJob, ...]:
+    """The jobs of the last run on this output folder, in manifest order."""
+    data = storage.read_bytes(storage.join(out, read_run(out)["plan"]))
+    return tuple(PlannedJob(**row) for row in pq.read_table(pa.BufferReader(data)).to_pylist())
+
+
+# --- what the user sees ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """Counters and finished jobs; planned = done + failed + skipped + pending, always."""
+
+    out: str
+    planned: int
+    done: int
+    failed: int
+    skipped: int
+    pending: int
+    windows: int
+    jobs: tuple[Record, ...]
+
+    def __post_init__(self) -> None:
+        if self.planned != self.done + self.failed + self.skipped + self.pending:
+            raise AssertionError(f"counters do not add up: {self}")
+
+    def as_dict(self) -> Record:
+        return {**asdict(self), "jobs": [{k: v for k, v in job.items() if k in _JOB_KEYS} for job in self.jobs]}
+
+
+_JOB_KEYS = ("job_id", "status", "output_uri", "error_code", "reason", "attempts", "windows", "seconds")
+
+
+def summarise(out: str, planned: Iterable[PlannedJob] | None = None) -> Summary:
+    """What the ledger says of the planned jobs (of the last run unless given).
+
+    Raises:
+        UsageError: `out` is not an output folder.
+    """
+    jobs = tuple(read_plan(out) if planned is None else planned)
+    ledger = Ledger(out)
+    done, failed = ledger.keys("done", "clip"), ledger.keys("quarantine", "clip")
+    rows = []
+    for job in jobs:
+        state = "done" if job.clip_key in done else "quarantine" if job.clip_key in failed else None
+        record = ledger.done(job.clip_key) if state == "done" else ledger.failed(job.clip_key) if state else None
+        if record is not None:
+            rows.append(_job_row(ledger, job, record))
+    count = Counter(row["status"] for row in rows)
+    return Summary(
+        out=out,
+        planned=len(jobs),
+        done=count["done"],
+        failed=count["failed"],
+        skipped=count["skipped"],
+        pending=len(jobs) - len(rows),
+        windows=sum(row["windows"] for row in rows),
+        jobs=tuple(rows),
+    )
+
+
+def _job_row(ledger: Ledger, job: PlannedJob, record: Record) -> Record:
+    status = record.get("status", "failed")
+    output = None if status == "failed" else ledger.absolute(job.output)
+    return {
+        "job_id": job.job_id,
+        "status": status,
+        "output_uri": output,
+        "error_code": record.get("error_code"),
+        "reason": record.get("reason"),
+        "attempts": record.get("attempts", 1),
+        "windows": record.get("windows", 0),
+        "seconds": record.get("seconds", 0.0),
+        "words": record.get("words", []),
+        "clip_key": job.clip_key,
+        "window_rows": record.get("window_rows", []),
+    }
+
+
+_WINDOW_ROW = pa.struct(
+    [
+        ("key", pa.string()),
+        ("region", pa.int32()),
+        ("start", pa.int64()),
+        ("stop", pa.int64()),
+        ("num_frames", pa.int32()),
+    ]
+    + [("width", pa.int32()), ("height", pa.int32()), ("seed", pa.int64()), ("seconds", pa.float64())]
+)
+_RESULT_SCHEMA = pa.schema(
+    [("job_id", pa.string()), ("output_uri", pa.string()), ("error_code", pa.string()), ("reason", pa.string())]
+    + [("attempts", pa.int32()), ("windows", pa.int32()), ("seconds", pa.float64()), ("words", pa.list_(pa.string()))]
+    + [("clip_key", pa.string()), ("window_rows", pa.list_(_WINDOW_ROW))]
+)
+
+
+def write_results(summary: Summary) -> None:
+    """Write OUT/results, a Hive-partitioned dataset: one row a finished job, its windows nested."""
+    for status in ("done", "failed", "skipped"):
+        uri = storage.join(summary.out, "results", f"status={status}", "clips.parquet")
+        rows = [job for job in summary.jobs if job["status"] == status]
+        if not rows:
+            storage.delete(uri)
+            continue
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(rows, schema=_RESULT_SCHEMA), sink)
+        storage.publish(uri, sink.getvalue().to_pybytes())
