@@ -1,0 +1,53 @@
+# `make demo` shows the pipeline, `make test` proves it. Both need Python 3.11 or newer and make, nothing else.
+SHELL := /bin/sh
+ROOT := $(abspath $(dir $(lastword $(MAKEFILE_LIST))))
+VENV := $(abspath $(or $(VACE_BATCH_VENV),$(ROOT)/.venv))
+BIN := $(VENV)/bin
+OUT ?= demo-out
+TESTS ?= tests
+
+# This checkout comes first even where several share one environment.
+export PYTHONPATH := $(ROOT)
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test test-all check fmt bench docs-manifest flow clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+env: ## create the environment in .venv (or VACE_BATCH_VENV), or bring it up to date
+	@sh $(ROOT)/.ci/with-python $(ROOT)/.ci/env.py "$(VENV)"
+
+demo: env ## three clips made on the spot, through the whole pipeline, into OUT=demo-out
+	@$(BIN)/vace-batch demo -o "$(OUT)"
+
+test: env ## every test that runs on this machine; TESTS=tests/unit/test_x.py for some
+	@$(BIN)/python -m pytest -m "not gpu and not browser and not slow" $(TESTS)
+
+test-all: env ## the slow, GPU and browser tests too
+	@$(BIN)/python -m pytest $(TESTS)
+
+check: env ## ruff, format, mypy --strict, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+fmt: env ## put the code into form
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format .
+
+bench: env ## every benchmark in benchmarks/
+	@for file in benchmarks/[a-z]*.py; do test -e "$$file" || continue; echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+docs-manifest: env ## write manifests/README.md from the schema
+	@$(BIN)/python -m vace_batch.manifest > manifests/README.md
+
+flow: env ## the demo's manifest as a Prefect flow on the embedded server
+	@$(BIN)/python -m vace_batch.demo.media "$(OUT)/media"
+	@$(BIN)/python -m flows.batch "$(OUT)/media/manifest.parquet" -o "$(OUT)"
+
+clean: ## remove caches and the demo's output; the environment stays
+	rm -rf demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Prefect flows over vace_batch: the only place that imports Prefect."""

@@ -1,0 +1,36 @@
+"""What every test gets: no telemetry, one thread a library, and an ERROR in the log is a failed test."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+
+from vace_batch.log import quiet_environment
+
+quiet_environment()
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+
+
+class _Errors(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(f"{record.name}: {record.getMessage()}")
+
+
+@pytest.fixture(autouse=True)
+def package_log(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Put the package's logger back after the test; fail the test when it logged an ERROR that it does not expect."""
+    logger = logging.getLogger("vace_batch")
+    before = logger.handlers[:], logger.level, logger.propagate
+    errors = _Errors()
+    logger.addHandler(errors)
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
+    if errors.lines and "logs_errors" not in request.keywords:
+        pytest.fail("logged: " + "; ".join(errors.lines))

@@ -1,0 +1,166 @@
+"""One logger: a JSON line per record with run, clip and window on it; plain text when a person is watching.
+
+`quiet_environment()` comes before the first import of Ray, Prefect or a model library: most of them read these once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import TextIO
+
+LEVEL_VARIABLE = "VACE_BATCH_LOG_LEVEL"
+FORMAT_VARIABLE = "VACE_BATCH_LOG_FORMAT"
+
+_NO_TELEMETRY = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "YOLO_OFFLINE": "true",  # no events, no look-ups at import; weights asked for by a release name are still fetched
+    "YOLO_AUTOINSTALL": "false",
+}
+_NO_NOISE = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "YOLO_VERBOSE": "false",
+}
+_TALKATIVE = (
+    "PIL",
+    "accelerate",
+    "botocore",
+    "diffusers",
+    "fsspec",
+    "httpcore",
+    "httpx",
+    "huggingface_hub",
+    "libav",
+    "matplotlib",
+    "numba",
+    "pyscenedetect",
+    "ray",
+    "s3fs",
+    "torch",
+    "transformers",
+    "ultralytics",
+    "urllib3",
+)
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+_bound: ContextVar[dict[str, str] | None] = ContextVar("vace_batch_log_fields", default=None)
+
+
+def quiet_environment(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Switch telemetry and third-party chatter off in `environ`; what the user has set is left alone."""
+    for name, value in (_NO_TELEMETRY | _NO_NOISE).items():
+        environ.setdefault(name, value)
+
+
+def get_logger(name: str) -> logging.Logger:
+    """The logger of module `name`; everything hangs below `vace_batch`."""
+    return logging.getLogger(name if name.split(".")[0] == "vace_batch" else f"vace_batch.{name}")
+
+
+def bound_fields() -> dict[str, str]:
+    """The fields bound here, to hand to another process: `bind(**fields)` there."""
+    return dict(_bound.get() or {})
+
+
+@contextmanager
+def bind(**fields: str | None) -> Iterator[None]:
+    """Put `run=`, `clip=`, `window=` (or others) on every line logged inside; None takes a field off."""
+    merged: dict[str, str | None] = {**bound_fields(), **fields}
+    token = _bound.set({name: value for name, value in merged.items() if value is not None})
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, the bound fields, then whatever came by `extra=`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **bound_fields(),
+            **_extras(record),
+        }
+        if record.exc_info and record.exc_info[0] is not None:
+            line["error"] = "".join(traceback.format_exception(*record.exc_info)).rstrip()
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class TextFormatter(logging.Formatter):
+    """`15:06:07 warning clip=ab12 message` for a person at a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        clock = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
+        words = [clock, record.levelname.lower()]
+        words += [f"{name}={value}" for name, value in (bound_fields() | _extras(record)).items()]
+        text = " ".join([*words, record.getMessage()])
+        if record.exc_info and record.exc_info[0] is not None:
+            text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
+        return text
+
+
+def _extras(record: logging.LogRecord) -> dict[str, object]:
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+class _CurrentStderr(logging.StreamHandler[TextIO]):
+    """Writes to what `sys.stderr` is at that moment, so that a live display or a capture may take its place."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
+def configure(*, level: str | None = None, json_lines: bool | None = None) -> None:
+    """Send the package's records to stderr, once however often it is called.
+
+    Args:
+        level: debug, info, warning or error; by default `VACE_BATCH_LOG_LEVEL`, else warning at a terminal, info elsewhere.
+        json_lines: by default `VACE_BATCH_LOG_FORMAT` (json or text), else text at a terminal and JSON elsewhere.
+
+    Raises:
+        ValueError: the level or the format has no such name.
+    """
+    terminal = sys.stderr.isatty()
+    wanted = (level or os.environ.get(LEVEL_VARIABLE) or ("warning" if terminal else "info")).upper()
+    if wanted not in logging.getLevelNamesMapping():
+        raise ValueError(f"{LEVEL_VARIABLE}: expected debug, info, warning or error, got {wanted.lower()!r}")
+    if json_lines is None:
+        named = os.environ.get(FORMAT_VARIABLE) or ("text" if terminal else "json")
+        if named not in ("json", "text"):
+            raise ValueError(f"{FORMAT_VARIABLE}: expected json or text, got {named!r}")
+        json_lines = named == "json"
+    handler = _CurrentStderr()
+    handler.setFormatter(JsonFormatter() if json_lines else TextFormatter())
+    root = logging.getLogger("vace_batch")
+    root.handlers[:] = [kept for kept in root.handlers if not isinstance(kept, _CurrentStderr)] + [handler]
+    root.setLevel(wanted)
+    root.propagate = False
+    hush()
+
+
+def hush() -> None:
+    """Let third parties speak only from warnings up, and of what they will change in future not at all."""
+    for name in _TALKATIVE:
+        logger = logging.getLogger(name)
+        logger.setLevel(max(logger.level, logging.WARNING))
+    warnings.filterwarnings("ignore", category=FutureWarning)
