@@ -1,8 +1,9 @@
 """Make the project's virtual environment, or find that it is already the right one.
 
 The environment holds a stamp with the hash of what decides its content: constraints.txt and the packaging part of
-pyproject.toml. Same hash: nothing to do. Same hash, other checkout: only the editable install is redone. An install that
-was interrupted leaves a marker, and the next one starts from an empty folder. A lock on the folder keeps two makes apart.
+pyproject.toml. Same hash: nothing to do. Same hash, other checkout: only the editable install is redone. An install
+that was interrupted leaves a marker, and the next one starts from an empty folder. A lock on the folder keeps two
+makes apart.
 
 Standard library only: it runs before anything is installed.
 """
@@ -85,16 +86,30 @@ def clear(folder: Path) -> None:
     builder.create(folder)
 
 
-def pip(folder: Path, *arguments: str, root: Path) -> None:
-    """Run pip of `folder` with the pins of `root`.
+def pip(folder: Path, root: Path, *arguments: str) -> None:
+    """Run the pip of `folder` in `root`.
 
     Raises:
         SystemExit: pip failed; its own words are above.
     """
-    command = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    done = subprocess.run([*command, "-c", root / "constraints.txt", *arguments], cwd=root)
+    command = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
+    done = subprocess.run(command, cwd=root)
     if done.returncode:
         sys.exit(f"pip failed (exit {done.returncode}); run the same make again once the cause above is gone")
+
+
+def install(folder: Path, root: Path) -> None:
+    """Install the pinned packages and this checkout, editable.
+
+    ultralytics asks for opencv-python, whose library needs libGL, libxcb and glib from the system; a bare server has
+    none of them. The headless wheel of the same version is the same `cv2` without windows, so it takes its place.
+    """
+    say("installing the pinned packages (about 7 GB on disk, minutes on a fast line)")
+    pinned = ["install", "-c", str(root / "constraints.txt")]
+    pip(folder, root, *pinned, "setuptools")
+    pip(folder, root, *pinned, "--no-build-isolation", "-e", f"{root}[{EXTRAS}]")
+    pip(folder, root, "uninstall", "--yes", "opencv-python")
+    pip(folder, root, *pinned, "--no-deps", "--force-reinstall", "opencv-python-headless")
 
 
 def bring_up(folder: Path, root: Path) -> str:
@@ -108,13 +123,10 @@ def bring_up(folder: Path, root: Path) -> str:
             clear(folder)
         (folder / MARKER).touch()
         (folder / STAMP).unlink(missing_ok=True)
-        editable = ["--no-build-isolation", "-e"]
         if todo == "editable":
-            pip(folder, "--no-deps", *editable, str(root), root=root)
+            pip(folder, root, "install", "--no-deps", "--no-build-isolation", "-e", str(root))
         else:
-            say("installing the pinned packages (about 7 GB on disk, minutes on a fast line)")
-            pip(folder, "setuptools", root=root)
-            pip(folder, *editable, f"{root}[{EXTRAS}]", root=root)
+            install(folder, root)
         (folder / STAMP).write_text(json.dumps(wanted))
         (folder / MARKER).unlink()
         return todo

@@ -134,7 +134,7 @@ def configure(*, level: str | None = None, json_lines: bool | None = None) -> No
     """Send the package's records to stderr, once however often it is called.
 
     Args:
-        level: debug, info, warning or error; by default `VACE_BATCH_LOG_LEVEL`, else warning at a terminal, info elsewhere.
+        level: debug to error; by default `VACE_BATCH_LOG_LEVEL`, else warning at a terminal and info elsewhere.
         json_lines: by default `VACE_BATCH_LOG_FORMAT` (json or text), else text at a terminal and JSON elsewhere.
 
     Raises:
