@@ -1,0 +1,201 @@
+"""One frame's mask as a tight box and its bits, and the lossless Parquet file that holds a clip's masks.
+
+Shape suffixes: H, W are the frame's rows and columns; h, w those of the mask's box.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vace_batch.geometry import Box, Size, union_of
+
+Bits = npt.NDArray[np.bool_]
+
+FORMAT_VERSION = 1
+_SCHEMA = pa.schema(
+    [
+        pa.field("frame", pa.int32(), nullable=False),
+        pa.field("x", pa.int32(), nullable=False),
+        pa.field("y", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("bits", pa.binary(), nullable=False),
+    ]
+)
+_ROW_GROUP_ROWS = 256
+# 256 full 4K masks are 265 MB packed; a row group is closed early so that the writer's memory stays flat.
+_ROW_GROUP_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FrameMask:
+    """The non-empty mask of frame `index`: `bits` (h,w) bool inside `box`, the tight bounding box in display pixels.
+
+    Raises:
+        ValueError: bits are not bool, do not fit the box, or touch not all four sides of it.
+    """
+
+    index: int
+    box: Box
+    bits: Bits
+
+    def __post_init__(self) -> None:
+        if self.index < 0:
+            raise ValueError(f"index: expected a frame number from 0, got {self.index}")
+        if self.bits.dtype != np.bool_ or self.bits.shape != (self.box.height, self.box.width):
+            raise ValueError(
+                f"bits: expected bool {(self.box.height, self.box.width)}, got {self.bits.dtype} {self.bits.shape}"
+            )
+        edges = (self.bits[0], self.bits[-1], self.bits[:, 0], self.bits[:, -1])
+        if not all(edge.any() for edge in edges):
+            raise ValueError("bits: expected a tight box; use make_mask, which tightens it")
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, FrameMask)
+            and self.index == other.index
+            and self.box == other.box
+            and bool(np.array_equal(self.bits, other.bits))
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def within(self, box: Box) -> Bits:
+        """The mask cut to `box` (which may leave the mask's box, or miss it): a new (h,w) bool array."""
+        out = np.zeros((box.height, box.width), np.bool_)
+        common = self.box.intersect(box)
+        if common is not None:
+            out[common.shift(-box.x, -box.y).slices] = self.bits[common.shift(-self.box.x, -self.box.y).slices]
+        return out
+
+    def full(self, size: Size) -> Bits:
+        """The whole frame's mask, (H,W) bool."""
+        return self.within(Box(0, 0, size.width, size.height))
+
+
+def make_mask(index: int, bits: Bits, origin: tuple[int, int] = (0, 0)) -> FrameMask | None:
+    """The tight mask of `bits` (h,w) bool whose upper left pixel is `origin` (x, y); None when no bit is set.
+
+    `make_mask(3, np.eye(2, dtype=bool), (10, 20)).box == Box(10, 20, 2, 2)`
+    """
+    columns = np.flatnonzero(bits.any(axis=0))
+    if not columns.size:
+        return None
+    rows = np.flatnonzero(bits.any(axis=1))
+    x, right, y, bottom = int(columns[0]), int(columns[-1]) + 1, int(rows[0]), int(rows[-1]) + 1
+    box = Box(origin[0] + x, origin[1] + y, right - x, bottom - y)
+    return FrameMask(index=index, box=box, bits=np.ascontiguousarray(bits[y:bottom, x:right]))
+
+
+def box_mask(index: int, box: Box) -> FrameMask:
+    """A mask that fills `box`."""
+    return FrameMask(index=index, box=box, bits=np.ones((box.height, box.width), np.bool_))
+
+
+def merge_masks(masks: Iterable[FrameMask]) -> FrameMask | None:
+    """The union of masks of one frame; None when there are none."""
+    parts = tuple(masks)
+    box = union_of(mask.box for mask in parts)
+    if box is None or len(parts) == 1:
+        return parts[0] if parts else None
+    bits = np.zeros((box.height, box.width), np.bool_)
+    for mask in parts:
+        bits[mask.box.shift(-box.x, -box.y).slices] |= mask.bits
+    return FrameMask(index=parts[0].index, box=box, bits=bits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskSummary:
+    """What planning needs of a stored mask set: the tight box of each non-empty frame and the content's digest."""
+
+    size: Size
+    boxes: Mapping[int, Box]
+    digest: str
+
+
+def write_masks(target: str | Path | BinaryIO, size: Size, masks: Iterable[FrameMask]) -> MaskSummary:
+    """Stream masks, one frame each in rising order, into a Parquet file of frames of `size`.
+
+    The digest is over size, frame numbers, boxes and bits: equal masks have equal digests whatever wrote the file.
+
+    Raises:
+        ValueError: frames do not rise strictly, or a mask leaves the frame.
+    """
+    metadata = {
+        "vace_batch.masks.version": str(FORMAT_VERSION),
+        "vace_batch.masks.width": str(size.width),
+        "vace_batch.masks.height": str(size.height),
+    }
+    boxes: dict[int, Box] = {}
+    digest = hashlib.blake2b(struct.pack("<3q", FORMAT_VERSION, size.width, size.height), digest_size=16)
+    rows: list[dict[str, object]] = []
+    held_bytes, last = 0, -1
+    with pq.ParquetWriter(target, _SCHEMA.with_metadata(metadata), compression="zstd") as writer:
+        for mask in masks:
+            box = mask.box
+            if mask.index <= last:
+                raise ValueError(f"masks: expected rising frames, got {mask.index} after {last}")
+            if box.clip(size) != box:
+                raise ValueError(f"masks: frame {mask.index} has {box}, which leaves the frame of {size}")
+            last, packed = mask.index, np.packbits(mask.bits).tobytes()
+            place = (mask.index, box.x, box.y, box.width, box.height)
+            digest.update(struct.pack("<5q", *place))
+            digest.update(packed)
+            boxes[mask.index] = box
+            rows.append(dict(zip(_SCHEMA.names, (*place, packed), strict=True)))
+            held_bytes += len(packed)
+            if len(rows) == _ROW_GROUP_ROWS or held_bytes > _ROW_GROUP_BYTES:
+                writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
+                rows, held_bytes = [], 0
+        if rows:
+            writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
+    return MaskSummary(size=size, boxes=boxes, digest=digest.hexdigest())
+
+
+class MaskReader:
+    """Reads what `write_masks` wrote, from a path or from the file's bytes.
+
+    Raises:
+        ValueError: the file is no mask file of a known version.
+    """
+
+    def __init__(self, source: str | Path | bytes) -> None:
+        self._file = pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source)
+        metadata = self._file.schema_arrow.metadata or {}
+        version = metadata.get(b"vace_batch.masks.version")
+        if version != str(FORMAT_VERSION).encode():
+            raise ValueError(f"mask file: expected version {FORMAT_VERSION}, got {version!r}")
+        self.size = Size(int(metadata[b"vace_batch.masks.width"]), int(metadata[b"vace_batch.masks.height"]))
+
+    def boxes(self) -> dict[int, Box]:
+        """The tight box of each non-empty frame; does not read the bits."""
+        table = self._file.read(columns=["frame", "x", "y", "width", "height"])
+        columns = (table.column(name).to_pylist() for name in table.column_names)
+        return {frame: Box(*box) for frame, *box in zip(*columns, strict=True)}
+
+    def get(self, start: int, stop: int) -> dict[int, FrameMask]:
+        """The non-empty masks of frames start..stop-1; reads only the row groups that hold them."""
+        masks: dict[int, FrameMask] = {}
+        for group in range(self._file.num_row_groups):
+            frames = self._file.metadata.row_group(group).column(0).statistics
+            if frames.max < start or frames.min >= stop:
+                continue
+            for row in self._file.read_row_group(group).to_pylist():
+                if start <= row["frame"] < stop:
+                    masks[row["frame"]] = _unpack(**row)
+        return masks
+
+
+def _unpack(frame: int, x: int, y: int, width: int, height: int, bits: bytes) -> FrameMask:
+    flat = np.unpackbits(np.frombuffer(bits, np.uint8), count=width * height)
+    return FrameMask(index=frame, box=Box(x, y, width, height), bits=flat.reshape(height, width).view(np.bool_))
