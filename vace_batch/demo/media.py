@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from vace_batch.geometry import Box, Size
+from vace_batch.manifest import SCHEMA
 from vace_batch.video.write import write_clip
 
 Picture = npt.NDArray[np.uint8]
@@ -60,27 +61,12 @@ def write_demo(folder: str | Path) -> Path:
         return manifest
     root.mkdir(parents=True, exist_ok=True)
     rows = [_moon_by_box(root), _horse_by_mask(root), _cat_restyled(root)]
-    table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+    schema = SCHEMA.with_metadata({**(SCHEMA.metadata or {}), _VERSION_KEY: DEMO_VERSION})
+    table = pa.Table.from_pylist(rows, schema=schema)
     staged = manifest.with_suffix(".partial")
     pq.write_table(table, staged)
     staged.rename(manifest)
     return manifest
-
-
-_BOX = pa.struct([(name, pa.float64()) for name in ("x", "y", "width", "height")] + [("frame", pa.int64())])
-_SCHEMA = pa.schema(
-    [
-        ("job_id", pa.string()),
-        ("video_uri", pa.string()),
-        ("task", pa.string()),
-        ("boxes", pa.list_(_BOX)),
-        ("mask_uri", pa.string()),
-        ("control", pa.string()),
-        ("prompt", pa.string()),
-        ("seed", pa.int64()),
-    ],
-    metadata={_VERSION_KEY: DEMO_VERSION},
-)
 
 
 def _moon_by_box(root: Path) -> dict[str, object]:
