@@ -1,0 +1,105 @@
+"""What one manifest row asks for, as frozen values."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+_NO_PIXELS = ("job_id", "row", "priority", "output_uri")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxKey:
+    """A box in display pixels; `frame` None holds for the whole clip, else a keyframe of `object_id`'s track."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    frame: int | None = None
+    object_id: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointKey:
+    """A SAM prompt in display pixels on `frame`; `positive` False marks background."""
+
+    x: float
+    y: float
+    frame: int = 0
+    object_id: int = 0
+    positive: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protect:
+    """What must not change; subtracted from every mask, and wins."""
+
+    targets: tuple[str, ...] = ()
+    boxes: tuple[BoxKey, ...] = ()
+    mask_uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dilation:
+    """How far a mask grows: `px` source pixels, or `percent` of the object's longer side."""
+
+    px: float | None = None
+    percent: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """Overrides of the model profile's sampling; None keeps the profile's value."""
+
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    flow_shift: float | None = None
+    conditioning_scale: float | None = None
+    mask_rule: str | None = None
+    max_frames: int | None = None
+    overlap_frames: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One manifest row: one video, one task. URIs are absolute (relative ones were resolved against the manifest)."""
+
+    job_id: str
+    video_uri: str
+    task: str
+    row: int = 0
+    targets: tuple[str, ...] = ()
+    boxes: tuple[BoxKey, ...] = ()
+    points: tuple[PointKey, ...] = ()
+    mask_uri: str | None = None
+    protect: Protect = field(default_factory=Protect)
+    detector: str | None = None
+    segmenter: str | None = None
+    mask_shape: str = "mask"
+    dilate: Dilation | None = None
+    prompt: str = ""
+    negative_prompt: str | None = None
+    reference_uris: tuple[str, ...] = ()
+    reference_boxes: tuple[BoxKey, ...] = ()
+    control: str | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    seed: int | None = None
+    priority: int = 0
+    model: str | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    output_uri: str | None = None
+
+
+def pixel_fields(job: Job) -> dict[str, Any]:
+    """The part of `job` that decides pixels, as plain JSON values, for identity digests.
+
+    Left out: job_id, row, priority, output_uri and every x_ column. URIs are in it as text; an identity puts the
+    digests of what they point to in their place.
+    """
+    fields = dataclasses.asdict(job)
+    plain: dict[str, Any] = json.loads(json.dumps({name: fields[name] for name in fields if name not in _NO_PIXELS}))
+    return plain

@@ -1,0 +1,306 @@
+"""The manifest's columns: one pyarrow schema whose metadata is the documentation.
+
+Each field carries description, unit, example, default and tasks; `vace_batch.manifest_docs` makes the column dictionary
+from it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+VERSION_KEY = "vace_batch.schema_version"
+
+TASKS = ("removal", "inpainting", "restyle")
+MASKED_TASKS = ("removal", "inpainting")
+REFERENCE_TASKS = ("inpainting", "restyle")
+CONTROL_TASKS = ("restyle",)
+MASK_SHAPES = ("mask", "hull", "box")
+CONTROLS = ("gray", "scribble", "plain")
+MASK_RULES = ("nearest", "max4")
+FREE_PREFIX = "x_"
+
+
+def _field(
+    name: str,
+    type_: Any,
+    description: str,
+    *,
+    example: object = None,
+    default: str = "",
+    unit: str = "",
+    tasks: Sequence[str] = TASKS,
+) -> Any:
+    metadata = {"description": description, "unit": unit, "default": default, "tasks": ", ".join(tasks)}
+    if example is not None:
+        metadata["example"] = json.dumps(example, ensure_ascii=False)
+    return pa.field(name, type_, nullable=default != "required", metadata=metadata)
+
+
+def _rectangle(unit: str = "display px") -> list[Any]:
+    return [
+        _field("x", pa.float64(), "left edge", unit=unit, default="required"),
+        _field("y", pa.float64(), "top edge", unit=unit, default="required"),
+        _field("width", pa.float64(), "width, above 0", unit=unit, default="required"),
+        _field("height", pa.float64(), "height, above 0", unit=unit, default="required"),
+    ]
+
+
+def _boxes() -> Any:
+    frame = _field("frame", pa.int64(), "keyframe; empty: the box holds for the whole clip", unit="frame")
+    track = _field("object_id", pa.int64(), "which object's track the keyframe belongs to", default="0")
+    return pa.list_(pa.struct([frame, track, *_rectangle()]))
+
+
+_POINTS = pa.list_(
+    pa.struct(
+        [
+            _field("frame", pa.int64(), "frame that the point is on", unit="frame", default="0"),
+            _field("object_id", pa.int64(), "which object the point belongs to", default="0"),
+            _field("x", pa.float64(), "column", unit="display px", default="required"),
+            _field("y", pa.float64(), "row", unit="display px", default="required"),
+            _field("positive", pa.bool_(), "false: the point is on the background", default="true"),
+        ]
+    )
+)
+
+_PROTECT = pa.struct(
+    [
+        _field("targets", pa.list_(pa.string()), "classes whose pixels are kept"),
+        _field("boxes", _boxes(), "areas that are kept"),
+        _field("mask_uri", pa.string(), "mask whose white pixels are kept"),
+    ]
+)
+
+_SAMPLING = pa.struct(
+    [
+        _field("num_inference_steps", pa.int64(), "denoising steps, 1..200"),
+        _field("guidance_scale", pa.float64(), "classifier-free guidance, 0..30; 1 or less: off"),
+        _field("flow_shift", pa.float64(), "shift of the flow schedule, 0.1..50"),
+        _field("conditioning_scale", pa.float64(), "weight of VACE's context branch, 0..4"),
+        _field(
+            "mask_rule", pa.string(), "how the mask shrinks in time: nearest (stock) or max4 (maximum of each four)"
+        ),
+        _field("max_frames", pa.int64(), "longest window, 4n+1 in 5..241", unit="frames"),
+        _field("overlap_frames", pa.int64(), "overlap of neighbouring windows, below max_frames", unit="frames"),
+    ]
+)
+
+_FROM_PROFILE = "the model profile's"
+
+SCHEMA = pa.schema(
+    [
+        _field(
+            "job_id",
+            pa.string(),
+            "Name of the row, unique in the manifest; names the output file.",
+            example="news/1987-04-02",
+            default="required",
+        ),
+        _field(
+            "video_uri",
+            pa.string(),
+            "Source video: a path, file://, s3://, gs://, az://, abfs:// or memory://; taken literally, "
+            "relative to the manifest's folder.",
+            example="videos/1987-04-02.mov",
+            default="required",
+        ),
+        _field("task", pa.string(), "removal, inpainting or restyle.", example="removal", default="required"),
+        _field(
+            "targets",
+            pa.list_(pa.string()),
+            "Mask source: classes of the detector. With `segmenter`, its boxes prompt SAM.",
+            example=["person", "car"],
+        ),
+        _field(
+            "boxes",
+            _boxes(),
+            "Mask source: boxes, still or keyframed. Keyframes of one object are joined by straight lines; it exists "
+            "from its first to its last. With `segmenter`, they prompt SAM.",
+            example=[{"x": 40, "y": 60, "width": 320, "height": 180}],
+        ),
+        _field(
+            "points",
+            _POINTS,
+            "Mask source: point prompts for SAM.",
+            example=[{"frame": 0, "x": 412.5, "y": 233, "positive": True}],
+        ),
+        _field(
+            "mask_uri",
+            pa.string(),
+            "Mask source: a video, one image or a folder of PNGs; white is remade, black is kept.",
+            example="masks/1987-04-02.mkv",
+        ),
+        _field(
+            "protect",
+            _PROTECT,
+            "What must not change: taken out of every mask, and wins.",
+            example={"targets": ["clock"]},
+        ),
+        _field(
+            "detector",
+            pa.string(),
+            "Detection or segmentation weights for `targets`: a path or a release name.",
+            example="yolo11n-seg.pt",
+            default="the run's",
+        ),
+        _field(
+            "segmenter",
+            pa.string(),
+            "SAM weights: masks by SAM, prompted by `points`, `boxes` or the boxes of `targets`.",
+            example="sam2_t.pt",
+            default="none; the run's for `points`",
+        ),
+        _field(
+            "mask_shape",
+            pa.string(),
+            "mask as found, its convex hull, or its box. A tight mask's shape gives the object away.",
+            example="hull",
+            default="mask",
+        ),
+        _field(
+            "dilate",
+            pa.string(),
+            "How far a mask grows: source pixels (0..1000) or percent of the object's longer side (0..200).",
+            example="5%",
+            default="6px",
+            unit="px or %",
+        ),
+        _field(
+            "prompt",
+            pa.string(),
+            "What is to be seen. For removal: the clean scene or nothing, never the object.",
+            example="an empty street, film grain",
+            default="empty",
+        ),
+        _field(
+            "negative_prompt",
+            pa.string(),
+            "What is not to be seen; an empty text means none.",
+            example="person",
+            default=_FROM_PROFILE,
+        ),
+        _field(
+            "reference_uris",
+            pa.list_(pa.string()),
+            "Images of the subject or the style, at most 8.",
+            example=["refs/poster.png"],
+            tasks=REFERENCE_TASKS,
+        ),
+        _field(
+            "reference_boxes",
+            pa.list_(pa.struct(_rectangle("reference px"))),
+            "The subject's box in each reference, one for each, in order.",
+            example=[{"x": 10, "y": 0, "width": 200, "height": 300}],
+            default="whole images",
+            tasks=REFERENCE_TASKS,
+        ),
+        _field(
+            "control",
+            pa.string(),
+            "What steers the restyling: gray, scribble or plain (the frames themselves).",
+            example="gray",
+            default="required for restyle",
+            tasks=CONTROL_TASKS,
+        ),
+        _field(
+            "start_s",
+            pa.float64(),
+            "From here on frames are worked on; the others are copied.",
+            example=12.5,
+            default="the start",
+            unit="s",
+        ),
+        _field(
+            "end_s",
+            pa.float64(),
+            "Up to here frames are worked on, this moment excluded.",
+            example=20.0,
+            default="the end",
+            unit="s",
+        ),
+        _field("seed", pa.int64(), "Seed of the noise, 0 or more.", example=7, default="from the content"),
+        _field("priority", pa.int64(), "Higher goes first, -1000..1000.", example=10, default="0"),
+        _field(
+            "model",
+            pa.string(),
+            "Weights in the diffusers layout: a folder or a hub id.",
+            example="Wan-AI/Wan2.1-VACE-1.3B-diffusers",
+            default="the run's",
+        ),
+        _field(
+            "sampling",
+            _SAMPLING,
+            "Overrides of the model profile's sampling.",
+            example={"num_inference_steps": 20, "flow_shift": 5.0, "mask_rule": "max4"},
+            default=_FROM_PROFILE,
+        ),
+        _field(
+            "output_uri",
+            pa.string(),
+            "Output file, a relative path with its suffix below OUT/videos.",
+            example="news/1987-04-02.mp4",
+            default="a safe form of job_id, the source's suffix",
+        ),
+    ],
+    metadata={VERSION_KEY: str(SCHEMA_VERSION)},
+)
+
+REQUIRED = tuple(field.name for field in SCHEMA if not field.nullable)
+
+
+def type_faults(actual: Any, wanted: Any, at: str) -> Iterator[tuple[str, str, str]]:
+    """Where a column of type `actual` cannot be read as `wanted` without loss: (path, got, expected).
+
+    Accepted beside equal types: narrower or unsigned integers, any number for a float, the large, view and dictionary
+    forms of text, any kind of list, structs that lack optional fields, and null.
+    """
+    actual = actual.value_type if pa.types.is_dictionary(actual) else actual
+    if pa.types.is_null(actual) or _same_kind(actual, wanted):
+        return
+    if pa.types.is_list(wanted) and _is_list(actual):
+        yield from type_faults(actual.value_type, wanted.value_type, f"{at}[]")
+    elif pa.types.is_struct(wanted) and pa.types.is_struct(actual):
+        yield from _struct_faults(actual, wanted, at)
+    else:
+        yield at, _shown(actual), _shown(wanted)
+
+
+def _same_kind(actual: Any, wanted: Any) -> bool:
+    if pa.types.is_string(wanted):
+        return bool(pa.types.is_string(actual) or pa.types.is_large_string(actual) or pa.types.is_string_view(actual))
+    if pa.types.is_floating(wanted):
+        return bool(pa.types.is_floating(actual) or pa.types.is_integer(actual))
+    if pa.types.is_integer(wanted):
+        return bool(pa.types.is_integer(actual))
+    return bool(actual == wanted and not pa.types.is_nested(actual))
+
+
+def _is_list(actual: Any) -> bool:
+    kinds = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
+    return any(getattr(pa.types, kind)(actual) for kind in kinds)
+
+
+def _struct_faults(actual: Any, wanted: Any, at: str) -> Iterator[tuple[str, str, str]]:
+    parts = {part.name: part for part in wanted}
+    seen: set[str] = set()
+    for part in actual:
+        if part.name in seen:
+            yield f"{at}.{part.name}", "the field twice", "each field once"
+        elif part.name not in parts:
+            yield f"{at}.{part.name}", "an unknown field", f"one of {', '.join(parts)}"
+        else:
+            yield from type_faults(part.type, parts[part.name].type, f"{at}.{part.name}")
+        seen.add(part.name)
+    for part in wanted:
+        if not part.nullable and part.name not in seen:
+            yield f"{at}.{part.name}", "no such field", _shown(part.type)
+
+
+def _shown(type_: Any) -> str:
+    text = str(type_).replace(" not null", "")
+    return text if len(text) <= 60 else text[:57] + "..."
