@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from importlib.metadata import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vace_batch.demo import media
+from vace_batch.demo.sheet import SheetRow, contact_sheet, evenly_spaced
+from vace_batch.geometry import Box, Size
+from vace_batch.manifest import read_manifest
+from vace_batch.video.probe import probe
+from vace_batch.video.read import read_frames
+from vace_batch.video.shots import scan
+
+PICTURES = ("rocket.jpg", "moon.png", "brick.png", "grass.png", "horse.png", "chelsea.png")
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return media.write_demo(tmp_path_factory.mktemp("demo"))
+
+
+def test_the_pictures_are_in_the_wheel_itself() -> None:
+    shipped = {file.name for file in files("scikit-image") or () if file.parent.as_posix() == "skimage/data"}
+    assert set(PICTURES) <= shipped
+    assert all((media.pictures_folder() / name).is_file() for name in PICTURES)
+
+
+def test_the_manifest_is_valid_and_has_the_three_tasks(manifest: Path) -> None:
+    moon, horse, cat = read_manifest(manifest).jobs
+    assert (moon.task, len(moon.boxes), moon.mask_uri) == ("removal", 5, None)
+    assert (horse.task, horse.boxes) == ("removal", ())
+    assert horse.mask_uri is not None and horse.mask_uri.endswith("horse-masks")
+    assert (cat.task, cat.control) == ("restyle", "gray") and "cat" in cat.prompt
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"), [("moon", Fraction(25)), ("horse", Fraction(24)), ("cat", Fraction(24000, 1001))]
+)
+def test_each_clip_has_its_rate_its_sound_and_one_shot(manifest: Path, name: str, rate: Fraction) -> None:
+    path = str(manifest.with_name(f"{name}.mp4"))
+    info, found = probe(path), scan(path)
+    assert (info.size, info.average_rate, info.num_audio) == (Size(384, 216), rate, 1)
+    assert (found.num_frames, found.cuts) == (media.NUM_FRAMES, ())
+    assert manifest.with_name(f"{name}.mp4").stat().st_size < 1_000_000
+
+
+def test_the_masks_cover_the_horse_in_every_frame_and_nothing_else(manifest: Path) -> None:
+    background = np.median([frame.rgb() for frame in read_frames(str(manifest.with_name("horse.mp4")))], axis=0)
+    masks = sorted(manifest.with_name("horse-masks").iterdir())
+    assert len(masks) == media.NUM_FRAMES
+    for frame, mask in zip(read_frames(str(manifest.with_name("horse.mp4"))), masks, strict=True):
+        inside = np.asarray(Image.open(mask)) > 127
+        different = np.abs(frame.rgb().astype(float) - background).max(axis=2)
+        assert inside.sum() > 4000
+        assert np.median(different[inside]) > 40
+        assert np.percentile(different[~inside], 99) < 30
+
+
+def test_keyframed_boxes_hold_the_moon_between_the_keyframes_too() -> None:
+    objects = [frame.object_HW for frame in media.moon_over_the_launch_pad()]
+    keys = media.keyframed_boxes(objects)
+    frames = [key["frame"] for key in keys]
+    assert frames[0] == 0 and frames[-1] == media.NUM_FRAMES - 1
+    for index, covered in enumerate(objects):
+        box = [np.interp(index, frames, [key[side] for key in keys]) for side in ("x", "y", "width", "height")]
+        rows, columns = np.nonzero(covered)
+        assert box[0] <= columns.min() and columns.max() < box[0] + box[2]
+        assert box[1] <= rows.min() and rows.max() < box[1] + box[3]
+
+
+def test_a_second_run_leaves_every_file_as_it_is(manifest: Path) -> None:
+    def state() -> dict[str, int]:
+        return {str(path): path.stat().st_mtime_ns for path in manifest.parent.rglob("*")}
+
+    before = state()
+    assert media.write_demo(manifest.parent) == manifest
+    assert state() == before
+
+
+def test_an_interrupted_run_is_made_again(tmp_path: Path) -> None:
+    first = media.write_demo(tmp_path)
+    first.unlink()
+    (tmp_path / "cat.mp4").write_bytes(b"half")
+    media.write_demo(tmp_path)
+    assert scan(str(tmp_path / "cat.mp4")).num_frames == media.NUM_FRAMES
+
+
+def picture(value: int) -> np.ndarray:
+    """A flat colour that no letter has: red by `value`, no green."""
+    return np.full((36, 64, 3), (value, 0, 255), np.uint8)
+
+
+def test_the_sheet_shows_before_over_after_in_each_row(tmp_path: Path) -> None:
+    rows = [
+        SheetRow(label="a", note="by box", before=[picture(200), picture(210)], after=[picture(50), picture(60)]),
+        SheetRow(label="b", before=[picture(220)], after=[]),
+    ]
+    path = contact_sheet(rows, tmp_path / "deep" / "sheet.png", note="five frames a clip")
+    sheet = np.asarray(Image.open(path).convert("RGB"))
+    tops = {
+        value: int(np.argwhere((sheet == (value, 0, 255)).all(axis=2))[:, 0].min()) for value in (200, 210, 50, 60, 220)
+    }
+    assert tops[200] == tops[210] < tops[50] == tops[60] < tops[220]
+    assert sorted(path.parent.iterdir()) == [path]
+
+
+def test_a_sheet_with_unequal_strips_or_nothing_to_show_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a: expected 1 frames after, as before, got 2"):
+        SheetRow(label="a", before=[picture(1)], after=[picture(1), picture(2)])
+    with pytest.raises(ValueError, match="expected at least one row"):
+        contact_sheet([], tmp_path / "sheet.png")
+
+
+def test_sheet_frames_are_spread_over_the_clip() -> None:
+    assert evenly_spaced(49, 5) == [4, 14, 24, 34, 44]
+    assert evenly_spaced(2, 5) == [0, 1]
+    assert evenly_spaced(1, 3) == [0]
+    with pytest.raises(ValueError, match="at least 1"):
+        evenly_spaced(0, 5)
+
+
+def test_the_box_keys_stay_inside_the_frame() -> None:
+    covered = np.zeros((media.SIZE.height, media.SIZE.width), np.float32)
+    covered[:3, -4:] = 1
+    (key,) = media.keyframed_boxes([covered])
+    inside = Box(int(key["x"]), int(key["y"]), int(key["width"]), int(key["height"])).clip(media.SIZE)
+    assert inside is not None and (inside.width, inside.height) == (key["width"], key["height"])
