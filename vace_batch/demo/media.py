@@ -131,8 +131,8 @@ def horse_on_the_pavement() -> Iterator[Shown]:
     pavement = _tinted(_picture("brick.png"), (1.15, 0.82, 0.68))
     coat = _tinted(_picture("grass.png") // 3 + 150, (1.12, 1.08, 0.98))
     silhouette = (_picture("horse.png")[..., 0] < 128).astype(np.float32)
-    silhouette = cv2.resize(silhouette, (150, 123), interpolation=cv2.INTER_AREA)
-    dressed = cv2.resize(coat, (150, 123), interpolation=cv2.INTER_AREA)
+    silhouette = np.asarray(cv2.resize(silhouette, (150, 123), interpolation=cv2.INTER_AREA), np.float32)
+    dressed = np.asarray(cv2.resize(coat, (150, 123), interpolation=cv2.INTER_AREA), np.uint8)
     background = _view(pavement, centre=(256.0, 256.0), width=500.0)
     for index in range(NUM_FRAMES):
         share = index / (NUM_FRAMES - 1)
@@ -207,7 +207,7 @@ def _placed(picture: npt.NDArray[_Sample], centre: tuple[float, float]) -> npt.N
 def _disc(centre: tuple[float, float], radius: float) -> Alpha:
     rows, columns = np.mgrid[: SIZE.height, : SIZE.width].astype(np.float32)
     distance = np.hypot(columns + 0.5 - centre[0], rows + 0.5 - centre[1])
-    return np.clip(radius + 0.5 - distance, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(radius + 0.5 - distance, 0, 1), np.float32)
 
 
 def _over(background: Picture, picture: Picture, alpha: Alpha) -> Picture:
