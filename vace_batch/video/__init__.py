@@ -1,0 +1,1 @@
+"""The only place that reads or writes video: PyAV for exact frames, decord for thumbnails, PySceneDetect for cuts."""

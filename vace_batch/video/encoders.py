@@ -1,0 +1,182 @@
+"""Which encoder writes what a source codec holds, and with which settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import av.error
+from av.video.codeccontext import VideoCodecContext
+
+from vace_batch.errors import ClipError
+from vace_batch.video.probe import VideoInfo
+
+DEFAULT_RATE = Fraction(25)
+"""Frame rate told to encoders of video that does not say its own; time stamps do not depend on it."""
+
+_ENCODER = {
+    "h264": "libx264",
+    "hevc": "libx265",
+    "vp8": "libvpx",
+    "vp9": "libvpx-vp9",
+    "av1": "libsvtav1",
+    "prores": "prores_ks",
+    "mpeg4": "mpeg4",
+    "mpeg2video": "mpeg2video",
+    "mjpeg": "mjpeg",
+    "dnxhd": "dnxhd",
+    "ffv1": "ffv1",
+    "huffyuv": "huffyuv",
+    "utvideo": "utvideo",
+    "png": "png",
+    "qtrle": "qtrle",
+    "v210": "v210",
+    "rawvideo": "rawvideo",
+}
+
+_DEFAULT_CRF = {"libx264": 12, "libx265": 10, "libvpx": 6, "libvpx-vp9": 12, "libsvtav1": 14}
+_DEFAULT_PRESET = {"libx264": "veryfast", "libx265": "veryfast", "libsvtav1": "8"}
+
+# These take any time base and write every pts through. The others count frames: they get the index as time.
+_KEEPS_PTS = frozenset({"libx264", "libx265", "libvpx", "libvpx-vp9", "libsvtav1"})
+
+_PRORES_PROFILE = {"Proxy": "proxy", "LT": "lt", "Standard": "standard", "HQ": "hq", "4444": "4444", "XQ": "4444xq"}
+_DNXHR_PROFILE = {"DNXHR LB": "dnxhr_lb", "DNXHR SQ": "dnxhr_sq", "DNXHR HQ": "dnxhr_hq", "DNXHR HQX": "dnxhr_hqx"}
+
+# Decoders that give more bits than any encoder of their codec takes.
+_FEWER_BITS = {
+    "yuv422p12le": "yuv422p10le",
+    "yuv444p12le": "yuv444p10le",
+    "yuva444p12le": "yuva444p10le",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderSettings:
+    """What a user may set; None is the encoder's default here, near-transparent (44 dB and more against the source).
+
+    `threads` is fixed, not "as many as there are", so that equal input gives equal bytes on every machine.
+    """
+
+    crf: int | None = None
+    preset: str | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.crf is not None and not 0 <= self.crf <= 63:
+            raise ValueError(f"crf: expected 0 to 63, got {self.crf}")
+        if self.threads < 1:
+            raise ValueError(f"threads: expected at least 1, got {self.threads}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """A choice: encoder, pixel format, options. `frame_clock`: feed frame indices, not pts, as time."""
+
+    codec: str
+    pix_fmt: str
+    options: dict[str, str]
+    frame_clock: bool
+    time_base: Fraction
+    rate: Fraction
+    words: tuple[str, ...] = ()
+
+
+def choose_encoding(info: VideoInfo, settings: EncoderSettings) -> Encoding:
+    """The encoder of the source's own codec, or a modern one and a word about it.
+
+    Raises:
+        ClipError: unsupported_pixel_format.
+    """
+    fallback = "libvpx-vp9" if info.container == "webm" else "libx264"
+    own = _ENCODER.get(info.codec)
+    pix_fmts = [info.pix_fmt, _FEWER_BITS.get(info.pix_fmt)]
+    for pix_fmt in filter(None, pix_fmts):
+        for codec in filter(None, (own, fallback)):
+            encoding = _encoding(codec, pix_fmt, info, settings)
+            if _opens(encoding, info):
+                return encoding
+    raise ClipError("unsupported_pixel_format", f"{info.path}: no encoder for {info.codec} in {info.pix_fmt}")
+
+
+def configure(context: VideoCodecContext, encoding: Encoding, info: VideoInfo) -> None:
+    """Set everything an encoder must know before it is opened."""
+    context.width, context.height = info.coded_size.width, info.coded_size.height
+    context.pix_fmt = encoding.pix_fmt
+    context.framerate = encoding.rate
+    context.time_base = encoding.time_base
+    if info.sample_aspect_ratio:
+        context.sample_aspect_ratio = info.sample_aspect_ratio
+    context.colorspace, context.color_primaries, context.color_trc = info.matrix, info.primaries, info.trc
+    context.color_range = info.color_range
+    context.options = dict(encoding.options)
+
+
+def _encoding(codec: str, pix_fmt: str, info: VideoInfo, settings: EncoderSettings) -> Encoding:
+    frame_clock = codec not in _KEEPS_PTS
+    rate = info.average_rate or DEFAULT_RATE
+    if frame_clock:
+        # MPEG-4 allows no finer clock than 1/65535 s.
+        rate = rate.limit_denominator(1001)
+    words = []
+    if codec != _ENCODER.get(info.codec):
+        words.append(f"video codec {info.codec} written with {codec}")
+    if pix_fmt != info.pix_fmt:
+        words.append(f"pixel format {info.pix_fmt} written as {pix_fmt}")
+    return Encoding(
+        codec=codec,
+        pix_fmt=pix_fmt,
+        options=_options(codec, info, settings),
+        frame_clock=frame_clock,
+        time_base=1 / rate if frame_clock else info.time_base,
+        rate=rate,
+        words=tuple(words),
+    )
+
+
+def _options(codec: str, info: VideoInfo, settings: EncoderSettings) -> dict[str, str]:
+    crf = str(settings.crf if settings.crf is not None else _DEFAULT_CRF.get(codec, 0))
+    preset = settings.preset or _DEFAULT_PRESET.get(codec, "")
+    threads = settings.threads
+    fixed_quality = {"flags": "+bitexact+qscale", "global_quality": "118", "qmin": "1", "bf": "0"}
+    prores = _PRORES_PROFILE.get(info.profile or "", "auto")
+    dnxhr = _DNXHR_PROFILE.get(info.profile or "", "dnxhr_hqx" if info.bit_depth > 8 else "dnxhr_hq")
+    by_codec = {
+        # Macroblock-tree rate control gave other bytes on other processors.
+        "libx264": {"crf": crf, "preset": preset, "x264-params": "mbtree=0"},
+        "libx265": {
+            "crf": crf,
+            "preset": preset,
+            "x265-params": f"pools=none:frame-threads={threads}:wpp=0:log-level=error",
+        },
+        # VP8 ignores crf without a rate.
+        "libvpx": {"crf": crf, "b": "200M", "qmin": "0", "deadline": "good", "cpu-used": "4"},
+        "libvpx-vp9": {"crf": crf, "b": "0", "deadline": "good", "cpu-used": "4"},
+        "libsvtav1": {"crf": crf, "preset": preset, "svtav1-params": f"lp={threads}"},
+        "mpeg4": fixed_quality,
+        "mpeg2video": fixed_quality,
+        "mjpeg": fixed_quality,
+        "prores_ks": {"profile": prores},
+        "dnxhd": {"profile": dnxhr},
+        "ffv1": {"level": "3", "coder": "1", "context": "1", "slicecrc": "1"},
+    }
+    options = {"threads": str(threads), "flags": "+bitexact"} | by_codec.get(codec, {})
+    if info.container == "avi" and codec == "libx264":
+        options["bf"] = "0"  # AVI stores no presentation times
+    return options
+
+
+def _opens(encoding: Encoding, info: VideoInfo) -> bool:
+    """Encoders refuse sizes, rates and formats in ways that only opening one finds out."""
+    context = av.CodecContext.create(encoding.codec, "w")
+    assert isinstance(context, VideoCodecContext)
+    formats = context.codec.video_formats
+    if formats and encoding.pix_fmt not in {each.name for each in formats}:
+        return False
+    configure(context, encoding, info)
+    try:
+        context.open()
+    except av.error.FFmpegError:
+        return False
+    return True

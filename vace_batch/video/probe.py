@@ -1,0 +1,237 @@
+"""What a video file is, found out safely: content decides, names are never protocols, playlists are never followed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import av.error
+from av.container import InputContainer
+from av.sidedata.sidedata import SideData
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from vace_batch.errors import ClipError
+from vace_batch.geometry import Size
+from vace_batch.video.frame import Orientation
+
+MAX_PIXELS = 8192 * 8192
+"""Largest picture that is decoded; a small file may claim any size."""
+
+_SUFFIX = {"mp4": ".mp4", "mov": ".mov", "matroska": ".mkv", "webm": ".webm", "avi": ".avi", "mpegts": ".ts"}
+
+_DEMUXERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "mxf", "ogg", "flv", "asf")
+_IMAGE_DEMUXERS = ("jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "jpegxl_pipe", "gif")
+
+_OPTIONS = {
+    "format_whitelist": ",".join(_DEMUXERS + _IMAGE_DEMUXERS),
+    "protocol_whitelist": "file",
+    "max_pixels": str(MAX_PIXELS),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoInfo:
+    """What the header and the first frame say.
+
+    `size` is in display orientation, `coded_size` as stored. `rotation` is the counter-clockwise angle, in degrees,
+    that a player turns the stored picture by; `display_matrix` the whole 3x3 matrix (16.16) when there is one.
+    `num_frames` is the header's claim; `scan` counts. `matrix`, `primaries`, `trc` and `color_range` are libav's
+    numbers (2, 2, 2, 0: untagged).
+    """
+
+    path: str
+    container: str
+    codec: str
+    profile: str | None
+    pix_fmt: str
+    bit_depth: int
+    size: Size
+    coded_size: Size
+    rotation: int
+    display_matrix: tuple[int, ...] | None
+    num_frames: int | None
+    time_base: Fraction
+    average_rate: Fraction | None
+    duration_s: Fraction | None
+    sample_aspect_ratio: Fraction | None
+    matrix: int
+    primaries: int
+    trc: int
+    color_range: int
+    num_audio: int
+    num_subtitles: int
+
+    @property
+    def orientation(self) -> Orientation:
+        return Orientation.from_matrix(self.display_matrix)
+
+    @property
+    def suffix(self) -> str:
+        """File name suffix of what `rewrite` makes of this file: its container's, or .mkv where that cannot be kept."""
+        return _SUFFIX.get(self.container, ".mkv")
+
+
+def probe(path: str) -> VideoInfo:
+    """Read the header of `path` and decode its first frame.
+
+    Raises:
+        ClipError: not_found, is_directory, not_a_file, no_permission, empty_file, not_a_video, unreadable_video,
+            is_an_image, no_video_track, unsupported_codec, too_large, no_frames, interlaced.
+    """
+    with open_source(path) as container:
+        stream = video_stream(container, path)
+        frame = _first_frame(container, stream, path)
+        duration = stream.duration
+        matrix = display_matrix(frame)
+        coded = Size(frame.width, frame.height)
+        return VideoInfo(
+            path=path,
+            container=_container_name(container, path),
+            codec=stream.codec_context.codec.canonical_name,
+            profile=stream.codec_context.profile,
+            pix_fmt=frame.format.name,
+            bit_depth=max(component.bits for component in frame.format.components),
+            size=Orientation.from_matrix(matrix).display_size(coded),
+            coded_size=coded,
+            rotation=frame.rotation % 360,
+            display_matrix=matrix,
+            num_frames=stream.frames or None,
+            time_base=stream.time_base or Fraction(1, 1000),
+            average_rate=stream.average_rate or stream.guessed_rate or None,
+            duration_s=duration * stream.time_base if duration and stream.time_base else _container_duration(container),
+            sample_aspect_ratio=stream.sample_aspect_ratio or None,
+            matrix=int(frame.colorspace),
+            primaries=int(frame.color_primaries),
+            trc=int(frame.color_trc),
+            color_range=int(frame.color_range),
+            num_audio=len(container.streams.audio),
+            num_subtitles=len(container.streams.subtitles),
+        )
+
+
+@contextmanager
+def open_source(path: str) -> Iterator[InputContainer]:
+    """Open a local video file for reading.
+
+    Raises:
+        ClipError: as `probe`, for what concerns the file as a whole.
+    """
+    _check_file(path)
+    try:
+        # "file:" and an absolute path: a name such as "concat:a|b" or "-i" is a name.
+        container = av.open(local_url(path), options=_OPTIONS, metadata_errors="surrogateescape")
+    except av.error.FFmpegError as error:
+        if error.errno in (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+            raise
+        if _starts_as_mp4(path):
+            raise ClipError("unreadable_video", f"{path}: its index is missing; the file was cut off") from error
+        raise ClipError("not_a_video", f"{path}: not a video file ({error.strerror})") from error
+    with container:
+        if container.format.name in _IMAGE_DEMUXERS:
+            raise ClipError("is_an_image", f"{path}: an image ({container.format.name}), not a video")
+        yield container
+
+
+def local_url(path: str) -> str:
+    """`path` so that libav takes every character of it literally."""
+    return "file:" + os.path.abspath(path)
+
+
+def video_stream(container: InputContainer, path: str) -> VideoStream:
+    """The video track to work on: the first that is not a cover picture; decoding is set to one thread.
+
+    Raises:
+        ClipError: no_video_track, unsupported_codec, too_large.
+    """
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            break
+    else:
+        raise ClipError("no_video_track", f"{path}: has no video track")
+    context = stream.codec_context
+    if context is None:
+        raise ClipError("unsupported_codec", f"{path}: no decoder for its video track")
+    if context.width * context.height > MAX_PIXELS:
+        size = f"{context.width}x{context.height}"
+        raise ClipError("too_large", f"{path}: pictures of {size}, the limit is {MAX_PIXELS} pixels")
+    context.thread_count = 1
+    context.options = {"max_pixels": str(MAX_PIXELS)}
+    return stream
+
+
+def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    """The frame's 3x3 display matrix, row major, 16.16 fixed point; None when it has none."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    return tuple(memoryview(data).cast("i")) if isinstance(data, SideData) else None
+
+
+def check_progressive(frame: av.VideoFrame, path: str) -> None:
+    """Raises:
+    ClipError: interlaced.
+    """
+    if frame.interlaced_frame:
+        raise ClipError("interlaced", f"{path}: interlaced video is not supported; deinterlace it first")
+
+
+def _check_file(path: str) -> None:
+    try:
+        status = os.stat(path)
+    except PermissionError as error:
+        raise ClipError("no_permission", f"{path}: may not be read") from error
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise ClipError("not_found", f"{path}: no such file") from error
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise
+        raise ClipError("not_found", f"{path}: {error.strerror}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise ClipError("is_directory", f"{path}: a directory, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise ClipError("not_a_file", f"{path}: not a regular file")
+    if status.st_size == 0:
+        raise ClipError("empty_file", f"{path}: the file is empty")
+    if not os.access(path, os.R_OK):
+        raise ClipError("no_permission", f"{path}: may not be read")
+
+
+def _starts_as_mp4(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(8)[4:] in (b"ftyp", b"moov", b"mdat")
+
+
+def _first_frame(container: InputContainer, stream: VideoStream, path: str) -> av.VideoFrame:
+    packets = 0
+    try:
+        for packet in container.demux(stream):
+            packets += packet.size > 0
+            for frame in packet.decode():
+                check_progressive(frame, path)
+                return frame
+    except av.error.FFmpegError as error:
+        raise ClipError("unreadable_video", f"{path}: its first frame cannot be decoded ({error.strerror})") from error
+    if packets:
+        raise ClipError("unreadable_video", f"{path}: none of its {packets} video packets gives a frame")
+    raise ClipError("no_frames", f"{path}: its video track has no frames")
+
+
+def _container_name(container: InputContainer, path: str) -> str:
+    name = container.format.name
+    if name.startswith("mov,"):
+        brand = container.metadata.get("major_brand", "qt  ")
+        return "mov" if brand.strip() == "qt" else "mp4"
+    if name.startswith("matroska"):
+        with open(path, "rb") as file:
+            # The DocType element (id 42 82) stands in the first bytes of the EBML header.
+            return "webm" if b"\x42\x82\x84webm" in file.read(128) else "matroska"
+    return name.partition(",")[0]
+
+
+def _container_duration(container: InputContainer) -> Fraction | None:
+    return Fraction(container.duration, 1_000_000) if container.duration else None

@@ -1,0 +1,204 @@
+"""Reading frames, masks and images, exactly and in order."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
+from av.video.reformatter import ColorRange
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from vace_batch.errors import ClipError
+from vace_batch.video.frame import SWS_FLAGS, Frame, Orientation
+from vace_batch.video.probe import MAX_PIXELS, check_progressive, display_matrix, open_source, video_stream
+
+
+class Decoder:
+    """Turns packets of one video track into `Frame`s and refuses what would break the frame contract.
+
+    `first_pts` drops, unchecked, what comes before it: frames after a seek may lack their references.
+    """
+
+    def __init__(self, stream: VideoStream, path: str, *, first_pts: int | None = None, first_index: int = 0) -> None:
+        self._stream = stream
+        self._path = path
+        self._first_pts = first_pts
+        self._index = first_index
+        self._last_pts: int | None = None
+        self._shape: tuple[int, int, str] | None = None
+        self._orientation = Orientation()
+
+    def feed(self, packet: Packet[Stream]) -> Iterator[Frame]:
+        """The frames that `packet` completes; an empty packet flushes.
+
+        Raises:
+            ClipError: damaged_video, interlaced, size_changed, bad_timestamps.
+        """
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError as error:
+            if self._seeking:
+                return
+            raise self._damaged(f"a packet cannot be decoded ({error.strerror})") from error
+        for frame in frames:
+            assert isinstance(frame, av.VideoFrame)
+            pts = frame.pts if frame.pts is not None else frame.dts
+            if self._seeking and pts is not None and self._first_pts is not None and pts < self._first_pts:
+                continue
+            self._check(frame, pts)
+            assert pts is not None
+            yield Frame(frame, index=self._index, pts=pts, orientation=self._orientation)
+            self._index += 1
+
+    @property
+    def _seeking(self) -> bool:
+        return self._first_pts is not None and self._last_pts is None
+
+    def _check(self, frame: av.VideoFrame, pts: int | None) -> None:
+        if frame.is_corrupt:
+            raise self._damaged("the picture is damaged")
+        check_progressive(frame, self._path)
+        shape = (frame.width, frame.height, frame.format.name)
+        if self._shape is None:
+            self._shape = shape
+            self._orientation = Orientation.from_matrix(display_matrix(frame))
+        if shape != self._shape:
+            before, after = ("{}x{} {}".format(*each) for each in (self._shape, shape))
+            raise ClipError("size_changed", f"{self._path}: pictures change from {before} to {after} at {self._index}")
+        if pts is None or (self._last_pts is not None and pts <= self._last_pts):
+            raise ClipError(
+                "bad_timestamps", f"{self._path}: frame {self._index} has time stamp {pts} after {self._last_pts}"
+            )
+        self._last_pts = pts
+
+    def _damaged(self, what: str) -> ClipError:
+        return ClipError("damaged_video", f"{self._path}: {what} at frame {self._index}")
+
+
+def read_frames(path: str, start: int = 0, stop: int | None = None, *, start_pts: int | None = None) -> Iterator[Frame]:
+    """Frames `start` to `stop` (exclusive, default: to the end), in display order.
+
+    `start_pts`, the time stamp of frame `start` as `scan` reported it, allows seeking; without it decoding starts at
+    the first frame. Each frame must be used before the next is asked for.
+
+    Raises:
+        ClipError: as `probe`, and damaged_video, size_changed, bad_timestamps, interlaced.
+    """
+    if stop is not None and stop <= start:
+        return
+    frames: Iterator[Frame]
+    if start == 0 or start_pts is None:
+        frames = (frame for frame in _decode(path) if frame.index >= start)
+    else:
+        frames = _seek(path, start, start_pts)
+    for frame in frames:
+        yield frame
+        if stop is not None and frame.index + 1 >= stop:
+            return
+
+
+def read_gray(path: str, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
+    """Frames as full-range gray, (H, W) uint8; 8-bit gray video (FFV1 masks) comes back bit for bit.
+
+    Raises:
+        ClipError: as `read_frames`.
+    """
+    for frame in read_frames(path, start, stop):
+        native = frame.native
+        if native.format.name != "gray":
+            full = native.color_range == ColorRange.JPEG.value or native.format.name.startswith("yuvj")
+            native = native.reformat(
+                format="gray",
+                src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+                dst_color_range=ColorRange.JPEG,
+                interpolation=SWS_FLAGS,
+                threads=1,
+            )
+        yield np.ascontiguousarray(frame.orientation.display(native.to_ndarray())).astype(np.uint8, copy=False)
+
+
+def read_image(path: str, *, gray: bool = False) -> NDArray[np.uint8]:
+    """An image as (H, W, 3) RGB or, with `gray`, (H, W); EXIF orientation applied, transparency over white.
+
+    Raises:
+        ClipError: not_found, not_an_image, too_large.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                size = f"{image.width}x{image.height}"
+                raise ClipError("too_large", f"{path}: an image of {size}, the limit is {MAX_PIXELS} pixels")
+            return _image_array(ImageOps.exif_transpose(image), gray)
+    except (FileNotFoundError, IsADirectoryError, ValueError) as error:
+        raise ClipError("not_found", f"{path}: no such file") from error
+    except (OSError, SyntaxError) as error:
+        raise ClipError("not_an_image", f"{path}: not a readable image ({error})") from error
+
+
+def frames_from_bytes(data: bytes) -> Iterator[NDArray[np.uint8]]:
+    """The (H, W, 3) frames that `encode_lossless` packed, bit for bit."""
+    with av.open(io.BytesIO(data), "r") as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        for frame in container.decode(stream):
+            yield frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+
+
+def demux(container: InputContainer, path: str, *streams: Stream) -> Iterator[Packet[Stream]]:
+    """The packets of `streams` in file order, then an empty one for each.
+
+    Raises:
+        ClipError: damaged_video.
+    """
+    try:
+        yield from container.demux(*streams)
+    except av.error.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
+        raise ClipError("damaged_video", f"{path}: cannot be read to its end ({error.strerror})") from error
+
+
+def _decode(path: str) -> Iterator[Frame]:
+    with open_source(path) as container:
+        stream = video_stream(container, path)
+        decoder = Decoder(stream, path)
+        for packet in demux(container, path, stream):
+            yield from decoder.feed(packet)
+
+
+def _seek(path: str, start: int, start_pts: int) -> Iterator[Frame]:
+    """Frames from the one stamped `start_pts` on, numbered from `start`."""
+    with open_source(path) as container:
+        stream = video_stream(container, path)
+        second = int(1 / stream.time_base) if stream.time_base else 1000
+        # A demuxer may seek by decoding time and land on a key frame shown later than asked: then go further back.
+        for back in (0, second, 10 * second):
+            container.seek(max(0, start_pts - back) if start_pts >= 0 else start_pts - back, stream=stream)
+            decoder = Decoder(stream, path, first_pts=start_pts, first_index=start)
+            frames = (frame for packet in demux(container, path, stream) for frame in decoder.feed(packet))
+            first = next(frames, None)
+            if first is not None and first.pts == start_pts:
+                yield first
+                yield from frames
+                return
+    yield from (frame for frame in _decode(path) if frame.index >= start)
+
+
+def _image_array(image: Image.Image, gray: bool) -> NDArray[np.uint8]:
+    if image.mode.startswith("I"):
+        deep = np.asarray(image).astype(np.int64)
+        levels = np.clip(deep // 256 if deep.max(initial=0) > 255 else deep, 0, 255).astype(np.uint8)
+        image = Image.fromarray(levels)
+    if image.has_transparency_data:
+        layers = Image.new("RGBA", image.size, "white")
+        layers.alpha_composite(image.convert("RGBA"))
+        image = layers
+    return np.array(image.convert("L" if gray else "RGB"), dtype=np.uint8)

@@ -1,0 +1,339 @@
+"""Writing video: `rewrite` replaces the pictures of a file and nothing else."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Discard, Stream
+from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from vace_batch.errors import ClipError
+from vace_batch.video.encoders import EncoderSettings, Encoding, choose_encoding, configure
+from vace_batch.video.frame import SWS_FLAGS, Frame
+from vace_batch.video.probe import VideoInfo, local_url, open_source, probe, video_stream
+from vace_batch.video.read import Decoder, demux
+
+__all__ = ["EncoderSettings", "WriteReport", "encode_lossless", "rewrite", "write_clip"]
+
+_MUXER = {"mp4": "mp4", "mov": "mov", "matroska": "matroska", "webm": "webm", "avi": "avi", "mpegts": "mpegts"}
+
+# Brands and the writer's name belong to the file that was, statistics to the pictures that were.
+_STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "bps", "number_of_", "_stat")
+
+TONE_RATE_HZ = 48_000
+_TONE_BLOCK = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteReport:
+    """What was written; `words` says for people what could not be kept as it was."""
+
+    num_frames: int
+    codec: str
+    words: tuple[str, ...] = ()
+
+
+def rewrite(src: str, dst: str, edit: Callable[[Frame], None], settings: EncoderSettings | None = None) -> WriteReport:
+    """Write `src` to `dst` with every picture passed through `edit`, in one pass and in constant memory.
+
+    Frame count, time stamps, size, rotation, pixel aspect, pixel format, colour tags, metadata, chapters and timecode
+    are those of `src`; audio, subtitles and attachments are copied packet by packet. A failure leaves no `dst`.
+
+    Raises:
+        ClipError: as `probe` and `read_frames`, and cannot_write when the container refuses the streams.
+        OSError: the disk is full or fails; nothing is said about the video.
+        ValueError: `dst` is `src`.
+    """
+    if os.path.realpath(src) == os.path.realpath(dst):
+        raise ValueError(f"rewrite: expected dst to be another file than src, got {dst} for both")
+    info = probe(src)
+    encoding = choose_encoding(info, settings or EncoderSettings())
+    muxer = _MUXER.get(info.container, "matroska")
+    words = list(encoding.words)
+    if info.container not in _MUXER:
+        words.append(f"container {info.container} written as Matroska")
+    with open_source(src) as source, _open_sink(dst, muxer, _muxer_options(source, info, muxer)) as sink:
+        track = video_stream(source, src)
+        picture = _Picture(sink, track, info, encoding)
+        copies = _add_copies(source, sink, track, muxer, words)
+        _copy_labels(source, sink)
+        decoder = Decoder(track, src)
+        wanted = [stream for stream in source.streams if stream is track or stream.index in copies]
+        for packet in demux(source, src, *wanted):
+            if packet.stream_index == track.index:
+                for frame in decoder.feed(packet):
+                    edit(frame)
+                    picture.encode(frame)
+            elif packet.size:
+                _copy(packet, copies[packet.stream_index], sink)
+        picture.finish()
+    return WriteReport(num_frames=picture.num_frames, codec=encoding.codec, words=tuple(words))
+
+
+def encode_lossless(frames_THWC: NDArray[np.uint8], rate: Fraction | int = 25) -> bytes:
+    """(T, H, W, 3) RGB as FFV1 in Matroska; `frames_from_bytes` gives the same bits back."""
+    file = io.BytesIO()
+    height, width = frames_THWC.shape[1:3]
+    with av.open(file, "w", format="matroska", container_options={"fflags": "+bitexact"}) as sink:
+        stream = sink.add_stream("ffv1", rate=Fraction(rate), width=width, height=height)
+        stream.pix_fmt = "bgr0"
+        stream.codec_context.thread_count = 1
+        stream.codec_context.options = {
+            "level": "3",
+            "coder": "1",
+            "context": "1",
+            "slicecrc": "1",
+            "flags": "+bitexact",
+        }
+        for index, frame_HWC in enumerate(frames_THWC):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC), "rgb24")
+            frame = frame.reformat(format="bgr0", interpolation=SWS_FLAGS, threads=1)
+            frame.pts, frame.time_base = index, 1 / Fraction(rate)
+            sink.mux(stream.encode(frame))
+        sink.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def write_clip(
+    path: str,
+    frames: Iterable[NDArray[np.uint8]],
+    *,
+    rate: Fraction,
+    tone_hz: float | None = None,
+    codec: str = "libx264",
+    crf: int = 12,
+    **tags: str,
+) -> None:
+    """Write (H, W, 3) RGB frames as BT.709 video, with a tone as long as the video if `tone_hz` is given.
+
+    `tags` are container metadata. For demos and tests. A failure leaves no file.
+
+    Raises:
+        ValueError: there are no frames.
+    """
+    with _open_sink(path, None, {"fflags": "+bitexact"}) as sink:
+        sink.metadata.update(tags)
+        stream = _add_video(sink, codec, rate)
+        tone = _Tone(sink, tone_hz) if tone_hz else None
+        count = 0
+        for count, frame_HWC in enumerate(frames, start=1):
+            if count == 1:
+                _configure_clip(stream, frame_HWC, codec, crf)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC), "rgb24").reformat(
+                format="yuv420p",
+                src_color_range=ColorRange.JPEG,
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=SWS_FLAGS,
+                threads=1,
+            )
+            frame.pts, frame.time_base = count - 1, 1 / rate
+            sink.mux(stream.encode(frame))
+            if tone:
+                tone.until(count / rate)
+        if not count:
+            raise ValueError("write_clip: expected at least one frame, got none")
+        sink.mux(stream.encode(None))
+        if tone:
+            tone.finish()
+
+
+class _Picture:
+    """The re-encoded video track: frames in, packets with the source's time stamps out."""
+
+    def __init__(self, sink: OutputContainer, source: VideoStream, info: VideoInfo, encoding: Encoding) -> None:
+        self._sink = sink
+        self._encoding = encoding
+        self._time_base = info.time_base
+        self._stream = _add_video(sink, encoding.codec, encoding.rate)
+        configure(self._stream.codec_context, encoding, info)
+        self._stream.time_base = info.time_base
+        if info.display_matrix:
+            self._stream.set_display_matrix(info.display_matrix)
+        if info.codec == "hevc" and source.codec_context.codec_tag == "hvc1" and encoding.codec == "libx265":
+            self._stream.codec_context.codec_tag = "hvc1"
+        _copy_stream_labels(source, self._stream)
+        self._times: dict[int, tuple[int, int]] = {}
+        self.num_frames = 0
+
+    def encode(self, frame: Frame) -> None:
+        native = frame.native
+        # The encoder, not the source, decides which pictures are key frames.
+        native.pict_type = 0
+        native.pts = frame.index if self._encoding.frame_clock else frame.pts
+        native.time_base = self._encoding.time_base
+        self._times[native.pts] = (frame.pts, native.duration)
+        native.duration = 1 if self._encoding.frame_clock else native.duration
+        self.num_frames += 1
+        self._mux(self._stream.encode(native))
+
+    def finish(self) -> None:
+        self._mux(self._stream.encode(None))
+        if self._times:
+            raise RuntimeError(f"{self._encoding.codec} kept {len(self._times)} of {self.num_frames} frames to itself")
+
+    def _mux(self, packets: Iterable[Packet[VideoStream]]) -> None:
+        for packet in packets:
+            assert packet.pts is not None
+            pts, duration = self._times.pop(packet.pts)
+            if self._encoding.frame_clock:
+                packet.pts = packet.dts = pts
+                packet.time_base = self._time_base
+            packet.duration = duration
+            _mux(self._sink, packet)
+
+
+class _Tone:
+    """A quiet sine as an AAC track, written in step with the pictures."""
+
+    def __init__(self, sink: OutputContainer, hertz: float) -> None:
+        self._sink = sink
+        self._hertz = hertz
+        self._stream: AudioStream = sink.add_stream("aac", rate=TONE_RATE_HZ)
+        self._stream.codec_context.layout = "mono"
+        self._stream.codec_context.bit_rate = 64_000
+        self._stream.codec_context.options = {"flags": "+bitexact"}
+        self._done = 0
+
+    def until(self, time_s: Fraction) -> None:
+        end = int(time_s * TONE_RATE_HZ)
+        while self._done < end:
+            count = min(_TONE_BLOCK, end - self._done)
+            times_s = (np.arange(self._done, self._done + count) / TONE_RATE_HZ).astype(np.float32)
+            samples = 0.1 * np.sin(2 * np.pi * self._hertz * times_s, dtype=np.float32)
+            frame = av.AudioFrame.from_ndarray(samples[None, :].astype(np.float32), "fltp", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = TONE_RATE_HZ, self._done, Fraction(1, TONE_RATE_HZ)
+            self._sink.mux(self._stream.encode(frame))
+            self._done += count
+
+    def finish(self) -> None:
+        self._sink.mux(self._stream.encode(None))
+
+
+@contextmanager
+def _open_sink(path: str, muxer: str | None, options: dict[str, str]) -> Iterator[OutputContainer]:
+    """An output file that is removed when the block, or its trailer, fails."""
+    sink = av.open(local_url(path), "w", format=muxer, container_options=options, metadata_errors="surrogateescape")
+    try:
+        yield sink
+        sink.close()
+    except BaseException:
+        with suppress(av.error.FFmpegError):
+            sink.close()
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        raise
+
+
+def _add_video(sink: OutputContainer, codec: str, rate: Fraction) -> VideoStream:
+    stream = sink.add_stream(codec, rate=rate)
+    assert isinstance(stream, VideoStream)
+    return stream
+
+
+def _mux(sink: OutputContainer, packet: Packet[Any]) -> None:
+    try:
+        sink.mux_one(packet)
+    except av.error.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
+        reason = f"the {sink.format.name} muxer refuses stream {packet.stream_index} ({error.strerror})"
+        raise ClipError("cannot_write", reason) from error
+
+
+def _copy(packet: Packet[Stream], target: Stream, sink: OutputContainer) -> None:
+    if packet.dts is None:
+        packet.dts = packet.pts
+    packet.stream = target
+    _mux(sink, packet)
+
+
+def _muxer_options(source: InputContainer, info: VideoInfo, muxer: str) -> dict[str, str]:
+    options = {"fflags": "+bitexact"}
+    if muxer in ("mp4", "mov"):
+        # QuickTime's reverse-domain keys have no place in the plain metadata box.
+        keys = "+use_metadata_tags" if any(key.startswith("com.") for key in source.metadata) else ""
+        options["movflags"] = "+faststart" + keys
+        if info.time_base.numerator == 1:
+            options["video_track_timescale"] = str(info.time_base.denominator)
+    elif muxer == "mpegts":
+        options["mpegts_copyts"] = "1"
+    return options
+
+
+def _add_copies(
+    source: InputContainer, sink: OutputContainer, track: VideoStream, muxer: str, words: list[str]
+) -> dict[int, Stream]:
+    """Output streams for everything but `track`, by source index; `words` gets a line for each that cannot be kept."""
+    copies: dict[int, Stream] = {}
+    for stream in source.streams:
+        if stream is track or _is_remade(stream):
+            continue
+        if _takes(muxer, stream):
+            copies[stream.index] = _add_copy(sink, stream)
+        elif stream.type == "audio":
+            raise ClipError("cannot_write", f"audio track {stream.index} cannot be copied into {muxer}")
+        else:
+            words.append(f"{stream.type} track {stream.index} left out: {muxer} does not take it")
+    return copies
+
+
+def _is_remade(stream: Stream) -> bool:
+    """Tracks the muxer makes itself: chapter titles, and timecode from the video track's tag."""
+    return stream.discard == Discard.all or (stream.type == "data" and "timecode" in stream.metadata)
+
+
+def _takes(muxer: str, stream: Stream) -> bool:
+    """Whether a file of this kind with this stream alone gets its header written."""
+    try:
+        with av.open(io.BytesIO(), "w", format=muxer, metadata_errors="surrogateescape") as trial:
+            _add_copy(trial, stream)
+            trial.start_encoding()
+    except (av.error.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _add_copy(sink: OutputContainer, stream: Stream) -> Stream:
+    copy = sink.add_stream_from_template(stream, opaque=True)
+    _copy_stream_labels(stream, copy)
+    return copy
+
+
+def _copy_stream_labels(source: Stream, target: Stream) -> None:
+    target.metadata.update(_kept(source.metadata))
+    target.disposition = source.disposition
+
+
+def _copy_labels(source: InputContainer, sink: OutputContainer) -> None:
+    sink.metadata.update(_kept(source.metadata))
+    sink.set_chapters(source.chapters())
+
+
+def _kept(metadata: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if not key.lower().startswith(_STALE_TAGS)}
+
+
+def _configure_clip(stream: VideoStream, first_HWC: NDArray[np.uint8], codec: str, crf: int) -> None:
+    stream.height, stream.width = first_HWC.shape[:2]
+    stream.pix_fmt = "yuv420p"
+    context = stream.codec_context
+    context.colorspace = context.color_primaries = context.color_trc = 1
+    context.color_range = ColorRange.MPEG.value
+    context.options = {"crf": str(crf), "threads": "1", "flags": "+bitexact"}
+    if codec == "libx264":
+        context.options |= {"preset": "veryfast", "x264-params": "mbtree=0"}
