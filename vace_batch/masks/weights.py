@@ -1,0 +1,50 @@
+"""Which weights file a job may load, and the settings ultralytics must see before it is imported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from vace_batch.errors import ClipError
+from vace_batch.log import quiet_environment
+
+
+def prepare_ultralytics() -> None:
+    """Set what ultralytics reads once, at its import: no telemetry, no installs, no talk, no code from pickles.
+
+    With the last one a `.pt` is read by torch's `weights_only` loader against ultralytics' list of known classes.
+    """
+    quiet_environment()
+    os.environ["ULTRALYTICS_SAFE_LOAD"] = "true"
+
+
+def find_weights(name: str, *, configured: str | None, folders: Sequence[str] = ()) -> str:
+    """The local file for what a job or the configuration calls its weights.
+
+    A manifest is untrusted: only the `configured` weights, by path or file name, and files inside `folders` are
+    opened. Downloads are the business of `download_release`.
+
+    Raises:
+        ClipError: `weights_not_found`, `weights_not_allowed`.
+    """
+    if configured is not None and name in (configured, Path(configured).name):
+        return _existing(configured)
+    inside = [candidate for folder in folders if (candidate := _inside(name, folder)) is not None]
+    if not inside:
+        allowed = ", ".join([*([configured] if configured else []), *(f"{folder}/" for folder in folders)]) or "none"
+        raise ClipError("weights_not_allowed", f"weights {name!r} are not among the allowed ones ({allowed})")
+    return next((str(path) for path in inside if path.is_file()), None) or _existing(str(inside[0]))
+
+
+def _inside(name: str, folder: str) -> Path | None:
+    """`name` taken from `folder`, links followed; None when that leads out of it."""
+    root = Path(folder).resolve()
+    path = (root / name).resolve()
+    return path if path.is_relative_to(root) else None
+
+
+def _existing(path: str) -> str:
+    if not Path(path).is_file():
+        raise ClipError("weights_not_found", f"weights {path}: no such file; give the path of a file that is here")
+    return path
