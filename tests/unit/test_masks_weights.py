@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vace_batch.errors import ClipError
+from vace_batch.masks.detect import download_release
+from vace_batch.masks.weights import find_weights, prepare_ultralytics
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "allowed").mkdir()
+    for name in ("allowed/mine.pt", "default.pt", "secret.pt"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def code_of(name: str, **options: object) -> str:
+    with pytest.raises(ClipError) as error:
+        find_weights(name, **options)  # type: ignore[arg-type]
+    return error.value.code
+
+
+def test_the_configured_weights_by_path_and_by_name(folder: Path) -> None:
+    default = str(folder / "default.pt")
+    assert find_weights(default, configured=default) == find_weights("default.pt", configured=default) == default
+
+
+def test_weights_of_an_allowed_folder_by_path_and_by_name(folder: Path) -> None:
+    mine = folder / "allowed" / "mine.pt"
+    for name in (str(mine), "mine.pt"):
+        assert Path(find_weights(name, configured=None, folders=[str(mine.parent)])) == mine.resolve()
+
+
+def test_nothing_else_is_opened(folder: Path) -> None:
+    allowed = [str(folder / "allowed")]
+    (folder / "allowed" / "link.pt").symlink_to(folder / "secret.pt")
+    default = str(folder / "default.pt")
+    for name in ("../secret.pt", str(folder / "secret.pt"), "link.pt"):
+        assert code_of(name, configured=default, folders=allowed) == "weights_not_allowed"
+    assert code_of("mine.pt", configured=None) == "weights_not_allowed"
+    assert code_of("https://example.com/mine.pt", configured=None) == "weights_not_allowed"
+
+
+def test_missing_weights(folder: Path) -> None:
+    assert code_of("none.pt", configured=None, folders=[str(folder / "allowed")]) == "weights_not_found"
+    gone = str(folder / "gone.pt")
+    assert code_of(gone, configured=gone) == "weights_not_found"
+
+
+def test_only_releases_are_ever_fetched(tmp_path: Path) -> None:
+    with pytest.raises(ClipError) as error:
+        download_release("yolo-of-somebody.pt", str(tmp_path / "cache"))
+    assert error.value.code == "weights_not_found"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_release_that_is_here_is_not_fetched_again(tmp_path: Path) -> None:
+    (tmp_path / "yolo11n.pt").write_bytes(b"here")
+    assert download_release("yolo11n.pt", str(tmp_path)) == str(tmp_path / "yolo11n.pt")
+    assert (tmp_path / "yolo11n.pt").read_bytes() == b"here"
+
+
+def test_ultralytics_is_offline_and_loads_without_running_code() -> None:
+    prepare_ultralytics()
+    from ultralytics import utils
+
+    assert os.environ["ULTRALYTICS_SAFE_LOAD"] == "true"
+    assert utils.SAFE_LOAD and not utils.ONLINE and not utils.AUTOINSTALL and not utils.VERBOSE
