@@ -24,7 +24,15 @@ from vace_batch.video.frame import Orientation
 MAX_PIXELS = 8192 * 8192
 """Largest picture that is decoded; a small file may claim any size."""
 
-_SUFFIX = {"mp4": ".mp4", "mov": ".mov", "matroska": ".mkv", "webm": ".webm", "avi": ".avi", "mpegts": ".ts"}
+_SUFFIX = {
+    "mp4": ".mp4",
+    "mov": ".mov",
+    "matroska": ".mkv",
+    "webm": ".webm",
+    "avi": ".avi",
+    "mpegts": ".ts",
+    "mxf": ".mxf",
+}
 
 _DEMUXERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "mxf", "ogg", "flv", "asf")
 _IMAGE_DEMUXERS = ("jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "jpegxl_pipe", "gif")
@@ -74,8 +82,13 @@ class VideoInfo:
 
     @property
     def suffix(self) -> str:
-        """File name suffix of what `rewrite` makes of this file: its container's, or .mkv where that cannot be kept."""
-        return _SUFFIX.get(self.container, ".mkv")
+        """File name suffix of what `rewrite` makes of this file, such as ".mp4"."""
+        return _SUFFIX[self.output_container]
+
+    @property
+    def output_container(self) -> str:
+        """The container `rewrite` writes: the file's own, or Matroska for those that are only read (FLV, MPEG-PS)."""
+        return self.container if self.container in _SUFFIX else "matroska"
 
 
 def probe(path: str) -> VideoInfo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import deque
 from collections.abc import Iterator
 
 import av
@@ -35,6 +36,7 @@ class Decoder:
         self._last_pts: int | None = None
         self._shape: tuple[int, int, str] | None = None
         self._orientation = Orientation()
+        self._chunk_times: deque[int] | None = deque() if _lacks_pts(stream) else None
 
     def feed(self, packet: Packet[Stream]) -> Iterator[Frame]:
         """The frames that `packet` completes; an empty packet flushes.
@@ -48,15 +50,22 @@ class Decoder:
             if self._seeking:
                 return
             raise self._damaged(f"a packet cannot be decoded ({error.strerror})") from error
+        if self._chunk_times is not None and packet.size and packet.dts is not None:
+            self._chunk_times.append(packet.dts)
         for frame in frames:
             assert isinstance(frame, av.VideoFrame)
-            pts = frame.pts if frame.pts is not None else frame.dts
+            pts = self._time_of(frame)
             if self._seeking and pts is not None and self._first_pts is not None and pts < self._first_pts:
                 continue
             self._check(frame, pts)
             assert pts is not None
             yield Frame(frame, index=self._index, pts=pts, orientation=self._orientation)
             self._index += 1
+
+    def _time_of(self, frame: av.VideoFrame) -> int | None:
+        if self._chunk_times is not None:
+            return self._chunk_times.popleft() if self._chunk_times else None
+        return frame.pts if frame.pts is not None else frame.dts
 
     @property
     def _seeking(self) -> bool:
@@ -166,6 +175,13 @@ def demux(container: InputContainer, path: str, *streams: Stream) -> Iterator[Pa
         raise ClipError("damaged_video", f"{path}: cannot be read to its end ({error.strerror})") from error
 
 
+def _lacks_pts(stream: VideoStream) -> bool:
+    """AVI stores no display times, and what libav guesses for B-frames is out of order: the nth picture shown gets the
+    time of the nth chunk.
+    """
+    return stream.container.format.name == "avi"
+
+
 def _decode(path: str) -> Iterator[Frame]:
     with open_source(path) as container:
         stream = video_stream(container, path)
@@ -180,7 +196,7 @@ def _seek(path: str, start: int, start_pts: int) -> Iterator[Frame]:
         stream = video_stream(container, path)
         second = int(1 / stream.time_base) if stream.time_base else 1000
         # A demuxer may seek by decoding time and land on a key frame shown later than asked: then go further back.
-        for back in (0, second, 10 * second):
+        for back in () if _lacks_pts(stream) else (0, second, 10 * second):
             container.seek(max(0, start_pts - back) if start_pts >= 0 else start_pts - back, stream=stream)
             decoder = Decoder(stream, path, first_pts=start_pts, first_index=start)
             frames = (frame for packet in demux(container, path, stream) for frame in decoder.feed(packet))

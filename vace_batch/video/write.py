@@ -29,8 +29,6 @@ from vace_batch.video.read import Decoder, demux
 
 __all__ = ["EncoderSettings", "WriteReport", "encode_lossless", "rewrite", "write_clip"]
 
-_MUXER = {"mp4": "mp4", "mov": "mov", "matroska": "matroska", "webm": "webm", "avi": "avi", "mpegts": "mpegts"}
-
 # Brands and the writer's name belong to the file that was, statistics to the pictures that were.
 _STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "bps", "number_of_", "_stat")
 
@@ -62,9 +60,9 @@ def rewrite(src: str, dst: str, edit: Callable[[Frame], None], settings: Encoder
         raise ValueError(f"rewrite: expected dst to be another file than src, got {dst} for both")
     info = probe(src)
     encoding = choose_encoding(info, settings or EncoderSettings())
-    muxer = _MUXER.get(info.container, "matroska")
+    muxer = info.output_container
     words = list(encoding.words)
-    if info.container not in _MUXER:
+    if info.container != muxer:
         words.append(f"container {info.container} written as Matroska")
     with open_source(src) as source, _open_sink(dst, muxer, _muxer_options(source, info, muxer)) as sink:
         track = video_stream(source, src)
