@@ -41,8 +41,8 @@ fmt: env ## put the code into form
 bench: env ## every benchmark in benchmarks/
 	@for file in benchmarks/[a-z]*.py; do test -e "$$file" || continue; echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
-docs-manifest: env ## write manifests/README.md from the schema
-	@$(BIN)/python -m vace_batch.manifest > manifests/README.md
+docs-manifest: env ## write manifests/README.md and the example manifests from the schema
+	@$(BIN)/python -m vace_batch.manifest_docs
 
 flow: env ## the demo's manifest as a Prefect flow on the embedded server
 	@$(BIN)/python -m vace_batch.demo.media "$(OUT)/media"

@@ -5,16 +5,23 @@ Array suffixes: H height, W width, 3 = RGB, uint8.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from vace_batch.job import Job
+from vace_batch.results import Summary
+from vace_batch.video.shots import scan
+from vace_batch.video.thumbs import sample_frames
+
 Picture = npt.NDArray[np.uint8]
 
+UNTRAINED = "The embedded model is untrained: inside the masks it paints noise. All the rest is the real pipeline."
 THUMB_WIDTH_PX = 240
 _GAP_PX = 6
 _MARGIN_PX = 28
@@ -75,6 +82,33 @@ def contact_sheet(
     sheet.save(staged, format="PNG", optimize=True)
     staged.rename(target)
     return target
+
+
+def write_sheet(
+    jobs: Iterable[Job], summary: Summary, path: str | Path, *, columns: int = 5, note: str = UNTRAINED
+) -> Path:
+    """Draw the before/after sheet of a run whose videos are local files, into the PNG `path`.
+
+    Raises:
+        ClipError: a source cannot be read.
+        ValueError: there is no job.
+    """
+    outcomes = {row["job_id"]: row for row in summary.jobs}
+    return contact_sheet([_row_of(job, outcomes.get(job.job_id, {}), columns) for job in jobs], path, note=note)
+
+
+def _row_of(job: Job, outcome: Mapping[str, Any], columns: int) -> SheetRow:
+    indices = evenly_spaced(scan(job.video_uri).num_frames, columns)
+    output = outcome.get("output_uri")
+    words = [job.task, str(outcome.get("status", "not run"))]
+    if outcome.get("reason"):
+        words.append(str(outcome["reason"]))
+    return SheetRow(
+        label=job.job_id,
+        note=", ".join(words),
+        before=sample_frames(job.video_uri, indices, THUMB_WIDTH_PX),
+        after=sample_frames(str(output), indices, THUMB_WIDTH_PX) if output else [],
+    )
 
 
 def evenly_spaced(num_frames: int, count: int) -> list[int]:
