@@ -65,7 +65,6 @@ class Window:
     start: int
     stop: int
     num_frames: int
-    seed: int = 0
 
 
 def shots_of(num_frames: int, cuts: Sequence[int]) -> tuple[Shot, ...]:

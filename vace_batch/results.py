@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from vace_batch import storage
 from vace_batch.errors import UsageError
+from vace_batch.job import Job
 
 Record = dict[str, Any]
 
@@ -123,6 +124,11 @@ class PlannedJob:
 
 
 _PLAN_SCHEMA = pa.schema([(name, pa.string()) for name in ("job_id", "clip_key", "prep_key", "output", "row")])
+
+
+def job_json(job: Job) -> str:
+    """A manifest row as one line of JSON."""
+    return json.dumps(asdict(job), sort_keys=True)
 
 
 def write_plan(out: str, planned: Sequence[PlannedJob], run: Mapping[str, Any]) -> None:

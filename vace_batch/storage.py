@@ -12,7 +12,6 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -57,6 +56,19 @@ def read_bytes(uri: str) -> bytes:
     return data
 
 
+def read_head(uri: str, num_bytes: int) -> bytes:
+    """The first bytes of the file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    fs, path = resolve(uri)
+    if is_local(uri) and not os.path.isfile(path):  # a fifo would block for ever
+        raise FileNotFoundError(path)
+    data: bytes = fs.cat_file(path, start=0, end=num_bytes)
+    return data
+
+
 def publish(uri: str, data: bytes) -> None:
     """Write a file that appears whole or not at all, replacing what was there."""
     if not is_local(uri):
@@ -68,21 +80,20 @@ def publish(uri: str, data: bytes) -> None:
         os.replace(temporary, resolve(uri)[1])
 
 
-def publish_file(local: str | Path, uri: str) -> None:
-    """Move a finished local file to `uri`; it appears whole or not at all."""
+@contextlib.contextmanager
+def staging(uri: str) -> Iterator[str]:
+    """A local path to write a file of any size to; at the end it appears whole under `uri`, or not at all after an error."""
     fs, path = resolve(uri)
-    if not is_local(uri):
-        fs.put_file(str(local), path)
-        os.unlink(local)
-        return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    try:
-        os.replace(local, path)
-    except OSError:  # another device: copy beside the target first
-        with _beside(path) as temporary:
-            LocalFileSystem().cp_file(str(local), temporary)
+    suffix = os.path.splitext(path)[1]
+    if is_local(uri):
+        with _beside(path, suffix) as temporary:
+            yield temporary
             os.replace(temporary, path)
-        os.unlink(local)
+        return
+    with tempfile.TemporaryDirectory(prefix="vace-batch-") as folder:
+        temporary = os.path.join(folder, "staged" + suffix)
+        yield temporary
+        fs.put_file(temporary, path)
 
 
 def create_exclusive(uri: str, data: bytes) -> bool:
@@ -204,11 +215,11 @@ def _is_temporary(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _beside(path: str) -> Iterator[str]:
+def _beside(path: str, suffix: str = "") -> Iterator[str]:
     """A fresh name in the folder of `path`, gone again when the writer fails."""
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, _TEMPORARY + uuid.uuid4().hex)
+    temporary = os.path.join(folder, _TEMPORARY + uuid.uuid4().hex + suffix)
     try:
         yield temporary
     except BaseException:

@@ -85,14 +85,18 @@ def test_fingerprint_survives_odd_files(tmp_path: Path) -> None:
     assert storage.fingerprint(str(tmp_path / "dangling")) in {"special", "missing"}
 
 
-def test_publish_file_and_local_path(root: str, tmp_path: Path) -> None:
-    source = tmp_path / "made.mp4"
-    source.write_bytes(b"video")
+def test_staged_files_appear_whole_or_not_at_all(root: str) -> None:
     uri = storage.join(root, "videos", "made.mp4")
-    storage.publish_file(source, uri)
-    assert not source.exists()
+    with pytest.raises(RuntimeError), storage.staging(uri) as path:
+        Path(path).write_bytes(b"half")
+        raise RuntimeError
+    assert storage.list_files(root) == [] and not storage.exists(uri)
+    with storage.staging(uri) as path:
+        assert path.endswith(".mp4") and not storage.exists(uri)
+        Path(path).write_bytes(b"video")
     with storage.local_path(uri) as path:
         assert Path(path).read_bytes() == b"video" and path.endswith(".mp4")
+    assert storage.list_files(root) == ["videos/made.mp4"]
 
 
 def test_digest_keeps_parts_apart() -> None:

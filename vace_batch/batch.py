@@ -1,0 +1,359 @@
+"""Run a batch: give every job its identity, skip what the ledger has, run the rest as units, write the results.
+
+    open_batch  ->  run_clips (any subset, any number of times, on any number of drivers)  ->  close_batch
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+from vace_batch import profiles, results, storage
+from vace_batch.cluster.runtime import Runtime, count_gpus
+from vace_batch.cluster.units import ActorReady, Event, Failure, PoolSpec, Unit, UnitDone
+from vace_batch.cluster.units import Limits as DispatchLimits
+from vace_batch.config import Options
+from vace_batch.errors import UsageError
+from vace_batch.job import Job
+from vace_batch.manifest import Manifest
+from vace_batch.masks.source import MaskModels
+from vace_batch.naming import safe_name
+from vace_batch.plan import Limits
+from vace_batch.progress import Progress, Show
+from vace_batch.results import Ledger, PlannedJob, Summary
+from vace_batch.steps import ClipPlan, ClipWork, PlannedWindow
+
+_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mxf", ".mpg", ".ogv"})
+_MAGIC = {b"\x1aE\xdf\xa3": ".mkv", b"RIFF": ".avi", b"G": ".ts"}
+
+
+# --- identity --------------------------------------------------------------------------------------------------------
+
+
+def works_of(jobs: Sequence[Job], out: str, options: Options) -> tuple[ClipWork, ...]:
+    """Every job with its identity: fingerprints of what it reads, its model's revision, limits and sampling.
+
+    Raises:
+        UsageError: a model is not known or not there.
+    """
+    with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
+        return tuple(pool.map(lambda job: _work(job, out, options), jobs))
+
+
+def _work(job: Job, out: str, options: Options) -> ClipWork:
+    model = job.model or options.model
+    profile, revision = _model(model)
+    asked = job.sampling
+    limits = Limits(
+        max_tokens=profile.max_tokens,
+        max_frames=asked.max_frames or profile.max_frames,
+        overlap_frames=profile.overlap_frames if asked.overlap_frames is None else asked.overlap_frames,
+        min_side=profile.min_side,
+    )
+    return ClipWork(
+        job=dataclasses.replace(job, detector=job.detector or options.detector, segmenter=job.segmenter or options.segmenter),
+        out=out,
+        output=job.output_uri or f"videos/{safe_name(job.job_id)}{_suffix(job.video_uri)}",
+        options=options,
+        fingerprints=_fingerprints(job),
+        model=model,
+        revision=revision,
+        limits=limits,
+        sampling=profile.sampling(job.task, asked),
+    )
+
+
+@lru_cache(maxsize=64)
+def _model(ref: str) -> tuple[profiles.ModelProfile, str]:
+    return profiles.profile(ref), profiles.revision(ref)
+
+
+def _fingerprints(job: Job) -> dict[str, str]:
+    uris = {"video_uri": job.video_uri, "mask_uri": job.mask_uri, "protect.mask_uri": job.protect.mask_uri}
+    uris |= {f"reference_uris.{number}": uri for number, uri in enumerate(job.reference_uris)}
+    return {name: storage.fingerprint(uri) for name, uri in uris.items() if uri is not None}
+
+
+def _suffix(uri: str) -> str:
+    """The output's suffix: the source's where it names a container, else by the file's first bytes."""
+    suffix = os.path.splitext(uri)[1].lower()
+    if suffix in _SUFFIXES:
+        return suffix
+    try:
+        head = storage.read_head(uri, 16)
+    except OSError:
+        return ".mp4"
+    return next((found for magic, found in _MAGIC.items() if head.startswith(magic)), ".mp4")
+
+
+# --- open, close -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A planned manifest and its output folder. `finished` are the clips that were done or failed before this run."""
+
+    out: str
+    options: Options
+    works: tuple[ClipWork, ...]
+    planned: tuple[PlannedJob, ...]
+    finished: frozenset[str]
+
+    @property
+    def pending(self) -> tuple[ClipWork, ...]:
+        return tuple(work for work in self.works if work.clip_key not in self.finished)
+
+
+def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
+    """Plan a manifest into an output folder; nothing is run yet.
+
+    Raises:
+        UsageError: a model is not known or not there, or the folder cannot be written.
+    """
+    works = works_of(manifest.jobs, out, options)
+    planned = tuple(
+        PlannedJob(
+            job_id=work.job.job_id,
+            clip_key=work.clip_key,
+            prep_key=work.prep_key,
+            output=work.output,
+            row=results.job_json(work.job),
+        )
+        for work in works
+    )
+    run = {"manifest": manifest.uri, "manifest_digest": manifest.digest, "options": options.model_dump()}
+    try:
+        results.write_plan(out, planned, run)
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written: {error}") from error
+    ledger = Ledger(out)
+    finished = ledger.keys("done", "clip") | ledger.keys("quarantine", "clip")
+    return Batch(out=out, options=options, works=works, planned=planned, finished=frozenset(finished))
+
+
+def close_batch(batch: Batch) -> Summary:
+    """Count what the ledger says of the batch's jobs and write the results."""
+    summary = results.summarise(batch.out, batch.planned)
+    results.write_results(summary)
+    return summary
+
+
+# --- the units of a clip ---------------------------------------------------------------------------------------------
+
+
+class ClipGraph:
+    """What comes after what: prepare, then build and generate of each missing window, then stitch.
+
+    Windows are shared: two clips that need the same one wait for the same unit.
+    """
+
+    def __init__(self, works: Iterable[ClipWork]) -> None:
+        self._works = {work.clip_key: work for work in works}
+        self._plans: dict[str, ClipPlan] = {}
+        self._missing: dict[str, set[str]] = {}
+        self._waiting: dict[str, set[str]] = defaultdict(set)
+        self._failed: set[str] = set()
+        self._ledgers = {work.out: Ledger(work.out) for work in self._works.values()}
+        self._done_windows = {out: ledger.keys("done", "window") for out, ledger in self._ledgers.items()}
+        self._lost: dict[str, tuple[Unit, Failure]] = {}
+        self.frames: dict[str, int] = {}
+        self.status = {"done": 0, "failed": 0, "skipped": 0}
+
+    @property
+    def num_clips(self) -> int:
+        return len(self._works)
+
+    @property
+    def num_windows(self) -> int:
+        """Windows that had to be made, as far as clips are prepared."""
+        return len(self.frames)
+
+    def first_units(self) -> Iterator[Unit]:
+        for key, work in self._works.items():
+            yield self._unit(work, "prepare", f"prepare/{key}", work, priority=work.job.priority)
+
+    def on_done(self, unit: Unit, meta: object) -> Iterable[Unit]:
+        if unit.kind == "prepare":
+            assert isinstance(meta, ClipPlan)
+            return list(self._windows(unit.unit_id.removeprefix("prepare/"), meta))
+        if unit.kind == "generate":
+            return list(self._after_window(unit.unit_id.removeprefix("generate/")))
+        if unit.kind == "stitch":
+            self.status[str(meta)] += 1
+        return ()
+
+    def on_failed(self, unit: Unit, failure: Failure) -> Iterable[Unit]:
+        """A clip fails with its first failing step; clips that only share the window fail with it."""
+        kind, key = unit.unit_id.split("/", 1)
+        if kind in ("prepare", "stitch"):
+            clips = {key}
+        else:
+            self._lost[key] = unit, failure
+            clips = self._waiting.pop(key, set())
+        for clip in clips:
+            self._fail(clip, unit, failure)
+        return ()
+
+    def wanted(self, unit: Unit) -> bool:
+        """Whether a unit still serves a clip that has not failed."""
+        kind, key = unit.unit_id.split("/", 1)
+        clips = {key} if kind in ("prepare", "stitch") else self._waiting.get(key, set())
+        return not clips <= self._failed
+
+    def _fail(self, clip: str, unit: Unit, failure: Failure) -> None:
+        if clip not in self._failed:
+            self._failed.add(clip)
+            self.status["failed"] += 1
+            self._quarantine(self._works[clip], unit, failure)
+
+    def _windows(self, clip: str, plan: ClipPlan) -> Iterator[Unit]:
+        work = self._works[clip]
+        self._plans[clip] = plan
+        keys = {work.window_key(planned, plan.regions[planned.window.region]): planned for planned in plan.windows}
+        self._missing[clip] = set(keys) - self._done_windows[work.out]
+        for key in [key for key in keys if key in self._missing[clip]]:
+            if key in self._lost:
+                self._fail(clip, *self._lost[key])
+                return
+            if key not in self._waiting:
+                yield from self._window_units(work, plan, key, keys[key])
+            self._waiting[key].add(clip)
+        if not self._missing[clip]:
+            yield self._stitch(clip)
+
+    def _window_units(self, work: ClipWork, plan: ClipPlan, key: str, planned: PlannedWindow) -> Iterator[Unit]:
+        size, frames = plan.regions[planned.window.region].size, planned.window.num_frames
+        self.frames[f"generate/{key}"] = frames
+        payload = (work, plan, planned)
+        leaves = frames * size.width * size.height * 4
+        yield self._unit(work, "build", f"build/{key}", payload, leaves_bytes=leaves, priority=work.job.priority + 2_000)
+        shape = f"{work.model}/{size}x{frames}/{len(work.job.reference_uris)}/{work.sampling}"
+        yield dataclasses.replace(
+            self._unit(work, "generate", f"generate/{key}", (work.model, work.out), priority=work.job.priority),
+            pool="gpu",
+            inputs=(f"build/{key}",),
+            batch_key=shape,
+        )
+
+    def _after_window(self, key: str) -> Iterator[Unit]:
+        for clip in sorted(self._waiting.pop(key, ())):
+            self._done_windows[self._works[clip].out].add(key)
+            self._missing[clip].discard(key)
+            if not self._missing[clip] and clip not in self._failed:
+                yield self._stitch(clip)
+
+    def _stitch(self, clip: str) -> Unit:
+        work = self._works[clip]
+        payload = (work, self._plans.pop(clip))
+        return self._unit(work, "stitch", f"stitch/{clip}", payload, priority=work.job.priority + 1_000)
+
+    def _unit(
+        self, work: ClipWork, kind: str, unit_id: str, payload: object, *, priority: int, leaves_bytes: int = 0
+    ) -> Unit:
+        return Unit(
+            unit_id=unit_id,
+            kind=kind,
+            pool="cpu",
+            fn=f"vace_batch.workers:{kind}",
+            payload=payload,
+            leaves_bytes=leaves_bytes,
+            priority=priority,
+            time_limit_s=work.options.unit_time_limit_s,
+        )
+
+    def _quarantine(self, work: ClipWork, unit: Unit, failure: Failure) -> None:
+        ledger = self._ledgers[work.out]
+        body = {"status": "failed", "job_id": work.job.job_id, "output": work.output, "step": unit.kind}
+        body |= {"error_code": failure.code, "reason": failure.reason, "retryable": failure.retryable}
+        body |= {"attempts": failure.attempts, "windows": 0, "seconds": 0.0}
+        if failure.traceback:
+            ledger.note_attempt(work.clip_key, {"step": unit.kind, "traceback": failure.traceback})
+        ledger.quarantine(work.clip_key, body)
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+def pools_of(options: Options, machine_gpus: int) -> tuple[PoolSpec, PoolSpec]:
+    """The CPU and the GPU pool. Without a GPU the same VACE actor runs on one CPU core."""
+    cores = os.cpu_count() or 1
+    gpu_actors = options.gpu_actors or machine_gpus or 1
+    cpu_actors = options.cpu_actors or max(1, cores - gpu_actors)
+    models = MaskModels(detector=options.detector, segmenter=options.segmenter)
+    cpu = PoolSpec(name="cpu", num_actors=cpu_actors, setup="vace_batch.workers:mask_setup", setup_args={"models": models})
+    gpu = PoolSpec(
+        name="gpu",
+        num_actors=gpu_actors,
+        num_gpus=1.0 if machine_gpus else 0.0,
+        setup="vace_batch.workers:vace_setup",
+        setup_args={"model": options.model},
+        max_batch=options.max_batch,
+    )
+    return cpu, gpu
+
+
+def open_runtime(options: Options) -> Runtime:
+    """A Ray runtime, to be entered, that holds both pools; started here or attached to by RAY_ADDRESS."""
+    return Runtime(pools=pools_of(options, count_gpus()))
+
+
+def run_clips(
+    batch: Batch,
+    works: Sequence[ClipWork],
+    runtime: Runtime,
+    *,
+    show: Show = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Run clips to their end, or until `should_stop`: what runs then is finished or given back, never half recorded.
+
+    Raises:
+        ClusterError: no actor can be started.
+    """
+    graph = ClipGraph(works)
+    tally = _Tally(graph, show)
+    limits = DispatchLimits(payload_bytes=batch.options.payload_mb << 20)
+    runtime.run(graph, graph.first_units(), limits=limits, on_event=tally.add, should_stop=should_stop)
+    tally.show()
+
+
+class _Tally:
+    """Counts a run from its events."""
+
+    def __init__(self, graph: ClipGraph, show: Show) -> None:
+        self._graph, self._show = graph, show
+        self._started = time.monotonic()
+        self._windows_done = self._frames_done = 0
+        self._busy_s = 0.0
+        self._gpu_actors: set[int] = set()
+
+    def add(self, event: Event) -> None:
+        if isinstance(event, ActorReady) and event.pool == "gpu":
+            self._gpu_actors.add(event.actor_id)
+        if isinstance(event, UnitDone) and event.unit.kind == "generate":
+            self._windows_done += 1
+            self._busy_s += event.seconds
+            self._frames_done += self._graph.frames[event.unit.unit_id]
+        self.show()
+
+    def show(self) -> None:
+        elapsed, status = time.monotonic() - self._started, self._graph.status
+        self._show(
+            Progress(
+                clips=self._graph.num_clips,
+                clips_done=status["done"],
+                clips_failed=status["failed"],
+                clips_skipped=status["skipped"],
+                windows=self._graph.num_windows,
+                windows_done=self._windows_done,
+                frames_done=self._frames_done,
+                gpu_busy=min(1.0, self._busy_s / max(1, len(self._gpu_actors)) / elapsed) if elapsed else 0.0,
+                elapsed_s=elapsed,
+            )
+        )

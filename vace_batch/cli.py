@@ -1,0 +1,285 @@
+"""Remove and restyle objects in whole video archives, unattended.
+
+Exit codes: 0 all rows done or skipped (nothing to change), 1 some rows failed, 2 wrong usage or a bad manifest, 130
+interrupted. Results go to standard output, everything else to standard error; with --json standard output holds one
+JSON object and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vace_batch import __version__, log
+from vace_batch.config import Options
+from vace_batch.errors import ManifestError, UsageError, VaceBatchError
+from vace_batch.results import Ledger, Summary, read_run, summarise
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+_out = Console(markup=False, highlight=False, soft_wrap=True)
+_err = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
+
+ManifestArg = Annotated[str, typer.Argument(metavar="MANIFEST", help="Parquet manifest: a path or an fsspec URI.")]
+OutArg = Annotated[str, typer.Argument(metavar="OUT", help="Output folder of an earlier run.")]
+OutOption = Annotated[str, typer.Option("-o", "--out", metavar="OUT", help="Output folder: a path or an fsspec URI.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
+Model = Annotated[str, typer.Option(help="Default model: tiny, a local directory or a hub id.")]
+Detector = Annotated[str | None, typer.Option(help="Default YOLO weights for `targets`.")]
+Segmenter = Annotated[str | None, typer.Option(help="Default SAM weights for `points` and box prompts.")]
+CpuActors = Annotated[int | None, typer.Option(min=1, help="Processes for masks, VCUs and stitching.")]
+GpuActors = Annotated[int | None, typer.Option(min=1, help="Processes for VACE: one a GPU, one on a CPU core without.")]
+MaxBatch = Annotated[int, typer.Option(min=1, help="Equal windows given to the model at once.")]
+Crf = Annotated[int | None, typer.Option(min=0, max=63, help="Encoder quality; by codec where not given.")]
+FeatherPx = Annotated[int, typer.Option(min=0, help="How far the fill fades into the source outside the mask.")]
+
+
+@app.callback(invoke_without_command=True)
+def _main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        _out.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def validate(manifest: ManifestArg) -> None:
+    """Check a manifest; every fault of every row is one line."""
+    from vace_batch.manifest import read_manifest
+
+    jobs = read_manifest(manifest).jobs
+    tasks = ", ".join(f"{count} {task}" for task, count in sorted(Counter(job.task for job in jobs).items()))
+    _out.print(f"{manifest}: {len(jobs)} rows, no faults ({tasks})")
+
+
+@app.command()
+def plan(
+    manifest: ManifestArg,
+    out: Annotated[str | None, typer.Option("-o", "--out", metavar="OUT", help="Leave out what is done there.")] = None,
+    model: Model = "tiny",
+    detector: Detector = None,
+    segmenter: Segmenter = None,
+    tflops: Annotated[float, typer.Option(help="What the GPU sustains, in TFLOP/s, for the estimate.")] = 350.0,
+    as_json: Json = False,
+) -> None:
+    """Dry run: clips, shots, windows and GPU-seconds; nothing is written."""
+    from vace_batch.estimate import estimate
+    from vace_batch.manifest import read_manifest
+
+    options = Options(model=model, detector=detector, segmenter=segmenter)
+    found = estimate(read_manifest(manifest), options, out=out, tflops=tflops)
+    if as_json:
+        _print_json(found.as_dict())
+        return
+    table = Table("job", "state", "frames", "masked", "shots", "windows", "tokens", "GPU-s", "", box=None)
+    for clip in found.clips:
+        cells = (clip.frames, clip.masked_frames, clip.shots, clip.windows, clip.tokens, f"{clip.gpu_s:.1f}")
+        table.add_row(clip.job_id, clip.state, *(str(cell) for cell in cells), clip.reason or "")
+    _out.print(table)
+    _out.print(str(found))
+
+
+@app.command()
+def run(
+    manifest: ManifestArg,
+    out: OutOption,
+    model: Model = "tiny",
+    detector: Detector = None,
+    segmenter: Segmenter = None,
+    cpu_actors: CpuActors = None,
+    gpu_actors: GpuActors = None,
+    max_batch: MaxBatch = 1,
+    crf: Crf = None,
+    feather_px: FeatherPx = 2,
+    as_json: Json = False,
+) -> None:
+    """Run a manifest. What OUT already holds is not done again."""
+    from vace_batch.manifest import read_manifest
+
+    options = Options(
+        model=model,
+        detector=detector,
+        segmenter=segmenter,
+        cpu_actors=cpu_actors,
+        gpu_actors=gpu_actors,
+        max_batch=max_batch,
+        crf=crf,
+        feather_px=feather_px,
+    )
+    _run(read_manifest(manifest), out, options, as_json)
+
+
+@app.command()
+def status(out: OutArg, as_json: Json = False) -> None:
+    """What the ledger says of the last run on OUT."""
+    summary = summarise(out)
+    _show_summary(summary, as_json)
+    raise typer.Exit(_exit_code(summary))
+
+
+@app.command()
+def retry(
+    out: OutArg,
+    job: Annotated[list[str] | None, typer.Option(metavar="JOB_ID", help="Only these; all failed ones else.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Try the failed rows of the last run again, with its options."""
+    from vace_batch.manifest import read_manifest
+
+    run_record, summary, ledger = read_run(out), summarise(out), Ledger(out)
+    failed = [row for row in summary.jobs if row["status"] == "failed" and (not job or row["job_id"] in job)]
+    unknown = set(job or ()) - {row["job_id"] for row in failed}
+    if unknown:
+        raise UsageError(f"--job: expected failed rows of {out}, got {', '.join(sorted(unknown))}")
+    for row in failed:
+        ledger.forgive(row["clip_key"])
+    _run(read_manifest(run_record["manifest"]), out, Options.model_validate(run_record["options"]), as_json)
+
+
+@app.command()
+def doctor(
+    model: Model = "tiny",
+    out: Annotated[str | None, typer.Option("-o", "--out", metavar="OUT", help="Also check this output folder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check this machine: versions, cores, GPUs, Ray, storage, and one small window through the model."""
+    from vace_batch.doctor import examine
+
+    checks = examine(model, out)
+    if as_json:
+        _print_json({"ok": all(check.ok for check in checks), "checks": [check.as_dict() for check in checks]})
+    else:
+        for check in checks:
+            _out.print(f"{'ok   ' if check.ok else 'FAULT'}  {check.name}: {check.found}")
+    raise typer.Exit(EXIT_DONE if all(check.ok for check in checks) else EXIT_FAILED)
+
+
+@app.command()
+def demo(out: OutOption = "demo-out") -> None:
+    """Make three short clips, run the whole pipeline on them and draw a before/after sheet."""
+    from vace_batch.demo.media import write_demo
+    from vace_batch.demo.sheet import write_sheet
+    from vace_batch.manifest import read_manifest
+
+    path = write_demo(Path(out) / "source")
+    _err.print(f"demo: made {path}")
+    _err.print("demo: the embedded model's weights are UNTRAINED; what it fills in is noise by design, the rest is real")
+    results_dir = str(Path(out) / "results")
+    code = EXIT_DONE
+    try:
+        _run(read_manifest(str(path)), results_dir, Options(), as_json=False)
+    except typer.Exit as done:
+        code = done.exit_code
+    if code in (EXIT_DONE, EXIT_FAILED):
+        sheet = write_sheet(read_manifest(str(path)).jobs, summarise(results_dir), Path(out) / "before-after.png")
+        _out.print(f"results  {results_dir}/videos\nledger   {results_dir}/ledger\nsheet    {sheet}")
+    raise typer.Exit(code)
+
+
+@app.command()
+def manifest(
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="A folder, a bucket prefix or a CSV file.")],
+    out: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="The Parquet file to write.")],
+    task: Annotated[str | None, typer.Option(help="removal, inpainting or restyle.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option("--set", metavar="COLUMN=VALUE", help="The same value for every row; repeatable.")
+    ] = None,
+) -> None:
+    """Build a manifest from the videos below a folder or prefix, or from a CSV."""
+    from vace_batch.manifest_build import build_manifest, parse_defaults
+
+    count = build_manifest(prefix, out, task=task, **parse_defaults(column or []))
+    _out.print(f"{out}: {count} rows")
+
+
+# --- shared ----------------------------------------------------------------------------------------------------------
+
+
+def _run(found: Any, out: str, options: Options, as_json: bool) -> None:
+    from vace_batch.batch import close_batch, open_batch, open_runtime, run_clips
+    from vace_batch.progress import view
+
+    with _stop_on_signals() as stopped:
+        batch = open_batch(found, out, options)
+        earlier = len(batch.works) - len(batch.pending)
+        if earlier and not as_json:
+            _err.print(f"{earlier} of {len(batch.works)} rows were finished before")
+        if batch.pending:
+            with open_runtime(options) as runtime, view(_err, quiet=as_json) as show:
+                run_clips(batch, batch.pending, runtime, show=show, should_stop=stopped)
+        summary = close_batch(batch)
+    _show_summary(summary, as_json)
+    if not batch.pending and not as_json:
+        _err.print("nothing to do" + ("; `vace-batch retry` tries failed rows again" if summary.failed else ""))
+    raise typer.Exit(EXIT_INTERRUPTED if stopped() else _exit_code(summary))
+
+
+def _exit_code(summary: Summary) -> int:
+    return EXIT_FAILED if summary.failed else EXIT_DONE
+
+
+def _show_summary(summary: Summary, as_json: bool) -> None:
+    if as_json:
+        _print_json(summary.as_dict())
+        return
+    for job in summary.jobs:
+        if job["status"] == "failed":
+            _out.print(f"failed   {job['job_id']}: {job['error_code']}: {job['reason']}")
+        elif job["status"] == "skipped":
+            _out.print(f"skipped  {job['job_id']}: {job['reason']}")
+    counts = f"planned {summary.planned} = done {summary.done} + failed {summary.failed} + skipped {summary.skipped}"
+    _out.print(counts + (f" + pending {summary.pending}" if summary.pending else "") + f"; windows {summary.windows}")
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """The first SIGINT or SIGTERM asks for a clean stop; a second SIGINT stops at once."""
+    asked = False
+
+    def ask(signum: int, _: object) -> None:
+        nonlocal asked
+        if asked and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked = True
+        _err.print("stopping: running steps may finish; the same command continues later")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main() -> None:
+    """Entry point of `vace-batch`."""
+    log.quiet_environment()
+    log.configure()
+    try:
+        app()
+    except ManifestError as error:
+        for fault in error.faults:
+            _err.print(str(fault))
+        sys.exit(EXIT_USAGE)
+    except UsageError as error:
+        _err.print(f"error: {error}")
+        sys.exit(EXIT_USAGE)
+    except VaceBatchError as error:
+        _err.print(f"error: {error}")
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)

@@ -1,0 +1,35 @@
+"""Options of a run: what the command line, the flows and tests set; frozen, unknown names refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+KEY_VERSION = 1
+"""Part of every identity. Raise it when the same inputs give other pixels."""
+
+
+class Options(BaseModel):
+    """How a batch is run. The fields of `pixel_fields` decide pixels and are part of every identity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field("tiny", description="default of the manifest's `model`: tiny, a local directory or a hub id")
+    detector: str | None = Field(None, description="default YOLO weights for `targets`")
+    segmenter: str | None = Field(None, description="default SAM weights for point and box prompts")
+    feather_px: int = Field(2, ge=0, le=64, description="how far the fill fades into the source outside the mask")
+    crf: int | None = Field(None, ge=0, le=51, description="encoder quality; by codec where unset")
+    cpu_actors: int | None = Field(None, ge=1, description="processes for masks, VCUs and stitching")
+    gpu_actors: int | None = Field(None, ge=1, description="processes for VACE; one a GPU, or one CPU process without")
+    max_batch: int = Field(1, ge=1, le=64, description="equal windows given to the model at once")
+    payload_mb: int = Field(2048, ge=16, description="bytes of VCUs in flight, in MiB")
+    unit_time_limit_s: float = Field(3600, gt=0, description="a step that takes longer is killed and counted")
+
+    def pixel_fields(self) -> dict[str, Any]:
+        """What decides the pixels of a stitched clip beside the job and the model."""
+        return {"feather_px": self.feather_px, "crf": self.crf}
+
+    def as_json(self) -> str:
+        return json.dumps(self.model_dump(), sort_keys=True)

@@ -1,0 +1,389 @@
+"""The steps of one clip, in order: prepare (probe, shots, masks, plan), build VCUs, generate, stitch.
+
+This module is the sentence that the whole system reads as; `batch.py` runs it on a cluster, one step a unit. Each step
+looks into the ledger first and commits to it last, so that a step which ran is never run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from vace_batch import storage, tasks
+from vace_batch.config import KEY_VERSION, Options
+from vace_batch.errors import ClipError, ClusterError
+from vace_batch.geometry import Box, Size
+from vace_batch.job import Job, pixel_fields
+from vace_batch.masks.refine import at_least_token
+from vace_batch.masks.source import MaskModels, clip_masks, has_mask_source, needs_pixels
+from vace_batch.masks.store import FrameMask, MaskReader, MaskSummary, box_mask, write_masks
+from vace_batch.plan import Limits, Region, Shot, Window, plan_regions, plan_windows, shots_of
+from vace_batch.results import Ledger, Record, make_key
+from vace_batch.stitch import RegionPatches, resize, stitch_frame
+from vace_batch.vcu import VCU, ResolvedSampling
+from vace_batch.video.probe import probe
+from vace_batch.video.read import Frame, frames_from_bytes, read_frames, read_image
+from vace_batch.video.shots import Scan, scan
+from vace_batch.video.write import EncoderSettings, encode_lossless, rewrite
+
+if TYPE_CHECKING:  # torch and diffusers, which only the GPU actors load
+    from vace_batch.vace.engine import Engine
+
+_MASK_FIELDS = frozenset(
+    {"targets", "boxes", "points", "mask_uri", "protect", "detector", "segmenter", "mask_shape", "dilate", "start_s", "end_s"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipWork:
+    """One job with everything that decides its pixels: all that a worker needs to know."""
+
+    job: Job
+    out: str
+    output: str
+    options: Options
+    fingerprints: dict[str, str]
+    model: str
+    revision: str
+    limits: Limits
+    sampling: ResolvedSampling
+
+    @property
+    def prep_key(self) -> str:
+        """Identity of the clip's masks and plan."""
+        fields = {name: value for name, value in _identity(self.job).items() if name in _MASK_FIELDS}
+        return make_key("prep", KEY_VERSION, self.job.task, fields, self.fingerprints, asdict(self.limits))
+
+    @property
+    def clip_key(self) -> str:
+        """Identity of the stitched clip under its name."""
+        name = (self.job.job_id, self.output)
+        return make_key("clip", KEY_VERSION, name, self._generation(), self.prep_key, self.options.pixel_fields())
+
+    def window_key(self, planned: PlannedWindow, region: Region) -> str:
+        """Identity of one window's generated frames; the job's name is not in it, so equal work is done once."""
+        place = (asdict(planned.window), asdict(region.box), asdict(region.size), planned.mask_digest)
+        return make_key("window", KEY_VERSION, self._generation(), place)
+
+    def seed(self, planned: PlannedWindow) -> int:
+        """The window's own seed: independent of batching, of actors and of order."""
+        base = self.job.seed if self.job.seed is not None else self.fingerprints["video_uri"]
+        return int(storage.digest(repr((base, planned.window.region, planned.window.start)))[:15], 16)
+
+    def _generation(self) -> tuple[object, ...]:
+        fields = {name: value for name, value in _identity(self.job).items() if name not in _MASK_FIELDS}
+        sources = {name: value for name, value in self.fingerprints.items() if not name.endswith("mask_uri")}
+        return fields, sources, self.model, self.revision, asdict(self.sampling)
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    """The job's pixel fields without its URIs: what they point to counts, by its fingerprint, not where it lies."""
+    fields = pixel_fields(job)
+    fields["protect"] = {name: value for name, value in fields["protect"].items() if name != "mask_uri"}
+    return {name: value for name, value in fields.items() if not name.endswith(("_uri", "_uris"))}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedWindow:
+    """A window, where its first frame is in the file, and the digest of the masks in it."""
+
+    window: Window
+    start_pts: int
+    mask_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipPlan:
+    """What is to be made of one clip. `masks` is the name of its mask file in OUT; None where nothing was found."""
+
+    size: Size
+    num_frames: int
+    shots: tuple[Shot, ...]
+    regions: tuple[Region, ...]
+    windows: tuple[PlannedWindow, ...]
+    masked_frames: int
+    masks: str | None
+
+
+_PLAN = TypeAdapter(ClipPlan)
+
+
+# --- prepare ---------------------------------------------------------------------------------------------------------
+
+
+def prepare(work: ClipWork, models: MaskModels) -> ClipPlan:
+    """Probe, find shots, make masks, plan windows. The masks are stored; the plan is in the ledger's record.
+
+    Raises:
+        ClipError: the video, the masks or the request cannot be used.
+    """
+    ledger = Ledger(work.out)
+    while (record := ledger.done(work.prep_key)) is None:
+        plan, masks = survey(work, models)
+        if masks is not None:
+            uri = ledger.artifact_uri(work.prep_key, ".masks.parquet")
+            storage.publish(uri, masks)
+            plan = replace(plan, masks=ledger.relative(uri))
+        if not ledger.commit(work.prep_key, {"plan": _PLAN.dump_python(plan, mode="json")}) and masks is not None:
+            storage.delete(uri)
+    return _PLAN.validate_python(record["plan"])
+
+
+def survey(work: ClipWork, models: MaskModels, *, look: bool = True) -> tuple[ClipPlan, bytes | None]:
+    """The plan of a clip and its mask file; nothing is stored.
+
+    `look` False does not run detector and segmenter: where they would be asked, the whole frame counts as masked.
+
+    Raises:
+        ClipError: as `prepare`.
+    """
+    with _local(work.job.video_uri, "video_uri") as path:
+        info = probe(path)
+        found = scan(path)
+        frame_range = _frame_range(work.job, found, info.time_base)
+        whole = not has_mask_source(work.job) or (needs_pixels(work.job) and not look)
+        summary, stored = _make_masks(work.job, None if whole else models, path, info.size, found, frame_range)
+    shots = shots_of(found.num_frames, found.cuts)
+    regions = plan_regions(summary.boxes, shots, info.size, work.limits)
+    reader = MaskReader(stored)
+    windows = tuple(
+        PlannedWindow(window=window, start_pts=int(found.pts[window.start]), mask_digest=_mask_digest(reader, window))
+        for window in plan_windows(regions, shots, work.limits)
+    )
+    plan = ClipPlan(
+        size=info.size,
+        num_frames=found.num_frames,
+        shots=shots,
+        regions=regions,
+        windows=windows,
+        masked_frames=len(summary.boxes),
+        masks=None,
+    )
+    return plan, stored if summary.boxes else None
+
+
+def _make_masks(
+    job: Job, models: MaskModels | None, path: str, size: Size, found: Scan, frame_range: tuple[int, int]
+) -> tuple[MaskSummary, bytes]:
+    """The mask file of a clip; without `models` the whole picture of every frame is masked."""
+    with contextlib.ExitStack() as stack, tempfile.NamedTemporaryFile(suffix=".parquet") as file:
+        masks: Iterator[FrameMask]
+        if models is None:
+            masks = (box_mask(index, Box(0, 0, size.width, size.height)) for index in range(*frame_range))
+        else:
+            masks = clip_masks(
+                _with_local_masks(job, stack),
+                path=path,
+                size=size,
+                num_frames=found.num_frames,
+                cuts=found.cuts,
+                frame_range=frame_range,
+                models=models,
+            )
+        summary = write_masks(file.name, size, masks)
+        return summary, file.read()
+
+
+def _with_local_masks(job: Job, stack: contextlib.ExitStack) -> Job:
+    if job.mask_uri is not None:
+        job = replace(job, mask_uri=stack.enter_context(_local(job.mask_uri, "mask_uri")))
+    if job.protect.mask_uri is not None:
+        path = stack.enter_context(_local(job.protect.mask_uri, "protect.mask_uri"))
+        job = replace(job, protect=replace(job.protect, mask_uri=path))
+    return job
+
+
+def _frame_range(job: Job, found: Scan, time_base: Fraction) -> tuple[int, int]:
+    """Frames shown in start_s <= t < end_s, t from the first frame on."""
+    times = (np.asarray(found.pts) - int(found.pts[0])) * float(time_base)
+    start = 0 if job.start_s is None else int(np.searchsorted(times, job.start_s - 1e-6))
+    stop = found.num_frames if job.end_s is None else int(np.searchsorted(times, job.end_s - 1e-6))
+    if start >= stop:
+        raise ClipError(
+            "empty_range", f"start_s {job.start_s} to end_s {job.end_s} holds no frame; the video lasts {times[-1]:.3f} s"
+        )
+    return start, stop
+
+
+def _mask_digest(reader: MaskReader, window: Window) -> str:
+    masks = reader.get(window.start, window.stop).values()
+    return storage.digest(*(part for mask in masks for part in (repr((mask.index, mask.box)), np.packbits(mask.bits).tobytes())))
+
+
+@contextlib.contextmanager
+def _local(uri: str, column: str) -> Iterator[str]:
+    """`storage.local_path`; a missing object is the clip's failure."""
+    with contextlib.ExitStack() as stack:
+        try:
+            path = stack.enter_context(storage.local_path(uri))
+        except FileNotFoundError:
+            raise ClipError("not_found", f"{column}: no such file: {uri}") from None
+        yield path
+
+
+# --- build -----------------------------------------------------------------------------------------------------------
+
+
+def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
+    """The VCU of one window: frames and masks of its crop at model size, references on their canvas.
+
+    Raises:
+        ClipError: a reference cannot be read.
+    """
+    window, region = planned.window, plan.regions[planned.window.region]
+    with _local(work.job.video_uri, "video_uri") as path:
+        frames = [
+            resize(frame.rgb(region.box), region.size)
+            for frame in read_frames(path, window.start, window.stop, start_pts=planned.start_pts)
+        ]
+    if len(frames) != window.stop - window.start:
+        raise ClipError("source_changed", f"frames {window.start}..{window.stop - 1}: only {len(frames)} could be read again")
+    masks = _read_masks(work, plan).get(window.start, window.stop)
+    held = window.num_frames - len(frames)
+    mask_THW = np.stack([_model_mask(masks.get(i), plan.size, region) for i in range(window.start, window.stop)])
+    return tasks.make_vcu(
+        work.job,
+        window_id=work.window_key(planned, region),
+        frames_THWC=np.stack(frames + frames[-1:] * held),
+        mask_THW=np.concatenate([mask_THW, mask_THW[-1:].repeat(held, axis=0)]),
+        references=_references(work.job),
+        seed=work.seed(planned),
+        sampling=work.sampling,
+    )
+
+
+def _model_mask(mask: FrameMask | None, frame: Size, region: Region) -> NDArray[np.bool_]:
+    """A frame's mask in the region's crop at model size; a model pixel is masked when any of its source pixels is."""
+    if mask is None:
+        return np.zeros((region.size.height, region.size.width), np.bool_)
+    bits = at_least_token(mask, frame, region.token_px).within(region.box)
+    if region.box.size == region.size:
+        return bits
+    shrunk = cv2.resize(bits.astype(np.float32), (region.size.width, region.size.height), interpolation=cv2.INTER_AREA)
+    return np.asarray(shrunk > 0, np.bool_)
+
+
+def _references(job: Job) -> tuple[NDArray[np.uint8], ...]:
+    pictures = []
+    for uri in job.reference_uris:
+        with _local(uri, "reference_uris") as path:
+            pictures.append(read_image(path))
+    return tuple(pictures)
+
+
+def _read_masks(work: ClipWork, plan: ClipPlan) -> MaskReader:
+    assert plan.masks is not None
+    return MaskReader(storage.read_bytes(Ledger(work.out).absolute(plan.masks)))
+
+
+# --- generate --------------------------------------------------------------------------------------------------------
+
+
+def generate(vcus: Sequence[VCU], engine: Engine, out: str) -> list[Record]:
+    """Run VACE on windows of equal shape and store each one's frames; windows that are already there are not run again."""
+    ledger = Ledger(out)
+    records = {vcu.window_id: ledger.done(vcu.window_id) for vcu in vcus}
+    missing = [vcu for vcu in vcus if records[vcu.window_id] is None]
+    started = time.monotonic()
+    for vcu, frames in zip(missing, engine.generate(missing) if missing else [], strict=True):
+        uri = ledger.artifact_uri(vcu.window_id, ".mkv")
+        storage.publish(uri, encode_lossless(frames))
+        seconds = (time.monotonic() - started) / len(missing)
+        body = {"artifact": ledger.relative(uri), "seconds": round(seconds, 3), "seed": vcu.seed}
+        if not ledger.commit(vcu.window_id, body):
+            storage.delete(uri)
+        records[vcu.window_id] = ledger.done(vcu.window_id)
+    return [record for vcu in vcus if (record := records[vcu.window_id]) is not None]
+
+
+# --- stitch ----------------------------------------------------------------------------------------------------------
+
+
+def stitch(work: ClipWork, plan: ClipPlan, attempt: int) -> Record:
+    """Write the finished clip and commit it. A clip without masks is a bit-exact copy of its source, status `skipped`.
+
+    Raises:
+        ClipError: the source can no longer be read as it was planned.
+    """
+    ledger, started = Ledger(work.out), time.monotonic()
+    record = ledger.done(work.clip_key)
+    if record is not None:
+        return record
+    with _local(work.job.video_uri, "video_uri") as path, storage.staging(ledger.absolute(work.output)) as target:
+        body = _copy(path, target) if plan.masks is None else _rewrite(path, target, work, plan, ledger)
+    body |= {"job_id": work.job.job_id, "output": work.output, "attempts": attempt}
+    body |= {"model": work.model, "revision": work.revision, "sampling": asdict(work.sampling)}
+    body["seconds"] = round(time.monotonic() - started + sum(row["seconds"] for row in body["window_rows"]), 3)
+    ledger.commit(work.clip_key, body)
+    return ledger.done(work.clip_key) or body
+
+
+def _copy(source: str, target: str) -> Record:
+    shutil.copyfile(source, target)
+    return {"status": "skipped", "reason": "nothing to change was found; the output is a copy", "windows": 0, "window_rows": []}
+
+
+def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: Ledger) -> Record:
+    records = {planned.window: _window_record(ledger, work, plan, planned) for planned in plan.windows}
+
+    def open_window(window: Window) -> Iterator[NDArray[np.uint8]]:
+        return frames_from_bytes(storage.read_bytes(ledger.absolute(records[window]["artifact"])))
+
+    regions = dict(enumerate(plan.regions))
+    patches = {
+        number: RegionPatches(region, [window for window in records if window.region == number], open_window)
+        for number, region in regions.items()
+    }
+    masks = _MaskStream(_read_masks(work, plan))
+
+    def edit(frame: Frame) -> None:
+        mask = masks.at(frame.index)
+        if mask is not None:
+            stitch_frame(frame, mask, regions, patches, work.options.feather_px)
+
+    report = rewrite(source, target, edit, EncoderSettings(crf=work.options.crf))
+    if report.num_frames != plan.num_frames:
+        raise ClipError("source_changed", f"expected {plan.num_frames} frames as planned, got {report.num_frames}")
+    rows = [_window_row(plan, window, record) for window, record in records.items()]
+    return {"status": "done", "reason": None, "words": list(report.words), "windows": len(rows), "window_rows": rows}
+
+
+def _window_record(ledger: Ledger, work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> Record:
+    record = ledger.done(work.window_key(planned, plan.regions[planned.window.region]))
+    if record is None:
+        raise ClusterError(f"frames {planned.window.start}..{planned.window.stop - 1} of {work.job.job_id} are not there")
+    return record
+
+
+def _window_row(plan: ClipPlan, window: Window, record: Record) -> Record:
+    size = plan.regions[window.region].size
+    row = {"key": record["key"], **asdict(window), "width": size.width, "height": size.height}
+    return row | {"seed": record["seed"], "seconds": record["seconds"]}
+
+
+class _MaskStream:
+    """Masks by rising frame, a chunk of frames in memory at a time."""
+
+    _CHUNK = 64
+
+    def __init__(self, reader: MaskReader) -> None:
+        self._reader = reader
+        self._start = -self._CHUNK
+        self._masks: dict[int, FrameMask] = {}
+
+    def at(self, index: int) -> FrameMask | None:
+        if not self._start <= index < self._start + self._CHUNK:
+            self._start = index
+            self._masks = self._reader.get(index, index + self._CHUNK)
+        return self._masks.get(index)

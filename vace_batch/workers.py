@@ -1,0 +1,76 @@
+"""What the actors run: the setup of each pool, and each step of `steps.py` as a worker function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from vace_batch import log, steps
+from vace_batch.cluster.units import Call, Outcome
+from vace_batch.masks.source import MaskModels
+
+if TYPE_CHECKING:
+    from vace_batch.vace.engine import Engine
+
+
+class Engines:
+    """The GPU actor's model: loaded once, replaced when a job asks for another."""
+
+    def __init__(self) -> None:
+        self._ref: str | None = None
+        self._engine: Engine | None = None
+
+    def get(self, ref: str) -> Engine:
+        """The engine of model `ref`.
+
+        Raises:
+            UsageError: it cannot be loaded.
+        """
+        if self._engine is None or ref != self._ref:
+            from vace_batch.vace.engine import VaceEngine
+            from vace_batch.vace.model import load
+
+            self._engine = None  # the old model's memory goes before the new one comes
+            self._engine, self._ref = VaceEngine(load(ref)), ref
+        return self._engine
+
+
+def mask_setup(models: MaskModels) -> MaskModels:
+    """State of a CPU actor."""
+    log.quiet_environment()
+    return models
+
+
+def vace_setup(model: str) -> Engines:
+    """State of a GPU actor; the default model is loaded at once, so that the first window does not wait."""
+    log.quiet_environment()
+    engines = Engines()
+    engines.get(model)
+    return engines
+
+
+def prepare(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
+    """Payload: ClipWork. Meta: its ClipPlan."""
+    return [Outcome(meta=steps.prepare(_payload(call), models)) for call in calls]
+
+
+def build(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
+    """Payload: (ClipWork, ClipPlan, PlannedWindow). Leaves a VCU."""
+    return [Outcome(payload=steps.build(*_payload(call))) for call in calls]
+
+
+def generate(engines: Engines, calls: Sequence[Call]) -> list[Outcome]:
+    """Payload: (model, OUT), the same for all calls. Input: a window's VCU. Commits the windows."""
+    model, out = _payload(calls[0])
+    vcus: list[Any] = [call.inputs[0] for call in calls]
+    records = steps.generate(vcus, engines.get(model), out)
+    return [Outcome(meta=record["seconds"]) for record in records]
+
+
+def stitch(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
+    """Payload: (ClipWork, ClipPlan). Commits the clip. Meta: its status."""
+    return [Outcome(meta=steps.stitch(*_payload(call), attempt=call.attempt)["status"]) for call in calls]
+
+
+def _payload(call: Call) -> Any:
+    return call.payload
