@@ -40,6 +40,14 @@ def test_interpolation_to_whole_pixels_adds_none() -> None:
         assert at(index, *keys) == [Box(0, 0, 10, 10)]
 
 
+def test_a_box_does_not_travel_across_a_cut() -> None:
+    keys = (BoxKey(x=0, y=0, width=10, height=10, frame=0), BoxKey(x=80, y=0, width=10, height=10, frame=8))
+    (track,) = tracks(keys, SIZE, 20, cuts=[3])
+    assert [box.x for index in range(9) if (box := track.at(index, SIZE))] == [0, 0, 0, 80, 80, 80, 80, 80, 80]
+    (track,) = tracks(keys, SIZE, 20, cuts=[9, 6, 2])
+    assert [box.x for index in range(9) if (box := track.at(index, SIZE))] == [0, 0, 20, 30, 40, 50, 80, 80, 80]
+
+
 def test_objects_move_apart_and_order_does_not_matter() -> None:
     keys = [
         BoxKey(x=20, y=0, width=5, height=5, frame=10, object_id=1),

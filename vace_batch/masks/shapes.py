@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vace_batch.errors import ClipError
@@ -18,10 +18,15 @@ _EDGE_SLACK = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Track:
-    """One object's box over time: `keys` by rising frame, or a single key without a frame for the whole clip."""
+    """One object's box over time: `keys` by rising frame, or a single key without a frame for the whole clip.
+
+    Between two keys it moves linearly; across a cut (first frame of a shot) it does not move, each shot keeps the key
+    on its side.
+    """
 
     object_id: int
     keys: tuple[BoxKey, ...]
+    cuts: tuple[int, ...] = ()
 
     @property
     def span(self) -> tuple[int, int] | None:
@@ -39,18 +44,22 @@ class Track:
         before = bisect_right(frames, index) - 1
         after = min(before + 1, len(frames) - 1)
         share = (index - frames[before]) / max(frames[after] - frames[before], 1)
+        crossed = [cut for cut in self.cuts if frames[before] < cut <= frames[after]]
+        if crossed and not crossed[0] <= index < crossed[-1]:
+            share = 0.0 if index < crossed[0] else 1.0
         ends = zip(_edges(self.keys[before]), _edges(self.keys[after]), strict=True)
         return _pixels([start + share * (end - start) for start, end in ends], size)
 
 
-def tracks(boxes: Sequence[BoxKey], size: Size, num_frames: int) -> tuple[Track, ...]:
+def tracks(boxes: Sequence[BoxKey], size: Size, num_frames: int, cuts: Iterable[int] = ()) -> tuple[Track, ...]:
     """Group a job's boxes into tracks, and check that each can mean something in a video of this size and length.
 
-    A key without a frame is a track of its own; keys with frames are joined by `object_id`, linear in between.
+    A key without a frame is a track of its own; keys with frames are joined by `object_id`.
 
     Raises:
         ClipError: `bad_box`, `box_outside_frame`, `keyframe_outside_video`, `duplicate_keyframe`.
     """
+    cuts = tuple(sorted(cuts))
     static, keyed = [], defaultdict(list)
     for key in boxes:
         _check(key, num_frames)
@@ -65,7 +74,7 @@ def tracks(boxes: Sequence[BoxKey], size: Size, num_frames: int) -> tuple[Track,
             if first.frame == second.frame:
                 reason = f"boxes: object {object_id} has two boxes on frame {first.frame}; give each its own object_id"
                 raise ClipError("duplicate_keyframe", reason)
-        made.append(Track(object_id=object_id, keys=tuple(keys)))
+        made.append(Track(object_id=object_id, keys=tuple(keys), cuts=cuts))
     for track in made:
         first_frame, last_frame = track.span or (0, 0)
         if all(track.at(index, size) is None for index in range(first_frame, last_frame + 1)):

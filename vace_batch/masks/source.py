@@ -215,7 +215,7 @@ class _Finder:
             return None if uri is None else _Stored(read_masks(uri, size, num_frames, *frame_range))
 
         points = _points_by_object(job.points, size, frame_range)
-        selected = tracks(job.boxes, size, num_frames)
+        selected = tracks(job.boxes, size, num_frames, cuts)
         boxed = {track.object_id for track in selected}
         detector = None
         if targets := (*job.targets, *job.protect.targets):
@@ -225,7 +225,7 @@ class _Finder:
             job=job,
             size=size,
             selected=selected,
-            protected=tracks(job.protect.boxes, size, num_frames),
+            protected=tracks(job.protect.boxes, size, num_frames, cuts),
             file=stored(job.mask_uri),
             protect_file=stored(job.protect.mask_uri),
             detector=detector,
