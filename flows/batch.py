@@ -169,7 +169,7 @@ def _logged(logger: RunLogger) -> Show:
 
 def main(
     manifest: Annotated[str, typer.Argument(help="Parquet manifest, path or URI")],
-    output: Annotated[str, typer.Option("--output", "-o", help="output folder, path or URI")],
+    output: Annotated[str, typer.Option("-o", "--out", help="output folder, path or URI")],
     shard_size: Annotated[int, typer.Option(min=1, help="clips a task")] = 200,
     model: Annotated[str, typer.Option(help="tiny, a local directory or a hub id")] = "tiny",
     cpu_actors: Annotated[int | None, typer.Option(min=1, help="processes for masks and stitching")] = None,

@@ -185,7 +185,8 @@ def test_two_makes_wait_for_each_other(env: ModuleType, tmp_path: Path) -> None:
             [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert second.stderr is not None and "waiting" in second.stderr.readline()
-        assert second.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(timeout=0.5)
     assert second.communicate(timeout=20)[0] == "second\n"
 
 
