@@ -78,7 +78,7 @@ def read_manifest(uri: str | os.PathLike[str]) -> Manifest:
             raise _file_error(f"{num_rows:,} rows", f"at most {MAX_ROWS:,}")
         names = [name for name in SCHEMA.names if name in schema.names]
         jobs = _jobs(schema, file.iter_batches(_BATCH_ROWS, columns=names), num_rows, folder)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _file_error(f"a file that starts with {data[:8]!r}", f"Parquet ({shown(str(error))})") from error
     return Manifest(jobs=jobs, digest=storage.digest(data), uri=uri)
 
@@ -115,11 +115,11 @@ def _file_error(got: str, expected: str) -> ManifestError:
 
 
 def _jobs(schema: Any, batches: Iterable[Any], num_rows: int, folder: str) -> tuple[Job, ...]:
-    faults = list(_schema_faults(schema))
+    found = list(_schema_faults(schema))
+    rows = _Rows(folder=folder, broken=tuple(name for name in SCHEMA.names if any(name == about for about, _ in found)))
+    rows.faults.extend(fault for _, fault in found)
     if num_rows == 0:
-        faults.append(_whole_file(None, "no rows", "at least one row"))
-    rows = _Rows(folder=folder, broken=tuple(name for name in SCHEMA.names if any(_is_about(f, name) for f in faults)))
-    rows.faults.extend(faults)
+        rows.faults.append(_whole_file(None, "no rows", "at least one row"))
     for batch in batches:
         rows.add(batch)
     rows.finish()
@@ -211,23 +211,24 @@ def _parse(name: str, value: Any, folder: str) -> tuple[Any, list[RowFault]]:
     return result, []
 
 
-def _schema_faults(schema: Any) -> Iterator[Fault]:
+def _schema_faults(schema: Any) -> Iterator[tuple[str, Fault]]:
+    """The columns that cannot be read, each with what is wrong with it."""
     version = (schema.metadata or {}).get(VERSION_KEY.encode(), b"1")
     if version != str(SCHEMA_VERSION).encode():
-        yield _whole_file(None, f"schema version {shown(version.decode(errors='replace'))}", f"{SCHEMA_VERSION}")
+        yield "", _whole_file(None, f"schema version {shown(version.decode(errors='replace'))}", f"{SCHEMA_VERSION}")
     for name, times in Counter(schema.names).items():
         if times > 1:
-            yield _whole_file(name, f"the column {times} times", "each column once")
+            yield name, _whole_file(name, f"the column {times} times", "each column once")
         elif name in _POSITION:
             for at, got, expected in type_faults(schema.field(name).type, SCHEMA.field(name).type, name):
-                yield _whole_file(at, got, expected)
+                yield name, _whole_file(at, got, expected)
         elif not name.startswith(FREE_PREFIX):
             near = difflib.get_close_matches(name, SCHEMA.names, n=1)
             hint = f"{near[0]}?" if near else f"a column of the manifest, or a name with {FREE_PREFIX} in front"
-            yield _whole_file(name, "an unknown column", hint)
+            yield name, _whole_file(name, "an unknown column", hint)
     for name in REQUIRED:
         if name not in schema.names:
-            yield _whole_file(name, "no such column", f"a {SCHEMA.field(name).type} column")
+            yield name, _whole_file(name, "no such column", f"a {SCHEMA.field(name).type} column")
 
 
 def _whole_file(column: str | None, got: str, expected: str) -> Fault:
@@ -244,10 +245,6 @@ def _row_fault(row: int, job_id: object, fault: RowFault) -> Fault:
 def _line(text: str) -> str:
     """`text` short and on one line, as it is when it is plain."""
     return text if text.isprintable() and len(text) <= 60 else shown(text)
-
-
-def _is_about(fault: Fault, column: str) -> bool:
-    return fault.column is not None and re.split(r"[.\[]", fault.column, maxsplit=1)[0] == column
 
 
 def _order(fault: Fault) -> tuple[int, int, str]:

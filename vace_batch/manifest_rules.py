@@ -32,10 +32,9 @@ def row_faults(row: Mapping[str, Any]) -> Iterator[RowFault]:
 
 def _mask_source(row: Mapping[str, Any]) -> Iterator[RowFault]:
     task, segmenter = row.get("task"), row.get("segmenter")
-    sources = [row.get(name) for name in MASK_SOURCES]
-    if UNKNOWN in sources:
+    given = [name for name in MASK_SOURCES if row.get(name)]
+    if any(row[name] is UNKNOWN for name in given):
         return
-    given = [name for name, value in zip(MASK_SOURCES, sources, strict=True) if value]
     if len(given) > 1:
         yield (
             _SOURCES_COLUMN,

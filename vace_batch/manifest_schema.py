@@ -31,7 +31,7 @@ def _field(
     description: str,
     *,
     example: object = None,
-    default: str = "",
+    default: str = "none",
     unit: str = "",
     tasks: Sequence[str] = TASKS,
 ) -> Any:
@@ -39,6 +39,11 @@ def _field(
     if example is not None:
         metadata["example"] = json.dumps(example, ensure_ascii=False)
     return pa.field(name, type_, nullable=default != "required", metadata=metadata)
+
+
+def _list(type_: Any) -> Any:
+    # Parquet's own word for the values of a list: with another one the type would change on its way through a file.
+    return pa.list_(pa.field("element", type_))
 
 
 def _rectangle(unit: str = "display px") -> list[Any]:
@@ -53,10 +58,10 @@ def _rectangle(unit: str = "display px") -> list[Any]:
 def _boxes() -> Any:
     frame = _field("frame", pa.int64(), "keyframe; empty: the box holds for the whole clip", unit="frame")
     track = _field("object_id", pa.int64(), "which object's track the keyframe belongs to", default="0")
-    return pa.list_(pa.struct([frame, track, *_rectangle()]))
+    return _list(pa.struct([frame, track, *_rectangle()]))
 
 
-_POINTS = pa.list_(
+_POINTS = _list(
     pa.struct(
         [
             _field("frame", pa.int64(), "frame that the point is on", unit="frame", default="0"),
@@ -70,27 +75,33 @@ _POINTS = pa.list_(
 
 _PROTECT = pa.struct(
     [
-        _field("targets", pa.list_(pa.string()), "classes whose pixels are kept"),
+        _field("targets", _list(pa.string()), "classes whose pixels are kept"),
         _field("boxes", _boxes(), "areas that are kept"),
         _field("mask_uri", pa.string(), "mask whose white pixels are kept"),
     ]
 )
 
+_FROM_PROFILE = "the model profile's"
+
 _SAMPLING = pa.struct(
     [
-        _field("num_inference_steps", pa.int64(), "denoising steps, 1..200"),
-        _field("guidance_scale", pa.float64(), "classifier-free guidance, 0..30; 1 or less: off"),
-        _field("flow_shift", pa.float64(), "shift of the flow schedule, 0.1..50"),
-        _field("conditioning_scale", pa.float64(), "weight of VACE's context branch, 0..4"),
+        _field("num_inference_steps", pa.int64(), "denoising steps, 1..200", default=_FROM_PROFILE),
         _field(
-            "mask_rule", pa.string(), "how the mask shrinks in time: nearest (stock) or max4 (maximum of each four)"
+            "guidance_scale", pa.float64(), "classifier-free guidance, 0..30; 1 or less: off", default=_FROM_PROFILE
         ),
-        _field("max_frames", pa.int64(), "longest window, 4n+1 in 5..241", unit="frames"),
-        _field("overlap_frames", pa.int64(), "overlap of neighbouring windows, below max_frames", unit="frames"),
+        _field("flow_shift", pa.float64(), "shift of the flow schedule, 0.1..50", default=_FROM_PROFILE),
+        _field("conditioning_scale", pa.float64(), "weight of VACE's context branch, 0..4", default=_FROM_PROFILE),
+        _field("mask_rule", pa.string(), "the mask in time: nearest (stock) or max4 (maximum of each four)"),
+        _field("max_frames", pa.int64(), "longest window, 4n+1 in 5..241", unit="frames", default=_FROM_PROFILE),
+        _field(
+            "overlap_frames",
+            pa.int64(),
+            "overlap of neighbouring windows, below max_frames",
+            unit="frames",
+            default=_FROM_PROFILE,
+        ),
     ]
 )
-
-_FROM_PROFILE = "the model profile's"
 
 SCHEMA = pa.schema(
     [
@@ -112,7 +123,7 @@ SCHEMA = pa.schema(
         _field("task", pa.string(), "removal, inpainting or restyle.", example="removal", default="required"),
         _field(
             "targets",
-            pa.list_(pa.string()),
+            _list(pa.string()),
             "Mask source: classes of the detector. With `segmenter`, its boxes prompt SAM.",
             example=["person", "car"],
         ),
@@ -186,14 +197,14 @@ SCHEMA = pa.schema(
         ),
         _field(
             "reference_uris",
-            pa.list_(pa.string()),
+            _list(pa.string()),
             "Images of the subject or the style, at most 8.",
             example=["refs/poster.png"],
             tasks=REFERENCE_TASKS,
         ),
         _field(
             "reference_boxes",
-            pa.list_(pa.struct(_rectangle("reference px"))),
+            _list(pa.struct(_rectangle("reference px"))),
             "The subject's box in each reference, one for each, in order.",
             example=[{"x": 10, "y": 0, "width": 200, "height": 300}],
             default="whole images",
@@ -228,7 +239,7 @@ SCHEMA = pa.schema(
         _field(
             "model",
             pa.string(),
-            "Weights in the diffusers layout: a folder or a hub id.",
+            "Weights in the diffusers layout: a folder, a hub id, or tiny (the built-in one).",
             example="Wan-AI/Wan2.1-VACE-1.3B-diffusers",
             default="the run's",
         ),

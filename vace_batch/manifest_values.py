@@ -163,6 +163,12 @@ def _structs(value: Sequence[Mapping[str, Any] | None], cell: Cell, at: str, par
 
 def _boxes(value: Sequence[Mapping[str, Any] | None], cell: Cell, at: str = "") -> tuple[BoxKey, ...]:
     boxes: list[BoxKey] = _structs(value, cell, at, _box)
+    if len(boxes) > 1:
+        _check_tracks(boxes, cell, at)
+    return tuple(boxes)
+
+
+def _check_tracks(boxes: Sequence[BoxKey], cell: Cell, at: str) -> None:
     still = {box.object_id for box in boxes if box.frame is None}
     seen: set[tuple[int, int]] = set()
     for box in boxes:
@@ -174,7 +180,6 @@ def _boxes(value: Sequence[Mapping[str, Any] | None], cell: Cell, at: str = "") 
         if (box.object_id, box.frame) in seen:
             cell.fault(at, f"object {box.object_id} twice at frame {box.frame}", "one keyframe a frame and object")
         seen.add((box.object_id, box.frame))
-    return tuple(boxes)
 
 
 def _point(value: Mapping[str, Any], cell: Cell, at: str) -> PointKey:

@@ -54,6 +54,8 @@ def _is_plain(job_id: str) -> bool:
 
 
 def _slug(text: str, max_bytes: int) -> str:
+    if text.isascii():
+        return re.sub("[^a-z0-9]+", "_", text.lower()).strip("_")[:max_bytes].rstrip("_") or "clip"
     lowered = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
     # Marks are kept with the letters they belong to: Thai and Devanagari are unreadable without.
     # Other numbers than digits are not: normalised, some of them bring dots and slashes along.

@@ -1,0 +1,35 @@
+"""The column dictionary and the examples in manifests/ are what the schema says."""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+import pytest
+
+from vace_batch.manifest import read_manifest
+from vace_batch.manifest_docs import EXAMPLES, FOLDER, column_dictionary, example_table
+from vace_batch.manifest_schema import SCHEMA, TASKS
+
+AGAIN = "out of date: run `python -m vace_batch.manifest_docs`"
+
+
+def test_the_column_dictionary_is_up_to_date() -> None:
+    assert (FOLDER / "README.md").read_text(encoding="utf-8") == column_dictionary(), AGAIN
+
+
+def test_the_column_dictionary_names_every_column_and_part() -> None:
+    lines = [line for line in column_dictionary().splitlines() if line.startswith("| `")]
+    assert [line.split("`")[1] for line in lines if "." not in line.split("`")[1]] == SCHEMA.names
+    assert all(line.replace("\\|", "").count("|") == 8 for line in lines)
+    assert any(line.startswith("| `protect.boxes[].width` | double |") for line in lines)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_up_to_date_and_valid(name: str) -> None:
+    path = FOLDER / "examples" / f"{name}.parquet"
+    table = pq.read_table(path)
+    assert table.equals(example_table(name), check_metadata=True), AGAIN
+    assert all(job.task in TASKS for job in read_manifest(path).jobs)
+
+
+def test_there_are_no_other_examples() -> None:
+    assert {path.stem for path in (FOLDER / "examples").iterdir()} == set(EXAMPLES)
