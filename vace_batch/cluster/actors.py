@@ -1,0 +1,172 @@
+"""The body of an actor: resolves functions by name, runs setup once, then batches; failures become replies."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import importlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from vace_batch.cluster.board import Reply
+from vace_batch.cluster.dispatch import Trouble
+from vace_batch.cluster.units import Call, Outcome
+from vace_batch.errors import ClipError
+
+INPUT_LIMIT_S = 600.0
+"""How long a worker waits for the payload of an input before it is held to be lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One unit of a call as it travels to an actor. References inside it are not fetched by Ray, but by the actor one
+    by one, so that a lost payload names its producer instead of failing the whole call."""
+
+    unit_id: str
+    payload: object
+    inputs: tuple[Any, ...]
+    attempt: int
+    last_code: str | None
+
+
+@functools.cache
+def resolve(name: str) -> Callable[..., Any]:
+    """The function named `'package.module:function'`.
+
+    Raises:
+        ImportError: no such module.
+        AttributeError: no such function in it.
+    """
+    module, _, attribute = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+class Worker:
+    """One actor; its methods run one after the other."""
+
+    def __init__(self) -> None:
+        self._state: object = None
+
+    def place(self) -> tuple[str, int]:
+        """Node id and process id; resolves as soon as the process runs."""
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+    def set_up(self, setup: str | None, setup_args: Mapping[str, object]) -> str | None:
+        """Make the state; the traceback if that raised."""
+        try:
+            self._state = resolve(setup)(**setup_args) if setup else None
+        except Exception as error:
+            return f"{_sentence(error)}\n{traceback.format_exc()}"
+        return None
+
+    def begin(self) -> None:
+        """Sent before each `work`: its return tells the driver that the call now starts."""
+
+    def work(self, fn: str, works: Sequence[Work]) -> tuple[object, ...]:
+        """Run one batch. Returns the replies with whether this actor is broken, then one payload a unit."""
+        begin = time.perf_counter()
+        calls: list[Call] = []
+        replies: list[Reply] = []
+        for work in works:
+            values, lost = _fetch(work.inputs)
+            replies.append(Reply(lost_inputs=lost))
+            if not lost:
+                calls.append(
+                    Call(
+                        unit_id=work.unit_id,
+                        payload=work.payload,
+                        inputs=values,
+                        attempt=work.attempt,
+                        last_code=work.last_code,
+                    )
+                )
+        outcomes, trouble = self._outcomes(fn, calls)
+        seconds = (time.perf_counter() - begin) / len(works)
+        remaining = iter(outcomes)
+        payloads: list[object] = []
+        for position, reply in enumerate(replies):
+            payload = None
+            if not reply.lost_inputs:
+                outcome = next(remaining, None)
+                replies[position] = _reply(outcome, trouble, seconds)
+                payload = None if outcome is None else outcome.payload
+            payloads.append(payload)
+        broken = trouble is not None and _device_is_dead()
+        return ((tuple(replies), broken), *payloads)
+
+    def _outcomes(self, fn: str, calls: list[Call]) -> tuple[list[Outcome], Trouble | None]:
+        """Call the function. Here, and only here, whatever it raises becomes a row."""
+        if not calls:
+            return [], None
+        try:
+            outcomes = list(resolve(fn)(self._state, calls))
+            if len(outcomes) != len(calls):
+                raise TypeError(f"{fn} returned {len(outcomes)} outcomes for {len(calls)} calls")
+            return outcomes, None
+        except Exception as error:
+            trouble = trouble_of(error)
+        if trouble.code == "out_of_memory":
+            _free_memory()
+        return [], trouble
+
+
+def trouble_of(error: Exception) -> Trouble:
+    """What an exception of a worker function says about its units."""
+    text = "".join(traceback.format_exception(error))
+    if isinstance(error, ClipError):
+        return Trouble(code=error.code, reason=error.reason, retryable=error.retryable, traceback=text)
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return Trouble(code="out_of_memory", reason=f"not enough memory: {_sentence(error)}", traceback=text)
+    return Trouble(code="internal_error", reason=f"unexpected {_sentence(error)}", traceback=text)
+
+
+def _reply(outcome: Outcome | None, trouble: Trouble | None, seconds: float) -> Reply:
+    if outcome is None:
+        return Reply(trouble=trouble, shared=True, seconds=seconds)
+    if outcome.error is not None:
+        return Reply(trouble=trouble_of(outcome.error), seconds=seconds)
+    return Reply(meta=outcome.meta, has_payload=outcome.payload is not None, seconds=seconds)
+
+
+def _fetch(references: Sequence[Any]) -> tuple[tuple[object, ...], tuple[int, ...]]:
+    """The values behind the references, and the positions of those that are lost."""
+    values: list[object] = []
+    lost: list[int] = []
+    for position, reference in enumerate(references):
+        try:
+            values.append(ray.get(reference, timeout=INPUT_LIMIT_S))
+        except ray.exceptions.RayError:
+            lost.append(position)
+    return tuple(values), tuple(lost)
+
+
+def _sentence(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _free_memory() -> None:
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _device_is_dead() -> bool:
+    """Whether the CUDA context is gone, as after a device-side assertion: every later call would fail too."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False

@@ -1,0 +1,408 @@
+"""The dispatcher's loop over any cluster: it staffs pools, places calls, watches time limits and applies what happened.
+
+`Cluster` has two implementations: Ray (`runtime.py`) and the simulated one of the tests.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from vace_batch.cluster.board import Board, Ending, Order, Reply
+from vace_batch.cluster.dispatch import Blame, Places, Trouble
+from vace_batch.cluster.units import (
+    ActorDied,
+    ActorReady,
+    ActorWaiting,
+    Event,
+    Graph,
+    Limits,
+    PoolSpec,
+    Totals,
+    Unit,
+    UnitDone,
+    UnitFailed,
+    UnitStarted,
+)
+from vace_batch.errors import ClusterError
+
+POLL_S = 0.2
+TELL_WAITING_AFTER_S = 30.0
+
+Cause = Literal["process", "memory", "machine", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """An actor's process runs."""
+
+    actor_id: int
+    node: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetUp:
+    """An actor's setup has ended; `error` holds its traceback if it raised."""
+
+    actor_id: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A call has begun to run; may be missing, and may come before the end of the call ahead of it."""
+
+    actor_id: int
+    call_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A call has come back; an actor's calls do in their order. `broken` says that the actor cannot be used again (a dead CUDA context)."""
+
+    actor_id: int
+    call_id: int
+    replies: tuple[Reply, ...]
+    handles: tuple[object, ...]
+    broken: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Died:
+    """An actor is gone. Facts about its calls that did end come before this one."""
+
+    actor_id: int
+    cause: Cause
+    detail: str
+
+
+Fact = Placed | SetUp | Started | Ended | Died
+
+
+class Cluster(Protocol):
+    """Where actors live. All methods return at once but `wait`, which returns after `timeout_s` or the first facts."""
+
+    def now(self) -> float: ...
+
+    def start(self, actor_id: int, pool: PoolSpec) -> None: ...
+
+    def set_up(self, actor_id: int) -> None: ...
+
+    def submit(self, actor_id: int, order: Order) -> None: ...
+
+    def kill(self, actor_id: int) -> None: ...
+
+    def wait(self, timeout_s: float) -> list[Fact]: ...
+
+
+@dataclass(slots=True)
+class _Running:
+    order: Order
+    since: float
+    started: bool = False
+
+
+@dataclass(slots=True)
+class _Actor:
+    actor_id: int
+    pool: PoolSpec
+    since: float
+    phase: Literal["placing", "setup", "ready"] = "placing"
+    node: str = ""
+    pid: int = 0
+    told_waiting: bool = False
+    calls: deque[_Running] = field(default_factory=deque)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorInfo:
+    """One actor as it is now."""
+
+    actor_id: int
+    pool: str
+    phase: str
+    node: str
+    pid: int
+    unit_ids: tuple[str, ...]
+
+
+class Dispatcher:
+    """Warm pools on a cluster, and the runs that they do one after the other."""
+
+    def __init__(self, pools: Iterable[PoolSpec], cluster: Cluster) -> None:
+        self._pools = {pool.name: pool for pool in pools}
+        self._cluster = cluster
+        self._actors: dict[int, _Actor] = {}
+        self._next_actor_id = 0
+        self._failed_starts: dict[str, int] = dict.fromkeys(self._pools, 0)
+
+    def run(
+        self,
+        graph: Graph,
+        first_units: Iterable[Unit],
+        *,
+        limits: Limits,
+        on_event: Callable[[Event], None],
+        should_stop: Callable[[], bool],
+    ) -> Totals:
+        """Run the graph until every unit has ended, or until `should_stop()`; actors stay warm.
+
+        Raises:
+            ClusterError: the actors of a pool fail to start.
+            ValueError: the graph adds a unit that cannot be (see `Board.add`).
+        """
+        run = _Run(self, graph, limits, on_event)
+        begin = self._cluster.now()
+        try:
+            run.absorb(run.board.add(first_units))
+            while run.board.open and not should_stop():
+                self.staff()
+                run.feed()
+                run.apply(self._cluster.wait(POLL_S))
+                run.enforce_limits()
+            if run.board.open:
+                run.drain()
+        finally:
+            run.abandon()
+        return run.totals(self._cluster.now() - begin)
+
+    def staff(self) -> None:
+        """Start the actors that are missing."""
+        for pool in self._pools.values():
+            present = sum(actor.pool is pool for actor in self._actors.values())
+            for _ in range(pool.num_actors - present):
+                self._next_actor_id += 1
+                self._actors[self._next_actor_id] = _Actor(self._next_actor_id, pool, self._cluster.now())
+                self._cluster.start(self._next_actor_id, pool)
+
+    def close(self) -> None:
+        """Kill all actors."""
+        for actor_id in self._actors:
+            self._cluster.kill(actor_id)
+        self._actors.clear()
+
+    def actors(self) -> list[ActorInfo]:
+        return [
+            ActorInfo(
+                actor_id=actor.actor_id,
+                pool=actor.pool.name,
+                phase=actor.phase,
+                node=actor.node,
+                pid=actor.pid,
+                unit_ids=_running_ids(actor),
+            )
+            for actor in self._actors.values()
+        ]
+
+
+def _running_ids(actor: _Actor) -> tuple[str, ...]:
+    return tuple(item.unit.unit_id for item in actor.calls[0].order.items) if actor.calls else ()
+
+
+class _Run:
+    """One run: the board, and what the facts of the cluster mean for it."""
+
+    def __init__(self, dispatcher: Dispatcher, graph: Graph, limits: Limits, on_event: Callable[[Event], None]) -> None:
+        self._pools = dispatcher._pools
+        self._cluster = dispatcher._cluster
+        self._actors = dispatcher._actors
+        self._failed_starts = dispatcher._failed_starts
+        self._graph = graph
+        self._limits = limits
+        self._tell = on_event
+        self._deaths = 0
+        self._draining = False
+        self.board = Board(self._pools, limits)
+
+    def absorb(self, endings: list[Ending]) -> None:
+        """Tell the graph what has ended, and take the units that it adds."""
+        queue = deque(endings)
+        while queue:
+            ending = queue.popleft()
+            unit = ending.unit
+            if ending.failure is None:
+                self._tell(UnitDone(unit=unit, meta=ending.meta, seconds=ending.seconds))
+                new = self._graph.on_done(unit, ending.meta)
+            else:
+                self._tell(UnitFailed(unit=unit, failure=ending.failure, seconds=ending.seconds))
+                new = self._graph.on_failed(unit, ending.failure)
+            queue.extend(self.board.add(new))
+            self.board.settle(unit.unit_id)
+
+    def feed(self) -> None:
+        """Place calls at ready actors while the board has any to give."""
+        idle: dict[str, list[_Actor]] = {name: [] for name in self._pools}
+        roomy: dict[str, list[_Actor]] = {name: [] for name in self._pools}
+        ready = dict.fromkeys(self._pools, 0)
+        for actor in self._actors.values():
+            if actor.phase == "ready":
+                ready[actor.pool.name] += 1
+                if not actor.calls:
+                    idle[actor.pool.name].append(actor)
+                elif len(actor.calls) < actor.pool.queue_depth:
+                    roomy[actor.pool.name].append(actor)
+        while True:
+            places = {
+                name: Places(ready=ready[name], idle=len(idle[name]), roomy=len(roomy[name])) for name in self._pools
+            }
+            order = self.board.next_call(places)
+            if order is None:
+                return
+            shelf = idle[order.pool] or roomy[order.pool]
+            actor = shelf.pop(0)
+            actor.calls.append(_Running(order, self._cluster.now()))
+            self._cluster.submit(actor.actor_id, order)
+            if len(actor.calls) < actor.pool.queue_depth:
+                roomy[order.pool].append(actor)
+
+    def apply(self, facts: Iterable[Fact]) -> None:
+        for fact in facts:
+            actor = self._actors.get(fact.actor_id)
+            if actor is None:
+                continue
+            match fact:
+                case Placed():
+                    self._placed(actor, fact)
+                case SetUp():
+                    self._set_up(actor, fact)
+                case Started():
+                    self._started(actor, fact.call_id)
+                case Ended():
+                    self._ended(actor, fact)
+                case Died():
+                    self._died(actor, fact.cause, fact.detail)
+
+    def _placed(self, actor: _Actor, fact: Placed) -> None:
+        actor.phase, actor.since, actor.node, actor.pid = "setup", self._cluster.now(), fact.node, fact.pid
+        self._cluster.set_up(actor.actor_id)
+
+    def _set_up(self, actor: _Actor, fact: SetUp) -> None:
+        if fact.error is not None:
+            self._remove(actor, "setup", fact.error, kill=True)
+            self._start_failed(actor.pool, fact.error)
+            return
+        self._failed_starts[actor.pool.name] = 0
+        actor.phase = "ready"
+        seconds = self._cluster.now() - actor.since
+        self._tell(ActorReady(pool=actor.pool.name, actor_id=actor.actor_id, seconds=seconds))
+
+    def _start_failed(self, pool: PoolSpec, reason: str) -> None:
+        self._failed_starts[pool.name] += 1
+        times = self._failed_starts[pool.name]
+        if times >= self._limits.setup_failures:
+            self._failed_starts[pool.name] = 0
+            raise ClusterError(f"pool {pool.name!r}: its actors cannot start ({times} failures in a row): {reason}")
+
+    def _started(self, actor: _Actor, call_id: int) -> None:
+        call = next((call for call in actor.calls if call.order.call_id == call_id), None)
+        if call is None or call.started:
+            return
+        call.started, call.since = True, self._cluster.now()
+        for item in call.order.items:
+            self._tell(UnitStarted(unit=item.unit, actor_id=actor.actor_id, attempt=item.attempt))
+
+    def _ended(self, actor: _Actor, fact: Ended) -> None:
+        if not actor.calls or actor.calls[0].order.call_id != fact.call_id:
+            return
+        self._started(actor, fact.call_id)
+        actor.calls.popleft()
+        if actor.calls:
+            actor.calls[0].since = self._cluster.now()
+        if fact.broken:
+            self._give_back(self._remove(actor, "broken", "its device is unusable after an error", kill=True))
+        elif self._draining and actor.calls:
+            self._give_back(self._remove(actor, "drain", "stopped before its next call", kill=True))
+        self.absorb(self.board.finish(fact.call_id, fact.replies, fact.handles))
+
+    def _died(self, actor: _Actor, cause: Cause, detail: str) -> None:
+        call = self._remove(actor, cause, detail, kill=False)
+        if actor.phase != "ready" and cause in ("process", "memory"):
+            self._start_failed(actor.pool, detail)
+        if call is not None:
+            self._lose(call, _trouble_of_death(cause, call.started, detail))
+
+    def _remove(self, actor: _Actor, cause: str, detail: str, *, kill: bool) -> _Running | None:
+        """Forget an actor; what waited behind its first call goes back uncharged. Returns the first call."""
+        if kill:
+            self._cluster.kill(actor.actor_id)
+        del self._actors[actor.actor_id]
+        self._deaths += 1
+        calls = list(actor.calls)
+        self._tell(
+            ActorDied(
+                pool=actor.pool.name,
+                actor_id=actor.actor_id,
+                cause=cause,
+                detail=detail,
+                unit_ids=_running_ids(actor),
+            )
+        )
+        for waiting in calls[1:]:
+            self._give_back(waiting)
+        return calls[0] if calls else None
+
+    def _give_back(self, call: _Running | None) -> None:
+        if call is not None:
+            self.board.give_back(call.order.call_id)
+
+    def _lose(self, call: _Running, trouble: Trouble) -> None:
+        seconds = self._cluster.now() - call.since
+        self.absorb(self.board.lose(call.order.call_id, trouble, seconds))
+
+    def enforce_limits(self) -> None:
+        """Kill actors whose call or setup has run out of time."""
+        now = self._cluster.now()
+        for actor in list(self._actors.values()):
+            waited = now - actor.since
+            if actor.calls and now - actor.calls[0].since > actor.calls[0].order.time_limit_s:
+                limit_s = actor.calls[0].order.time_limit_s
+                reason = f"it did not end within its time limit of {limit_s:g} s"
+                call = self._remove(actor, "timeout", reason, kill=True)
+                assert call is not None
+                blame = Blame.UNIT if call.started else Blame.DOUBT
+                self._lose(call, Trouble(code="timeout", reason=reason, blame=blame))
+            elif actor.phase == "setup" and waited > actor.pool.setup_limit_s:
+                reason = f"setup did not end within {actor.pool.setup_limit_s:g} s"
+                self._remove(actor, "timeout", reason, kill=True)
+                self._start_failed(actor.pool, reason)
+            elif actor.phase == "placing" and waited > TELL_WAITING_AFTER_S and not actor.told_waiting:
+                actor.told_waiting = True
+                self._tell(ActorWaiting(pool=actor.pool.name, actor_id=actor.actor_id, seconds=waited))
+
+    def drain(self) -> None:
+        """Start nothing new and let running calls end within the grace."""
+        self._draining = True
+        deadline = self._cluster.now() + self._limits.drain_grace_s
+        while any(actor.calls for actor in self._actors.values()) and self._cluster.now() < deadline:
+            self.apply(self._cluster.wait(POLL_S))
+            self.enforce_limits()
+
+    def abandon(self) -> None:
+        """Kill the actors that still have a call: no work of this run outlives it."""
+        for actor in [actor for actor in self._actors.values() if actor.calls]:
+            self._give_back(self._remove(actor, "drain", "stopped while it ran", kill=True))
+
+    def totals(self, seconds: float) -> Totals:
+        board = self.board
+        return Totals(
+            planned=board.planned,
+            done=board.done,
+            failed=board.failed,
+            pending=board.open,
+            retries=board.retries,
+            actor_deaths=self._deaths,
+            seconds=seconds,
+        )
+
+
+def _trouble_of_death(cause: Cause, started: bool, detail: str) -> Trouble:
+    if cause in ("machine", "unknown"):
+        return Trouble(code="machine_lost", reason=detail, blame=Blame.NOBODY)
+    blame = Blame.UNIT if started else Blame.DOUBT
+    if cause == "memory":
+        reason = f"its process was killed because the machine ran out of memory: {detail}"
+        return Trouble(code="out_of_memory", reason=reason, blame=blame)
+    return Trouble(code="worker_died", reason=f"its worker process died while it ran: {detail}", blame=blame)

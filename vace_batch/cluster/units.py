@@ -1,0 +1,216 @@
+"""What a run is made of: units of work, the pools that do them, and what is told about them.
+
+Nothing here imports Ray, so that worker functions may import it freely. A worker function is named as
+`'package.module:function'` and is called in an actor as `fn(state, calls: list[Call]) -> list[Outcome]`, one outcome a
+call in the same order; `state` is what the pool's setup function returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from vace_batch.errors import ClipError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """One piece of work.
+
+    `inputs` are ids of units that run before this one and whose payloads are handed over; they must be known when
+    this unit is added, and still needed or unfinished (add consumers at the latest in `Graph.on_done` of the
+    producer). `leaves_bytes` is the estimated size of the payload that this unit leaves in the object store until all
+    its consumers have ended. Units with equal `fn` and `batch_key` may go to one call together; None never does.
+    `time_limit_s` counts from the start of a run; a batch has the sum of its units' limits.
+    """
+
+    unit_id: str
+    kind: str
+    pool: str
+    fn: str
+    payload: object = None
+    inputs: tuple[str, ...] = ()
+    leaves_bytes: int = 0
+    batch_key: str | None = None
+    priority: int = 0
+    time_limit_s: float = 3600.0
+
+    def __post_init__(self) -> None:
+        if ":" not in self.fn:
+            raise ValueError(f"unit {self.unit_id}: fn must be 'package.module:function', got {self.fn!r}")
+        if self.leaves_bytes < 0 or self.time_limit_s <= 0:
+            raise ValueError(
+                f"unit {self.unit_id}: expected leaves_bytes >= 0 and time_limit_s > 0, "
+                f"got {self.leaves_bytes} and {self.time_limit_s}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One unit as its worker function sees it.
+
+    `inputs` are the payloads in the order of `Unit.inputs`; arrays among them are read-only views of shared memory.
+    `attempt` counts from 1; `last_code` is the failure code of the attempt before, so that a function can take a
+    cheaper way after `out_of_memory`.
+    """
+
+    unit_id: str
+    payload: object
+    inputs: tuple[object, ...] = ()
+    attempt: int = 1
+    last_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a worker function answers for one call: `meta` (small) goes to the driver, `payload` to the object store.
+
+    `error` is a verdict on this unit alone; an exception raised by the function concerns the whole batch.
+    """
+
+    meta: object = None
+    payload: object = None
+    error: ClipError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a unit ended without a result.
+
+    `code` is a `ClipError` code or one of `worker_died`, `timeout`, `out_of_memory`, `internal_error`, `machine_lost`.
+    `attempts` counts the runs that are blamed on the unit; losses of machines are not among them. `caused_by` names the
+    input whose failure this one only repeats.
+    """
+
+    unit_id: str
+    code: str
+    reason: str
+    retryable: bool
+    attempts: int
+    traceback: str | None = None
+    caused_by: str | None = None
+
+
+class Graph(Protocol):
+    """Decides in the driver what comes after a unit has ended; both are called exactly once a unit, in one thread."""
+
+    def on_done(self, unit: Unit, meta: object) -> Iterable[Unit]: ...
+
+    def on_failed(self, unit: Unit, failure: Failure) -> Iterable[Unit]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSpec:
+    """A pool of equal warm actors.
+
+    `setup` (`'package.module:function'`) is called once in each actor as `setup(**setup_args)`; what it returns is the
+    `state` of the worker functions. `num_cpus`, `num_gpus` and `resources` are per actor. `queue_depth` calls stand at
+    an actor at most, one of them running. `setup_limit_s` counts from the moment the actor's process runs.
+    """
+
+    name: str
+    num_actors: int = 1
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    setup: str | None = None
+    setup_args: Mapping[str, object] = field(default_factory=dict)
+    max_batch: int = 1
+    queue_depth: int = 2
+    resources: Mapping[str, float] = field(default_factory=dict)
+    setup_limit_s: float = 1800.0
+
+    def __post_init__(self) -> None:
+        if min(self.num_actors, self.max_batch, self.queue_depth) < 1:
+            raise ValueError(
+                f"pool {self.name}: num_actors, max_batch and queue_depth must be at least 1, "
+                f"got {self.num_actors}, {self.max_batch} and {self.queue_depth}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one run.
+
+    `attempts`: runs blamed on a unit before it fails. `losses`: runs lost to machines before it fails as
+    `machine_lost`. `payload_bytes`: budget for payloads in the object store, those being made included; where nothing
+    else could go on, one unit goes over it. `drain_grace_s`: how long running units may go on after a stop.
+    `setup_failures`: actors of one pool that fail to start in a row before the run stops.
+    """
+
+    attempts: int = 3
+    losses: int = 10
+    payload_bytes: int = 2 << 30
+    drain_grace_s: float = 30.0
+    setup_failures: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Counters of one run; `planned == done + failed + pending`. `retries` counts runs that were repeated."""
+
+    planned: int
+    done: int
+    failed: int
+    pending: int
+    retries: int
+    actor_deaths: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorReady:
+    """An actor has finished its setup."""
+
+    pool: str
+    actor_id: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorDied:
+    """An actor is gone; `unit_ids` were running in it.
+
+    `cause`: process, memory, machine, unknown (it was lost), setup, timeout, broken, drain (it was stopped).
+    """
+
+    pool: str
+    actor_id: int
+    cause: str
+    detail: str
+    unit_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorWaiting:
+    """An actor has been waiting for `seconds` for a machine with enough free CPUs, GPUs or resources."""
+
+    pool: str
+    actor_id: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitStarted:
+    unit: Unit
+    actor_id: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitDone:
+    """`seconds` is the unit's share of its call's running time."""
+
+    unit: Unit
+    meta: object
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitFailed:
+    unit: Unit
+    failure: Failure
+    seconds: float
+
+
+Event = ActorReady | ActorWaiting | ActorDied | UnitStarted | UnitDone | UnitFailed
