@@ -1,6 +1,6 @@
 """Run a batch: give every job its identity, skip what the ledger has, run the rest as units, write the results.
 
-    open_batch  ->  run_clips (any subset, any number of times, on any number of drivers)  ->  close_batch
+open_batch  ->  run_clips (any subset, any number of times, on any number of drivers)  ->  close_batch
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 
 from vace_batch import profiles, results, storage
-from vace_batch.cluster.runtime import Runtime, count_gpus
+from vace_batch.cluster.resources import count_gpus
+from vace_batch.cluster.runtime import Runtime
 from vace_batch.cluster.units import ActorReady, Event, Failure, PoolSpec, Unit, UnitDone
 from vace_batch.cluster.units import Limits as DispatchLimits
 from vace_batch.config import Options
@@ -57,7 +58,9 @@ def _work(job: Job, out: str, options: Options) -> ClipWork:
         min_side=profile.min_side,
     )
     return ClipWork(
-        job=dataclasses.replace(job, detector=job.detector or options.detector, segmenter=job.segmenter or options.segmenter),
+        job=dataclasses.replace(
+            job, detector=job.detector or options.detector, segmenter=job.segmenter or options.segmenter
+        ),
         out=out,
         output=job.output_uri or f"videos/{safe_name(job.job_id)}{_suffix(job.video_uri)}",
         options=options,
@@ -232,7 +235,9 @@ class ClipGraph:
         self.frames[f"generate/{key}"] = frames
         payload = (work, plan, planned)
         leaves = frames * size.width * size.height * 4
-        yield self._unit(work, "build", f"build/{key}", payload, leaves_bytes=leaves, priority=work.job.priority + 2_000)
+        yield self._unit(
+            work, "build", f"build/{key}", payload, leaves_bytes=leaves, priority=work.job.priority + 2_000
+        )
         shape = f"{work.model}/{size}x{frames}/{len(work.job.reference_uris)}/{work.sampling}"
         yield dataclasses.replace(
             self._unit(work, "generate", f"generate/{key}", (work.model, work.out), priority=work.job.priority),
@@ -269,7 +274,7 @@ class ClipGraph:
 
     def _quarantine(self, work: ClipWork, unit: Unit, failure: Failure) -> None:
         ledger = self._ledgers[work.out]
-        body = {"status": "failed", "job_id": work.job.job_id, "output": work.output, "step": unit.kind}
+        body: results.Record = {"status": "failed", "job_id": work.job.job_id, "output": work.output, "step": unit.kind}
         body |= {"error_code": failure.code, "reason": failure.reason, "retryable": failure.retryable}
         body |= {"attempts": failure.attempts, "windows": 0, "seconds": 0.0}
         if failure.traceback:
@@ -286,7 +291,9 @@ def pools_of(options: Options, machine_gpus: int) -> tuple[PoolSpec, PoolSpec]:
     gpu_actors = options.gpu_actors or machine_gpus or 1
     cpu_actors = options.cpu_actors or max(1, cores - gpu_actors)
     models = MaskModels(detector=options.detector, segmenter=options.segmenter)
-    cpu = PoolSpec(name="cpu", num_actors=cpu_actors, setup="vace_batch.workers:mask_setup", setup_args={"models": models})
+    cpu = PoolSpec(
+        name="cpu", num_actors=cpu_actors, setup="vace_batch.workers:mask_setup", setup_args={"models": models}
+    )
     gpu = PoolSpec(
         name="gpu",
         num_actors=gpu_actors,
@@ -300,7 +307,8 @@ def pools_of(options: Options, machine_gpus: int) -> tuple[PoolSpec, PoolSpec]:
 
 def open_runtime(options: Options) -> Runtime:
     """A Ray runtime, to be entered, that holds both pools; started here or attached to by RAY_ADDRESS."""
-    return Runtime(pools=pools_of(options, count_gpus()))
+    address = os.environ.get("RAY_ADDRESS")
+    return Runtime(pools_of(options, count_gpus(address)), address=address)
 
 
 def run_clips(

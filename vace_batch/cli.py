@@ -149,7 +149,9 @@ def retry(
 @app.command()
 def doctor(
     model: Model = "tiny",
-    out: Annotated[str | None, typer.Option("-o", "--out", metavar="OUT", help="Also check this output folder.")] = None,
+    out: Annotated[
+        str | None, typer.Option("-o", "--out", metavar="OUT", help="Also check this output folder.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check this machine: versions, cores, GPUs, Ray, storage, and one small window through the model."""
@@ -173,7 +175,9 @@ def demo(out: OutOption = "demo-out") -> None:
 
     path = write_demo(Path(out) / "source")
     _err.print(f"demo: made {path}")
-    _err.print("demo: the embedded model's weights are UNTRAINED; what it fills in is noise by design, the rest is real")
+    _err.print(
+        "demo: the embedded model's weights are UNTRAINED; what it fills in is noise by design, the rest is real"
+    )
     results_dir = str(Path(out) / "results")
     code = EXIT_DONE
     try:
@@ -192,7 +196,8 @@ def manifest(
     out: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="The Parquet file to write.")],
     task: Annotated[str | None, typer.Option(help="removal, inpainting or restyle.")] = None,
     column: Annotated[
-        list[str] | None, typer.Option("--set", metavar="COLUMN=VALUE", help="The same value for every row; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="COLUMN=VALUE", help="The same value for every row; repeatable."),
     ] = None,
 ) -> None:
     """Build a manifest from the videos below a folder or prefix, or from a CSV."""

@@ -14,9 +14,9 @@ from vace_batch.config import Options
 from vace_batch.errors import ClipError
 from vace_batch.geometry import token_count
 from vace_batch.manifest import Manifest
+from vace_batch.masks.source import MaskModels, needs_pixels
 from vace_batch.progress import duration
 from vace_batch.results import Ledger
-from vace_batch.masks.source import MaskModels, needs_pixels
 from vace_batch.steps import ClipPlan, ClipWork, survey
 
 

@@ -38,7 +38,7 @@ class Shot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """Masked frames start..stop-1 of one shot and the constant box that is cut out of them, given to the model at `size`."""
+    """Masked frames start..stop-1 of one shot, the constant box cut out of them, the `size` the model sees it at."""
 
     shot: int
     start: int
@@ -59,7 +59,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Frames start..stop-1 of a region; the model sees `num_frames` = 4n+1, the last frame held where the shot is shorter."""
+    """Frames start..stop-1 of a region; the model sees `num_frames` = 4n+1, the last one held where frames lack."""
 
     region: int
     start: int
@@ -92,7 +92,7 @@ def masked_runs(frames: Sequence[int], shot: Shot, max_gap: int) -> tuple[tuple[
 
 
 def plan_regions(boxes: Mapping[int, Box], shots: Sequence[Shot], frame: Size, limits: Limits) -> tuple[Region, ...]:
-    """One region for each masked run of each shot. `boxes` holds the mask's bounding box of every frame that has one."""
+    """One region for each masked run of each shot. `boxes` holds the bounding box of every frame's mask."""
     regions = []
     ordered = sorted(boxes)
     for number, shot in enumerate(shots):

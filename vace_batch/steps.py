@@ -32,8 +32,9 @@ from vace_batch.plan import Limits, Region, Shot, Window, plan_regions, plan_win
 from vace_batch.results import Ledger, Record, make_key
 from vace_batch.stitch import RegionPatches, resize, stitch_frame
 from vace_batch.vcu import VCU, ResolvedSampling
+from vace_batch.video.frame import Frame
 from vace_batch.video.probe import probe
-from vace_batch.video.read import Frame, frames_from_bytes, read_frames, read_image
+from vace_batch.video.read import frames_from_bytes, read_frames, read_image
 from vace_batch.video.shots import Scan, scan
 from vace_batch.video.write import EncoderSettings, encode_lossless, rewrite
 
@@ -41,8 +42,8 @@ if TYPE_CHECKING:  # torch and diffusers, which only the GPU actors load
     from vace_batch.vace.engine import Engine
 
 _MASK_FIELDS = frozenset(
-    {"targets", "boxes", "points", "mask_uri", "protect", "detector", "segmenter", "mask_shape", "dilate", "start_s", "end_s"}
-)
+    ("targets", "boxes", "points", "mask_uri", "protect", "detector", "segmenter", "mask_shape", "dilate")
+) | {"start_s", "end_s"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,15 +211,16 @@ def _frame_range(job: Job, found: Scan, time_base: Fraction) -> tuple[int, int]:
     start = 0 if job.start_s is None else int(np.searchsorted(times, job.start_s - 1e-6))
     stop = found.num_frames if job.end_s is None else int(np.searchsorted(times, job.end_s - 1e-6))
     if start >= stop:
-        raise ClipError(
-            "empty_range", f"start_s {job.start_s} to end_s {job.end_s} holds no frame; the video lasts {times[-1]:.3f} s"
-        )
+        asked = f"start_s {job.start_s} to end_s {job.end_s}"
+        raise ClipError("empty_range", f"{asked} holds no frame; the last one is shown at {times[-1]:.3f} s")
     return start, stop
 
 
 def _mask_digest(reader: MaskReader, window: Window) -> str:
-    masks = reader.get(window.start, window.stop).values()
-    return storage.digest(*(part for mask in masks for part in (repr((mask.index, mask.box)), np.packbits(mask.bits).tobytes())))
+    parts: list[str | bytes] = []
+    for mask in reader.get(window.start, window.stop).values():
+        parts += [repr((mask.index - window.start, mask.box)), np.packbits(mask.bits).tobytes()]
+    return storage.digest(*parts)
 
 
 @contextlib.contextmanager
@@ -248,7 +250,8 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
             for frame in read_frames(path, window.start, window.stop, start_pts=planned.start_pts)
         ]
     if len(frames) != window.stop - window.start:
-        raise ClipError("source_changed", f"frames {window.start}..{window.stop - 1}: only {len(frames)} could be read again")
+        wanted = f"frames {window.start}..{window.stop - 1}"
+        raise ClipError("source_changed", f"{wanted}: only {len(frames)} could be read again", retryable=True)
     masks = _read_masks(work, plan).get(window.start, window.stop)
     held = window.num_frames - len(frames)
     mask_THW = np.stack([_model_mask(masks.get(i), plan.size, region) for i in range(window.start, window.stop)])
@@ -291,7 +294,7 @@ def _read_masks(work: ClipWork, plan: ClipPlan) -> MaskReader:
 
 
 def generate(vcus: Sequence[VCU], engine: Engine, out: str) -> list[Record]:
-    """Run VACE on windows of equal shape and store each one's frames; windows that are already there are not run again."""
+    """Run VACE on windows of equal shape and store each one's frames; those that are there already are not run."""
     ledger = Ledger(out)
     records = {vcu.window_id: ledger.done(vcu.window_id) for vcu in vcus}
     missing = [vcu for vcu in vcus if records[vcu.window_id] is None]
@@ -310,7 +313,7 @@ def generate(vcus: Sequence[VCU], engine: Engine, out: str) -> list[Record]:
 # --- stitch ----------------------------------------------------------------------------------------------------------
 
 
-def stitch(work: ClipWork, plan: ClipPlan, attempt: int) -> Record:
+def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> Record:
     """Write the finished clip and commit it. A clip without masks is a bit-exact copy of its source, status `skipped`.
 
     Raises:
@@ -331,7 +334,8 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int) -> Record:
 
 def _copy(source: str, target: str) -> Record:
     shutil.copyfile(source, target)
-    return {"status": "skipped", "reason": "nothing to change was found; the output is a copy", "windows": 0, "window_rows": []}
+    reason = "nothing to change was found; the output is a copy"
+    return {"status": "skipped", "reason": reason, "windows": 0, "window_rows": []}
 
 
 def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: Ledger) -> Record:
@@ -362,7 +366,8 @@ def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: L
 def _window_record(ledger: Ledger, work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> Record:
     record = ledger.done(work.window_key(planned, plan.regions[planned.window.region]))
     if record is None:
-        raise ClusterError(f"frames {planned.window.start}..{planned.window.stop - 1} of {work.job.job_id} are not there")
+        window = planned.window
+        raise ClusterError(f"frames {window.start}..{window.stop - 1} of {work.job.job_id} are not there")
     return record
 
 

@@ -15,7 +15,7 @@ from vace_batch.geometry import Size
 from vace_batch.masks.refine import at_least_token, feather_alpha
 from vace_batch.masks.store import FrameMask
 from vace_batch.plan import Region, Window, fade_weights
-from vace_batch.video.read import Frame
+from vace_batch.video.frame import Frame
 
 Image = NDArray[np.uint8]
 OpenWindow = Callable[[Window], Iterator[Image]]

@@ -82,7 +82,7 @@ def publish(uri: str, data: bytes) -> None:
 
 @contextlib.contextmanager
 def staging(uri: str) -> Iterator[str]:
-    """A local path to write a file of any size to; at the end it appears whole under `uri`, or not at all after an error."""
+    """A local path to write a file to; at the end it appears whole under `uri`, after an error not at all."""
     fs, path = resolve(uri)
     suffix = os.path.splitext(path)[1]
     if is_local(uri):

@@ -69,7 +69,7 @@ def generate(engines: Engines, calls: Sequence[Call]) -> list[Outcome]:
 
 def stitch(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
     """Payload: (ClipWork, ClipPlan). Commits the clip. Meta: its status."""
-    return [Outcome(meta=steps.stitch(*_payload(call), attempt=call.attempt)["status"]) for call in calls]
+    return [Outcome(meta=steps.stitch(*_payload(call), call.attempt)["status"]) for call in calls]
 
 
 def _payload(call: Call) -> Any:
