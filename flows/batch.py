@@ -30,6 +30,7 @@ from prefect.states import Completed  # noqa: E402
 from prefect.utilities.annotations import quote  # noqa: E402
 
 from vace_batch.batch import Batch, close_batch, open_batch, open_runtime, run_clips  # noqa: E402
+from vace_batch.cluster.runtime import Runtime  # noqa: E402
 from vace_batch.config import Options  # noqa: E402
 from vace_batch.errors import ClusterError, ManifestError, UsageError  # noqa: E402
 from vace_batch.manifest import read_manifest  # noqa: E402
@@ -79,10 +80,11 @@ def batch(
     get_run_logger().info(
         "%d jobs, %d already finished, %d shards", len(opened.works), len(opened.finished), len(parts)
     )
-    for number, part in enumerate(parts, start=1):
-        # Quoted, or Prefect would walk through every row in search of futures.
-        named = run_shard.with_options(task_run_name=f"shard {number} of {len(parts)}")
-        named(cast(Batch, quote(opened)), cast(Sequence[ClipWork], quote(part)))
+    with Machines(options) as machines:
+        for number, part in enumerate(parts, start=1):
+            # Quoted, or Prefect would walk through every row in search of futures.
+            named = run_shard.with_options(task_run_name=f"shard {number} of {len(parts)}")
+            named(cast(Batch, quote(opened)), cast(Sequence[ClipWork], quote(part)), cast(Machines, quote(machines)))
     summary = close_batch(opened)
     publish(summary)
     return final_state(summary)
@@ -98,6 +100,39 @@ def shards(works: Sequence[ClipWork], shard_size: int) -> Iterator[Sequence[Clip
         raise UsageError(f"shard_size: expected at least 1, got {shard_size}")
     for start in range(0, len(works), shard_size):
         yield works[start : start + shard_size]
+
+
+class Machines:
+    """One Ray runtime for all shards, so that models stay loaded; opened at the first, and anew after a failure."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._runtime: Runtime | None = None
+
+    def __enter__(self) -> Machines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, opened: Batch, works: Sequence[ClipWork], show: Show) -> None:
+        """Take clips through Ray.
+
+        Raises:
+            ClusterError: Ray or its actors cannot be started; the next call starts them anew.
+        """
+        try:
+            if self._runtime is None:
+                self._runtime = open_runtime(self._options).__enter__()
+            run_clips(opened, works, self._runtime, show=show)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._runtime is not None:
+            self._runtime.close()
+            self._runtime = None
 
 
 def is_cluster_failure(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -119,16 +154,15 @@ def is_cluster_failure(_task: Task[..., Any], _run: TaskRun, state: State[Any]) 
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def run_shard(opened: Batch, works: Sequence[ClipWork]) -> int:
+def run_shard(opened: Batch, works: Sequence[ClipWork], machines: Machines) -> int:
     """Take the clips of one shard through Ray; returns how many they were.
 
-    Ray is opened here, so that a retry gets new actors. A clip that fails is a row in the ledger, never a failed task.
+    A clip that fails is a row in the ledger, never a failed task.
 
     Raises:
         ClusterError: no actor could be started.
     """
-    with open_runtime(opened.options) as runtime:
-        run_clips(opened, works, runtime, show=_logged(get_run_logger()))
+    machines.run(opened, works, _logged(get_run_logger()))
     return len(works)
 
 

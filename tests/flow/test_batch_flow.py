@@ -19,7 +19,10 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import TaskRunFilter
 from prefect.states import Failed
 
-from flows.batch import FAILURES_KEY, SUMMARY_KEY, WITH_FAILURES, batch, is_cluster_failure, main, shards
+from flows.batch import FAILURES_KEY, SUMMARY_KEY, WITH_FAILURES, Machines, batch, is_cluster_failure, main, shards
+from vace_batch.batch import Batch
+from vace_batch.cluster.runtime import Runtime
+from vace_batch.config import Options
 from vace_batch.errors import ClusterError, ManifestError, UsageError
 from vace_batch.video.write import write_clip
 
@@ -126,6 +129,44 @@ def test_only_a_lost_machine_is_worth_a_retry() -> None:
     assert is_cluster_failure(nothing, nothing, Failed(data=ClusterError("no actor")))
     assert not is_cluster_failure(nothing, nothing, Failed(data=UsageError("model")))
     assert not is_cluster_failure(nothing, nothing, Failed(data=ZeroDivisionError()))
+
+
+class Mortal(Runtime):
+    """A runtime without machines; its run fails as when the head node goes away, if it is to die."""
+
+    def __init__(self, *, dies: bool) -> None:
+        super().__init__([])
+        self.dies = dies
+        self.closed = False
+
+    def __enter__(self) -> Mortal:
+        return self
+
+    def close(self) -> None:
+        self.closed = True
+
+    def run(self, *args: Any, **more: Any) -> Any:
+        if self.dies:
+            raise ClusterError("the head node is gone")
+
+
+def test_after_a_cluster_failure_the_next_try_gets_a_new_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    opened: list[Mortal] = []
+
+    def open_one(options: Options) -> Runtime:
+        opened.append(Mortal(dies=not opened))
+        return opened[-1]
+
+    monkeypatch.setattr("flows.batch.open_runtime", open_one)
+    nothing = Batch(out=str(tmp_path), options=Options(), works=(), planned=(), finished=frozenset())
+    with Machines(Options()) as machines:
+        with pytest.raises(ClusterError, match="head node"):
+            machines.run(nothing, (), lambda progress: None)
+        assert [one.closed for one in opened] == [True]
+        machines.run(nothing, (), lambda progress: None)
+        machines.run(nothing, (), lambda progress: None)
+        assert [one.closed for one in opened] == [True, False]
+    assert [one.closed for one in opened] == [True, True]
 
 
 def test_importing_the_flow_leaves_telemetry_off() -> None:
