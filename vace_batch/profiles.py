@@ -1,0 +1,355 @@
+"""What a model can take, its default sampling and what a forward costs: all that planning needs, without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
+
+from vace_batch.errors import UsageError
+from vace_batch.geometry import Size, token_count
+from vace_batch.job import Sampling
+
+TINY = "tiny"
+VACE_1_3B = "Wan-AI/Wan2.1-VACE-1.3B-diffusers"
+VACE_14B = "Wan-AI/Wan2.1-VACE-14B-diffusers"
+
+TINY_SEED = 1
+"""Seed of the embedded model's weights while none ship. A new seed, or a new way of drawing, is a new revision."""
+
+TEXT_TOKENS = 512
+"""Length that every prompt is padded to; shorter padding changes the result by about 1%."""
+
+MASK_RULES = ("nearest", "max4")
+
+WAN_NEGATIVE_PROMPT = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，"
+    "画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
+)
+"""The fixed list of Wan's command line; diffusers passes none."""
+
+_VAE_ENCODE_FLOP, _VAE_DECODE_FLOP, _VAE_BASE_DIM = 5.06e6, 8.5e6, 96
+"""FLOP a pixel and frame of Wan's VAE, counted at its base width."""
+
+_T = TypeVar("_T", int, float)
+
+_BLOCK_BYTES = 1 << 20
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedSampling:
+    """Every number that decides how noise becomes latents; nothing is left to a default after this.
+
+    `mask_rule` says how a mask is shrunk in time: "nearest" (stock) or "max4" (frame 0, then the maximum of each four).
+    """
+
+    num_inference_steps: int
+    guidance_scale: float
+    flow_shift: float
+    conditioning_scale: float = 1.0
+    mask_rule: str = "nearest"
+
+    def __post_init__(self) -> None:
+        if self.num_inference_steps < 1:
+            raise ValueError(f"num_inference_steps: expected at least 1, got {self.num_inference_steps}")
+        if self.flow_shift <= 0:
+            raise ValueError(f"flow_shift: expected more than 0, got {self.flow_shift}")
+        if self.mask_rule not in MASK_RULES:
+            raise ValueError(f"mask_rule: expected one of {', '.join(MASK_RULES)}, got {self.mask_rule!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """The widths and depths that decide what a forward costs."""
+
+    num_layers: int
+    num_vace_layers: int
+    dim: int
+    ffn_dim: int
+    text_dim: int
+    vae_base_dim: int = _VAE_BASE_DIM
+
+    def forward_flop(self, tokens: int) -> float:
+        """FLOP of one transformer forward over `tokens` tokens of one window (two a multiply-add, 512 text tokens)."""
+        n, d = tokens, self.dim
+        projections = 2 * d * d * (6 * n + 2 * TEXT_TOKENS)
+        attention = 4 * n * d * (n + TEXT_TOKENS)
+        block = projections + attention + 4 * n * d * self.ffn_dim
+        hints = 2 * n * d * d * (self.num_vace_layers + 1)
+        # 16 and 96 channels come in and 16 go out, in patches of 1x2x2
+        patches = 2 * n * d * 4 * (16 + 96 + 16)
+        text = 2 * TEXT_TOKENS * d * (self.text_dim + d)
+        return float(block * (self.num_layers + self.num_vace_layers) + hints + patches + text)
+
+    def vae_flop(self, pixel_frames: int, encodes: int) -> float:
+        """FLOP of `encodes` encodings and one decoding of `pixel_frames` = width * height * frames pixels."""
+        width = (self.vae_base_dim / _VAE_BASE_DIM) ** 2
+        return pixel_frames * width * (encodes * _VAE_ENCODE_FLOP + _VAE_DECODE_FLOP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelProfile:
+    """A model's limits, default sampling and architecture.
+
+    `max_frames` is 4n+1; `min_side` is the shortest side, in px, that the model still draws well.
+    """
+
+    name: str
+    architecture: Architecture
+    max_tokens: int
+    max_frames: int
+    overlap_frames: int
+    min_side: int
+    num_inference_steps: int
+    guidance_scale: float
+    flow_shift: float
+
+    def sampling(self, task: str, overrides: Sampling | None = None) -> ResolvedSampling:
+        """Default sampling of `task` with the job's `overrides`.
+
+        Removal takes the maximum mask rule: with the stock rule a fast object is partly uncovered in the mask channels.
+
+        Raises:
+            ValueError: an override is out of range.
+        """
+        given = overrides or Sampling()
+        return ResolvedSampling(
+            num_inference_steps=_first(given.num_inference_steps, self.num_inference_steps),
+            guidance_scale=_first(given.guidance_scale, self.guidance_scale),
+            flow_shift=_first(given.flow_shift, self.flow_shift),
+            conditioning_scale=_first(given.conditioning_scale, 1.0),
+            mask_rule=given.mask_rule or ("max4" if task == "removal" else "nearest"),
+        )
+
+    def window_flop(
+        self,
+        num_frames: int,
+        size: Size,
+        sampling: ResolvedSampling,
+        *,
+        num_references: int = 0,
+        guided: bool = True,
+        encodes: int = 1,
+    ) -> float:
+        """FLOP of one window of `num_frames` (4n+1) frames at `size`.
+
+        `guided` False: conditional and unconditional text are equal, so that each step is one forward. `encodes` is 2
+        where known pixels and pixels under the mask both say something.
+
+        Raises:
+            ValueError: the frame count is not 4n+1, or a side is not a multiple of 16.
+        """
+        forwards = sampling.num_inference_steps * (2 if guided and sampling.guidance_scale > 1 else 1)
+        transformer = forwards * self.architecture.forward_flop(token_count(num_frames, size, num_references))
+        return transformer + self.architecture.vae_flop(num_frames * size.width * size.height, encodes)
+
+    def window_seconds(
+        self,
+        num_frames: int,
+        size: Size,
+        sampling: ResolvedSampling,
+        *,
+        tflops: float,
+        num_references: int = 0,
+        guided: bool = True,
+        encodes: int = 1,
+    ) -> float:
+        """Seconds of one window on a device that sustains `tflops` TFLOP/s.
+
+        Raises:
+            ValueError: as `window_flop`.
+        """
+        flop = self.window_flop(
+            num_frames, size, sampling, num_references=num_references, guided=guided, encodes=encodes
+        )
+        return flop / (tflops * 1e12)
+
+
+def default_negative_prompt(task: str) -> str:
+    """The negative prompt of a job that gives none.
+
+    Removal has none: with its empty prompt both embeddings are equal and each step is one forward instead of two.
+    """
+    return "" if task == "removal" else WAN_NEGATIVE_PROMPT
+
+
+def is_directory(ref: str) -> bool:
+    """Whether `ref` names a local directory rather than the embedded model or a hub id."""
+    return ref != TINY and Path(ref).is_dir()
+
+
+def model_files(ref: str) -> Traversable:
+    """The directory of the embedded model, or the local directory `ref`."""
+    return files("vace_batch") / "vace" / TINY if ref == TINY else Path(ref)
+
+
+def profile(ref: str) -> ModelProfile:
+    """Profile of "tiny", of a local directory in the diffusers layout, or of a hub id.
+
+    Of a directory only model_index.json, transformer/config.json and vae/config.json are read.
+
+    Raises:
+        UsageError: there is no such model, it is not a VACE model, or nothing is known of this hub id.
+    """
+    if ref == TINY or is_directory(ref):
+        return _from_directory(ref, model_files(ref))
+    if not _HUB_ID.fullmatch(ref):
+        raise UsageError(f"model: expected {TINY}, a directory in the diffusers layout or a hub id, got {ref!r}")
+    for size, known in (("14b", _profile_14b), ("1.3b", _profile_1_3b)):
+        if "vace" in ref.lower() and size in ref.lower():
+            return known(ref)
+    raise UsageError(
+        f"model: nothing is known of {ref!r}: neither a directory nor a hub id like {VACE_1_3B}. "
+        "Download it and give its directory"
+    )
+
+
+def revision(ref: str) -> str:
+    """What identifies the weights: the commit of a hub id, else a digest of the configuration and weight files.
+
+    Large files are sampled (64 blocks of 1 MiB, evenly spaced, and the size), so that 14B takes seconds, not minutes.
+
+    Raises:
+        UsageError: there is no such model, or the hub cannot be asked and has not been asked before.
+    """
+    if ref != TINY and not is_directory(ref):
+        return _hub_commit(ref)
+    digest = hashlib.blake2b(digest_size=16)
+    found = sorted(_weight_files(model_files(ref)), key=lambda item: item[0])
+    for name, file in found:
+        digest.update(name.encode() + b"\0")
+        with file.open("rb") as stream:
+            for block in _blocks(stream):
+                digest.update(block)
+    if ref == TINY and not any(name.endswith(".safetensors") for name, _ in found):
+        digest.update(f"seed {TINY_SEED}".encode())
+    return digest.hexdigest()
+
+
+def _weight_files(root: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversable]]:
+    for entry in root.iterdir():
+        if entry.is_dir() and not entry.name.startswith("."):
+            yield from _weight_files(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith((".json", ".safetensors", ".model")):
+            yield prefix + entry.name, entry
+
+
+def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
+    size = stream.seek(0, 2)
+    yield size.to_bytes(8, "little")
+    if size <= 64 * _BLOCK_BYTES:
+        starts = list(range(0, size, _BLOCK_BYTES))
+    else:
+        starts = [k * (size - _BLOCK_BYTES) // 63 for k in range(64)]
+    for start in starts:
+        stream.seek(start)
+        yield stream.read(_BLOCK_BYTES)
+
+
+def _hub_commit(ref: str) -> str:
+    profile(ref)
+    # What is cached wins over what is newest, so that a batch resumed next week finds its own windows again.
+    cached = try_to_load_from_cache(ref, "model_index.json")
+    try:
+        path = cached if isinstance(cached, str) else hf_hub_download(ref, "model_index.json")
+    except (OSError, HfHubHTTPError) as error:
+        raise UsageError(
+            f"model {ref}: not in the local cache, and the hub did not give it: {str(error).strip().splitlines()[0]} "
+            "Download it where there is a network, or give a directory"
+        ) from error
+    return Path(path).parent.name
+
+
+def _from_directory(ref: str, root: Traversable) -> ModelProfile:
+    _read_json(ref, root, "model_index.json")
+    config = _read_json(ref, root, "transformer/config.json")
+    if config.get("_class_name") != "WanVACETransformer3DModel":
+        raise UsageError(f"model {ref}: expected a WanVACETransformer3DModel, got {config.get('_class_name')}")
+    try:
+        architecture = Architecture(
+            num_layers=config["num_layers"],
+            num_vace_layers=len(config["vace_layers"]),
+            dim=config["num_attention_heads"] * config["attention_head_dim"],
+            ffn_dim=config["ffn_dim"],
+            text_dim=config["text_dim"],
+            vae_base_dim=_read_json(ref, root, "vae/config.json").get("base_dim", _VAE_BASE_DIM),
+        )
+    except KeyError as error:
+        raise UsageError(f"model {ref}: transformer/config.json has no {error}") from None
+    if architecture.num_layers >= 40:
+        return _profile_14b(ref, architecture)
+    if architecture.num_layers >= 30:
+        return _profile_1_3b(ref, architecture)
+    return _small(ref, architecture)
+
+
+def _read_json(ref: str, root: Traversable, name: str) -> dict[str, Any]:
+    path = root.joinpath(*name.split("/"))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"model {ref}: {name} is missing; expected a directory in the diffusers layout") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"model {ref}: {name} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"model {ref}: {name}: expected an object, got {type(value).__name__}")
+    return value
+
+
+def _profile_1_3b(name: str, architecture: Architecture | None = None) -> ModelProfile:
+    return ModelProfile(
+        name=name,
+        architecture=architecture
+        or Architecture(num_layers=30, num_vace_layers=15, dim=1536, ffn_dim=8960, text_dim=4096),
+        max_tokens=token_count(81, Size(832, 480)),
+        max_frames=81,
+        overlap_frames=16,
+        min_side=256,
+        num_inference_steps=50,
+        guidance_scale=5.0,
+        flow_shift=3.0,
+    )
+
+
+def _profile_14b(name: str, architecture: Architecture | None = None) -> ModelProfile:
+    return ModelProfile(
+        name=name,
+        architecture=architecture
+        or Architecture(num_layers=40, num_vace_layers=8, dim=5120, ffn_dim=13824, text_dim=4096),
+        max_tokens=token_count(81, Size(1280, 720)),
+        max_frames=81,
+        overlap_frames=16,
+        min_side=256,
+        num_inference_steps=50,
+        guidance_scale=5.0,
+        flow_shift=5.0,
+    )
+
+
+def _small(name: str, architecture: Architecture) -> ModelProfile:
+    return ModelProfile(
+        name=name,
+        architecture=architecture,
+        max_tokens=token_count(33, Size(512, 512)),
+        max_frames=33,
+        overlap_frames=8,
+        min_side=64,
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        flow_shift=3.0,
+    )
+
+
+def _first(value: _T | None, default: _T) -> _T:
+    return default if value is None else value

@@ -1,0 +1,207 @@
+"""What the transformer is conditioned on: 96 control channels from a VCU, embeddings from a prompt.
+
+Axes: B windows, C channels, T frames, t latent frames, H rows, W columns, h = H/8, w = W/8. Encoding follows
+`WanVACEPipeline.prepare_video_latents` and `prepare_masks`, batched, references in the official order.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from diffusers import AutoencoderKLWan
+from diffusers.pipelines.wan.pipeline_wan_vace import prompt_clean
+
+from vace_batch.errors import UsageError
+from vace_batch.geometry import TEMPORAL_STRIDE, latent_num_frames
+from vace_batch.profiles import TEXT_TOKENS
+from vace_batch.vace.model import VaceModel
+from vace_batch.vcu import VCU
+
+_LATENT_PX = 8
+"""Pixels a side of one latent: the VAE's spatial stride."""
+
+_CACHED_PROMPTS = 64
+_CACHED_SHAPES = 16
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+def latent_mask(mask_THW: torch.Tensor, rule: str) -> torch.Tensor:
+    """A mask, (T, H, W), as float (64, t, h, w): each 8x8 block of pixels becomes 64 channels.
+
+    In time, `rule` "nearest" picks one frame for each latent (stock, nearest-exact: 1, 5, 9, ... of 81, and from the
+    seventh latent on one inside its own group); "max4" keeps frame 0 and takes the maximum of each group of four.
+
+    Raises:
+        ValueError: `rule` is neither, T is not 4n+1, or a side is not a multiple of 8.
+    """
+    frames, height, width = mask_THW.shape
+    if (frames - 1) % TEMPORAL_STRIDE or height % _LATENT_PX or width % _LATENT_PX:
+        raise ValueError(f"mask: expected T = 4n+1, H and W multiples of {_LATENT_PX}, got {tuple(mask_THW.shape)}")
+    if rule == "nearest":
+        mask_tHW = mask_THW[nearest_frames(frames)]
+    elif rule == "max4":
+        mask_tHW = torch.cat([mask_THW[:1], mask_THW[1:].unflatten(0, (-1, TEMPORAL_STRIDE)).amax(dim=1)])
+    else:
+        raise ValueError(f"mask_rule: expected nearest or max4, got {rule!r}")
+    blocks = mask_tHW.reshape(-1, height // _LATENT_PX, _LATENT_PX, width // _LATENT_PX, _LATENT_PX)
+    return blocks.permute(2, 4, 0, 1, 3).flatten(0, 1).float()
+
+
+def nearest_frames(num_frames: int) -> list[int]:
+    """The frame whose mask each latent frame gets by nearest-exact: the one under the latent's centre, in integers."""
+    latents = latent_num_frames(num_frames)
+    return [(2 * index + 1) * num_frames // (2 * latents) for index in range(latents)]
+
+
+def normalise(vcu: VCU, device: torch.device) -> torch.Tensor:
+    """Frames as float32 (3, T, H, W) in -1..1; neutral pixels are exactly 0.0."""
+    frames_THWC = torch.from_numpy(vcu.frames_THWC.copy()).to(device)
+    pixels_CTHW = frames_THWC.permute(3, 0, 1, 2).float() / 255 * 2 - 1
+    neutral_THW = torch.from_numpy(vcu.neutral_THW.copy()).to(device)
+    return pixels_CTHW.masked_fill_(neutral_THW, 0.0)
+
+
+class ConditionEncoder:
+    """Encodes VCUs of one shape into control latents. Uses the VAE, which keeps state on itself: one thread only.
+
+    `max_pixels` bounds the pixels (width * height * windows) given to the VAE at once.
+    """
+
+    def __init__(self, vae: AutoencoderKLWan, device: torch.device, max_pixels: int) -> None:
+        self._vae = vae
+        self._device = device
+        self._max_pixels = max_pixels
+        shape = (1, -1, 1, 1, 1)
+        self._mean = torch.tensor(vae.config.latents_mean, device=device).view(shape)
+        self._inverse_std = 1.0 / torch.tensor(vae.config.latents_std, device=device).view(shape)
+        self._neutral: OrderedDict[tuple[int, int], torch.Tensor] = OrderedDict()
+
+    def control(self, vcus: Sequence[VCU]) -> torch.Tensor:
+        """Control latents, float32 (B, 96, references + t, h, w), of VCUs of equal shape and mask rule."""
+        masks = [torch.from_numpy(vcu.mask_THW.copy()).to(self._device) for vcu in vcus]
+        video = torch.cat(
+            [self._streams(vcus, masks, reactive=False), self._streams(vcus, masks, reactive=True)], dim=1
+        )
+        latent_masks = torch.stack(
+            [latent_mask(mask, vcu.sampling.mask_rule) for mask, vcu in zip(masks, vcus, strict=True)]
+        )
+        control = torch.cat([video, latent_masks], dim=1)
+        references = self._references(vcus)
+        if references is None:
+            return control
+        silent = references.new_zeros(len(vcus), control.shape[1] - references.shape[1], *references.shape[2:])
+        return torch.cat([torch.cat([references, silent], dim=1), control], dim=2)
+
+    def decode(self, latents_BCthw: torch.Tensor) -> torch.Tensor:
+        """Pixels, uint8 (B, T, H, W, 3) on the CPU, of latents without their reference frames."""
+        height, width = (side * _LATENT_PX for side in latents_BCthw.shape[3:])
+        decoded = []
+        for latents in latents_BCthw.split(self._at_once(height, width)):
+            raw = latents.to(self._vae.dtype) / self._inverse_std + self._mean
+            pixels_BCTHW = self._vae.decode(raw, return_dict=False)[0]
+            scaled = pixels_BCTHW.add_(1).mul_(127.5).round_().clamp_(0, 255)
+            decoded.append(scaled.to(torch.uint8).permute(0, 2, 3, 4, 1).cpu())
+        return torch.cat(decoded)
+
+    def _streams(self, vcus: Sequence[VCU], masks: Sequence[torch.Tensor], *, reactive: bool) -> torch.Tensor:
+        """Latents (B, 16, t, h, w) of the kept or of the masked pixels; a neutral stream is looked up, not encoded."""
+        latents: list[torch.Tensor | None] = [None] * len(vcus)
+        spoken = [
+            i for i, vcu in enumerate(vcus) if not (vcu.reactive_is_neutral if reactive else vcu.inactive_is_neutral)
+        ]
+        for chunk in _chunks(spoken, self._at_once(vcus[0].size.height, vcus[0].size.width)):
+            hidden = [~masks[i] if reactive else masks[i] for i in chunk]
+            pixels = [normalise(vcus[i], self._device).masked_fill_(h, 0.0) for i, h in zip(chunk, hidden, strict=True)]
+            for i, latent in zip(chunk, self._encode(torch.stack(pixels)), strict=True):
+                latents[i] = latent
+        neutral = None if len(spoken) == len(vcus) else self._neutral_latent(vcus[0])
+        return torch.stack([latent if latent is not None else neutral for latent in latents])
+
+    def _neutral_latent(self, vcu: VCU) -> torch.Tensor:
+        """Latent (16, t, h, w) of an all-neutral video: a constant of its size, cached at the longest length seen.
+
+        The VAE is causal, so that a shorter video's latent is exactly the beginning of a longer one's.
+        """
+        key = (vcu.size.width, vcu.size.height)
+        wanted = latent_num_frames(vcu.num_frames)
+        cached = self._neutral.get(key)
+        if cached is None or cached.shape[1] < wanted:
+            shape = (1, 3, vcu.num_frames, vcu.size.height, vcu.size.width)
+            cached = self._encode(torch.zeros(shape, device=self._device))[0]
+        _remember(self._neutral, key, cached, _CACHED_SHAPES)
+        return cached[:, :wanted]
+
+    def _references(self, vcus: Sequence[VCU]) -> torch.Tensor | None:
+        """Latents (B, 16, references, h, w), each picture encoded as a video of one frame; None without references."""
+        pictures = [torch.from_numpy(picture.copy()) for vcu in vcus for picture in vcu.references]
+        if not pictures:
+            return None
+        encoded = []
+        for chunk in _chunks(pictures, self._at_once(vcus[0].size.height, vcus[0].size.width)):
+            pixels_BHWC = torch.stack(chunk).to(self._device).float() / 255 * 2 - 1
+            encoded.append(self._encode(pixels_BHWC.permute(0, 3, 1, 2).unsqueeze(2)))
+        return torch.cat(encoded).squeeze(2).unflatten(0, (len(vcus), -1)).transpose(1, 2)
+
+    def _encode(self, pixels_BCTHW: torch.Tensor) -> torch.Tensor:
+        moments = self._vae.encode(pixels_BCTHW.to(self._vae.dtype)).latent_dist
+        latents: torch.Tensor = (moments.mode().float() - self._mean) * self._inverse_std
+        return latents
+
+    def _at_once(self, height: int, width: int) -> int:
+        return max(1, self._max_pixels // (height * width))
+
+
+class PromptEncoder:
+    """Prompt embeddings at 512 tokens, as the stock pipeline makes them, each text encoded once and remembered."""
+
+    def __init__(self, model: VaceModel) -> None:
+        self._model = model
+        self._known: OrderedDict[str, torch.Tensor] = OrderedDict()
+
+    def __call__(self, text: str) -> torch.Tensor:
+        """Embedding (512, D) of `text`, rows after its last token zero.
+
+        Raises:
+            UsageError: the text is not known yet and the model was loaded without a text encoder.
+        """
+        embedding = self._known.get(text)
+        if embedding is None:
+            embedding = self._encode(prompt_clean(text))
+        _remember(self._known, text, embedding, _CACHED_PROMPTS)
+        return embedding
+
+    def _encode(self, text: str) -> torch.Tensor:
+        model = self._model
+        if model.text_encoder is None:
+            raise UsageError(f"model {model.ref}: loaded without its text encoder, but {text!r} is not embedded yet")
+        tokens = model.tokenizer(
+            [text],
+            padding="max_length",
+            max_length=TEXT_TOKENS,
+            truncation=True,
+            add_special_tokens=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        ).to(model.device)
+        embedding: torch.Tensor = model.text_encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state[0]
+        length = int(tokens.attention_mask.sum())
+        embedding = embedding.to(model.dtype)
+        embedding[length:] = 0
+        return embedding
+
+
+def _remember(cache: OrderedDict[_K, _V], key: _K, value: _V, limit: int) -> None:
+    """Keep `value` as the most recently used; the least recently used goes first."""
+    cache[key] = value
+    cache.move_to_end(key)
+    while len(cache) > limit:
+        cache.popitem(last=False)
+
+
+def _chunks(items: Sequence[_V], size: int) -> list[Sequence[_V]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

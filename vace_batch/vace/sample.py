@@ -1,0 +1,93 @@
+"""From noise to latents: UniPC over Wan's flow schedule, guidance only where it says anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import UniPCMultistepScheduler
+
+from vace_batch.geometry import latent_num_frames
+from vace_batch.profiles import ResolvedSampling
+from vace_batch.vace.model import VaceModel
+from vace_batch.vcu import VCU
+
+
+def noise(vcu: VCU, channels: int) -> torch.Tensor:
+    """Starting noise, float32 (channels, references + t, h, w): from the window's seed alone, on the CPU.
+
+    So it does not depend on the batch, the actor or the device that the window comes to.
+    """
+    latent_frames = latent_num_frames(vcu.num_frames) + len(vcu.references)
+    shape = (1, channels, latent_frames, vcu.size.height // 8, vcu.size.width // 8)
+    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(vcu.seed))[0]
+
+
+def sample(
+    model: VaceModel,
+    noise_BCthw: torch.Tensor,
+    control_BCthw: torch.Tensor,
+    conditional_BLD: torch.Tensor,
+    unconditional_BLD: torch.Tensor,
+    sampling: ResolvedSampling,
+) -> torch.Tensor:
+    """Denoised latents, float32, of the noise's shape (reference frames included).
+
+    Guidance pushes away from `unconditional_BLD`: u + g * (c - u). At a scale of 1 or less, and for windows whose two
+    embeddings are equal, c - u adds nothing and the second forward is left out.
+
+    Raises:
+        ValueError: noise and control differ in length or size.
+    """
+    if noise_BCthw.shape[2:] != control_BCthw.shape[2:]:
+        raise ValueError(
+            f"noise {tuple(noise_BCthw.shape)} and control {tuple(control_BCthw.shape)}: expected equal t, h, w"
+        )
+    scheduler = UniPCMultistepScheduler.from_config(model.scheduler_config, flow_shift=sampling.flow_shift)
+    scheduler.set_timesteps(sampling.num_inference_steps, device=model.device)
+    control = control_BCthw.to(model.dtype)
+    scale = torch.full(
+        (len(model.transformer.config.vace_layers),),
+        sampling.conditioning_scale,
+        device=model.device,
+        dtype=model.dtype,
+    )
+    guided = _guided(conditional_BLD, unconditional_BLD, sampling.guidance_scale)
+    latents = noise_BCthw
+    for timestep in scheduler.timesteps:
+        inputs = latents.to(model.dtype)
+        velocity = _forward(model, inputs, timestep, conditional_BLD, control, scale)
+        if guided:
+            opposite = _forward(model, inputs[guided], timestep, unconditional_BLD[guided], control[guided], scale)
+            velocity[guided] = opposite + sampling.guidance_scale * (velocity[guided] - opposite)
+        latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+    return latents
+
+
+def _guided(conditional_BLD: torch.Tensor, unconditional_BLD: torch.Tensor, scale: float) -> Sequence[int]:
+    """Windows that need a second forward."""
+    if scale <= 1:
+        return []
+    pairs = zip(conditional_BLD, unconditional_BLD, strict=True)
+    return [
+        index for index, (conditional, unconditional) in enumerate(pairs) if not torch.equal(conditional, unconditional)
+    ]
+
+
+def _forward(
+    model: VaceModel,
+    latents: torch.Tensor,
+    timestep: torch.Tensor,
+    embeddings_BLD: torch.Tensor,
+    control: torch.Tensor,
+    scale: torch.Tensor,
+) -> torch.Tensor:
+    velocity: torch.Tensor = model.transformer(
+        hidden_states=latents,
+        timestep=timestep.expand(latents.shape[0]),
+        encoder_hidden_states=embeddings_BLD,
+        control_hidden_states=control,
+        control_hidden_states_scale=scale,
+        return_dict=False,
+    )[0]
+    return velocity
