@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from vace_batch.demo import media
-from vace_batch.demo.sheet import SheetRow, contact_sheet, evenly_spaced
+from vace_batch.demo.sheet import THUMB_WIDTH_PX, SheetRow, contact_sheet, evenly_spaced, write_sheet
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest import read_manifest
+from vace_batch.results import Summary
 from vace_batch.video.probe import probe
 from vace_batch.video.read import read_frames
 from vace_batch.video.shots import scan
@@ -107,6 +108,20 @@ def test_the_sheet_shows_before_over_after_in_each_row(tmp_path: Path) -> None:
     }
     assert tops[200] == tops[210] < tops[50] == tops[60] < tops[220]
     assert sorted(path.parent.iterdir()) == [path]
+
+
+def test_the_sheet_of_a_run_shows_outputs_and_says_what_has_none(manifest: Path, tmp_path: Path) -> None:
+    rows = (
+        {"job_id": "moon-by-box", "status": "done", "output_uri": str(manifest.with_name("moon.mp4"))},
+        {"job_id": "horse-by-mask", "status": "failed", "output_uri": None, "reason": "no such mask"},
+    )
+    summary = Summary(out="", planned=3, done=1, failed=1, skipped=0, pending=1, windows=0, jobs=rows)
+    path = write_sheet(read_manifest(manifest).jobs, summary, tmp_path / "sheet.png")
+    with Image.open(path) as image:
+        sheet = np.asarray(image.convert("RGB")).astype(int)
+    thumb_height = round(THUMB_WIDTH_PX * media.SIZE.height / media.SIZE.width)
+    colourful = (np.ptp(sheet, axis=2) > 30).sum(axis=1) > 300
+    assert 3.3 * thumb_height < colourful.sum() < 4.2 * thumb_height
 
 
 def test_a_sheet_with_unequal_strips_or_nothing_to_show_is_refused(tmp_path: Path) -> None:
