@@ -142,6 +142,7 @@ def _options(codec: str, info: VideoInfo, settings: EncoderSettings) -> dict[str
     crf = str(settings.crf if settings.crf is not None else _DEFAULT_CRF.get(codec, 0))
     preset = settings.preset or _DEFAULT_PRESET.get(codec, "")
     threads = settings.threads
+    # 118 is quality 1 in libav's lambda units; B-frames would need times these encoders do not have.
     fixed_quality = {"flags": "+bitexact+qscale", "global_quality": "118", "qmin": "1", "bf": "0"}
     prores = _PRORES_PROFILE.get(info.profile or "", "auto")
     dnxhr = _DNXHR_PROFILE.get(info.profile or "", "dnxhr_hqx" if info.bit_depth > 8 else "dnxhr_hq")
@@ -166,8 +167,10 @@ def _options(codec: str, info: VideoInfo, settings: EncoderSettings) -> dict[str
         "ffv1": {"level": "3", "coder": "1", "context": "1", "slicecrc": "1"},
     }
     options = {"threads": str(threads), "flags": "+bitexact"} | by_codec.get(codec, {})
-    if info.container == "avi" and codec == "libx264":
-        options["bf"] = "0"  # AVI stores no presentation times
+    # AVI stores no presentation times. MP4 stores decoding times and what is shown when only as a difference: with
+    # B-frames at a variable rate, the last frame's end and so the average rate come out wrong.
+    if info.container == "avi" or (info.variable_rate and info.container in ("mp4", "mov")):
+        options["bf"] = "0"
     return options
 
 

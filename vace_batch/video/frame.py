@@ -149,6 +149,11 @@ def _layout(name: str) -> _Layout | None:
     return _Layout(dtype=dtype, deep=bits > 8, planes=tuple(planes))
 
 
+def is_editable(pix_fmt: str) -> bool:
+    """Whether `Frame.paste` can work on frames of this pixel format."""
+    return _layout(pix_fmt) is not None
+
+
 def plane_view(frame: av.VideoFrame, plane: _Plane, dtype: np.dtype[Any]) -> Samples:
     """A writable (H, W, channels) view of one plane, row padding left out."""
     buffer = frame.planes[plane.index]
@@ -165,9 +170,7 @@ def _shrink(alpha_HW: NDArray[np.float32], plane: _Plane) -> NDArray[np.float32]
         return alpha_HW
     step_x, step_y = 1 << plane.shift_x, 1 << plane.shift_y
     height, width = alpha_HW.shape
-    padding = ((0, align_up(height, step_y) - height), (0, align_up(width, step_x) - width))
-    padded = np.pad(alpha_HW, padding, mode="edge")
-    blocks = padded.reshape(padded.shape[0] // step_y, step_y, padded.shape[1] // step_x, step_x)
+    blocks = alpha_HW.reshape(height // step_y, step_y, width // step_x, step_x)
     means: NDArray[np.float32] = blocks.mean(axis=(1, 3), dtype=np.float32)
     return means
 
@@ -235,8 +238,11 @@ class Frame:
         # The decoder may still predict from this picture; its own buffer must not change.
         self._frame.make_writable()
 
-        alpha_HW = np.zeros((area.height, area.width), np.float32)
+        inside = area.clip(Size(self._frame.width, self._frame.height))
+        assert inside is not None
+        alpha_HW = np.zeros((inside.height, inside.width), np.float32)
         alpha_HW[inner.shift(-area.x, -area.y).slices] = self._orientation.stored(alpha)
+        alpha_HW = np.pad(alpha_HW, ((0, area.height - inside.height), (0, area.width - inside.width)), mode="edge")
         patch = self._patch(area, inner, rgb, alpha_HW, deep=layout.deep)
         for plane in layout.planes:
             self._blend(plane, layout, area, patch, _shrink(alpha_HW, plane))
@@ -248,6 +254,8 @@ class Frame:
         rows, columns = new.shape[:2]
         top, left = area.y >> plane.shift_y, area.x >> plane.shift_x
         target = plane_view(self._frame, plane, layout.dtype)[top : top + rows, left : left + columns]
+        rows, columns = target.shape[:2]
+        new, alpha_HW = new[:rows, :columns], alpha_HW[:rows, :columns]
         old = target.astype(np.float32)
         # float32 holds every sample value exactly, so alpha 0 and alpha 1 are exact.
         mixed = old + alpha_HW[:, :, None] * (new.astype(np.float32) - old)
@@ -256,24 +264,21 @@ class Frame:
         target[...] = np.rint(mixed).astype(layout.dtype)
 
     def _patch(
-        self,
-        area: Box,
-        inner: Box,
-        rgb: Samples,
-        alpha_HW: NDArray[np.float32],
-        *,
-        deep: bool,
+        self, area: Box, inner: Box, rgb: Samples, alpha_HW: NDArray[np.float32], *, deep: bool
     ) -> av.VideoFrame:
         """`area` in the native pixel format: `rgb` where alpha is above 0, the frame's own colours elsewhere."""
         new = self._orientation.stored(rgb)
         if deep and new.dtype == np.uint8:
             new = new.astype(np.uint16) * 257
         elif not deep and new.dtype == np.uint16:
-            new = ((new.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        base = self._stored_rgb(area, deep=deep)
+            new = _to_8_bits(new)
+        # The converted frame, not a fresh one: it carries where the chroma samples sit.
+        source = self._rgb_frame(area, deep=deep)
+        if source is self._frame:
+            source = av.VideoFrame.from_ndarray(source.to_ndarray(), source.format.name)
         place = inner.shift(-area.x, -area.y).slices
-        base[place] = np.where(alpha_HW[place][:, :, None] > 0, new, base[place])
-        source = av.VideoFrame.from_ndarray(np.ascontiguousarray(base), "rgb48le" if deep else "rgb24")
+        pixels = _rgb_view(source)[place]
+        np.copyto(pixels, new, where=alpha_HW[place][:, :, None] > 0)
         native = self._frame.format
         if native.is_rgb:
             return source.reformat(format=native.name, interpolation=SWS_FLAGS, threads=1)
@@ -304,11 +309,21 @@ class Frame:
         return self._orientation.stored_box(box, self.size)
 
     def _aligned(self, box: Box) -> Box:
-        """`box` with the surroundings that chroma filters read, starting on the chroma grid."""
+        """`box` with the surroundings that chroma filters read, from and to whole chroma samples."""
+        whole = self._whole_chroma()
         x, y = max(0, align_down(box.x, _GRID_PX) - _GRID_PX), max(0, align_down(box.y, _GRID_PX) - _GRID_PX)
-        right = min(self._frame.width, align_up(box.right, _GRID_PX) + _GRID_PX)
-        bottom = min(self._frame.height, align_up(box.bottom, _GRID_PX) + _GRID_PX)
+        right = min(whole.width, align_up(box.right, _GRID_PX) + _GRID_PX)
+        bottom = min(whole.height, align_up(box.bottom, _GRID_PX) + _GRID_PX)
         return Box(x, y, right - x, bottom - y)
+
+    def _whole_chroma(self) -> Size:
+        """The stored size, rounded up to whole chroma samples: swscale stretches the chroma of odd sizes a little."""
+        layout = _layout(self._frame.format.name)
+        if layout is None:
+            return Size(self._frame.width, self._frame.height)
+        step_x = 1 << max(plane.shift_x for plane in layout.planes)
+        step_y = 1 << max(plane.shift_y for plane in layout.planes)
+        return Size(align_up(self._frame.width, step_x), align_up(self._frame.height, step_y))
 
     def _stored_rgb(self, box: Box, *, deep: bool) -> Samples:
         """A fresh (H, W, 3) array of `box` in stored orientation; `deep` gives uint16 of 0..65535."""
@@ -316,33 +331,51 @@ class Frame:
         layout = _layout(self._frame.format.name)
         if layout is None:
             area = Box(0, 0, self._frame.width, self._frame.height)
-        source = self._cropped(area, layout)
         # Deep sources go through 16 bits: swscale dithers when it cuts to 8, and its pattern depends on the position.
         through16 = deep or layout is None or layout.deep
-        rgb_format = "rgb48le" if through16 else "rgb24"
-        if source.format.is_rgb or source.format.name.startswith("gray"):
-            converted = source.reformat(format=rgb_format, interpolation=SWS_FLAGS, threads=1)
-        else:
-            converted = source.reformat(
-                format=rgb_format,
-                src_colorspace=self._matrix,
-                src_color_range=self._range,
-                dst_color_range=ColorRange.JPEG,
-                interpolation=SWS_FLAGS,
-                threads=1,
-            )
-        pixels: Samples = converted.to_ndarray()[box.shift(-area.x, -area.y).slices]
-        if through16 and not deep:
-            return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        return pixels.copy()
+        pixels = _rgb_view(self._rgb_frame(area, deep=through16))[box.shift(-area.x, -area.y).slices]
+        return _to_8_bits(pixels) if through16 and not deep else pixels.copy()
 
-    def _cropped(self, area: Box, layout: _Layout | None) -> av.VideoFrame:
+    def _rgb_frame(self, area: Box, *, deep: bool) -> av.VideoFrame:
+        """`area` as rgb24 or, `deep`, rgb48le. The native frame itself when that is all of it in that format."""
+        source = self._cropped(area)
+        rgb_format = "rgb48le" if deep else "rgb24"
+        if source.format.is_rgb or source.format.name.startswith("gray"):
+            return source.reformat(format=rgb_format, interpolation=SWS_FLAGS, threads=1)
+        return source.reformat(
+            format=rgb_format,
+            src_colorspace=self._matrix,
+            src_color_range=self._range,
+            dst_color_range=ColorRange.JPEG,
+            interpolation=SWS_FLAGS,
+            threads=1,
+        )
+
+    def _cropped(self, area: Box) -> av.VideoFrame:
+        """A copy of the native samples of `area`; the frame itself when that is all of it."""
+        layout = _layout(self._frame.format.name)
         if layout is None or area.size == Size(self._frame.width, self._frame.height):
             return self._frame
-        patch = av.VideoFrame(area.width, area.height, self._frame.format.name)
+        # Scaled from the frame only to inherit its properties: PyAV has no other way to pass on the chroma location,
+        # without which a patch would convert to other colours than the frame.
+        patch = self._frame.reformat(width=area.width, height=area.height, interpolation=Interpolation.POINT, threads=1)
         for plane in layout.planes:
             target = plane_view(patch, plane, layout.dtype)
             rows, columns = target.shape[:2]
             top, left = area.y >> plane.shift_y, area.x >> plane.shift_x
-            target[...] = plane_view(self._frame, plane, layout.dtype)[top : top + rows, left : left + columns]
+            samples = plane_view(self._frame, plane, layout.dtype)[top : top + rows, left : left + columns]
+            beyond = ((0, rows - samples.shape[0]), (0, columns - samples.shape[1]), (0, 0))
+            target[...] = np.pad(samples, beyond, mode="edge") if any(map(sum, beyond)) else samples
         return patch
+
+
+def _rgb_view(frame: av.VideoFrame) -> Samples:
+    """The writable (H, W, 3) pixels of an rgb24 or rgb48le frame."""
+    layout = _layout(frame.format.name)
+    assert layout is not None
+    return plane_view(frame, layout.planes[0], layout.dtype)
+
+
+def _to_8_bits(pixels: Samples) -> NDArray[np.uint8]:
+    rounded: NDArray[np.uint8] = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return rounded

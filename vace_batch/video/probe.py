@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
-from vace_batch.video.frame import Orientation
+from vace_batch.video.frame import Orientation, is_editable
 
 MAX_PIXELS = 8192 * 8192
 """Largest picture that is decoded; a small file may claim any size."""
@@ -50,8 +50,8 @@ class VideoInfo:
 
     `size` is in display orientation, `coded_size` as stored. `rotation` is the counter-clockwise angle, in degrees,
     that a player turns the stored picture by; `display_matrix` the whole 3x3 matrix (16.16) when there is one.
-    `num_frames` is the header's claim; `scan` counts. `matrix`, `primaries`, `trc` and `color_range` are libav's
-    numbers (2, 2, 2, 0: untagged).
+    `num_frames` and `variable_rate` are the header's claims; `scan` counts. `matrix`, `primaries`, `trc` and
+    `color_range` are libav's numbers (2, 2, 2, 0: untagged).
     """
 
     path: str
@@ -67,6 +67,7 @@ class VideoInfo:
     num_frames: int | None
     time_base: Fraction
     average_rate: Fraction | None
+    variable_rate: bool
     duration_s: Fraction | None
     sample_aspect_ratio: Fraction | None
     matrix: int
@@ -96,12 +97,14 @@ def probe(path: str) -> VideoInfo:
 
     Raises:
         ClipError: not_found, is_directory, not_a_file, no_permission, empty_file, not_a_video, unreadable_video,
-            is_an_image, no_video_track, unsupported_codec, too_large, no_frames, interlaced.
+            is_an_image, no_video_track, unsupported_codec, unsupported_pixel_format, too_large, no_frames, interlaced.
     """
     with open_source(path) as container:
         stream = video_stream(container, path)
         frame = _first_frame(container, stream, path)
         duration = stream.duration
+        if not is_editable(frame.format.name):
+            raise ClipError("unsupported_pixel_format", f"{path}: pixel format {frame.format.name} cannot be edited")
         matrix = display_matrix(frame)
         coded = Size(frame.width, frame.height)
         return VideoInfo(
@@ -118,6 +121,7 @@ def probe(path: str) -> VideoInfo:
             num_frames=stream.frames or None,
             time_base=stream.time_base or Fraction(1, 1000),
             average_rate=stream.average_rate or stream.guessed_rate or None,
+            variable_rate=_is_variable(stream),
             duration_s=duration * stream.time_base if duration and stream.time_base else _container_duration(container),
             sample_aspect_ratio=stream.sample_aspect_ratio or None,
             matrix=int(frame.colorspace),
@@ -244,6 +248,13 @@ def _container_name(container: InputContainer, path: str) -> str:
             # The DocType element (id 42 82) stands in the first bytes of the EBML header.
             return "webm" if b"\x42\x82\x84webm" in file.read(128) else "matroska"
     return name.partition(",")[0]
+
+
+def _is_variable(stream: VideoStream) -> bool:
+    """libav's base rate is the slowest clock that meets all time stamps: at constant rate, the rate itself."""
+    if not stream.base_rate or not stream.average_rate:
+        return True
+    return abs(stream.base_rate / stream.average_rate - 1) > Fraction(1, 200)
 
 
 def _container_duration(container: InputContainer) -> Fraction | None:
