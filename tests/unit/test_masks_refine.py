@@ -168,6 +168,7 @@ def test_feather_falls_from_one_to_exactly_nothing() -> None:
     assert (alpha[bits] == 1).all() and (alpha[distance >= 8] == 0).all()
     ring = (distance > 0) & (distance < 7.9)
     assert ((alpha[ring] > 0) & (alpha[ring] < 1)).all()
+    assert alpha[35, 45 + 12 + 4] == 0.5  # an S, flat at both ends
     order = np.argsort(distance[ring])
     assert (np.diff(alpha[ring][order]) <= 1e-6).all()
 

@@ -34,10 +34,9 @@ def test_keyframes_are_joined_linearly_and_end_with_the_last() -> None:
     assert at(9, *keys) == [None]
 
 
-def test_interpolation_to_whole_pixels_adds_none() -> None:
-    keys = (BoxKey(x=0.1, y=0, width=9.9, height=10, frame=0), BoxKey(x=0.7, y=0, width=9.3, height=10, frame=6))
-    for index in range(7):
-        assert at(index, *keys) == [Box(0, 0, 10, 10)]
+def test_rounding_of_the_interpolation_adds_no_pixel() -> None:
+    keys = (BoxKey(x=0, y=0, width=10.1, height=9, frame=0), BoxKey(x=0, y=0, width=42.4, height=9, frame=19))
+    assert at(17, *keys) == [Box(0, 0, 39, 9)]  # in floats 39.00000000000001
 
 
 def test_a_box_does_not_travel_across_a_cut() -> None:
