@@ -24,14 +24,14 @@ from vace_batch.vace.sample import noise
 from vace_batch.vace.seeded import write_seeded
 from vace_batch.vcu import VCU
 
-ROUNDING = 2e-4
+ROUNDING = 5e-5
 """Largest difference of latents of unit size after a few steps; kernels and batch sizes round differently."""
 
 
 @pytest.fixture(scope="module")
 def model() -> VaceModel:
     torch.set_num_threads(1)
-    return load("tiny")
+    return load("tiny", device="cpu")
 
 
 @pytest.fixture(scope="module")

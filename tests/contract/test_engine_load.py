@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from functools import partial
 from pathlib import Path
 
 import huggingface_hub
@@ -15,9 +16,12 @@ from safetensors.torch import load_file, save_file
 from vace_batch import tasks
 from vace_batch.errors import UsageError
 from vace_batch.profiles import VACE_1_3B, ResolvedSampling, model_files
+from vace_batch.vace import model as loading
 from vace_batch.vace.engine import VaceEngine
-from vace_batch.vace.model import VaceModel, load
+from vace_batch.vace.model import VaceModel
 from vace_batch.vace.seeded import write_seeded
+
+load = partial(loading.load, device="cpu")
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
@@ -89,6 +93,13 @@ def test_half_precision_keeps_the_vae_and_the_norms_in_full(saved: Path) -> None
     assert np.abs(difference).mean() < 1
 
 
+def test_another_revision_than_planned_is_refused(saved: Path) -> None:
+    revision = load("tiny").revision
+    assert load("tiny", revision=revision).revision == revision
+    with pytest.raises(UsageError, match=f"planned with revision {revision}, but here it is"):
+        load(str(saved), revision=revision)
+
+
 def test_no_text_encoder_is_loaded_when_none_is_wanted(saved: Path) -> None:
     assert load(str(saved), text_encoder=False).text_encoder is None
 
@@ -129,6 +140,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_hub_id_loads_from_the_cache_at_its_commit(saved: Path, hub: Path) -> None:
     shutil.copytree(saved, hub)
     model = load(VACE_1_3B)
+    assert load(VACE_1_3B, revision=COMMIT).revision == COMMIT
     assert (model.revision, model.profile.max_tokens) == (COMMIT, 32_760)
     np.testing.assert_array_equal(one_window(model), one_window(load(str(saved))))
 

@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoTokenizer, UMT5EncoderModel
 
+from vace_batch import profiles
 from vace_batch.errors import UsageError
-from vace_batch.profiles import TINY, ModelProfile, is_directory, model_files, profile, revision
+from vace_batch.profiles import TINY, ModelProfile, is_directory, model_files
 from vace_batch.vace.seeded import write_seeded
 
 _PATTERNS = ["model_index.json", "*/*.json", "*/*.safetensors", "*/*.model", "*/*.txt"]
@@ -47,18 +48,26 @@ class VaceModel:
 
 
 def load(
-    ref: str, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None, text_encoder: bool = True
+    ref: str,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    text_encoder: bool = True,
+    revision: str | None = None,
 ) -> VaceModel:
     """Load `ref`: "tiny", a local directory, or a hub id (downloaded once into the hub's cache).
 
-    `dtype` is the transformer's and the text encoder's: float32 on a CPU, bfloat16 elsewhere unless given. The VAE is
-    always float32. Threads are the caller's to set (`torch.set_num_threads`).
+    `device` is CUDA where there is one, unless given. `dtype` is the transformer's and the text encoder's: float32 on a
+    CPU, bfloat16 elsewhere unless given. The VAE is always float32. `revision` is what `profiles.revision` said when
+    the work was planned: a hub id is taken at this commit, anything else must still be it. Threads are the caller's to
+    set (`torch.set_num_threads`).
 
     Raises:
-        UsageError: there is no such model, it is incomplete, not in safetensors, or cannot be downloaded.
+        UsageError: there is no such model, it is incomplete, not in safetensors, of another revision, or cannot be
+            downloaded.
     """
-    known, found = profile(ref), revision(ref)
-    place = torch.device(device)
+    known, found = profiles.profile(ref), _revision(ref, revision)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
@@ -84,6 +93,17 @@ def load(
             )
         except (OSError, SafetensorError, HfHubHTTPError) as error:
             raise UsageError(f"model {ref}: cannot be loaded: {error}") from error
+
+
+def _revision(ref: str, planned: str | None) -> str:
+    if planned is not None and ref != TINY and not is_directory(ref):
+        return planned
+    found = profiles.revision(ref)
+    if planned not in (None, found):
+        raise UsageError(
+            f"model {ref}: planned with revision {planned}, but here it is {found}; give every node the same"
+        )
+    return found
 
 
 def _local_path(ref: str, commit: str, scratch: Path, text_encoder: bool) -> str:
