@@ -35,8 +35,8 @@ def test_keyframes_are_joined_linearly_and_end_with_the_last() -> None:
 
 
 def test_rounding_of_the_interpolation_adds_no_pixel() -> None:
-    keys = (BoxKey(x=0, y=0, width=10.1, height=9, frame=0), BoxKey(x=0, y=0, width=42.4, height=9, frame=19))
-    assert at(17, *keys) == [Box(0, 0, 39, 9)]  # in floats 39.00000000000001
+    keys = (BoxKey(x=0, y=0, width=10.1, height=9, frame=0), BoxKey(x=0, y=0, width=68.9, height=9, frame=28))
+    assert at(19, *keys, num_frames=30) == [Box(0, 0, 50, 9)]  # in floats 50.00000000000001
 
 
 def test_a_box_does_not_travel_across_a_cut() -> None:
