@@ -124,7 +124,7 @@ def job_ids(names: Sequence[str]) -> list[str]:
     taken: set[str] = set()
     ids = []
     for stem, name in zip(stems, names, strict=True):
-        job_id = stem if uses[stem] == 1 else name
+        job_id = stem if uses[stem] == 1 and stem.strip() else name
         if job_id in taken or (job_id != stem and job_id in uses) or len(job_id.encode()) > MAX_JOB_ID_BYTES:
             job_id = f"{job_id[:80]}~{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
         taken.add(job_id)

@@ -58,7 +58,6 @@ def _slug(text: str, max_bytes: int) -> str:
         return re.sub("[^a-z0-9]+", "_", text.lower()).strip("_")[:max_bytes].rstrip("_") or "clip"
     lowered = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
     # Marks are kept with the letters they belong to: Thai and Devanagari are unreadable without.
-    # Other numbers than digits are not: normalised, some of them bring dots and slashes along.
     kept = "".join(char if unicodedata.category(char)[0] in "LM" or char.isdecimal() else "_" for char in lowered)
     slug = re.sub("_+", "_", kept).strip("_")
     short = slug.encode()[:max_bytes].decode(errors="ignore").rstrip("_")

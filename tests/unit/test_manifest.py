@@ -159,6 +159,7 @@ def test_rows_count_from_0_over_batches(tmp_path: Path, monkeypatch: pytest.Monk
         ({"video_uri": "HTTPS://host/x.mp4"}, "video_uri"),
         ({"video_uri": "simplecache::http://host/x.mp4"}, "video_uri"),
         ({"video_uri": "s3://bucket/a::http://host/x"}, "video_uri"),
+        ({"video_uri": "s3://bucket/a::file"}, "video_uri"),
         ({"video_uri": "s3://bucket"}, "video_uri"),
         ({"video_uri": "file://host/x.mp4"}, "video_uri"),
         ({"video_uri": "a" * 4097}, "video_uri"),
@@ -374,6 +375,14 @@ def test_a_file_that_is_no_parquet_is_one_fault(tmp_path: Path, data: bytes) -> 
     assert len(caught.value.faults) == 1 and str(caught.value).startswith("manifest: got ")
 
 
+def test_a_column_name_that_is_no_utf8_is_one_fault(tmp_path: Path) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([{**GOOD, "x_qqqq": 1}]), sink, store_schema=False)
+    (tmp_path / "m.parquet").write_bytes(sink.getvalue().to_pybytes().replace(b"x_qqqq", b"x_\xff\xfe\xfd\xfc"))
+    with pytest.raises(ManifestError, match="UTF-8|utf-8"):
+        read_manifest(tmp_path / "m.parquet")
+
+
 def test_no_rows_missing_files_folders_and_devices_are_one_fault(tmp_path: Path) -> None:
     pq.write_table(SCHEMA.empty_table(), tmp_path / "none.parquet")
     os.mkfifo(tmp_path / "pipe")
@@ -430,7 +439,7 @@ def test_relative_uris_start_at_the_manifest_and_nothing_is_decoded(uri: str, fo
     assert resolve_uri(relative_uri(absolute, folder), folder) == absolute
 
 
-@pytest.mark.parametrize("uri", ["../../x", "../../../b2/x", "a::http://h/x"])
+@pytest.mark.parametrize("uri", ["../../x", "../../../b2/x", "a::http://h/x", "a::file"])
 def test_relative_uris_cannot_leave_the_bucket(uri: str) -> None:
     with pytest.raises(UriError):
         resolve_uri(uri, "s3://b/in")
