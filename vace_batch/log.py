@@ -116,7 +116,8 @@ class TextFormatter(logging.Formatter):
 
 
 def _extras(record: logging.LogRecord) -> dict[str, object]:
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    # Ray puts an underscored time stamp on every record of the process.
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD and name[0] != "_"}
 
 
 class _CurrentStderr(logging.StreamHandler[TextIO]):

@@ -116,7 +116,8 @@ def test_no_file_is_over_a_megabyte_and_no_module_over_500_lines() -> None:
         pytest.skip("not a git checkout")
     files = [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()]
     assert [file.name for file in files if file.stat().st_size > 1_000_000 and file.suffix != ".safetensors"] == []
-    assert [file.name for file in files if file.suffix == ".py" and file.read_bytes().count(b"\n") > 500] == []
+    modules = [file for file in files if file.suffix == ".py" and "tests" not in file.parts]
+    assert [file.name for file in modules if file.read_bytes().count(b"\n") > 500] == []
 
 
 def fake_environment(folder: Path) -> Path:

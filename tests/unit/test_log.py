@@ -38,6 +38,13 @@ def test_every_line_carries_run_clip_and_window(capsys: pytest.CaptureFixture[st
     assert "run" not in outside
 
 
+def test_what_ray_adds_to_every_record_stays_off_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure(level="info", json_lines=True)
+    log.get_logger("x").info("here", extra={"_ray_timestamp_ns": 1, "frames": 3})
+    (line,) = json_lines(capsys)
+    assert "_ray_timestamp_ns" not in line and line["frames"] == 3
+
+
 def test_fields_are_unbound_when_the_block_raises() -> None:
     with pytest.raises(RuntimeError), log.bind(clip="c1"):
         raise RuntimeError
