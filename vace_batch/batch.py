@@ -150,6 +150,10 @@ def close_batch(batch: Batch) -> Summary:
 # --- the units of a clip ---------------------------------------------------------------------------------------------
 
 
+_BUILD_FIRST, _THEN_STITCH = 20_000, 10_000
+"""Above every job's priority: what feeds the GPUs goes first, what ends a clip goes before what begins one."""
+
+
 class ClipGraph:
     """What comes after what: prepare, then build and generate of each missing window, then stitch.
 
@@ -203,12 +207,6 @@ class ClipGraph:
             self._fail(clip, unit, failure)
         return ()
 
-    def wanted(self, unit: Unit) -> bool:
-        """Whether a unit still serves a clip that has not failed."""
-        kind, key = unit.unit_id.split("/", 1)
-        clips = {key} if kind in ("prepare", "stitch") else self._waiting.get(key, set())
-        return not clips <= self._failed
-
     def _fail(self, clip: str, unit: Unit, failure: Failure) -> None:
         if clip not in self._failed:
             self._failed.add(clip)
@@ -236,7 +234,7 @@ class ClipGraph:
         payload = (work, plan, planned)
         leaves = frames * size.width * size.height * 4
         yield self._unit(
-            work, "build", f"build/{key}", payload, leaves_bytes=leaves, priority=work.job.priority + 2_000
+            work, "build", f"build/{key}", payload, leaves_bytes=leaves, priority=_BUILD_FIRST + work.job.priority
         )
         shape = f"{work.model}/{size}x{frames}/{len(work.job.reference_uris)}/{work.sampling}"
         yield dataclasses.replace(
@@ -256,7 +254,7 @@ class ClipGraph:
     def _stitch(self, clip: str) -> Unit:
         work = self._works[clip]
         payload = (work, self._plans.pop(clip))
-        return self._unit(work, "stitch", f"stitch/{clip}", payload, priority=work.job.priority + 1_000)
+        return self._unit(work, "stitch", f"stitch/{clip}", payload, priority=_THEN_STITCH + work.job.priority)
 
     def _unit(
         self, work: ClipWork, kind: str, unit_id: str, payload: object, *, priority: int, leaves_bytes: int = 0

@@ -80,13 +80,14 @@ def plan(
     found = estimate(read_manifest(manifest), options, out=out, tflops=tflops)
     if as_json:
         _print_json(found.as_dict())
-        return
-    table = Table("job", "state", "frames", "masked", "shots", "windows", "tokens", "GPU-s", "", box=None)
-    for clip in found.clips:
-        cells = (clip.frames, clip.masked_frames, clip.shots, clip.windows, clip.tokens, f"{clip.gpu_s:.1f}")
-        table.add_row(clip.job_id, clip.state, *(str(cell) for cell in cells), clip.reason or "")
-    _out.print(table)
-    _out.print(str(found))
+    else:
+        table = Table("job", "state", "frames", "masked", "shots", "windows", "tokens", "GPU-s", "", box=None)
+        for clip in found.clips:
+            cells = (clip.frames, clip.masked_frames, clip.shots, clip.windows, clip.tokens, f"{clip.gpu_s:.1f}")
+            table.add_row(clip.job_id, clip.state, *(str(cell) for cell in cells), clip.reason or "")
+        _out.print(table)
+        _out.print(str(found))
+    raise typer.Exit(EXIT_FAILED if found.failed else EXIT_DONE)
 
 
 @app.command()

@@ -116,6 +116,6 @@ def _todo(work: ClipWork, plan: ClipPlan, made: set[str], tflops: float) -> Clip
         shots=len(plan.shots),
         windows=windows,
         tokens=tokens,
-        gpu_s=round(seconds, 3),
+        gpu_s=round(seconds, 6),
         reason="at most: where the objects are is found in the run" if needs_pixels(work.job) else None,
     )

@@ -7,6 +7,7 @@ looks into the ledger first and commits to it last, so that a step which ran is 
 from __future__ import annotations
 
 import contextlib
+import posixpath
 import shutil
 import tempfile
 import time
@@ -323,7 +324,9 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> Record:
     record = ledger.done(work.clip_key)
     if record is not None:
         return record
-    with _local(work.job.video_uri, "video_uri") as path, storage.staging(ledger.absolute(work.output)) as target:
+    output = ledger.absolute(work.output)
+    draft = ledger.artifact_uri(work.clip_key, posixpath.splitext(work.output)[1])
+    with _local(work.job.video_uri, "video_uri") as path, storage.staging(output, draft) as target:
         body = _copy(path, target) if plan.masks is None else _rewrite(path, target, work, plan, ledger)
     body |= {"job_id": work.job.job_id, "output": work.output, "attempts": attempt}
     body |= {"model": work.model, "revision": work.revision, "sampling": asdict(work.sampling)}

@@ -81,19 +81,28 @@ def publish(uri: str, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def staging(uri: str) -> Iterator[str]:
-    """A local path to write a file to; at the end it appears whole under `uri`, after an error not at all."""
+def staging(uri: str, draft: str) -> Iterator[str]:
+    """A local path to write a file to; at the end it appears whole under `uri`, after an error not at all.
+
+    `draft` is where it is written when `uri` is local: a name of the writer's own on the same disk.
+    """
     fs, path = resolve(uri)
-    suffix = os.path.splitext(path)[1]
-    if is_local(uri):
-        with _beside(path, suffix) as temporary:
+    if not is_local(uri):
+        with tempfile.TemporaryDirectory(prefix="vace-batch-") as folder:
+            temporary = os.path.join(folder, "draft" + os.path.splitext(path)[1])
             yield temporary
-            os.replace(temporary, path)
+            fs.put_file(temporary, path)
         return
-    with tempfile.TemporaryDirectory(prefix="vace-batch-") as folder:
-        temporary = os.path.join(folder, "staged" + suffix)
+    temporary = resolve(draft)[1]
+    for name in (path, temporary):
+        os.makedirs(os.path.dirname(name), exist_ok=True)
+    try:
         yield temporary
-        fs.put_file(temporary, path)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
 
 
 def create_exclusive(uri: str, data: bytes) -> bool:
@@ -215,11 +224,11 @@ def _is_temporary(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _beside(path: str, suffix: str = "") -> Iterator[str]:
+def _beside(path: str) -> Iterator[str]:
     """A fresh name in the folder of `path`, gone again when the writer fails."""
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, _TEMPORARY + uuid.uuid4().hex + suffix)
+    temporary = os.path.join(folder, _TEMPORARY + uuid.uuid4().hex)
     try:
         yield temporary
     except BaseException:

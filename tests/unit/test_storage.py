@@ -86,12 +86,12 @@ def test_fingerprint_survives_odd_files(tmp_path: Path) -> None:
 
 
 def test_staged_files_appear_whole_or_not_at_all(root: str) -> None:
-    uri = storage.join(root, "videos", "made.mp4")
-    with pytest.raises(RuntimeError), storage.staging(uri) as path:
+    uri, draft = storage.join(root, "videos", "made.mp4"), storage.join(root, "artifacts", "1.mp4")
+    with pytest.raises(RuntimeError), storage.staging(uri, draft) as path:
         Path(path).write_bytes(b"half")
         raise RuntimeError
     assert storage.list_files(root) == [] and not storage.exists(uri)
-    with storage.staging(uri) as path:
+    with storage.staging(uri, draft) as path:
         assert path.endswith(".mp4") and not storage.exists(uri)
         Path(path).write_bytes(b"video")
     with storage.local_path(uri) as path:

@@ -1,0 +1,5 @@
+"""`python -m vace_batch` is `vace-batch`."""
+
+from vace_batch.cli import main
+
+main()
