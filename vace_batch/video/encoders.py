@@ -36,7 +36,7 @@ _ENCODER = {
     "rawvideo": "rawvideo",
 }
 
-_DEFAULT_CRF = {"libx264": 10, "libx265": 10, "libvpx": 4, "libvpx-vp9": 11, "libsvtav1": 11}
+_DEFAULT_CRF = {"libx264": 10, "libx265": 10, "libvpx": 4, "libvpx-vp9": 9, "libsvtav1": 11}
 _DEFAULT_PRESET = {"libx264": "faster", "libx265": "veryfast", "libsvtav1": "8"}
 
 # These take any time base and write every pts through. The others count frames: they get the index as time.

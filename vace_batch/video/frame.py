@@ -14,6 +14,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from numpy.typing import NDArray
+from PIL import Image
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size, align_down, align_up
@@ -216,6 +217,21 @@ class Frame:
         """
         stored = self._stored_rgb(self._stored_box(box), deep=True)
         return np.ascontiguousarray(self._orientation.display(stored)).astype(np.uint16, copy=False)
+
+    def gray(self) -> NDArray[np.uint8]:
+        """The picture's brightness at full range, (H, W) uint8: of 8-bit gray video bit for bit."""
+        name = self._frame.format.name
+        layout = _layout(name)
+        if layout is None or self._frame.format.is_rgb:
+            return np.array(Image.fromarray(self.rgb()).convert("L"), dtype=np.uint8)
+        luma = plane_view(self._frame, layout.planes[0], layout.dtype)[:, :, 0]
+        bits = self._frame.format.components[0].bits
+        full = name.startswith("gray") or self._range == ColorRange.JPEG
+        # swscale is several levels off where it widens the range of luma alone.
+        black, white = (0, (1 << bits) - 1) if full else (16 << (bits - 8), 235 << (bits - 8))
+        levels = (luma.astype(np.float32) - black) * (255 / (white - black))
+        shown = self._orientation.display(np.rint(levels).clip(0, 255).astype(np.uint8))
+        return np.ascontiguousarray(shown)
 
     def paste(self, box: Box, rgb: Samples, alpha: NDArray[np.float32]) -> None:
         """Blend `rgb` (H, W, 3; uint8, or uint16 of 0..65535) into `box` by `alpha` (H, W; 0 keeps, 1 replaces).

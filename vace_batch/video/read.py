@@ -12,13 +12,12 @@ import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
-from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from vace_batch.errors import ClipError
-from vace_batch.video.frame import SWS_FLAGS, Frame, Orientation
+from vace_batch.video.frame import Frame, Orientation
 from vace_batch.video.probe import MAX_PIXELS, check_progressive, display_matrix, open_source, video_stream
 
 
@@ -121,17 +120,7 @@ def read_gray(path: str, start: int = 0, stop: int | None = None) -> Iterator[ND
         ClipError: as `read_frames`.
     """
     for frame in read_frames(path, start, stop):
-        native = frame.native
-        if native.format.name != "gray":
-            full = native.color_range == ColorRange.JPEG.value or native.format.name.startswith("yuvj")
-            native = native.reformat(
-                format="gray",
-                src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
-                dst_color_range=ColorRange.JPEG,
-                interpolation=SWS_FLAGS,
-                threads=1,
-            )
-        yield np.ascontiguousarray(frame.orientation.display(native.to_ndarray())).astype(np.uint8, copy=False)
+        yield frame.gray()
 
 
 def read_image(path: str, *, gray: bool = False) -> NDArray[np.uint8]:

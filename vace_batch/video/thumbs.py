@@ -17,7 +17,7 @@ from vace_batch.video.read import read_frames
 def sample_frames(path: str, indices: Sequence[int], width: int) -> list[NDArray[np.uint8]]:
     """The frames `indices` as (h, width, 3) RGB in display orientation, with square pixels, in the order asked.
 
-    Colours are good enough to look at: decord ignores colour tags.
+    Good enough to look at: decord ignores colour tags, and counts frames that an edit list hides.
 
     Raises:
         ClipError: as `probe` and `read_frames`.
@@ -29,7 +29,7 @@ def sample_frames(path: str, indices: Sequence[int], width: int) -> list[NDArray
     if min(indices) < 0:
         raise ValueError(f"sample_frames: expected indices of 0 and more, got {min(indices)}")
     size = _thumbnail(info, width)
-    if _decord_turns(info):
+    if _decord_shows(info):
         try:
             reader = decord.VideoReader(path, width=size.width, height=size.height, num_threads=1)
             return list(reader.get_batch(list(indices)).asnumpy())
@@ -45,9 +45,11 @@ def _thumbnail(info: VideoInfo, width: int) -> Size:
     return Size(width, max(1, round(width * aspect)))
 
 
-def _decord_turns(info: VideoInfo) -> bool:
-    """decord turns MP4 and MOV upright itself; it knows neither mirrors nor the rotation of other containers."""
-    if info.orientation.mirrored:
+def _decord_shows(info: VideoInfo) -> bool:
+    """decord turns MP4 and MOV upright itself; it knows neither mirrors nor the rotation of other containers, and
+    miscounts AVI with B-frames.
+    """
+    if info.orientation.mirrored or info.container == "avi":
         return False
     return not info.orientation.turns or info.container in ("mp4", "mov")
 

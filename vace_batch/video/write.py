@@ -232,7 +232,7 @@ def _open_sink(path: str, muxer: str | None, options: dict[str, str]) -> Iterato
     except BaseException:
         with suppress(av.error.FFmpegError):
             sink.close()
-        with suppress(FileNotFoundError):
+        if os.path.isfile(path):
             os.unlink(path)
         raise
 
