@@ -58,6 +58,25 @@ def build_manifest(prefix: str, output: str, *, task: str | None = None, **defau
     return len(rows)
 
 
+def parse_defaults(assignments: Sequence[str]) -> dict[str, object]:
+    """`column=value` texts, values written as in a CSV, as keyword arguments of `build_manifest`.
+
+    Raises:
+        UsageError: one has no `=`, names no column, or holds what its column cannot.
+    """
+    defaults: dict[str, object] = {}
+    columns = [name for name in SCHEMA.names if name != "task"]  # a parameter of its own
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or name not in columns:
+            raise UsageError(f"got {shown(assignment)}, expected COLUMN=VALUE with one of {', '.join(columns)}")
+        try:
+            defaults[name] = _cell_value(name, text)
+        except ValueError as error:
+            raise UsageError(f"{name}: got {shown(text)}, expected {error}") from error
+    return defaults
+
+
 def _check_defaults(filler: Mapping[str, object]) -> None:
     for name, value in filler.items():
         if name not in SCHEMA.names:

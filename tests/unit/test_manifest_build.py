@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from vace_batch.errors import ManifestError, UsageError
 from vace_batch.job import BoxKey, Sampling
 from vace_batch.manifest import read_manifest
-from vace_batch.manifest_build import build_manifest, job_ids
+from vace_batch.manifest_build import build_manifest, job_ids, parse_defaults
 from vace_batch.manifest_schema import VERSION_KEY
 
 
@@ -208,3 +208,14 @@ def test_equal_stems_keep_their_suffixes_and_long_ones_are_cut() -> None:
     assert (first, third) == ("c.mov", "c.mp4") and second.startswith("c.mp4~")
     (long,) = job_ids(["é" * 300 + ".mp4"])
     assert len(long.encode()) <= 512
+
+
+def test_defaults_are_written_as_in_a_csv() -> None:
+    defaults = parse_defaults(
+        ["targets=person", "dilate=5%", 'boxes=[{"x": 1, "y": 2, "width": 3, "height": 4}]', "seed=7"]
+    )
+    boxes = [{"x": 1, "y": 2, "width": 3, "height": 4}]
+    assert defaults == {"targets": ["person"], "dilate": "5%", "boxes": boxes, "seed": 7}
+    for wrong in ("targets", "tragets=person", "seed=many", "boxes=[1]", "task=removal"):
+        with pytest.raises(UsageError, match="expected"):
+            parse_defaults([wrong])
