@@ -10,15 +10,14 @@ import pytest
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
-from vace_batch.masks.detect import Detector, MaskLogits
-from vace_batch.masks.weights import prepare_ultralytics
+from vace_batch.masks.detect import Detector, MaskLogits, import_ultralytics
 
 NAMES = {0: "person", 1: "sports ball", 2: "Car"}
 
 
 def save_model(config: str, path: Path) -> str:
     """The real architecture with random weights of a fixed seed."""
-    prepare_ultralytics()
+    import_ultralytics()
     import torch
     from ultralytics import YOLO
 
@@ -101,7 +100,7 @@ def test_masks_are_where_the_letterbox_put_them(display: tuple[int, int]) -> Non
 
 
 def test_in_box_masks_agree_with_the_full_frame_ones(rgb: np.ndarray) -> None:
-    prepare_ultralytics()
+    import_ultralytics()
     import torch
     from ultralytics.utils import ops
 
@@ -148,7 +147,7 @@ class Payload:
 
 
 def test_code_in_a_pickle_does_not_run(tmp_path: Path) -> None:
-    prepare_ultralytics()
+    import_ultralytics()
     import torch
 
     torch.save({"model": Payload(tmp_path / "ran")}, tmp_path / "w.pt")

@@ -10,8 +10,8 @@ import pytest
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
+from vace_batch.masks.detect import import_ultralytics
 from vace_batch.masks.segment import Prompt, Segmenter
-from vace_batch.masks.weights import prepare_ultralytics
 
 SIZE = Size(213, 120)
 PROMPTS = [
@@ -24,7 +24,7 @@ PROMPTS = [
 
 def save_sam(name: str, path: Path) -> str:
     """The real architecture with random weights of a fixed seed."""
-    prepare_ultralytics()
+    import_ultralytics()
     import torch
     from ultralytics.models.sam import build
 
@@ -72,7 +72,7 @@ class Payload:
 
 
 def test_code_in_a_pickle_does_not_run(tmp_path: Path) -> None:
-    prepare_ultralytics()
+    import_ultralytics()
     import torch
 
     torch.save({"model": Payload(tmp_path / "ran")}, tmp_path / "mobile_sam.pt")

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from vace_batch.errors import ClipError
-from vace_batch.masks.detect import download_release
-from vace_batch.masks.weights import find_weights, prepare_ultralytics
+from vace_batch.masks.detect import download_release, import_ultralytics
+from vace_batch.masks.weights import find_weights
 
 
 @pytest.fixture
@@ -65,8 +67,22 @@ def test_a_release_that_is_here_is_not_fetched_again(tmp_path: Path) -> None:
 
 
 def test_ultralytics_is_offline_and_loads_without_running_code() -> None:
-    prepare_ultralytics()
+    import_ultralytics()
     from ultralytics import utils
 
     assert os.environ["ULTRALYTICS_SAFE_LOAD"] == "true"
     assert utils.SAFE_LOAD and not utils.ONLINE and not utils.AUTOINSTALL and not utils.VERBOSE
+
+
+def test_other_packages_keep_their_functions() -> None:
+    """In a process of its own: other tests may have imported ultralytics."""
+    code = """
+import cv2, numpy, torch
+from PIL import Image
+before = Image.open, cv2.imread, torch.save, numpy.get_printoptions()
+from vace_batch.masks.detect import import_ultralytics
+import_ultralytics()
+import ultralytics
+assert before == (Image.open, cv2.imread, torch.save, numpy.get_printoptions())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -199,6 +199,22 @@ def _box_mask_predictor() -> Any:
     return BoxMaskPredictor
 
 
+@cache
+def import_ultralytics() -> None:
+    """Import ultralytics for the first time: offline, and without the functions of other packages that it replaces.
+
+    Its `PIL.Image.open` turns any unreadable picture into a missing package.
+    """
+    import torch
+    from PIL import Image
+
+    prepare_ultralytics()
+    image_open, torch_save = Image.open, torch.save
+    with np.printoptions():
+        import ultralytics.utils  # noqa: F401
+    Image.open, torch.save = image_open, torch_save
+
+
 def local_path(weights: str) -> str:
     """The absolute path of a local weights file, checked to be one that ultralytics opens as it stands.
 
@@ -206,7 +222,7 @@ def local_path(weights: str) -> str:
         ClipError: `weights_not_found`, `bad_weights`.
         UsageError: ultralytics was imported before this package could make it load safely.
     """
-    prepare_ultralytics()
+    import_ultralytics()
     from ultralytics.utils import SAFE_LOAD
     from ultralytics.utils.checks import check_yolov5u_filename
 
@@ -227,7 +243,7 @@ def download_release(name: str, folder: str) -> str:
     Raises:
         ClipError: `weights_not_found`, no release of that name or it cannot be fetched.
     """
-    prepare_ultralytics()
+    import_ultralytics()
     from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
 
     if name not in GITHUB_ASSETS_NAMES:
