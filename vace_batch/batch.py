@@ -62,7 +62,7 @@ def _work(job: Job, out: str, options: Options) -> ClipWork:
             job, detector=job.detector or options.detector, segmenter=job.segmenter or options.segmenter
         ),
         out=out,
-        output=job.output_uri or f"videos/{safe_name(job.job_id)}{_suffix(job.video_uri)}",
+        output=f"videos/{job.output_uri or safe_name(job.job_id) + _suffix(job.video_uri)}",
         options=options,
         fingerprints=_fingerprints(job),
         model=model,

@@ -144,4 +144,6 @@ def test_outputs_keep_the_container_and_stay_inside(tmp_path: Path) -> None:
         works[0].output.startswith("videos/") and works[0].output.endswith(".mp4") and works[0].output.count("/") == 1
     )
     assert works[1].output == "videos/ok.mkv"
+    [placed] = works_of([job(path, output_uri="series/ep1.mov")], str(tmp_path / "out"), Options())
+    assert placed.output == "videos/series/ep1.mov"
     assert not storage.exists(str(tmp_path / "out" / "videos"))
