@@ -82,8 +82,6 @@ def small_memory(state: object, calls: list[Call]) -> list[Outcome]:
 def verdict_on_one(state: object, calls: list[Call]) -> list[Outcome]:
     """Gives each call with the payload `"bad"` its own error, and the others a result, whatever the batch."""
     return [
-        Outcome(error=ClipError("bad_one", "only this one"))
-        if call.payload == "bad"
-        else Outcome(meta=len(calls))
+        Outcome(error=ClipError("bad_one", "only this one")) if call.payload == "bad" else Outcome(meta=len(calls))
         for call in calls
     ]

@@ -180,7 +180,6 @@ class Board:
         )
         self._records[unit.unit_id] = record
         for producer in producers:
-            producer.consumers.add(unit.unit_id)
             producer.dependants += 1
         self._make_ready_or_block(record)
 
@@ -337,13 +336,14 @@ class Board:
 
     def _make_ready_or_block(self, record: _Record) -> None:
         """Queue the record, or let its inputs be made again first where they are gone."""
+        producers = [self._records[input_id] for input_id in record.unit.inputs]
+        for producer in producers:
+            producer.consumers.add(record.unit.unit_id)
         if self._inputs_held(record):
             self._enqueue(record)
             return
         record.state = _State.BLOCKED
-        for input_id in record.unit.inputs:
-            producer = self._records[input_id]
-            producer.consumers.add(record.unit.unit_id)
+        for producer in producers:
             if producer.payload is None and producer.state is _State.DONE:
                 self._make_ready_or_block(producer)
 

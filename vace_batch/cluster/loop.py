@@ -61,7 +61,10 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A call has come back; an actor's calls do in their order. `broken` says that the actor cannot be used again (a dead CUDA context)."""
+    """A call has come back; the calls of one actor do in their order.
+
+    `broken` says that the actor cannot be used again (a dead CUDA context).
+    """
 
     actor_id: int
     call_id: int

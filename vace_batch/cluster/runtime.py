@@ -4,11 +4,13 @@ Facts about Ray 2.60 that this relies on, each seen by breaking it:
 
 - A payload outlives the actor that made it (the driver owns it); it is lost only with its node. A worker that fetches a
   lost one gets `ObjectReconstructionFailedError` as soon as the node is marked dead: 15 s after a killed raylet.
-- When a raylet dies, its actors' calls fail after 2 s with `ActorUnavailableError`, long before the node counts as dead.
+- When a raylet dies, its actors' calls fail after 2 s with `ActorUnavailableError`, before the node is dead to Ray.
 - `ray.cancel` does not stop a call that stands in the queue of a busy actor, so waiting calls are dropped by killing.
 - `ray.kill` fails the calls of a stopped process at once; the process itself is killed by the raylet 5-10 s later.
 - A local Ray dies with its driver, `kill -9` included.
 - With `log_to_driver=False` Ray still prints raylet errors on standard output, unless its deduplicator skips them.
+- Results of two calls of one actor may be reported in either order, since Ray calls back from several threads.
+- A process that ends at once may never have its earlier, tiny answer delivered: see `Blame.DOUBT`.
 - `ray.init` replaces the SIGTERM handler of the main thread.
 """
 
@@ -29,7 +31,7 @@ import sysconfig
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -231,6 +233,21 @@ def checkout_path() -> str:
     return os.pathsep.join(dict.fromkeys(kept))
 
 
+def check_room(pools: Iterable[PoolSpec], room: Mapping[str, float]) -> None:
+    """See that a machine with the resources `room` can hold an actor of each pool.
+
+    Raises:
+        UsageError: it cannot; names the pool and the setting to change.
+    """
+    for pool in pools:
+        for name, share in (("CPU", pool.num_cpus), ("GPU", pool.num_gpus)):
+            if share > room.get(name, 0):
+                raise UsageError(
+                    f"pool {pool.name!r} wants {share:g} {name} an actor, this machine has {room.get(name, 0):g}; "
+                    f"set its num_{name.lower()}s lower"
+                )
+
+
 class Runtime:
     """Warm actor pools on Ray, for several runs one after the other. Use as a context manager.
 
@@ -265,7 +282,7 @@ class Runtime:
             self._connect()
         try:
             if local:
-                self._check_room()
+                check_room(self._pools, ray.cluster_resources())
             self._dispatcher = Dispatcher(self._pools, RayCluster(checkout_path() if local else None))
             self._dispatcher.staff()
         except BaseException:
@@ -340,13 +357,3 @@ class Runtime:
         self._owns_ray = True
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
-
-    def _check_room(self) -> None:
-        room = ray.cluster_resources()
-        for pool in self._pools:
-            for name, share in (("CPU", pool.num_cpus), ("GPU", pool.num_gpus)):
-                if share > room.get(name, 0):
-                    raise UsageError(
-                        f"pool {pool.name!r} wants {share:g} {name} an actor, this machine has {room.get(name, 0):g}; "
-                        f"set its num_{name.lower()}s lower"
-                    )
