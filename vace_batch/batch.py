@@ -5,13 +5,12 @@ open_batch  ->  run_clips (any subset, any number of times, on any number of dri
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from vace_batch import profiles, results, storage
@@ -58,13 +57,11 @@ def _work(job: Job, out: str, options: Options) -> ClipWork:
         min_side=profile.min_side,
     )
     return ClipWork(
-        job=dataclasses.replace(
-            job, detector=job.detector or options.detector, segmenter=job.segmenter or options.segmenter
-        ),
+        job=job,
         out=out,
         output=f"videos/{job.output_uri or safe_name(job.job_id) + _suffix(job.video_uri)}",
         options=options,
-        fingerprints=_fingerprints(job),
+        fingerprints=_fingerprints(job, mask_models(options)),
         model=model,
         revision=revision,
         limits=limits,
@@ -77,9 +74,10 @@ def _model(ref: str) -> tuple[profiles.ModelProfile, str]:
     return profiles.profile(ref), profiles.revision(ref)
 
 
-def _fingerprints(job: Job) -> dict[str, str]:
+def _fingerprints(job: Job, models: MaskModels) -> dict[str, str]:
     uris = {"video_uri": job.video_uri, "mask_uri": job.mask_uri, "protect.mask_uri": job.protect.mask_uri}
     uris |= {f"reference_uris.{number}": uri for number, uri in enumerate(job.reference_uris)}
+    uris |= models.weights_of(job)
     return {name: storage.fingerprint(uri) for name, uri in uris.items() if uri is not None}
 
 
@@ -237,7 +235,7 @@ class ClipGraph:
             work, "build", f"build/{key}", payload, leaves_bytes=leaves, priority=_BUILD_FIRST + work.job.priority
         )
         shape = f"{work.model}/{size}x{frames}/{len(work.job.reference_uris)}/{work.sampling}"
-        yield dataclasses.replace(
+        yield replace(
             self._unit(work, "generate", f"generate/{key}", (work.model, work.out), priority=work.job.priority),
             pool="gpu",
             inputs=(f"build/{key}",),
@@ -301,6 +299,11 @@ def pools_of(options: Options, machine_gpus: int) -> tuple[PoolSpec, PoolSpec]:
         max_batch=options.max_batch,
     )
     return cpu, gpu
+
+
+def mask_models(options: Options) -> MaskModels:
+    """Which weights the masks of a run may be made with."""
+    return MaskModels(detector=options.detector, segmenter=options.segmenter, folders=options.weights_folders)
 
 
 def open_runtime(options: Options) -> Runtime:

@@ -38,6 +38,9 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard 
 Model = Annotated[str, typer.Option(help="Default model: tiny, a local directory or a hub id.")]
 Detector = Annotated[str | None, typer.Option(help="Default YOLO weights for `targets`.")]
 Segmenter = Annotated[str | None, typer.Option(help="Default SAM weights for `points` and box prompts.")]
+Weights = Annotated[
+    list[str] | None, typer.Option("--weights", metavar="FOLDER", help="Where weights named in the manifest may lie.")
+]
 CpuActors = Annotated[int | None, typer.Option(min=1, help="Processes for masks, VCUs and stitching.")]
 GpuActors = Annotated[int | None, typer.Option(min=1, help="Processes for VACE: one a GPU, one on a CPU core without.")]
 MaxBatch = Annotated[int, typer.Option(min=1, help="Equal windows given to the model at once.")]
@@ -69,6 +72,7 @@ def plan(
     model: Model = "tiny",
     detector: Detector = None,
     segmenter: Segmenter = None,
+    weights: Weights = None,
     tflops: Annotated[float, typer.Option(help="What the GPU sustains, in TFLOP/s, for the estimate.")] = 350.0,
     as_json: Json = False,
 ) -> None:
@@ -76,7 +80,7 @@ def plan(
     from vace_batch.estimate import estimate
     from vace_batch.manifest import read_manifest
 
-    options = Options(model=model, detector=detector, segmenter=segmenter)
+    options = Options(model=model, detector=detector, segmenter=segmenter, weights_folders=tuple(weights or ()))
     found = estimate(read_manifest(manifest), options, out=out, tflops=tflops)
     if as_json:
         _print_json(found.as_dict())
@@ -97,6 +101,7 @@ def run(
     model: Model = "tiny",
     detector: Detector = None,
     segmenter: Segmenter = None,
+    weights: Weights = None,
     cpu_actors: CpuActors = None,
     gpu_actors: GpuActors = None,
     max_batch: MaxBatch = 1,
@@ -111,6 +116,7 @@ def run(
         model=model,
         detector=detector,
         segmenter=segmenter,
+        weights_folders=tuple(weights or ()),
         cpu_actors=cpu_actors,
         gpu_actors=gpu_actors,
         max_batch=max_batch,

@@ -19,6 +19,7 @@ class Options(BaseModel):
     model: str = Field("tiny", description="default of the manifest's `model`: tiny, a local directory or a hub id")
     detector: str | None = Field(None, description="default YOLO weights for `targets`")
     segmenter: str | None = Field(None, description="default SAM weights for point and box prompts")
+    weights_folders: tuple[str, ...] = Field((), description="where weights named by a manifest's row may lie")
     feather_px: int = Field(2, ge=0, le=64, description="how far the fill fades into the source outside the mask")
     crf: int | None = Field(None, ge=0, le=51, description="encoder quality; by codec where unset")
     cpu_actors: int | None = Field(None, ge=1, description="processes for masks, VCUs and stitching")
@@ -28,7 +29,7 @@ class Options(BaseModel):
     unit_time_limit_s: float = Field(3600, gt=0, description="a step that takes longer is killed and counted")
 
     def pixel_fields(self) -> dict[str, Any]:
-        """What decides the pixels of a stitched clip beside the job and the model."""
+        """What decides the pixels of a stitched clip beside the job, the model and the masks."""
         return {"feather_px": self.feather_px, "crf": self.crf}
 
     def as_json(self) -> str:

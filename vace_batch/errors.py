@@ -25,7 +25,7 @@ class UsageError(VaceBatchError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing wrong in a manifest: where, what came, what was expected. `row` counts from 0; None is the whole file."""
+    """One thing wrong in a manifest: where, what came, what was expected. `row` from 0; None is the whole file."""
 
     row: int | None
     job_id: str | None

@@ -69,7 +69,8 @@ def generate(engines: Engines, calls: Sequence[Call]) -> list[Outcome]:
 
 def stitch(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
     """Payload: (ClipWork, ClipPlan). Commits the clip. Meta: its status."""
-    return [Outcome(meta=steps.stitch(*_payload(call), call.attempt)["status"]) for call in calls]
+    attempts = [(*_payload(call), call.attempt) for call in calls]
+    return [Outcome(meta=steps.stitch(work, plan, attempt)["status"]) for work, plan, attempt in attempts]
 
 
 def _payload(call: Call) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import repeat
@@ -65,6 +66,20 @@ class MaskModels:
         """
         path = self._path(name, self.segmenter, "segmenter", "points")
         return _loaded_segmenter(path, os.stat(path).st_mtime_ns, self.device)
+
+    def weights_of(self, job: Job) -> dict[str, str | None]:
+        """Paths of the weights that decide the job's masks, by column; None where they are not needed or not there."""
+        wanted = {
+            "detector": (job.detector, self.detector, bool(job.targets or job.protect.targets)),
+            "segmenter": (job.segmenter, self.segmenter, bool(job.points or job.segmenter)),
+        }
+        paths: dict[str, str | None] = {}
+        for column, (name, configured, needed) in wanted.items():
+            paths[column] = None
+            if needed and (name or configured):
+                with suppress(ClipError):  # prepare tells the row
+                    paths[column] = find_weights(name or configured or "", configured=configured, folders=self.folders)
+        return paths
 
     def _path(self, name: str | None, configured: str | None, column: str, needed_by: str) -> str:
         chosen = name or configured
