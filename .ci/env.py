@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -82,8 +83,12 @@ def clear(folder: Path) -> None:
         sys.exit(f"{folder} is neither empty nor a virtual environment: set VACE_BATCH_VENV to another path")
     (folder / MARKER).touch()
     say(f"creating {folder} with Python {sys.version.split()[0]}")
-    builder = venv.EnvBuilder(with_pip=True, clear=True)
-    builder.create(folder)
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != MARKER:  # it stays to the end: a folder that was left half empty is known by it
+            entry.unlink()
+    venv.EnvBuilder(with_pip=True).create(folder)
 
 
 def pip(folder: Path, root: Path, *arguments: str) -> None:

@@ -174,6 +174,26 @@ def test_a_folder_that_is_no_environment_is_never_emptied(env: ModuleType, tmp_p
     assert (tmp_path / "thesis.tex").exists()
 
 
+def test_a_rebuild_empties_the_folder_and_keeps_its_marker(env: ModuleType, tmp_path: Path) -> None:
+    folder = stamped(env, fake_environment(tmp_path / "venv"))
+    (folder / "lib" / "half").mkdir(parents=True)
+    (folder / "lib64").symlink_to("lib")
+    seen: list[set[str]] = []
+
+    class Builder:
+        def __init__(self, **_: object) -> None: ...
+
+        def create(self, made: Path) -> None:
+            seen.append({entry.name for entry in made.iterdir()})
+
+    original, env.venv.EnvBuilder = env.venv.EnvBuilder, Builder
+    try:
+        env.clear(folder)
+    finally:
+        env.venv.EnvBuilder = original
+    assert seen == [{env.MARKER}]
+
+
 def test_two_makes_wait_for_each_other(env: ModuleType, tmp_path: Path) -> None:
     code = (
         "import importlib.util, pathlib\n"
