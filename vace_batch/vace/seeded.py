@@ -21,9 +21,12 @@ from transformers import AutoConfig, UMT5EncoderModel
 
 from vace_batch.profiles import TINY, TINY_SEED, model_files
 
+_BIAS = 0.2
+
 _GAINS = {
     # An untrained decoder is then a calm mid-gray with faint texture, not saturated noise.
     "vae/decoder.conv_out.weight": 0.05,
+    "vae/decoder.conv_out.bias": 0.0,
     # Beside a unit input larger positional biases would make attention look at single bytes only.
     "text_encoder/encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": 0.3,
     "text_encoder/encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight": 0.3,
@@ -58,16 +61,21 @@ def _modules(directory: Path) -> dict[str, nn.Module]:
 
 
 def _draw(name: str, parameter: nn.Parameter) -> torch.Tensor:
-    """Uniform weights of variance 1/fan_in, so that signals keep their size; norms 1, biases 0."""
+    """Uniform weights of variance 1/fan_in, so that signals keep their size; norms 1; small biases.
+
+    Without biases all of a neutral video would be zero on its way, and its latent a constant in space and time.
+    """
     shape = tuple(parameter.shape)
     if name.endswith("gamma") or ("norm" in name and name.endswith("weight")):
         return torch.ones(shape)
-    if len(shape) == 1:
-        return torch.zeros(shape)
-    fan_in = 1 if "shared" in name or "attention_bias" in name else math.prod(shape[1:])
-    fan_in = shape[-1] if name.endswith("scale_shift_table") else fan_in
-    bound = _GAINS.get(name, 1.0) * math.sqrt(3 / fan_in)
+    bound = _GAINS.get(name, 1.0) * (_BIAS if len(shape) == 1 else math.sqrt(3 / _fan_in(name, shape)))
     key = int.from_bytes(hashlib.blake2b(f"{TINY_SEED}/{name}".encode(), digest_size=16).digest(), "little")
     raw = np.random.Philox(key=key).random_raw(math.prod(shape))
     uniform = (raw >> np.uint64(40)).astype(np.float64) / 2**23 - 1
     return torch.from_numpy((bound * uniform).astype(np.float32).reshape(shape))
+
+
+def _fan_in(name: str, shape: tuple[int, ...]) -> int:
+    if "shared" in name or "attention_bias" in name:
+        return 1
+    return shape[-1] if name.endswith("scale_shift_table") else math.prod(shape[1:])
