@@ -142,4 +142,7 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    bring_up(Path(sys.argv[1]).absolute(), Path(__file__).resolve().parent.parent)
+    try:
+        bring_up(Path(sys.argv[1]).absolute(), Path(__file__).resolve().parent.parent)
+    except KeyboardInterrupt:
+        sys.exit(130)
