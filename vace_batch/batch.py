@@ -234,9 +234,13 @@ class ClipGraph:
         yield self._unit(
             work, "build", f"build/{key}", payload, leaves_bytes=leaves, priority=_BUILD_FIRST + work.job.priority
         )
-        shape = f"{work.model}/{size}x{frames}/{len(work.job.reference_uris)}/{work.sampling}"
+        shape = (
+            f"{work.model}@{work.revision}/{work.out}/{size}x{frames}/{len(work.job.reference_uris)}/{work.sampling}"
+        )
         yield replace(
-            self._unit(work, "generate", f"generate/{key}", (work.model, work.out), priority=work.job.priority),
+            self._unit(
+                work, "generate", f"generate/{key}", (work.model, work.revision, work.out), priority=work.job.priority
+            ),
             pool="gpu",
             inputs=(f"build/{key}",),
             batch_key=shape,
@@ -295,7 +299,7 @@ def pools_of(options: Options, machine_gpus: int) -> tuple[PoolSpec, PoolSpec]:
         num_actors=gpu_actors,
         num_gpus=1.0 if machine_gpus else 0.0,
         setup="vace_batch.workers:vace_setup",
-        setup_args={"model": options.model},
+        setup_args={"model": options.model, "revision": profiles.revision(options.model)},
         max_batch=options.max_batch,
     )
     return cpu, gpu

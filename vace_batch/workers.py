@@ -17,21 +17,21 @@ class Engines:
     """The GPU actor's model: loaded once, replaced when a job asks for another."""
 
     def __init__(self) -> None:
-        self._ref: str | None = None
+        self._loaded: tuple[str, str] | None = None
         self._engine: Engine | None = None
 
-    def get(self, ref: str) -> Engine:
-        """The engine of model `ref`.
+    def get(self, ref: str, revision: str) -> Engine:
+        """The engine of model `ref` at the revision that was planned with.
 
         Raises:
             UsageError: it cannot be loaded.
         """
-        if self._engine is None or ref != self._ref:
+        if self._engine is None or (ref, revision) != self._loaded:
             from vace_batch.vace.engine import VaceEngine
             from vace_batch.vace.model import load
 
             self._engine = None  # the old model's memory goes before the new one comes
-            self._engine, self._ref = VaceEngine(load(ref)), ref
+            self._engine, self._loaded = VaceEngine(load(ref, revision=revision)), (ref, revision)
         return self._engine
 
 
@@ -41,11 +41,11 @@ def mask_setup(models: MaskModels) -> MaskModels:
     return models
 
 
-def vace_setup(model: str) -> Engines:
+def vace_setup(model: str, revision: str) -> Engines:
     """State of a GPU actor; the default model is loaded at once, so that the first window does not wait."""
     log.quiet_environment()
     engines = Engines()
-    engines.get(model)
+    engines.get(model, revision)
     return engines
 
 
@@ -60,10 +60,10 @@ def build(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
 
 
 def generate(engines: Engines, calls: Sequence[Call]) -> list[Outcome]:
-    """Payload: (model, OUT), the same for all calls. Input: a window's VCU. Commits the windows."""
-    model, out = _payload(calls[0])
+    """Payload: (model, revision, OUT), the same for all calls. Input: a window's VCU. Commits the windows."""
+    model, revision, out = _payload(calls[0])
     vcus: list[Any] = [call.inputs[0] for call in calls]
-    records = steps.generate(vcus, engines.get(model), out)
+    records = steps.generate(vcus, engines.get(model, revision), out)
     return [Outcome(meta=record["seconds"]) for record in records]
 
 

@@ -63,7 +63,7 @@ def stamps(out: Path) -> dict[str, int]:
 
 
 def test_a_batch_with_one_missing_file(tmp_path: Path) -> None:
-    """Statuses, exit codes, nothing but JSON; a second run does nothing; the missing file comes, and its row is done."""
+    """Statuses, exit codes, only JSON; a second run does nothing; the missing file comes, and its row is done."""
     good = clip(tmp_path / "good.mp4", 9)
     late = tmp_path / "late.mp4"
     empty = {"job_id": "nothing there", "video_uri": "good.mp4", "task": "removal", "mask_uri": "mask.png"}
