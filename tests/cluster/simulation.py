@@ -11,7 +11,7 @@ import itertools
 import random
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from vace_batch.cluster.board import Order, Reply
@@ -41,7 +41,10 @@ class SimActor:
 
 
 class SimCluster:
-    """Units do what their payload says: ok, poison, bug, clip-error, storage-busy, hang, huge or bad."""
+    """Units do what their payload says: ok, poison, bug, clip-error, storage-busy, hang, huge or bad.
+
+    `failing_setups` are ids of actors, which count from 1 in the order of their start.
+    """
 
     def __init__(
         self,
@@ -49,7 +52,7 @@ class SimCluster:
         *,
         budget_bytes: int,
         deaths_per_s: float = 0.0,
-        failing_setups: int = 0,
+        failing_setups: Collection[int] = (),
         num_nodes: int = 3,
     ) -> None:
         self.random = random.Random(seed)
@@ -80,8 +83,7 @@ class SimCluster:
 
     def set_up(self, actor_id: int) -> None:
         actor = self.actors[actor_id]
-        failing = self.failing_setups > 0
-        self.failing_setups -= failing
+        failing = actor_id in self.failing_setups
 
         def end() -> None:
             actor.ready = not failing
