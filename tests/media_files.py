@@ -24,6 +24,7 @@ class Sound:
     hertz: float = 440.0
     language: str = "und"
     codec: str = "aac"
+    disposition: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,8 @@ def picture(media: Media, index: int) -> NDArray[np.uint8]:
 def make(path: Path, media: Media) -> str:
     """Write `media` to `path` (its suffix is the container) and return the path as text."""
     container_options = {"fflags": "+bitexact"}
+    if media.time_base and path.suffix in (".mp4", ".mov"):
+        container_options["video_track_timescale"] = str(media.time_base.denominator)
     if any(key.startswith("com.") for key in media.metadata):
         container_options["movflags"] = "+use_metadata_tags"
     with av.open(str(path), "w", container_options=container_options) as sink:
@@ -124,6 +127,8 @@ def _sound_stream(sink: Any, sound: Sound) -> Any:
     stream = sink.add_stream(sound.codec, rate=AUDIO_RATE_HZ)
     stream.codec_context.layout = "mono"
     stream.metadata["language"] = sound.language
+    if sound.disposition:
+        stream.disposition = sound.disposition
     return stream
 
 

@@ -119,7 +119,17 @@ def test_half_alpha_is_the_mean() -> None:
     frame = frame_of("gray", width=16, height=16)
     before = planes(frame.native)[0].astype(float)
     frame.paste(Box(0, 0, 16, 16), np.full((16, 16, 3), 100, np.uint8), np.full((16, 16), 0.5, np.float32))
-    assert np.abs(planes(frame.native)[0] - (before + 100) / 2).max() <= 1
+    np.testing.assert_array_equal(planes(frame.native)[0], np.rint((before + 100) / 2))
+
+
+def test_transparency_is_not_touched() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
+    native_frame = av.VideoFrame.from_ndarray(pixels, "bgra")
+    frame = Frame(native_frame, index=0, pts=0, orientation=Orientation())
+    frame.paste(Box(0, 0, 8, 8), np.full((8, 8, 3), 7, np.uint8), np.ones((8, 8), np.float32))
+    after = frame.native.to_ndarray()
+    np.testing.assert_array_equal(after[:, :, 3], pixels[:, :, 3])
+    assert (after[:, :, :3] == 7).all()
 
 
 def test_colours_at_alpha_zero_are_not_read() -> None:
@@ -127,7 +137,7 @@ def test_colours_at_alpha_zero_are_not_read() -> None:
     box, alpha = Box(8, 8, 20, 20), np.zeros((20, 20), np.float32)
     alpha[5:15, 5:15] = 1
     rgb = np.full((20, 20, 3), 90, np.uint8)
-    garbage = np.where(alpha[:, :, None] > 0, rgb, 255).astype(np.uint8)
+    garbage = np.where(alpha[:, :, None] > 0, rgb, (255, 0, 0)).astype(np.uint8)
     one.paste(box, rgb, alpha)
     other.paste(box, garbage, alpha)
     for left, right in zip(planes(one.native), planes(other.native), strict=True):

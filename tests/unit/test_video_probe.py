@@ -141,18 +141,33 @@ def test_damage_is_found(tmp_path: Path, codec: str) -> None:
     assert caught.value.code == "damaged_video"
 
 
-def test_a_file_that_ends_early_is_found(tmp_path: Path) -> None:
-    path = Path(make(tmp_path / "a.mov", Media(num_frames=24, codec="mjpeg", pix_fmt="yuvj420p", tags=(5, 1, 1, 2))))
-    data = path.read_bytes()
-    assert data.index(b"mdat") < data.index(b"moov")
-    # The index moved to the front, as downloads have it, with the media cut off at two thirds.
-    faststart = tmp_path / "fast.mov"
-    rewrite(str(path), str(faststart), lambda frame: None)
-    whole = faststart.read_bytes()
-    assert whole.index(b"moov") < whole.index(b"mdat")
-    faststart.write_bytes(whole[: len(whole) * 2 // 3])
+def test_a_few_wrong_bytes_are_found(tmp_path: Path) -> None:
+    """The decoder patches over them without an error and marks the picture."""
+    path = Path(make(tmp_path / "a.mp4", Media(num_frames=24, options={"preset": "medium", "crf": "12"})))
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + 4
+    at = start + (data.index(b"moov") - start) * 2 // 5
+    data[at : at + 6] = np.random.default_rng(24).bytes(6)
+    path.write_bytes(data)
+    with pytest.raises(ClipError, match="the picture is damaged") as caught:
+        scan(str(path))
+    assert caught.value.code == "damaged_video"
+
+
+@pytest.mark.parametrize("between_packets", [True, False])
+def test_a_file_that_ends_early_is_found(tmp_path: Path, between_packets: bool) -> None:
+    media = Media(num_frames=24, codec="mjpeg", pix_fmt="yuvj420p", tags=(5, 1, 1, 2))
+    path = tmp_path / "a.mov"
+    # Index first, as downloads have it: rewrite writes it so.
+    rewrite(make(tmp_path / "source.mov", media), str(path), lambda frame: None)
+    with av.open(str(path)) as container:
+        positions = [packet.pos for packet in container.demux(video=0) if packet.size]
+    end = positions[16]
+    assert end is not None
+    path.write_bytes(path.read_bytes()[: end if between_packets else end + 100])
+    assert probe(str(path)).num_frames == 24
     with pytest.raises(ClipError) as caught:
-        scan(str(faststart))
+        scan(str(path))
     assert caught.value.code == "damaged_video"
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.media_files import Media, Sound, make
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box
-from vace_batch.video.encoders import EncoderSettings
+from vace_batch.video.encoders import EncoderSettings, choose_encoding
 from vace_batch.video.frame import Frame
 from vace_batch.video.probe import probe
 from vace_batch.video.read import frames_from_bytes, read_frames
@@ -23,13 +23,19 @@ from vace_batch.video.shots import scan
 from vace_batch.video.write import encode_lossless, rewrite, write_clip
 
 UNEVEN = [0, 600, 1000, 3000, 3100, 3200, 4100, 5000, 5100, 6000, 9000, 9900]
-TWO_TRACKS = (Sound(language="eng", seconds=1.3), Sound(language="fra", hertz=900, start_s=0.2, seconds=0.3))
+COMMENTARY = 8
+TWO_TRACKS = (
+    Sound(language="eng", seconds=1.3, disposition=1),
+    Sound(language="fra", hertz=900, start_s=0.2, seconds=0.3, disposition=COMMENTARY),
+)
 
 CASES = {
     "cfr.mp4": Media(sounds=(Sound(),), options={"preset": "medium"}),
     "ntsc.mp4": Media(rate=Fraction(30000, 1001)),
     "vfr.mp4": Media(pts=UNEVEN, time_base=Fraction(1, 30000), sounds=(Sound(),)),
     "vfr.mkv": Media(pts=[t // 10 for t in UNEVEN], time_base=Fraction(1, 1000)),
+    "coarse_clock.mov": Media(pts=[24 * n for n in range(12)], time_base=Fraction(1, 600)),
+    "odd_rate.avi": Media(codec="mjpeg", pix_fmt="yuvj420p", tags=(5, 2, 2, 2), rate=Fraction(1_000_000, 33_367)),
     "late.mp4": Media(pts=[6400 + 512 * n for n in range(12)], time_base=Fraction(1, 12800), sounds=(Sound(),)),
     "early.mp4": Media(pts=[512 * n - 2048 for n in range(12)], time_base=Fraction(1, 12800), sounds=(Sound(),)),
     "two_tracks.mp4": Media(sounds=TWO_TRACKS),
@@ -39,6 +45,7 @@ CASES = {
     "rotated.mp4": Media(rotation=180),
     "rotated.mkv": Media(rotation=270),
     "mirrored.mp4": Media(rotation=90, hflip=True),
+    "flipped.mp4": Media(hflip=True),
     "ten_bit.mp4": Media(pix_fmt="yuv420p10le", tags=(9, 9, 16, 1)),
     "full_range.mp4": Media(pix_fmt="yuvj420p", tags=(5, 5, 6, 2)),
     "untagged.mp4": Media(tags=(2, 2, 2, 0)),
@@ -173,6 +180,13 @@ def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
     for name in ("one.mp4", "two.mp4"):
         rewrite(source, str(tmp_path / name), same, EncoderSettings(threads=2))
     assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
+
+
+def test_threads_are_those_given(tmp_path: Path) -> None:
+    info = probe(make(tmp_path / "a.mp4", Media()))
+    assert choose_encoding(info, EncoderSettings(threads=3)).options["threads"] == "3"
+    with pytest.raises(ValueError, match="threads"):
+        EncoderSettings(threads=0)
 
 
 def test_crf_changes_the_size(tmp_path: Path) -> None:
