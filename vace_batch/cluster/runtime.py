@@ -154,7 +154,7 @@ class RayCluster:
         concurrent.futures.wait([call.answer for call in handle.calls.values()], timeout=SETTLE_S)
         facts = self._ended(actor_id, handle)
         self.kill(actor_id)
-        return [*facts, Died(actor_id=actor_id, cause=cause_of_death(error), detail=_detail(error))]
+        return [*facts, Died(actor_id=actor_id, cause=cause_of_death(error), detail=detail_of_death(error))]
 
     def _ended(self, actor_id: int, handle: _Handle) -> list[Fact]:
         """The calls that have come back, in their order: Ray's threads may report a later one first."""
@@ -186,12 +186,14 @@ def cause_of_death(error: BaseException | None) -> Cause:
     return "process"
 
 
-def _detail(error: BaseException | None) -> str:
-    """Ray's message without its advice: the last line up to the list of common causes."""
+def detail_of_death(error: BaseException | None) -> str:
+    """What Ray knows about it, in one line and without its advice."""
     lines = str(error).strip().splitlines() or [""]
-    if "exit detail:" in lines[-1]:
-        return lines[-1].split("exit detail:")[1].split(" Some common causes")[0].strip()
-    return lines[-1].strip()
+    if isinstance(error, OutOfMemoryError):
+        return lines[0]
+    if "connection error code 2" in lines[-1]:
+        return "it was killed or crashed without a word"
+    return lines[-1].split("exit detail:")[-1].split(" Some common causes")[0].strip()
 
 
 def _answer(actor_id: int, call: _Call) -> Ended:
@@ -207,7 +209,7 @@ def _answer(actor_id: int, call: _Call) -> Ended:
         )
     trouble = Trouble(
         code="internal_error",
-        reason=f"its result could not be returned: {_detail(error)}",
+        reason=f"its result could not be returned: {detail_of_death(error)}",
         traceback=getattr(error, "traceback_str", str(error)),
     )
     replies = (Reply(trouble=trouble, shared=True),) * len(call.order.items)
