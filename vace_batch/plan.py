@@ -7,9 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from itertools import combinations, product
 
 from vace_batch.geometry import TOKEN_PX, Box, Size, align_down, align_up, legal_num_frames, token_count, union_of
+
+_CELL_PX = 2 * TOKEN_PX
+"""Parts nearer than about this far share their context, and so a region."""
+
+_WORTH_FOLLOWING = 1.25
+"""A crop follows its object when a constant one would be larger by more than this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,33 +45,58 @@ class Shot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """Masked frames start..stop-1 of one shot, the constant box cut out of them, the `size` the model sees it at."""
+    """Objects near each other in frames start..stop-1 of one shot. All their windows are cut out of the picture at
+    `crop` pixels and shown to the model at `size`."""
 
     shot: int
     start: int
     stop: int
-    box: Box
+    crop: Size
     size: Size
-
-    @property
-    def scale(self) -> float:
-        """Model pixels a source pixel, the smaller of both axes."""
-        return min(self.size.width / self.box.width, self.size.height / self.box.height)
 
     @property
     def token_px(self) -> int:
         """Source pixels that make one token's side at model scale."""
-        return math.ceil(TOKEN_PX / self.scale)
+        scale = min(self.size.width / self.crop.width, self.size.height / self.crop.height)
+        return math.ceil(TOKEN_PX / scale)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Frames start..stop-1 of a region; the model sees `num_frames` = 4n+1, the last one held where frames lack."""
+    """Frames start..stop-1 of a region, cut out at `box`, which holds every mask of the region in them.
+
+    The model sees `num_frames` = 4n+1; where the shot has fewer, the last one is held.
+    """
 
     region: int
     start: int
     stop: int
     num_frames: int
+    box: Box
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """What one region is made for: the bounding box of its mask in every frame that has one."""
+
+    boxes: Mapping[int, Box]
+
+    @property
+    def start(self) -> int:
+        return min(self.boxes)
+
+    @property
+    def stop(self) -> int:
+        return max(self.boxes) + 1
+
+    @property
+    def margin(self) -> int:
+        """Context round the mask in px: a quarter of its longer side in the frame where it is largest."""
+        return max(2 * TOKEN_PX, max(max(box.width, box.height) for box in self.boxes.values()) // 4)
+
+    def union(self, start: int, stop: int) -> Box | None:
+        """The smallest box that holds the masks of frames start..stop-1."""
+        return union_of(box for index, box in self.boxes.items() if start <= index < stop)
 
 
 def shots_of(num_frames: int, cuts: Sequence[int]) -> tuple[Shot, ...]:
@@ -91,39 +123,149 @@ def masked_runs(frames: Sequence[int], shot: Shot, max_gap: int) -> tuple[tuple[
     return tuple(runs)
 
 
-def plan_regions(boxes: Mapping[int, Box], shots: Sequence[Shot], frame: Size, limits: Limits) -> tuple[Region, ...]:
-    """One region for each masked run of each shot. `boxes` holds the bounding box of every frame's mask."""
-    regions = []
-    ordered = sorted(boxes)
-    for number, shot in enumerate(shots):
-        for start, stop in masked_runs(ordered, shot, limits.overlap_frames):
-            union = union_of(boxes[index] for index in range(start, stop) if index in boxes)
-            assert union is not None
-            box, size = crop(union, frame, min(legal_num_frames(stop - start), limits.max_frames), limits)
-            regions.append(Region(shot=number, start=start, stop=stop, box=box, size=size))
-    return tuple(regions)
+def plan_clip(
+    parts: Mapping[int, Sequence[Box]], shots: Sequence[Shot], frame: Size, limits: Limits
+) -> tuple[tuple[Region, ...], tuple[Window, ...]]:
+    """Regions and windows for the masks of a clip; `parts` holds the boxes of the connected parts of each frame's mask.
 
-
-def crop(union: Box, frame: Size, num_frames: int, limits: Limits) -> tuple[Box, Size]:
-    """The box to cut out round `union`, with context, and the size the model sees it at.
-
-    At native resolution where the token budget and the frame allow: then box and size are equal.
+    Parts that come near each other anywhere in a shot share a region, and so do others where that costs fewer tokens.
     """
-    margin = max(2 * TOKEN_PX, max(union.width, union.height) // 4)
-    x, width = _crop_side(union.x, union.width, margin, frame.width, limits.min_side)
-    y, height = _crop_side(union.y, union.height, margin, frame.height, limits.min_side)
-    size = Size(_nearest(width), _nearest(height))
-    return Box(x, y, width, height), _within_budget(size, num_frames, limits.max_tokens)
+    regions: list[Region] = []
+    windows: list[Window] = []
+    for number, shot in enumerate(shots):
+        inside = {index: boxes for index, boxes in parts.items() if boxes and shot.start <= index < shot.stop}
+        for track in tracks_of(inside, shot, frame, limits):
+            region, cut = _plan_track(track, number, len(regions), shot, frame, limits)
+            regions.append(region)
+            windows += cut
+    return tuple(regions), tuple(windows)
 
 
-def _crop_side(start: int, length: int, margin: int, frame: int, min_side: int) -> tuple[int, int]:
-    """Start and length of one side of the crop: a multiple of 16 inside the frame, or the whole frame."""
-    wanted = align_up(max(length + 2 * margin, min_side), TOKEN_PX)
-    if wanted > frame:
-        whole = align_down(frame, TOKEN_PX)
-        wanted = whole if length <= whole - 2 * TOKEN_PX else frame
-    centred = start + length // 2 - wanted // 2
-    return max(0, min(centred, frame - wanted)), wanted
+def tracks_of(parts: Mapping[int, Sequence[Box]], shot: Shot, frame: Size, limits: Limits) -> list[Track]:
+    """The parts of one shot's masks, sorted into what shares a region, earliest first."""
+    tracks = [
+        Track(boxes={index: box for index, box in boxes.items() if start <= index < stop})
+        for boxes in _near_parts(parts)
+        for start, stop in masked_runs(list(boxes), shot, limits.overlap_frames)
+    ]
+    tracks.sort(key=lambda track: (track.start, track.stop, astuple(track.boxes[track.start])))
+    while True:
+        pair = _cheaper_together(tracks, frame, limits)
+        if pair is None:
+            return tracks
+        first, second = pair
+        merged = _joined(tracks[first], tracks[second])
+        tracks = [*tracks[:first], merged, *tracks[first + 1 : second], *tracks[second + 1 :]]
+
+
+def _near_parts(parts: Mapping[int, Sequence[Box]]) -> list[dict[int, Box]]:
+    """Parts joined when their boxes, grown by a cell, touch a common cell of a coarse grid in any two frames."""
+    parent: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def root(cell: tuple[int, int]) -> tuple[int, int]:
+        while parent[cell] != cell:
+            parent[cell] = parent[parent[cell]]
+            cell = parent[cell]
+        return cell
+
+    for left, top, right, bottom in {_cells(box) for boxes in parts.values() for box in boxes}:
+        first = (left, top)
+        for cell in product(range(left, right + 1), range(top, bottom + 1)):
+            parent.setdefault(cell, cell)
+            parent[root(cell)] = root(first)
+    groups: dict[tuple[int, int], dict[int, Box]] = {}
+    for index, boxes in parts.items():
+        for box in boxes:
+            group = groups.setdefault(root(_cells(box)[:2]), {})
+            group[index] = group[index].union(box) if index in group else box
+    return list(groups.values())
+
+
+def _cells(box: Box) -> tuple[int, int, int, int]:
+    """First and last column and row of the grid cells that a box, grown by one cell's side, touches."""
+    grown = box.pad(_CELL_PX // 2)
+    return grown.x // _CELL_PX, grown.y // _CELL_PX, (grown.right - 1) // _CELL_PX, (grown.bottom - 1) // _CELL_PX
+
+
+def _cheaper_together(tracks: Sequence[Track], frame: Size, limits: Limits) -> tuple[int, int] | None:
+    for first, second in combinations(range(len(tracks)), 2):
+        one, other = tracks[first], tracks[second]
+        if one.start >= other.stop + limits.overlap_frames or other.start >= one.stop + limits.overlap_frames:
+            continue
+        if _cost(_joined(one, other), frame, limits) <= _cost(one, frame, limits) + _cost(other, frame, limits):
+            return first, second
+    return None
+
+
+def _joined(one: Track, other: Track) -> Track:
+    boxes = dict(one.boxes)
+    for index, box in other.boxes.items():
+        boxes[index] = boxes[index].union(box) if index in boxes else box
+    return Track(boxes=boxes)
+
+
+def _cost(track: Track, frame: Size, limits: Limits) -> int:
+    """Pixels that a track's windows show to the model."""
+    crop = _crop_size([track.union(track.start, track.stop)], track.margin, frame, limits)
+    spans = _spread(track.start, track.stop, limits)
+    return sum(stop - start for start, stop in spans) * crop.width * crop.height
+
+
+def _plan_track(
+    track: Track, shot_number: int, region_number: int, shot: Shot, frame: Size, limits: Limits
+) -> tuple[Region, list[Window]]:
+    """One region and its windows. Their boxes are the same, or follow the object where that makes them much smaller."""
+    spans = [_legal_span(start, stop, shot) for start, stop in _spread(track.start, track.stop, limits)]
+    whole = track.union(track.start, track.stop)
+    unions = [track.union(start, stop) or whole for start, stop, _ in spans]
+    constant, following = (_crop_size(boxes, track.margin, frame, limits) for boxes in ([whole], unions))
+    if following.width * following.height * _WORTH_FOLLOWING > constant.width * constant.height:
+        unions, following = [whole] * len(unions), constant
+    longest = max(num_frames for *_, num_frames in spans)
+    size = _within_budget(Size(_nearest(following.width), _nearest(following.height)), longest, limits.max_tokens)
+    windows = [
+        Window(region=region_number, start=start, stop=stop, num_frames=num_frames, box=_place(union, following, frame))
+        for (start, stop, num_frames), union in zip(spans, unions, strict=True)
+    ]
+    return Region(shot=shot_number, start=track.start, stop=track.stop, crop=following, size=size), windows
+
+
+def _crop_size(unions: Sequence[Box | None], margin: int, frame: Size, limits: Limits) -> Size:
+    """The size that holds each of `unions` with context, in a bucket where the frame has room for one."""
+    boxes = [union for union in unions if union is not None]
+    width, height = max(box.width for box in boxes), max(box.height for box in boxes)
+    return Size(
+        _crop_side(width, margin, frame.width, limits.min_side),
+        _crop_side(height, margin, frame.height, limits.min_side),
+    )
+
+
+def _crop_side(length: int, margin: int, frame: int, min_side: int) -> int:
+    """One side of a crop: a bucket, else the largest multiple of 16 that leaves some context, else the frame's side."""
+    wanted = _bucket(max(length + 2 * margin, min_side))
+    if wanted <= frame:
+        return wanted
+    whole = align_down(frame, TOKEN_PX)
+    return whole if 0 < length <= whole - 2 * TOKEN_PX else frame
+
+
+def _bucket(side: int) -> int:
+    """The next of few sides, multiples of 16: 64, 80, 96, 112, 128, 160, .., at most a quarter apart."""
+    step = max(TOKEN_PX, 1 << max(0, (side - 1).bit_length() - 3))
+    return align_up(side, step)
+
+
+def _place(union: Box | None, crop: Size, frame: Size) -> Box:
+    """A box of size `crop` inside the frame with `union` in its middle, as far as the frame allows."""
+    assert union is not None
+    x = union.x + union.width // 2 - crop.width // 2
+    y = union.y + union.height // 2 - crop.height // 2
+    return Box(
+        max(0, min(x, frame.width - crop.width)),
+        max(0, min(y, frame.height - crop.height)),
+        crop.width,
+        crop.height,
+    )
 
 
 def _nearest(side: int) -> int:
@@ -138,16 +280,8 @@ def _within_budget(size: Size, num_frames: int, max_tokens: int) -> Size:
     return Size(*(max(TOKEN_PX, align_down(int(side * scale), TOKEN_PX)) for side in (size.width, size.height)))
 
 
-def plan_windows(regions: Sequence[Region], shots: Sequence[Shot], limits: Limits) -> tuple[Window, ...]:
-    """Windows that cover every region, evenly spread, overlapping, never across a cut."""
-    windows = []
-    for number, region in enumerate(regions):
-        for start, stop in _spread(region.start, region.stop, limits):
-            windows.append(_legal_window(number, start, stop, shots[region.shot]))
-    return tuple(windows)
-
-
 def _spread(start: int, stop: int, limits: Limits) -> list[tuple[int, int]]:
+    """Spans of at most `max_frames` that cover start..stop-1, evenly spread, with at least the overlap asked for."""
     length, longest = stop - start, limits.max_frames
     if length <= longest:
         return [(start, stop)]
@@ -156,12 +290,12 @@ def _spread(start: int, stop: int, limits: Limits) -> list[tuple[int, int]]:
     return [(s, s + longest) for s in starts]
 
 
-def _legal_window(region: int, start: int, stop: int, shot: Shot) -> Window:
-    """Grow a window to 4n+1 frames with real frames of its shot; what the shot lacks is left to held frames."""
+def _legal_span(start: int, stop: int, shot: Shot) -> tuple[int, int, int]:
+    """A span grown to 4n+1 frames with real frames of its shot; what the shot lacks is left to held frames."""
     num_frames = legal_num_frames(stop - start)
     stop = min(shot.stop, start + num_frames)
     start = max(shot.start, stop - num_frames)
-    return Window(region=region, start=start, stop=stop, num_frames=num_frames)
+    return start, stop, num_frames
 
 
 def fade_weights(index: int, windows: Sequence[Window]) -> list[float]:

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,10 @@ from vace_batch.config import KEY_VERSION, Options
 from vace_batch.errors import ClipError, ClusterError
 from vace_batch.geometry import Box, Size
 from vace_batch.job import Job, pixel_fields
-from vace_batch.masks.refine import at_least_token
+from vace_batch.masks.refine import at_least_token, split_parts
 from vace_batch.masks.source import MaskModels, clip_masks, has_mask_source, needs_pixels
 from vace_batch.masks.store import FrameMask, MaskReader, MaskSummary, box_mask, write_masks
-from vace_batch.plan import Limits, Region, Shot, Window, plan_regions, plan_windows, shots_of
+from vace_batch.plan import Limits, Region, Shot, Window, plan_clip, shots_of
 from vace_batch.results import Ledger, Record, make_key
 from vace_batch.stitch import RegionPatches, resize, stitch_frame
 from vace_batch.vcu import VCU, ResolvedSampling
@@ -75,13 +75,14 @@ class ClipWork:
 
     def window_key(self, planned: PlannedWindow, region: Region) -> str:
         """Identity of one window's generated frames; the job's name is not in it, so equal work is done once."""
-        place = (asdict(planned.window), asdict(region.box), asdict(region.size), planned.mask_digest)
-        return make_key("window", KEY_VERSION, self._generation(), place)
+        window = planned.window
+        place = (window.start, window.stop, window.num_frames, astuple(window.box), astuple(region.size))
+        return make_key("window", KEY_VERSION, self._generation(), place, planned.mask_digest)
 
     def seed(self, planned: PlannedWindow) -> int:
         """The window's own seed: independent of batching, of actors and of order."""
         base = self.job.seed if self.job.seed is not None else self.fingerprints["video_uri"]
-        return int(storage.digest(repr((base, planned.window.region, planned.window.start)))[:15], 16)
+        return int(storage.digest(repr((base, planned.window.start, planned.window.box)))[:15], 16)
 
     def _generation(self) -> tuple[object, ...]:
         fields = {name: value for name, value in _identity(self.job).items() if name not in _MASK_FIELDS}
@@ -157,11 +158,11 @@ def survey(work: ClipWork, models: MaskModels, *, look: bool = True) -> tuple[Cl
         whole = not has_mask_source(work.job) or (needs_pixels(work.job) and not look)
         summary, stored = _make_masks(work.job, None if whole else models, path, info.size, found, frame_range)
     shots = shots_of(found.num_frames, found.cuts)
-    regions = plan_regions(summary.boxes, shots, info.size, work.limits)
     reader = MaskReader(stored)
+    regions, cut = plan_clip(_parts(reader, found.num_frames), shots, info.size, work.limits)
     windows = tuple(
         PlannedWindow(window=window, start_pts=int(found.pts[window.start]), mask_digest=_mask_digest(reader, window))
-        for window in plan_windows(regions, shots, work.limits)
+        for window in cut
     )
     plan = ClipPlan(
         size=info.size,
@@ -206,6 +207,15 @@ def _with_local_masks(job: Job, stack: contextlib.ExitStack) -> Job:
     return job
 
 
+def _parts(reader: MaskReader, num_frames: int) -> dict[int, tuple[Box, ...]]:
+    """The boxes of the connected parts of every frame's mask."""
+    parts: dict[int, tuple[Box, ...]] = {}
+    for start in range(0, num_frames, _MaskStream.CHUNK):
+        for index, mask in reader.get(start, start + _MaskStream.CHUNK).items():
+            parts[index] = tuple(part.box for part in split_parts(mask))
+    return parts
+
+
 def _frame_range(job: Job, found: Scan, time_base: Fraction) -> tuple[int, int]:
     """Frames shown in start_s <= t < end_s, t from the first frame on."""
     times = (np.asarray(found.pts) - int(found.pts[0])) * float(time_base)
@@ -247,7 +257,7 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
     window, region = planned.window, plan.regions[planned.window.region]
     with _local(work.job.video_uri, "video_uri") as path:
         frames = [
-            resize(frame.rgb(region.box), region.size)
+            resize(frame.rgb(window.box), region.size)
             for frame in read_frames(path, window.start, window.stop, start_pts=planned.start_pts)
         ]
     if len(frames) != window.stop - window.start:
@@ -255,7 +265,9 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
         raise ClipError("source_changed", f"{wanted}: only {len(frames)} could be read again", retryable=True)
     masks = _read_masks(work, plan).get(window.start, window.stop)
     held = window.num_frames - len(frames)
-    mask_THW = np.stack([_model_mask(masks.get(i), plan.size, region) for i in range(window.start, window.stop)])
+    mask_THW = np.stack(
+        [_model_mask(masks.get(i), plan.size, window.box, region) for i in range(window.start, window.stop)]
+    )
     return tasks.make_vcu(
         work.job,
         window_id=work.window_key(planned, region),
@@ -267,12 +279,12 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
     )
 
 
-def _model_mask(mask: FrameMask | None, frame: Size, region: Region) -> NDArray[np.bool_]:
-    """A frame's mask in the region's crop at model size; a model pixel is masked when any of its source pixels is."""
+def _model_mask(mask: FrameMask | None, frame: Size, box: Box, region: Region) -> NDArray[np.bool_]:
+    """A frame's mask in the crop `box` at model size; a model pixel is masked when any of its source pixels is."""
     if mask is None:
         return np.zeros((region.size.height, region.size.width), np.bool_)
-    bits = at_least_token(mask, frame, region.token_px).within(region.box)
-    if region.box.size == region.size:
+    bits = at_least_token(mask, frame, region.token_px).within(box)
+    if box.size == region.size:
         return bits
     shrunk = cv2.resize(bits.astype(np.float32), (region.size.width, region.size.height), interpolation=cv2.INTER_AREA)
     return np.asarray(shrunk > 0, np.bool_)
@@ -347,17 +359,16 @@ def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: L
     def open_window(window: Window) -> Iterator[NDArray[np.uint8]]:
         return frames_from_bytes(storage.read_bytes(ledger.absolute(records[window]["artifact"])))
 
-    regions = dict(enumerate(plan.regions))
-    patches = {
-        number: RegionPatches(region, [window for window in records if window.region == number], open_window)
-        for number, region in regions.items()
-    }
+    patches = [
+        RegionPatches(region, [window for window in records if window.region == number], open_window)
+        for number, region in enumerate(plan.regions)
+    ]
     masks = _MaskStream(_read_masks(work, plan))
 
     def edit(frame: Frame) -> None:
         mask = masks.at(frame.index)
         if mask is not None:
-            stitch_frame(frame, mask, regions, patches, work.options.feather_px)
+            stitch_frame(frame, mask, patches, work.options.feather_px)
 
     report = rewrite(source, target, edit, EncoderSettings(crf=work.options.crf))
     if report.num_frames != plan.num_frames:
@@ -376,22 +387,23 @@ def _window_record(ledger: Ledger, work: ClipWork, plan: ClipPlan, planned: Plan
 
 def _window_row(plan: ClipPlan, window: Window, record: Record) -> Record:
     size = plan.regions[window.region].size
-    row = {"key": record["key"], **asdict(window), "width": size.width, "height": size.height}
+    row = {"key": record["key"], "region": window.region, "start": window.start, "stop": window.stop}
+    row |= {"num_frames": window.num_frames, "width": size.width, "height": size.height}
     return row | {"seed": record["seed"], "seconds": record["seconds"]}
 
 
 class _MaskStream:
     """Masks by rising frame, a chunk of frames in memory at a time."""
 
-    _CHUNK = 64
+    CHUNK = 64
 
     def __init__(self, reader: MaskReader) -> None:
         self._reader = reader
-        self._start = -self._CHUNK
+        self._start = -self.CHUNK
         self._masks: dict[int, FrameMask] = {}
 
     def at(self, index: int) -> FrameMask | None:
-        if not self._start <= index < self._start + self._CHUNK:
+        if not self._start <= index < self._start + self.CHUNK:
             self._start = index
-            self._masks = self._reader.get(index, index + self._CHUNK)
+            self._masks = self._reader.get(index, index + self.CHUNK)
         return self._masks.get(index)

@@ -1,4 +1,4 @@
-"""Put generated frames back: cross-faded where windows overlap, scaled to their box, feathered into the source.
+"""Put generated frames back: cross-faded where windows overlap, colour anchored to the ring round the mask, feathered.
 
 Shapes: THWC frames uint8 RGB; HW alpha float32 in 0..1. Outside the feathered mask no sample of a frame is written.
 """
@@ -11,41 +11,58 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vace_batch.geometry import Size
-from vace_batch.masks.refine import at_least_token, feather_alpha
-from vace_batch.masks.store import FrameMask
+from vace_batch.geometry import Box, Size
+from vace_batch.masks.refine import at_least_token, feather_alpha, split_parts
+from vace_batch.masks.store import Bits, FrameMask, merge_masks
 from vace_batch.plan import Region, Window, fade_weights
 from vace_batch.video.frame import Frame
 
 Image = NDArray[np.uint8]
+Colour = NDArray[np.float32]
 OpenWindow = Callable[[Window], Iterator[Image]]
+
+RING_PX = 16
+"""How far from the mask the source still says what colour the fill should have."""
+
+_RING_BLUR = 4.0
 
 
 class RegionPatches:
     """The generated picture of one region, frame after frame; holds no more than the windows that overlap one frame."""
 
     def __init__(self, region: Region, windows: Sequence[Window], open_window: OpenWindow) -> None:
-        self._region = region
+        self.region = region
         self._windows = sorted(windows, key=lambda window: window.start)
         self._open_window = open_window
         self._readers: dict[Window, _Reader] = {}
 
-    def at(self, index: int) -> Image:
-        """The patch (box.height, box.width, 3) of frame `index`; frames must be asked for in rising order.
+    def reach(self, index: int) -> Box | None:
+        """The box that every window which holds frame `index` shows; None where none does."""
+        reach: Box | None = None
+        for window in self._holding(index):
+            reach = window.box if reach is None else reach.intersect(window.box)
+        return reach
+
+    def at(self, index: int, box: Box) -> Colour:
+        """The generated pixels of `box` in frame `index`, float32 (box.height, box.width, 3); frames in rising order.
 
         Raises:
-            ValueError: no window holds the frame, or frames were asked for out of order.
+            ValueError: no window holds the box in this frame, or frames were asked for out of order.
         """
-        holding = [window for window in self._windows if window.start <= index < window.stop]
-        if not holding:
-            raise ValueError(f"frame {index}: no window of region {self._region} holds it")
+        holding, reach = self._holding(index), self.reach(index)
+        if reach is None or reach.intersect(box) != box:
+            raise ValueError(f"frame {index}, {box}: no window of {self.region} holds it")
         for window in [window for window in self._readers if window not in holding]:
             del self._readers[window]
-        blended = np.zeros((self._region.size.height, self._region.size.width, 3), np.float32)
+        blended = np.zeros((box.height, box.width, 3), np.float32)
         for window, weight in zip(holding, fade_weights(index, holding), strict=True):
             reader = self._readers.setdefault(window, _Reader(self._open_window(window), window.start))
-            blended += weight * reader.at(index)
-        return resize((blended + 0.5).astype(np.uint8), self._region.box.size)
+            picture = resize(reader.at(index), self.region.crop)
+            blended += weight * picture[box.shift(-window.box.x, -window.box.y).slices]
+        return blended
+
+    def _holding(self, index: int) -> list[Window]:
+        return [window for window in self._windows if window.start <= index < window.stop]
 
 
 class _Reader:
@@ -76,19 +93,69 @@ def resize(image: Image, size: Size) -> Image:
     return np.asarray(cv2.resize(image, (size.width, size.height), interpolation=method), np.uint8)
 
 
-def stitch_frame(
-    frame: Frame,
-    mask: FrameMask,
-    regions: Mapping[int, Region],
-    patches: Mapping[int, RegionPatches],
-    feather_px: int,
-) -> None:
+def stitch_frame(frame: Frame, mask: FrameMask, patches: Sequence[RegionPatches], feather_px: int) -> None:
     """Paste the regions that hold this frame into it, where its mask says so."""
-    for number, region in regions.items():
-        if not region.start <= mask.index < region.stop:
-            continue
-        grown = at_least_token(mask, frame.size, region.token_px)
-        box = grown.box.pad(feather_px).intersect(region.box)
-        if box is not None:
-            patch = patches[number].at(mask.index)[box.shift(-region.box.x, -region.box.y).slices]
-            frame.paste(box, patch, feather_alpha(grown.within(box), feather_px))
+    source: dict[Box, Image] = {}
+    pasted = []
+    for region, mine in share_out(mask, patches).items():
+        reach = patches[region].reach(mask.index)
+        assert reach is not None
+        grown = at_least_token(mine, frame.size, patches[region].region.token_px)
+        box, ring = (grown.box.pad(px).intersect(reach) for px in (feather_px, RING_PX))
+        assert box is not None and ring is not None, "a region's windows hold its masks"
+        around = box.union(ring)
+        source[around] = frame.rgb(around)
+        fill = patches[region].at(mask.index, around)
+        fill += drift(source[around] - fill, ~(mask.within(around) | grown.within(around)))
+        inner = box.shift(-around.x, -around.y).slices
+        pasted.append((box, to_uint8(fill[inner]), feather_alpha(grown.within(box), feather_px)))
+    for box, pixels, alpha in pasted:  # after all were anchored to the source
+        frame.paste(box, pixels, alpha)
+
+
+def share_out(mask: FrameMask, patches: Sequence[RegionPatches]) -> Mapping[int, FrameMask]:
+    """Each connected part of a frame's mask goes to one region that shows all of it, the one that shows it largest."""
+    reaches = {number: region.reach(mask.index) for number, region in enumerate(patches)}
+    shares: dict[int, list[FrameMask]] = {}
+    for part in split_parts(mask):
+        fits = [n for n, reach in reaches.items() if reach is not None and reach.intersect(part.box) == part.box]
+        if not fits:
+            raise ValueError(f"frame {mask.index}, {part.box}: no window holds this part of the mask")
+        best = min(fits, key=lambda n: (patches[n].region.token_px, n))
+        shares.setdefault(best, []).append(part)
+    merged = {number: merge_masks(parts) for number, parts in shares.items()}
+    return {number: joined for number, joined in merged.items() if joined is not None}
+
+
+def drift(difference: Colour, known: Bits) -> Colour:
+    """What to add to a fill so that its colours meet the source's round it: smooth, and zero if none is known.
+
+    `difference` (H, W, 3) is source minus fill, of which only the `known` (H, W) pixels count. It is blurred, so that
+    texture stays out, and carried inwards from coarse to fine (push and pull over an image pyramid).
+    """
+    weight = known.astype(np.float32)
+    if not weight.any():
+        return np.zeros_like(difference)
+    colour = cv2.GaussianBlur(difference * weight[..., None], (0, 0), _RING_BLUR)
+    soft = cv2.GaussianBlur(weight, (0, 0), _RING_BLUR)
+    return _pulled(colour * weight[..., None], soft * weight)
+
+
+def _pulled(colour: Colour, weight: Colour) -> Colour:
+    """Weighted colours (H, W, 3) spread to where their weight (H, W) is small."""
+    height, width = weight.shape
+    if min(height, width) > 2:
+        half = ((width + 1) // 2, (height + 1) // 2)
+        coarse = _pulled(_shrunk(colour, half), _shrunk(weight, half))
+        below = np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    else:
+        below = np.broadcast_to(colour.sum((0, 1)) / max(float(weight.sum()), 1e-6), colour.shape).astype(np.float32)
+    return np.asarray(colour + (1 - np.minimum(weight, 1))[..., None] * below, np.float32)
+
+
+def _shrunk(array: Colour, size: tuple[int, int]) -> Colour:
+    return np.asarray(cv2.resize(array, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def to_uint8(image: Colour) -> Image:
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
