@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from vace_batch import profiles, results, storage
+from vace_batch import log, profiles, results, storage
 from vace_batch.cluster.resources import count_gpus
 from vace_batch.cluster.runtime import Runtime
-from vace_batch.cluster.units import ActorReady, Event, Failure, PoolSpec, Unit, UnitDone
+from vace_batch.cluster.units import ActorDied, ActorReady, ActorWaiting, Event, Failure, PoolSpec, Unit, UnitDone
 from vace_batch.cluster.units import Limits as DispatchLimits
 from vace_batch.config import Options
 from vace_batch.errors import UsageError
@@ -28,6 +28,8 @@ from vace_batch.plan import Limits
 from vace_batch.progress import Progress, Show
 from vace_batch.results import Ledger, PlannedJob, Summary
 from vace_batch.steps import ClipPlan, ClipWork, PlannedWindow
+
+_LOG = log.get_logger(__name__)
 
 _SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mxf", ".mpg", ".ogv"})
 _MAGIC = {b"\x1aE\xdf\xa3": ".mkv", b"RIFF": ".avi", b"G": ".ts"}
@@ -191,6 +193,8 @@ class ClipGraph:
             return list(self._after_window(unit.unit_id.removeprefix("generate/")))
         if unit.kind == "stitch":
             self.status[str(meta)] += 1
+            with log.bind(clip=self._works[unit.unit_id.removeprefix("stitch/")].job.job_id):
+                _LOG.info("%s", meta)
         return ()
 
     def on_failed(self, unit: Unit, failure: Failure) -> Iterable[Unit]:
@@ -280,6 +284,8 @@ class ClipGraph:
         if failure.traceback:
             ledger.note_attempt(work.clip_key, {"step": unit.kind, "traceback": failure.traceback})
         ledger.quarantine(work.clip_key, body)
+        with log.bind(clip=work.job.job_id):
+            _LOG.warning("%s failed: %s: %s", unit.kind, failure.code, failure.reason)
 
 
 # --- running ---------------------------------------------------------------------------------------------------------
@@ -332,8 +338,9 @@ def run_clips(
     graph = ClipGraph(works)
     tally = _Tally(graph, show)
     limits = DispatchLimits(payload_bytes=batch.options.payload_mb << 20)
-    runtime.run(graph, graph.first_units(), limits=limits, on_event=tally.add, should_stop=should_stop)
-    tally.show()
+    with log.bind(run=storage.digest(batch.out, str(time.time_ns()))[:8]):
+        runtime.run(graph, graph.first_units(), limits=limits, on_event=tally.add, should_stop=should_stop)
+        tally.show()
 
 
 class _Tally:
@@ -349,6 +356,10 @@ class _Tally:
     def add(self, event: Event) -> None:
         if isinstance(event, ActorReady) and event.pool == "gpu":
             self._gpu_actors.add(event.actor_id)
+        if isinstance(event, ActorDied):
+            _LOG.warning("an actor of pool %s died (%s): %s", event.pool, event.cause, event.detail)
+        if isinstance(event, ActorWaiting):
+            _LOG.warning("pool %s waits for a machine that has room for one of its actors", event.pool)
         if isinstance(event, UnitDone) and event.unit.kind == "generate":
             self._windows_done += 1
             self._busy_s += event.seconds

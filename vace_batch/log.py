@@ -30,6 +30,8 @@ _NO_TELEMETRY = {
 }
 _NO_NOISE = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # its deduplicator writes on standard output
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "YOLO_VERBOSE": "false",
 }

@@ -33,11 +33,12 @@ from vace_batch.plan import Limits, Region, Shot, Window, plan_clip, shots_of
 from vace_batch.results import Ledger, Record, make_key
 from vace_batch.stitch import RegionPatches, resize, stitch_frame
 from vace_batch.vcu import VCU, ResolvedSampling
+from vace_batch.video.encoders import EncoderSettings, choose_encoding
 from vace_batch.video.frame import Frame
 from vace_batch.video.probe import probe
 from vace_batch.video.read import frames_from_bytes, read_frames, read_image
 from vace_batch.video.shots import Scan, scan
-from vace_batch.video.write import EncoderSettings, encode_lossless, rewrite
+from vace_batch.video.write import encode_lossless, rewrite
 
 if TYPE_CHECKING:  # torch and diffusers, which only the GPU actors load
     from vace_batch.vace.engine import Engine
@@ -153,6 +154,7 @@ def survey(work: ClipWork, models: MaskModels, *, look: bool = True) -> tuple[Cl
     """
     with _local(work.job.video_uri, "video_uri") as path:
         info = probe(path)
+        choose_encoding(info, EncoderSettings(crf=work.options.crf))  # fails here, not after the GPU work
         found = scan(path)
         frame_range = _frame_range(work.job, found, info.time_base)
         whole = not has_mask_source(work.job) or (needs_pixels(work.job) and not look)
