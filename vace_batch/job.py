@@ -79,6 +79,8 @@ class Job:
     detector: str | None = None
     segmenter: str | None = None
     mask_shape: str = "mask"
+    mask_shadow: str = "off"
+    background: str = "auto"
     dilate: Dilation | None = None
     prompt: str = ""
     negative_prompt: str | None = None

@@ -174,6 +174,22 @@ SCHEMA = pa.schema(
             default="mask",
         ),
         _field(
+            "mask_shadow",
+            pa.string(),
+            "auto grows the mask into the soft shadow attached to the object where it can be told from the ground.",
+            example="auto",
+            default="off",
+            tasks=("removal",),
+        ),
+        _field(
+            "background",
+            pa.string(),
+            "auto fills what other frames of the shot show with those real pixels; off leaves all to the model.",
+            example="off",
+            default="auto",
+            tasks=("removal",),
+        ),
+        _field(
             "dilate",
             pa.string(),
             "How far a mask grows: source pixels (0..1000) or percent of the object's longer side (0..200).",
