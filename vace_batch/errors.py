@@ -14,9 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vace_batch.access import redact
+
 
 class VaceBatchError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose; its text never holds credentials."""
+
+    def __str__(self) -> str:
+        return redact(super().__str__())
 
 
 class UsageError(VaceBatchError):
@@ -39,7 +44,7 @@ class Fault:
             where += f" ({self.job_id})"
         if self.column:
             where += f", column {self.column}"
-        return f"{where}: got {self.got}, expected {self.expected}"
+        return redact(f"{where}: got {self.got}, expected {self.expected}")
 
 
 class ManifestError(VaceBatchError):
@@ -59,7 +64,7 @@ class ClipError(VaceBatchError):
 
     def __init__(self, code: str, reason: str, *, retryable: bool = False) -> None:
         self.code = code
-        self.reason = reason
+        self.reason = redact(reason)
         self.retryable = retryable
         super().__init__(f"{code}: {reason}")
 

@@ -17,6 +17,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TextIO
 
+from vace_batch.access import redact
+
 LEVEL_VARIABLE = "VACE_BATCH_LOG_LEVEL"
 FORMAT_VARIABLE = "VACE_BATCH_LOG_FORMAT"
 
@@ -101,7 +103,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info and record.exc_info[0] is not None:
             line["error"] = "".join(traceback.format_exception(*record.exc_info)).rstrip()
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return redact(json.dumps(line, default=str, ensure_ascii=False))
 
 
 class TextFormatter(logging.Formatter):
@@ -114,7 +116,7 @@ class TextFormatter(logging.Formatter):
         text = " ".join([*words, record.getMessage()])
         if record.exc_info and record.exc_info[0] is not None:
             text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
-        return text
+        return redact(text)
 
 
 def _extras(record: logging.LogRecord) -> dict[str, object]:

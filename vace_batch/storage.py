@@ -10,24 +10,44 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+
+from vace_batch.access import has_secret, redact
 
 _SAMPLE_BYTES = 1 << 20
 _WHOLE_DIGEST_LIMIT = 64 << 20
+_REQUESTS_AT_ONCE = 32
+_LISTED_AS_ONE = 64
+_CONFLICT_TRIES = 6
+_memory_lock = threading.Lock()
 
 
 def resolve(uri: str) -> tuple[Any, str]:
-    """The fsspec file system of `uri` and the path in it. Paths are taken literally: no URL decoding, no globbing."""
+    """The fsspec file system of `uri` and the path in it. Paths are taken literally: no URL decoding, no globbing.
+
+    Raises:
+        ValueError: there is a password in it, or its scheme is not known.
+        ImportError: the scheme's driver is not installed.
+    """
     if "://" not in uri:
         return LocalFileSystem(), os.path.abspath(uri)
     if uri.startswith("file://"):
         return LocalFileSystem(), uri[len("file://") :]
-    fs, path = fsspec.core.url_to_fs(uri)
+    if has_secret(uri):
+        raise ValueError(f"{redact(uri)}: expected no credentials in a URI; give them by the environment")
+    # Other writers' files must be seen: s3fs and others would remember a folder's listing for ever.
+    fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
     return fs, path
 
 
@@ -69,6 +89,16 @@ def read_head(uri: str, num_bytes: int) -> bytes:
     return data
 
 
+def open_read(uri: str) -> Any:
+    """A binary file object at `uri` that can seek, for readers that take what they need; close it.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    fs, path = resolve(uri)
+    return open(path, "rb") if is_local(uri) else fs.open(path, "rb")
+
+
 def publish(uri: str, data: bytes) -> None:
     """Write a file that appears whole or not at all, replacing what was there."""
     if not is_local(uri):
@@ -98,6 +128,8 @@ def staging(uri: str, draft: str) -> Iterator[str]:
         os.makedirs(os.path.dirname(name), exist_ok=True)
     try:
         yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())  # the record that names it is durable, so it must be
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -110,6 +142,9 @@ def create_exclusive(uri: str, data: bytes) -> bool:
 
     On local disks the content is written beside the name and hard-linked to it: `open(..., "xb")` is exclusive too, but
     a process killed between creating and writing would leave an empty record that looks finished.
+
+    Writers must write different bytes: a store's client repeats a request whose answer was lost, and finds its own file
+    there. What is there is compared, so that the winner does not think that it lost.
     """
     fs, path = resolve(uri)
     if is_local(uri):
@@ -122,23 +157,148 @@ def create_exclusive(uri: str, data: bytes) -> bool:
             finally:
                 os.unlink(temporary)
             return True
-    try:
-        with fs.open(path, "xb") as file:
-            file.write(data)
-    except FileExistsError:
-        return False
-    return True
+    if isinstance(fs, MemoryFileSystem):  # its "xb" makes the file before its content
+        with _memory_lock:
+            if fs.exists(path):
+                return False
+            fs.pipe_file(path, data)
+        return True
+    return _create_in_store(fs, path, data) or bool(fs.cat_file(path) == data)
+
+
+def _create_in_store(fs: Any, path: str, data: bytes) -> bool:
+    for number in range(_CONFLICT_TRIES):
+        try:
+            with fs.open(path, "xb") as file:
+                file.write(data)
+            return True
+        except FileExistsError:
+            return False
+        except OSError as error:
+            code = _store_code(error)
+            # s3fs knows only AWS's own form of this answer.
+            if code == "PreconditionFailed":
+                return False
+            # Two at once: neither has been decided yet, AWS asks both to come again.
+            if code != "ConditionalRequestConflict" or number == _CONFLICT_TRIES - 1:
+                raise
+            time.sleep(0.05 * 2**number)
+    raise AssertionError("unreachable")
+
+
+def _store_code(error: BaseException) -> str | None:
+    """The S3 error code behind what s3fs raised."""
+    response = getattr(error.__cause__, "response", None)
+    return response.get("Error", {}).get("Code") if isinstance(response, dict) else None
 
 
 def list_files(uri: str) -> list[str]:
     """Paths below `uri`, relative to it, sorted; empty when there is nothing."""
+    return sorted(entry.name for entry in list_entries(uri) if not entry.is_temporary)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A file below a folder: its path in it, when it was written, and a word that changes with its content."""
+
+    name: str
+    size: int
+    modified_s: float
+    version: str
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether it was left by a writer that was killed, or is being written now."""
+        return os.path.basename(self.name).startswith(_TEMPORARY)
+
+
+def list_entries(uri: str, prefix: str = "") -> Iterator[Entry]:
+    """Files below `uri`, in no order, whose own name begins with `prefix`; temporary ones too. Never from a cache.
+
+    In an object store a folder with many subfolders is listed by many requests at once.
+    """
     fs, path = resolve(uri)
-    prefix = path.rstrip("/") + "/"
+    root = path.rstrip("/")
+    if is_local(uri):
+        yield from _local_entries(root, "", prefix)
+        return
     try:
-        found = fs.find(path)
+        folders = [info["name"] for info in fs.ls(root, detail=True) if info["type"] == "directory"]
+        if len(folders) < _LISTED_AS_ONE:
+            listings: Iterator[dict[str, Any]] = iter([fs.find(root, detail=True)])
+        else:
+            listings = _find_all(fs, folders, prefix)
+        for listing in listings:
+            for name, info in listing.items():
+                if info["type"] == "file" and os.path.basename(name).startswith(prefix):
+                    yield _remote_entry(name[len(root) + 1 :], info)
     except FileNotFoundError:
-        return []
-    return sorted(name[len(prefix) :] for name in found if name.startswith(prefix) and not _is_temporary(name))
+        return
+
+
+def _find_all(fs: Any, folders: Sequence[str], prefix: str) -> Iterator[dict[str, Any]]:
+    narrow = {} if isinstance(fs, MemoryFileSystem) else {"prefix": prefix}
+    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+        yield from pool.map(lambda folder: fs.find(folder, detail=True, **narrow), folders)
+
+
+def _local_entries(folder: str, below: str, prefix: str) -> Iterator[Entry]:
+    try:
+        found = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with found:
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _local_entries(entry.path, below + entry.name + "/", prefix)
+            elif entry.name.startswith(prefix):
+                try:
+                    stat = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # gone since
+                    continue
+                version = f"{stat.st_mtime_ns}-{stat.st_ino}-{stat.st_size}"
+                yield Entry(
+                    name=below + entry.name, size=stat.st_size, modified_s=stat.st_mtime_ns / 1e9, version=version
+                )
+
+
+_TAGS = ("ETag", "etag", "md5Hash")
+_TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
+
+
+def _remote_entry(name: str, info: dict[str, Any]) -> Entry:
+    when = next((info[key] for key in _TIMES if info.get(key) is not None), 0.0)
+    if isinstance(when, str):
+        when = datetime.fromisoformat(when)
+    tag = next((info[key] for key in _TAGS if info.get(key)), when)
+    seconds = when.timestamp() if isinstance(when, datetime) else float(when)
+    return Entry(name=name, size=int(info.get("size") or 0), modified_s=seconds, version=f"{tag}-{info.get('size')}")
+
+
+def read_many(uris: Sequence[str]) -> Iterator[bytes | None]:
+    """The content of each, in order; None for one that is not there."""
+
+    def read(uri: str) -> bytes | None:
+        try:
+            return read_bytes(uri)
+        except FileNotFoundError:
+            return None
+
+    if all(map(is_local, uris)):
+        yield from map(read, uris)
+        return
+    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+        yield from pool.map(read, uris)
+
+
+def num_bytes(uri: str) -> int:
+    """The size of a file; 0 for a folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    fs, path = resolve(uri)
+    return int(fs.info(path).get("size") or 0)
 
 
 def delete(uri: str) -> None:
@@ -189,6 +349,8 @@ def fingerprint(uri: str) -> str:
             info = fs.info(path)
         except FileNotFoundError:
             return "missing"
+        except PermissionError:
+            return "forbidden"
         tag = info.get("ETag") or info.get("etag") or info.get("md5Hash") or f"{info.get('LastModified')}"
         return f"{info.get('size')}:{tag}"
     return _local_fingerprint(path)
@@ -217,10 +379,6 @@ def _local_fingerprint(path: str) -> str:
 
 
 _TEMPORARY = ".part-"
-
-
-def _is_temporary(name: str) -> bool:
-    return os.path.basename(name).startswith(_TEMPORARY)
 
 
 @contextlib.contextmanager
