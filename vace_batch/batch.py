@@ -194,7 +194,7 @@ class ClipGraph:
         if unit.kind == "stitch":
             self.status[str(meta)] += 1
             with log.bind(clip=self._works[unit.unit_id.removeprefix("stitch/")].job.job_id):
-                _LOG.info("%s", meta)
+                _LOG.debug("%s", meta)
         return ()
 
     def on_failed(self, unit: Unit, failure: Failure) -> Iterable[Unit]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from vace_batch import profiles
@@ -83,7 +85,8 @@ def estimate(manifest: Manifest, options: Options, *, out: str | None, tflops: f
             reason = "failed before; `vace-batch retry` tries it again"
             return ClipEstimate(job_id=work.job.job_id, state="failed", reason=reason)
         try:
-            found, _ = survey(work, MaskModels(), look=False)
+            with tempfile.TemporaryDirectory(prefix="vace-batch-") as folder:
+                found = survey(work, MaskModels(), Path(folder), look=False)
         except ClipError as error:
             return ClipEstimate(job_id=work.job.job_id, state="failed", reason=f"{error.code}: {error.reason}")
         return _todo(work, found, windows, tflops)

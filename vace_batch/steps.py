@@ -11,10 +11,11 @@ import posixpath
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -29,6 +30,7 @@ from vace_batch.job import Job, pixel_fields
 from vace_batch.masks.refine import at_least_token, split_parts
 from vace_batch.masks.source import MaskModels, clip_masks, has_mask_source, needs_pixels
 from vace_batch.masks.store import FrameMask, MaskReader, MaskSummary, box_mask, write_masks
+from vace_batch.patches import Patch, PatchReader
 from vace_batch.plan import Limits, Region, Shot, Window, plan_clip, shots_of
 from vace_batch.results import Ledger, Record, make_key
 from vace_batch.stitch import RegionPatches, resize, stitch_frame
@@ -45,7 +47,7 @@ if TYPE_CHECKING:  # torch and diffusers, which only the GPU actors load
 
 _MASK_FIELDS = frozenset(
     ("targets", "boxes", "points", "mask_uri", "protect", "detector", "segmenter", "mask_shape", "dilate")
-) | {"start_s", "end_s"}
+) | {"start_s", "end_s", "mask_shadow", "background"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ class ClipWork:
         """Identity of one window's generated frames; the job's name is not in it, so equal work is done once."""
         window = planned.window
         place = (window.start, window.stop, window.num_frames, astuple(window.box), astuple(region.size))
-        return make_key("window", KEY_VERSION, self._generation(), place, planned.mask_digest)
+        return make_key("window", KEY_VERSION, self._generation(), place, planned.known_digest)
 
     def seed(self, planned: PlannedWindow) -> int:
         """The window's own seed: independent of batching, of actors and of order."""
@@ -100,16 +102,20 @@ def _identity(job: Job) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedWindow:
-    """A window, where its first frame is in the file, and the digest of the masks in it."""
+    """A window, where its first frame is in the file, and the digest of the masks and recovered pixels in it."""
 
     window: Window
     start_pts: int
-    mask_digest: str
+    known_digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipPlan:
-    """What is to be made of one clip. `masks` is the name of its mask file in OUT; None where nothing was found."""
+    """What is to be made of one clip.
+
+    Names of files in OUT, None where there is nothing: `masks` is what is to change, `recovered` the pixels under it
+    that other frames show, `holes` what is left of the masks for the model.
+    """
 
     size: Size
     num_frames: int
@@ -117,9 +123,13 @@ class ClipPlan:
     regions: tuple[Region, ...]
     windows: tuple[PlannedWindow, ...]
     masked_frames: int
-    masks: str | None
+    recovered_share: float = 0.0
+    masks: str | None = None
+    recovered: str | None = None
+    holes: str | None = None
 
 
+_T = TypeVar("_T")
 _PLAN = TypeAdapter(ClipPlan)
 
 
@@ -127,62 +137,80 @@ _PLAN = TypeAdapter(ClipPlan)
 
 
 def prepare(work: ClipWork, models: MaskModels) -> ClipPlan:
-    """Probe, find shots, make masks, plan windows. The masks are stored; the plan is in the ledger's record.
+    """Probe, find shots, make masks, recover background, plan windows. The plan is in the ledger's record.
 
     Raises:
         ClipError: the video, the masks or the request cannot be used.
     """
     ledger = Ledger(work.out)
     while (record := ledger.done(work.prep_key)) is None:
-        plan, masks = survey(work, models)
-        if masks is not None:
-            uri = ledger.artifact_uri(work.prep_key, ".masks.parquet")
-            storage.publish(uri, masks)
-            plan = replace(plan, masks=ledger.relative(uri))
-        if not ledger.commit(work.prep_key, {"plan": _PLAN.dump_python(plan, mode="json")}) and masks is not None:
-            storage.delete(uri)
+        with tempfile.TemporaryDirectory(prefix="vace-batch-") as folder:
+            plan = survey(work, models, Path(folder))
+            masks, recovered = (_published(ledger, work, file) for file in (plan.masks, plan.recovered))
+            holes = masks if plan.holes == plan.masks else _published(ledger, work, plan.holes)
+            plan = replace(plan, masks=masks, recovered=recovered, holes=holes)
+        if not ledger.commit(work.prep_key, {"plan": _PLAN.dump_python(plan, mode="json")}):
+            for file in filter(None, {masks, recovered, holes}):  # another attempt was first, and its files count
+                storage.delete(ledger.absolute(file))
     return _PLAN.validate_python(record["plan"])
 
 
-def survey(work: ClipWork, models: MaskModels, *, look: bool = True) -> tuple[ClipPlan, bytes | None]:
-    """The plan of a clip and its mask file; nothing is stored.
+def _published(ledger: Ledger, work: ClipWork, file: str | None) -> str | None:
+    """Put a file of the plan into OUT, under a name of this attempt, which is returned."""
+    if file is None:
+        return None
+    uri = ledger.artifact_uri(work.prep_key, "." + posixpath.basename(file))
+    with storage.staging(uri, uri + ".draft") as target:
+        shutil.move(file, target)
+    return ledger.relative(uri)
+
+
+def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = True) -> ClipPlan:
+    """The plan of a clip, its files in the local `folder`.
 
     `look` False does not run detector and segmenter: where they would be asked, the whole frame counts as masked.
 
     Raises:
         ClipError: as `prepare`.
     """
+    files = {name: str(folder / f"{name}.parquet") for name in ("masks", "recovered", "holes")}
     with _local(work.job.video_uri, "video_uri") as path:
         info = probe(path)
         choose_encoding(info, EncoderSettings(crf=work.options.crf))  # fails here, not after the GPU work
         found = scan(path)
+        shots = shots_of(found.num_frames, found.cuts)
         frame_range = _frame_range(work.job, found, info.time_base)
         whole = not has_mask_source(work.job) or (needs_pixels(work.job) and not look)
-        summary, stored = _make_masks(work.job, None if whole else models, path, info.size, found, frame_range)
-    shots = shots_of(found.num_frames, found.cuts)
-    reader = MaskReader(stored)
-    regions, cut = plan_clip(_parts(reader, found.num_frames), shots, info.size, work.limits)
+        masked = _make_masks(work.job, None if whole else models, path, info.size, found, frame_range, files["masks"])
+        left, share = masked, 0.0
+    holes = MaskReader(files["holes"] if share else files["masks"])
+    recovered = PatchReader(files["recovered"]) if share else None
+    regions, cut = plan_clip(_parts(holes, found.num_frames), shots, info.size, work.limits)
     windows = tuple(
-        PlannedWindow(window=window, start_pts=int(found.pts[window.start]), mask_digest=_mask_digest(reader, window))
+        PlannedWindow(
+            window=window, start_pts=int(found.pts[window.start]), known_digest=_known_digest(holes, recovered, window)
+        )
         for window in cut
     )
-    plan = ClipPlan(
+    return ClipPlan(
         size=info.size,
         num_frames=found.num_frames,
         shots=shots,
         regions=regions,
         windows=windows,
-        masked_frames=len(summary.boxes),
-        masks=None,
+        masked_frames=len(masked.boxes),
+        recovered_share=round(share, 4),
+        masks=files["masks"] if masked.boxes else None,
+        recovered=files["recovered"] if share else None,
+        holes=(files["holes"] if share else files["masks"]) if left.boxes else None,
     )
-    return plan, stored if summary.boxes else None
 
 
 def _make_masks(
-    job: Job, models: MaskModels | None, path: str, size: Size, found: Scan, frame_range: tuple[int, int]
-) -> tuple[MaskSummary, bytes]:
-    """The mask file of a clip; without `models` the whole picture of every frame is masked."""
-    with contextlib.ExitStack() as stack, tempfile.NamedTemporaryFile(suffix=".parquet") as file:
+    job: Job, models: MaskModels | None, path: str, size: Size, found: Scan, frame_range: tuple[int, int], target: str
+) -> MaskSummary:
+    """Write the mask file of a clip; without `models` the whole picture of every frame is masked."""
+    with contextlib.ExitStack() as stack:
         masks: Iterator[FrameMask]
         if models is None:
             masks = (box_mask(index, Box(0, 0, size.width, size.height)) for index in range(*frame_range))
@@ -196,8 +224,7 @@ def _make_masks(
                 frame_range=frame_range,
                 models=models,
             )
-        summary = write_masks(file.name, size, masks)
-        return summary, file.read()
+        return write_masks(target, size, masks)
 
 
 def _with_local_masks(job: Job, stack: contextlib.ExitStack) -> Job:
@@ -212,8 +239,8 @@ def _with_local_masks(job: Job, stack: contextlib.ExitStack) -> Job:
 def _parts(reader: MaskReader, num_frames: int) -> dict[int, tuple[Box, ...]]:
     """The boxes of the connected parts of every frame's mask."""
     parts: dict[int, tuple[Box, ...]] = {}
-    for start in range(0, num_frames, _MaskStream.CHUNK):
-        for index, mask in reader.get(start, start + _MaskStream.CHUNK).items():
+    for start in range(0, num_frames, _Ahead.CHUNK):
+        for index, mask in reader.get(start, start + _Ahead.CHUNK).items():
             parts[index] = tuple(part.box for part in split_parts(mask))
     return parts
 
@@ -229,10 +256,12 @@ def _frame_range(job: Job, found: Scan, time_base: Fraction) -> tuple[int, int]:
     return start, stop
 
 
-def _mask_digest(reader: MaskReader, window: Window) -> str:
+def _known_digest(holes: MaskReader, recovered: PatchReader | None, window: Window) -> str:
     parts: list[str | bytes] = []
-    for mask in reader.get(window.start, window.stop).values():
+    for mask in holes.get(window.start, window.stop).values():
         parts += [repr((mask.index - window.start, mask.box)), np.packbits(mask.bits).tobytes()]
+    for patch in (recovered.get(window.start, window.stop) if recovered else {}).values():
+        parts += [repr((patch.index - window.start, patch.box)), patch.rgb.tobytes()]
     return storage.digest(*parts)
 
 
@@ -257,15 +286,17 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
         ClipError: a reference cannot be read.
     """
     window, region = planned.window, plan.regions[planned.window.region]
+    with _files(work, plan) as files:
+        masks = MaskReader(files["holes"]).get(window.start, window.stop)
+        patches = PatchReader(files["recovered"]).get(window.start, window.stop) if plan.recovered else {}
     with _local(work.job.video_uri, "video_uri") as path:
         frames = [
-            resize(frame.rgb(window.box), region.size)
+            resize(_with_recovered(frame.rgb(window.box), window.box, patches.get(frame.index)), region.size)
             for frame in read_frames(path, window.start, window.stop, start_pts=planned.start_pts)
         ]
     if len(frames) != window.stop - window.start:
         wanted = f"frames {window.start}..{window.stop - 1}"
         raise ClipError("source_changed", f"{wanted}: only {len(frames)} could be read again", retryable=True)
-    masks = _read_masks(work, plan).get(window.start, window.stop)
     held = window.num_frames - len(frames)
     mask_THW = np.stack(
         [_model_mask(masks.get(i), plan.size, window.box, region) for i in range(window.start, window.stop)]
@@ -292,6 +323,17 @@ def _model_mask(mask: FrameMask | None, frame: Size, box: Box, region: Region) -
     return np.asarray(shrunk > 0, np.bool_)
 
 
+def _with_recovered(crop: NDArray[np.uint8], box: Box, patch: Patch | None) -> NDArray[np.uint8]:
+    """The crop `box` of a frame with the recovered pixels in their place."""
+    common = None if patch is None else patch.box.intersect(box)
+    if patch is None or common is None:
+        return crop
+    inner = common.shift(-patch.box.x, -patch.box.y).slices
+    here = crop[common.shift(-box.x, -box.y).slices]
+    here[patch.known[inner]] = patch.rgb8[inner][patch.known[inner]]
+    return crop
+
+
 def _references(job: Job) -> tuple[NDArray[np.uint8], ...]:
     pictures = []
     for uri in job.reference_uris:
@@ -300,9 +342,17 @@ def _references(job: Job) -> tuple[NDArray[np.uint8], ...]:
     return tuple(pictures)
 
 
-def _read_masks(work: ClipWork, plan: ClipPlan) -> MaskReader:
-    assert plan.masks is not None
-    return MaskReader(storage.read_bytes(Ledger(work.out).absolute(plan.masks)))
+@contextlib.contextmanager
+def _files(work: ClipWork, plan: ClipPlan) -> Iterator[dict[str, BinaryIO]]:
+    """The plan's files, open; those it does not have are left out."""
+    ledger = Ledger(work.out)
+    names = {name: getattr(plan, name) for name in ("masks", "recovered", "holes")}
+    with contextlib.ExitStack() as stack:
+        yield {
+            name: stack.enter_context(storage.open_read(ledger.absolute(file)))
+            for name, file in names.items()
+            if file is not None
+        }
 
 
 # --- generate --------------------------------------------------------------------------------------------------------
@@ -365,14 +415,19 @@ def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: L
         RegionPatches(region, [window for window in records if window.region == number], open_window)
         for number, region in enumerate(plan.regions)
     ]
-    masks = _MaskStream(_read_masks(work, plan))
+    with _files(work, plan) as files:
+        masks = _Ahead(MaskReader(files["masks"]).get)
+        holes = _Ahead(MaskReader(files["holes"]).get) if plan.holes else None
+        recovered = _Ahead(PatchReader(files["recovered"]).get) if plan.recovered else None
 
-    def edit(frame: Frame) -> None:
-        mask = masks.at(frame.index)
-        if mask is not None:
-            stitch_frame(frame, mask, patches, work.options.feather_px)
+        def edit(frame: Frame) -> None:
+            if masks.at(frame.index) is None:
+                return
+            patch = recovered.at(frame.index) if recovered else None
+            hole = holes.at(frame.index) if holes else None
+            stitch_frame(frame, patch, hole, patches, work.options.feather_px)
 
-    report = rewrite(source, target, edit, EncoderSettings(crf=work.options.crf))
+        report = rewrite(source, target, edit, EncoderSettings(crf=work.options.crf))
     if report.num_frames != plan.num_frames:
         raise ClipError("source_changed", f"expected {plan.num_frames} frames as planned, got {report.num_frames}")
     rows = [_window_row(plan, window, record) for window, record in records.items()]
@@ -394,18 +449,18 @@ def _window_row(plan: ClipPlan, window: Window, record: Record) -> Record:
     return row | {"seed": record["seed"], "seconds": record["seconds"]}
 
 
-class _MaskStream:
-    """Masks by rising frame, a chunk of frames in memory at a time."""
+class _Ahead(Generic[_T]):
+    """What belongs to frames in rising order, read a chunk of frames at a time."""
 
     CHUNK = 64
 
-    def __init__(self, reader: MaskReader) -> None:
-        self._reader = reader
+    def __init__(self, get: Callable[[int, int], dict[int, _T]]) -> None:
+        self._get = get
         self._start = -self.CHUNK
-        self._masks: dict[int, FrameMask] = {}
+        self._found: dict[int, _T] = {}
 
-    def at(self, index: int) -> FrameMask | None:
+    def at(self, index: int) -> _T | None:
         if not self._start <= index < self._start + self.CHUNK:
             self._start = index
-            self._masks = self._reader.get(index, index + self.CHUNK)
-        return self._masks.get(index)
+            self._found = self._get(index, index + self.CHUNK)
+        return self._found.get(index)

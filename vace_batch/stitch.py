@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.refine import at_least_token, feather_alpha, split_parts
 from vace_batch.masks.store import Bits, FrameMask, merge_masks
+from vace_batch.patches import Patch
 from vace_batch.plan import Region, Window, fade_weights
 from vace_batch.video.frame import Frame
 
@@ -93,20 +94,27 @@ def resize(image: Image, size: Size) -> Image:
     return np.asarray(cv2.resize(image, (size.width, size.height), interpolation=method), np.uint8)
 
 
-def stitch_frame(frame: Frame, mask: FrameMask, patches: Sequence[RegionPatches], feather_px: int) -> None:
-    """Paste the regions that hold this frame into it, where its mask says so."""
-    source: dict[Box, Image] = {}
+def stitch_frame(
+    frame: Frame, recovered: Patch | None, hole: FrameMask | None, patches: Sequence[RegionPatches], feather_px: int
+) -> None:
+    """Paste what was recovered, then what was generated for the hole that is left, region by region.
+
+    Recovered pixels were matched to their surroundings when they were found; they are pasted as they are.
+    """
+    if recovered is not None:
+        frame.paste(recovered.box, recovered.rgb, recovered.known.astype(np.float32))
+    if hole is None:
+        return
     pasted = []
-    for region, mine in share_out(mask, patches).items():
-        reach = patches[region].reach(mask.index)
+    for number, mine in share_out(hole, patches).items():
+        reach = patches[number].reach(hole.index)
         assert reach is not None
-        grown = at_least_token(mine, frame.size, patches[region].region.token_px)
+        grown = at_least_token(mine, frame.size, patches[number].region.token_px)
         box, ring = (grown.box.pad(px).intersect(reach) for px in (feather_px, RING_PX))
         assert box is not None and ring is not None, "a region's windows hold its masks"
         around = box.union(ring)
-        source[around] = frame.rgb(around)
-        fill = patches[region].at(mask.index, around)
-        fill += drift(source[around] - fill, ~(mask.within(around) | grown.within(around)))
+        fill = patches[number].at(hole.index, around)
+        fill += drift(frame.rgb(around) - fill, ~(hole.within(around) | grown.within(around)))
         inner = box.shift(-around.x, -around.y).slices
         pasted.append((box, to_uint8(fill[inner]), feather_alpha(grown.within(box), feather_px)))
     for box, pixels, alpha in pasted:  # after all were anchored to the source

@@ -106,7 +106,7 @@ def test_identity_follows_what_decides_pixels_and_nothing_else(tmp_path: Path) -
 
     def keys(changed: Job, options: Options | None = None) -> tuple[str, str, str]:
         [work] = works_of([changed], str(tmp_path / "out"), options or Options())
-        plan, _ = survey(work, MaskModels())
+        plan = survey(work, MaskModels(), tmp_path)
         return work.prep_key, work.window_key(plan.windows[0], plan.regions[0]), work.clip_key
 
     prep, window, clip = keys(base)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tests.media_files import Media, make
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import box_mask, make_mask
+from vace_batch.patches import Patch
 from vace_batch.plan import Region, Window
 from vace_batch.stitch import RegionPatches, drift, resize, share_out, stitch_frame
 from vace_batch.video.read import read_frames
@@ -99,7 +100,7 @@ def test_nothing_outside_the_feathered_mask_is_written(tmp_path: Path, feather_p
     mask = box_mask(1, Box(24, 16, 16, 16))
     before, after = list(read_frames(str(path))), list(read_frames(str(path)))
     noise = np.random.default_rng(1).integers(0, 255, (9, 32, 32, 3), np.uint8)
-    stitch_frame(after[1], mask, [RegionPatches(REGION, [window(0)], lambda _: iter(noise))], feather_px)
+    stitch_frame(after[1], None, mask, [RegionPatches(REGION, [window(0)], lambda _: iter(noise))], feather_px)
     changed = np.abs(before[1].rgb().astype(int) - after[1].rgb()).max(axis=2) > 0
     allowed = mask.box.pad(feather_px + 3)  # chroma samples and their interpolation reach a little further
     outside = changed.copy()
@@ -114,5 +115,18 @@ def test_a_fill_of_another_level_meets_its_surroundings(tmp_path: Path) -> None:
     source, frame = list(read_frames(str(path)))[1], list(read_frames(str(path)))[1]
     dark = np.clip(source.rgb(BOX).astype(int) - 40, 0, 255).astype(np.uint8)
     patches = RegionPatches(REGION, [window(0)], lambda _: iter([dark] * 9))
-    stitch_frame(frame, box_mask(1, Box(26, 18, 12, 12)), [patches], 2)
+    stitch_frame(frame, None, box_mask(1, Box(26, 18, 12, 12)), [patches], 2)
     assert np.abs(frame.rgb(BOX).astype(int) - source.rgb(BOX)).mean() < 4
+
+
+def test_recovered_pixels_come_first_and_the_rest_is_generated(tmp_path: Path) -> None:
+    path = make(tmp_path / "clip.mp4", Media(num_frames=3))
+    frame = list(read_frames(str(path)))[1]
+    known = np.zeros((16, 24), np.bool_)
+    known[:, :12] = True
+    patch = Patch(index=1, box=Box(20, 16, 24, 16), rgb=np.full((16, 24, 3), 200, np.uint8), known=known)
+    hole = box_mask(1, Box(32, 16, 12, 16))
+    patches = RegionPatches(REGION, [window(0)], lambda _: plain(90, 9))
+    stitch_frame(frame, patch, hole, [patches], 0)
+    assert np.abs(frame.rgb(Box(23, 19, 6, 8)).astype(int) - 200).mean() < 3
+    assert (frame.rgb(Box(36, 20, 6, 8)) < 230).all()

@@ -163,13 +163,13 @@ def write_masks(target: str | Path | BinaryIO, size: Size, masks: Iterable[Frame
 
 
 class MaskReader:
-    """Reads what `write_masks` wrote, from a path or from the file's bytes.
+    """Reads what `write_masks` wrote, from a path, from the file's bytes or from an open file.
 
     Raises:
         ValueError: the file is no mask file of a known version.
     """
 
-    def __init__(self, source: str | Path | bytes) -> None:
+    def __init__(self, source: str | Path | bytes | BinaryIO) -> None:
         self._file = pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source)
         metadata = self._file.schema_arrow.metadata or {}
         version = metadata.get(b"vace_batch.masks.version")
