@@ -207,7 +207,7 @@ def _joined(one: Track, other: Track) -> Track:
 def _cost(track: Track, frame: Size, limits: Limits) -> int:
     """Pixels that a track's windows show to the model."""
     crop = _crop_size([track.union(track.start, track.stop)], track.margin, frame, limits)
-    spans = _spread(track.start, track.stop, limits)
+    spans = spread(track.start, track.stop, limits)
     return sum(stop - start for start, stop in spans) * crop.width * crop.height
 
 
@@ -215,7 +215,7 @@ def _plan_track(
     track: Track, shot_number: int, region_number: int, shot: Shot, frame: Size, limits: Limits
 ) -> tuple[Region, list[Window]]:
     """One region and its windows. Their boxes are the same, or follow the object where that makes them much smaller."""
-    spans = [_legal_span(start, stop, shot) for start, stop in _spread(track.start, track.stop, limits)]
+    spans = [_legal_span(start, stop, shot) for start, stop in spread(track.start, track.stop, limits)]
     whole = track.union(track.start, track.stop)
     unions = [track.union(start, stop) or whole for start, stop, _ in spans]
     constant, following = (_crop_size(boxes, track.margin, frame, limits) for boxes in ([whole], unions))
@@ -280,7 +280,7 @@ def _within_budget(size: Size, num_frames: int, max_tokens: int) -> Size:
     return Size(*(max(TOKEN_PX, align_down(int(side * scale), TOKEN_PX)) for side in (size.width, size.height)))
 
 
-def _spread(start: int, stop: int, limits: Limits) -> list[tuple[int, int]]:
+def spread(start: int, stop: int, limits: Limits) -> list[tuple[int, int]]:
     """Spans of at most `max_frames` that cover start..stop-1, evenly spread, with at least the overlap asked for."""
     length, longest = stop - start, limits.max_frames
     if length <= longest:

@@ -1,0 +1,104 @@
+"""Peak memory of masks, background and stitching for a short and a long clip of the same picture.
+
+    python benchmarks/memory.py [--short 300] [--long 6000] [--width 1280] [--height 720]
+
+Each length runs in a process of its own, which reports its peak resident size; the peer of the long clip is the short one.
+An object crosses the frame over and over, so every frame has a mask and all of the background is seen.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from vace_batch.batch import works_of
+from vace_batch.config import Options
+from vace_batch.demo.media import pictures_folder
+from vace_batch.job import BoxKey, Job
+from vace_batch.masks.source import MaskModels
+from vace_batch.steps import prepare, stitch
+from vace_batch.video.write import write_clip
+
+app = typer.Typer(add_completion=False)
+PERIOD = 150
+
+
+def frames(num_frames: int, width: int, height: int) -> Iterator[NDArray[np.uint8]]:
+    picture = cv2.imread(str(pictures_folder() / "coffee.png"))
+    ground = cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC)[..., ::-1]
+    for index in range(num_frames):
+        frame = ground.copy()
+        x = 40 + (width - 200) * (index % PERIOD) // PERIOD
+        frame[height // 2 : height // 2 + 80, x : x + 80] = (200, 30, 40)
+        yield frame
+
+
+def boxes(num_frames: int, width: int, height: int) -> tuple[BoxKey, ...]:
+    keys = []
+    for index in range(num_frames):
+        x = 40 + (width - 200) * (index % PERIOD) // PERIOD
+        keys.append(BoxKey(x=x - 2, y=height // 2 - 2, width=84, height=84, frame=index))
+    return tuple(keys)
+
+
+@app.command()
+def one(num_frames: int, width: int, height: int) -> None:
+    """Run one clip and print its peak resident size in MiB."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "clip.mp4")
+        writer = f"import benchmarks.memory as m; m.make({path!r}, {num_frames}, {width}, {height})"
+        subprocess.run([sys.executable, "-c", writer], check=True)
+        job = Job(job_id="clip", video_uri=path, task="removal", boxes=boxes(num_frames, width, height))
+        [work] = works_of([job], folder, Options())
+        started = time.monotonic()
+        plan = prepare(work, MaskModels())
+        prepared = time.monotonic()
+        if not plan.windows:
+            stitch(work, plan)
+        report = {
+            "frames": num_frames,
+            "windows": len(plan.windows),
+            "recovered": plan.recovered_share,
+            "prepare_s": round(prepared - started, 1),
+            "stitch_s": round(time.monotonic() - prepared, 1),
+            "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        }
+        print(json.dumps(report))
+
+
+def make(path: str, num_frames: int, width: int, height: int) -> None:
+    write_clip(path, frames(num_frames, width, height), rate=Fraction(25))
+
+
+@app.command(name="compare")
+def compare(
+    short: Annotated[int, typer.Option()] = 300,
+    long: Annotated[int, typer.Option()] = 6000,
+    width: Annotated[int, typer.Option()] = 1280,
+    height: Annotated[int, typer.Option()] = 720,
+) -> None:
+    """Run both lengths and print the ratio of their peaks."""
+    peaks = []
+    for num_frames in (short, long):
+        command = [sys.executable, "-m", "benchmarks.memory", "one", str(num_frames), str(width), str(height)]
+        report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        print(report, flush=True)
+        peaks.append(report["peak_mib"])
+    print(f"peak of {long} frames against {short}: {peaks[1] / peaks[0]:.3f}")
+
+
+if __name__ == "__main__":
+    app()
