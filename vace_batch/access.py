@@ -16,7 +16,7 @@ _HIDDEN = "***"
 _USERINFO = re.compile(r"(?<=://)[^/@\s:'\"<>]*:[^@\s'\"<>]*(?=@)")
 _WEB_USER = re.compile(r"\b(https?://)[^/@\s'\"<>]+(?=@)")
 _PARAMETER = re.compile(
-    r"(?i)(?<![a-z0-9])((?:x-(?:amz|goog)-)?(?:signature|credential|security-token)"
+    r"(?i)(?<![\w/.-])((?:x-(?:amz|goog)-)?(?:signature|credential|security-token)"
     r"|sig|awsaccesskeyid|(?:aws_)?(?:secret_)?access_key(?:_id)?|aws_session_token"
     r"|(?:access_?|auth_?|api_?|refresh_?)?token|api_?key|account_?key|password|passwd|pwd|secret)"
     r"(=|%3D)[^&\s'\"<>,;)]+"

@@ -6,6 +6,7 @@
     OUT/ledger/done/<k2>/<key>.json             created exclusively, once the artifact is whole
     OUT/ledger/attempts/<k2>/<key>.<id>.json    one for each attempt that went wrong
     OUT/ledger/quarantine/<k2>/<key>.json       failed for good: the row's reason
+    OUT/ledger/compact/*.parquet                copies of records for quick reading (records.py)
     OUT/results/status=*/clips.parquet          one row a job, its windows nested
 
 A key is `<kind>-<digest>`; kinds are `prep` (masks and plan of a clip), `window` and `clip`. The records are the truth;
@@ -26,10 +27,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vace_batch import storage
+from vace_batch.access import redact
 from vace_batch.errors import UsageError
 from vace_batch.job import Job
+from vace_batch.records import COMPACT_FROM, Record, read_records
 
-Record = dict[str, Any]
+KINDS = ("prep", "window", "clip")
 
 
 def make_key(kind: str, *parts: object) -> str:
@@ -67,12 +70,13 @@ class Ledger:
 
     def commit(self, key: str, record: Mapping[str, Any]) -> bool:
         """Record that `key` is finished; False when another attempt was first, whose artifact counts."""
-        body = {"key": key, "finished_at": now(), **record}
+        body = {"key": key, "commit": uuid.uuid4().hex[:12], "finished_at": now(), **record}
         return storage.create_exclusive(self._uri("done", key), _dump(body))
 
     def quarantine(self, key: str, record: Mapping[str, Any]) -> bool:
         """Record that `key` failed for good."""
-        return storage.create_exclusive(self._uri("quarantine", key), _dump({"key": key, "failed_at": now(), **record}))
+        body = {"key": key, "commit": uuid.uuid4().hex[:12], "failed_at": now(), **_tell(record)}
+        return storage.create_exclusive(self._uri("quarantine", key), _dump(body))
 
     def forgive(self, key: str) -> None:
         """Let a failed key be tried again."""
@@ -82,13 +86,13 @@ class Ledger:
         """Keep what went wrong in one attempt."""
         name = f"{key}.{uuid.uuid4().hex[:8]}.json"
         uri = storage.join(self.out, "ledger", "attempts", _k2(key), name)
-        storage.publish(uri, _dump({"key": key, "at": now(), **record}))
+        storage.publish(uri, _dump({"key": key, "at": now(), **_tell(record)}))
 
     def keys(self, state: str, kind: str | None = None) -> set[str]:
         """Keys in `state` (done or quarantine), by listing alone."""
-        names = storage.list_files(storage.join(self.out, "ledger", state))
-        keys = (name.rsplit("/", 1)[-1].removesuffix(".json") for name in names)
-        return {key for key in keys if kind is None or key.startswith(kind + "-")}
+        folder, prefix = storage.join(self.out, "ledger", state), "" if kind is None else kind + "-"
+        found = (entry for entry in storage.list_entries(folder, prefix) if not entry.is_temporary)
+        return {entry.name.rsplit("/", 1)[-1].removesuffix(".json") for entry in found}
 
     def _uri(self, state: str, key: str) -> str:
         return storage.join(self.out, "ledger", state, _k2(key), key + ".json")
@@ -107,6 +111,14 @@ def _k2(key: str) -> str:
 
 def _dump(record: Mapping[str, Any]) -> bytes:
     return json.dumps(record, ensure_ascii=False, sort_keys=True, allow_nan=False).encode("utf-8", "surrogatepass")
+
+
+def _tell(record: Mapping[str, Any]) -> Record:
+    """A record whose reason and traceback hold no credentials."""
+    return {name: redact(str(value)) if name in _FREE_TEXT and value else value for name, value in record.items()}
+
+
+_FREE_TEXT = frozenset({"reason", "traceback"})
 
 
 # --- the plan of a run ----------------------------------------------------------------------------------------------
@@ -187,19 +199,21 @@ class Summary:
 _JOB_KEYS = ("job_id", "status", "output_uri", "error_code", "reason", "attempts", "windows", "seconds")
 
 
-def summarise(out: str, planned: Iterable[PlannedJob] | None = None) -> Summary:
+def summarise(out: str, planned: Iterable[PlannedJob] | None = None, *, compact: bool = False) -> Summary:
     """What the ledger says of the planned jobs (of the last run unless given).
+
+    `compact`, for drivers: keep the records that were read together, so that they are read quickly next time.
 
     Raises:
         UsageError: `out` is not an output folder.
     """
     jobs = tuple(read_plan(out) if planned is None else planned)
-    ledger = Ledger(out)
-    done, failed = ledger.keys("done", "clip"), ledger.keys("quarantine", "clip")
+    ledger, compact_from = Ledger(out), COMPACT_FROM if compact else None
+    done = read_records(out, "done", "clip", compact_from=compact_from)
+    failed = read_records(out, "quarantine", "clip", compact_from=compact_from)
     rows = []
     for job in jobs:
-        state = "done" if job.clip_key in done else "quarantine" if job.clip_key in failed else None
-        record = ledger.done(job.clip_key) if state == "done" else ledger.failed(job.clip_key) if state else None
+        record = done.get(job.clip_key) or failed.get(job.clip_key)
         if record is not None:
             rows.append(_job_row(ledger, job, record))
     count = Counter(row["status"] for row in rows)

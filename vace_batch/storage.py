@@ -256,7 +256,7 @@ def _local_entries(folder: str, below: str, prefix: str) -> Iterator[Entry]:
                     stat = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:  # gone since
                     continue
-                version = f"{stat.st_mtime_ns}-{stat.st_ino}-{stat.st_size}"
+                version = f"{stat.st_mtime_ns}-{stat.st_size}"
                 yield Entry(
                     name=below + entry.name, size=stat.st_size, modified_s=stat.st_mtime_ns / 1e9, version=version
                 )
