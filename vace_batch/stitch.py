@@ -26,6 +26,8 @@ RING_PX = 16
 """How far from the mask the source still says what colour the fill should have."""
 
 _RING_BLUR = 4.0
+_LEAST_GRAIN = 0.75
+"""Levels of noise below which nobody sees that it is missing."""
 
 
 class RegionPatches:
@@ -114,7 +116,9 @@ def stitch_frame(
         assert box is not None and ring is not None, "a region's windows hold its masks"
         around = box.union(ring)
         fill = patches[number].at(hole.index, around)
-        fill += drift(frame.rgb(around) - fill, ~(hole.within(around) | grown.within(around)))
+        source, changed = frame.rgb(around), hole.within(around) | grown.within(around)
+        fill += drift(source - fill, ~changed)
+        fill += grain(source.astype(np.float32), fill, changed, seed=hole.index)
         inner = box.shift(-around.x, -around.y).slices
         pasted.append((box, to_uint8(fill[inner]), feather_alpha(grown.within(box), feather_px)))
     for box, pixels, alpha in pasted:  # after all were anchored to the source
@@ -133,6 +137,29 @@ def share_out(mask: FrameMask, patches: Sequence[RegionPatches]) -> Mapping[int,
         shares.setdefault(best, []).append(part)
     merged = {number: merge_masks(parts) for number, parts in shares.items()}
     return {number: joined for number, joined in merged.items() if joined is not None}
+
+
+def grain(source: Colour, fill: Colour, changed: Bits, *, seed: int) -> Colour:
+    """Noise (H, W, 3) that the fill lacks beside the source round it, so that it does not look painted; zero or more.
+
+    Noise is measured by the median of |f - 2 g + h| over neighbours, which edges and texture hardly move (Immerkaer's
+    operator, as a median). Deterministic: `seed` is the frame's number.
+    """
+    lacking = np.sqrt(np.maximum(_noise(source, ~changed) ** 2 - _noise(fill, changed) ** 2, 0))
+    if not (lacking >= _LEAST_GRAIN).any():
+        return np.zeros_like(fill)
+    noise = np.random.default_rng(seed).standard_normal(fill.shape, np.float32)
+    return np.asarray(noise * lacking * changed[..., None], np.float32)
+
+
+def _noise(image: Colour, where: Bits) -> Colour:
+    """Standard deviation of white noise in each channel, over pixels whose neighbours count too."""
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+    inside = cv2.erode(where.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0
+    if not inside.any():
+        return np.zeros(3, np.float32)
+    response = np.abs(cv2.filter2D(image, -1, kernel))[inside]
+    return np.asarray(np.median(response, axis=0) / (0.6745 * 6), np.float32)
 
 
 def drift(difference: Colour, known: Bits) -> Colour:
