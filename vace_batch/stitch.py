@@ -26,6 +26,7 @@ RING_PX = 16
 """How far from the mask the source still says what colour the fill should have."""
 
 _RING_BLUR = 4.0
+_GRAIN_TOLERANCE = 0.8
 _LEAST_GRAIN = 0.75
 """Levels of noise below which nobody sees that it is missing."""
 
@@ -145,7 +146,8 @@ def grain(source: Colour, fill: Colour, changed: Bits, *, seed: int) -> Colour:
     Noise is measured by the median of |f - 2 g + h| over neighbours, which edges and texture hardly move (Immerkaer's
     operator, as a median). Deterministic: `seed` is the frame's number.
     """
-    lacking = np.sqrt(np.maximum(_noise(source, ~changed) ** 2 - _noise(fill, changed) ** 2, 0))
+    wanted, has = _noise(source, ~changed), _noise(fill, changed)
+    lacking = np.where(has < _GRAIN_TOLERANCE * wanted, np.sqrt(np.maximum(wanted**2 - has**2, 0)), 0)
     if not (lacking >= _LEAST_GRAIN).any():
         return np.zeros_like(fill)
     noise = np.random.default_rng(seed).standard_normal(fill.shape, np.float32)

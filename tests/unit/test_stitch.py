@@ -143,4 +143,4 @@ def test_a_smooth_fill_takes_on_the_sources_grain_and_no_more() -> None:
     assert 4 < added[changed].std() < 6 and not added[~changed].any()
     assert (added == grain(noisy, clean, changed, seed=7)).all()
     assert not grain(clean, clean, changed, seed=7).any()
-    assert np.abs(grain(noisy, noisy, changed, seed=7)).max() < 5
+    assert not grain(noisy, noisy, changed, seed=7).any()
