@@ -58,6 +58,7 @@ def batch(
     model: str = "tiny",
     cpu_actors: int | None = None,
     gpu_actors: int | None = None,
+    allow_roots: tuple[str, ...] = (),
 ) -> State[dict[str, int]]:
     """Run every job of a manifest that the output does not have yet; its result are the counters.
 
@@ -68,13 +69,14 @@ def batch(
         model: what `vace-batch run --model` takes.
         cpu_actors: processes for masks, VCUs and stitching; by default by the machine's cores.
         gpu_actors: processes for VACE; by default one a GPU.
+        allow_roots: what rows may read beside the manifest's folder and the output.
 
     Raises:
         ManifestError: with every fault of every row.
         UsageError: the model, the output or an option is wrong.
         ClusterError: Ray could not be started, also after retries.
     """
-    options = Options(model=model, cpu_actors=cpu_actors, gpu_actors=gpu_actors)
+    options = Options(model=model, cpu_actors=cpu_actors, gpu_actors=gpu_actors, allow_roots=allow_roots)
     opened = open_batch(read_manifest(manifest), output, options)
     parts = list(shards(opened.pending, shard_size))
     get_run_logger().info(
@@ -208,11 +210,16 @@ def main(
     model: Annotated[str, typer.Option(help="tiny, a local directory or a hub id")] = "tiny",
     cpu_actors: Annotated[int | None, typer.Option(min=1, help="processes for masks and stitching")] = None,
     gpu_actors: Annotated[int | None, typer.Option(min=1, help="processes for VACE")] = None,
+    allow_root: Annotated[
+        list[str] | None, typer.Option(help="what rows may read beside the manifest's folder")
+    ] = None,
 ) -> None:
     """Run a manifest as a Prefect flow, on the server of PREFECT_API_URL or on an embedded one."""
     log.configure()
     try:
-        counters = cast(dict[str, int], batch(manifest, output, shard_size, model, cpu_actors, gpu_actors))
+        counters = cast(
+            dict[str, int], batch(manifest, output, shard_size, model, cpu_actors, gpu_actors, tuple(allow_root or ()))
+        )
     except (ManifestError, UsageError) as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from None

@@ -14,14 +14,17 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from vace_batch import log, profiles, results, storage
+from vace_batch.access import Roots
 from vace_batch.cluster.resources import count_gpus
 from vace_batch.cluster.runtime import Runtime
 from vace_batch.cluster.units import ActorDied, ActorReady, ActorWaiting, Event, Failure, PoolSpec, Unit, UnitDone
 from vace_batch.cluster.units import Limits as DispatchLimits
 from vace_batch.config import Options
-from vace_batch.errors import UsageError
+from vace_batch.errors import ClipError, ClusterError, UsageError
+from vace_batch.intake import admit
 from vace_batch.job import Job
 from vace_batch.manifest import Manifest
+from vace_batch.manifest_uri import folder_of
 from vace_batch.masks.source import MaskModels
 from vace_batch.naming import safe_name
 from vace_batch.plan import Limits
@@ -38,18 +41,29 @@ _MAGIC = {b"\x1aE\xdf\xa3": ".mkv", b"RIFF": ".avi", b"G": ".ts"}
 # --- identity --------------------------------------------------------------------------------------------------------
 
 
-def works_of(jobs: Sequence[Job], out: str, options: Options) -> tuple[ClipWork, ...]:
+def works_of(jobs: Sequence[Job], out: str, options: Options, folder: str) -> tuple[ClipWork, ...]:
     """Every job with its identity: fingerprints of what it reads, its model's revision, limits and sampling.
+
+    A job may read below `folder`, which is the manifest's, below `out` and below the options' roots.
 
     Raises:
         UsageError: a model is not known or not there.
+        ClusterError: a storage does not answer.
     """
+    roots = Roots.of([root for root in (folder, out, *options.allow_roots) if root])
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
-        return tuple(pool.map(lambda job: _work(job, out, options), jobs))
+        return tuple(pool.map(lambda job: _work(job, out, options, roots), jobs))
 
 
-def _work(job: Job, out: str, options: Options) -> ClipWork:
+def _work(job: Job, out: str, options: Options, roots: Roots) -> ClipWork:
     model = job.model or options.model
+    try:
+        admit(job, roots, options)
+        fingerprints = _fingerprints(job, mask_models(options))
+    except ClipError as error:  # `prepare` tells the row; what may not be read is not looked at either
+        fingerprints, model = {"video_uri": "refused", "refused": str(error)}, options.model
+    except OSError as error:
+        raise ClusterError(f"{job.job_id}: a file cannot be looked at: {error}") from error
     profile, revision = _model(model)
     asked = job.sampling
     limits = Limits(
@@ -61,9 +75,10 @@ def _work(job: Job, out: str, options: Options) -> ClipWork:
     return ClipWork(
         job=job,
         out=out,
-        output=f"videos/{job.output_uri or safe_name(job.job_id) + _suffix(job.video_uri)}",
+        output=f"videos/{job.output_uri or safe_name(job.job_id) + _suffix(job.video_uri, 'refused' in fingerprints)}",
         options=options,
-        fingerprints=_fingerprints(job, mask_models(options)),
+        roots=roots,
+        fingerprints=fingerprints,
         model=model,
         revision=revision,
         limits=limits,
@@ -83,11 +98,13 @@ def _fingerprints(job: Job, models: MaskModels) -> dict[str, str]:
     return {name: storage.fingerprint(uri) for name, uri in uris.items() if uri is not None}
 
 
-def _suffix(uri: str) -> str:
+def _suffix(uri: str, refused: bool) -> str:
     """The output's suffix: the source's where it names a container, else by the file's first bytes."""
     suffix = os.path.splitext(uri)[1].lower()
     if suffix in _SUFFIXES:
         return suffix
+    if refused:
+        return ".mp4"
     try:
         head = storage.read_head(uri, 16)
     except OSError:
@@ -119,7 +136,7 @@ def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
     Raises:
         UsageError: a model is not known or not there, or the folder cannot be written.
     """
-    works = works_of(manifest.jobs, out, options)
+    works = works_of(manifest.jobs, out, options, folder_of(manifest.uri))
     planned = tuple(
         PlannedJob(
             job_id=work.job.job_id,
@@ -142,7 +159,7 @@ def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
 
 def close_batch(batch: Batch) -> Summary:
     """Count what the ledger says of the batch's jobs and write the results."""
-    summary = results.summarise(batch.out, batch.planned)
+    summary = results.summarise(batch.out, batch.planned, compact=True)
     results.write_results(summary)
     return summary
 

@@ -41,6 +41,15 @@ Segmenter = Annotated[str | None, typer.Option(help="Default SAM weights for `po
 Weights = Annotated[
     list[str] | None, typer.Option("--weights", metavar="FOLDER", help="Where weights named in the manifest may lie.")
 ]
+AllowRoot = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-root",
+        metavar="PLACE",
+        envvar="VACE_BATCH_ALLOW_ROOT",
+        help="A folder or URI that rows may read, beside the manifest's folder and OUT; repeatable.",
+    ),
+]
 CpuActors = Annotated[int | None, typer.Option(min=1, help="Processes for masks, VCUs and stitching.")]
 GpuActors = Annotated[int | None, typer.Option(min=1, help="Processes for VACE: one a GPU, one on a CPU core without.")]
 MaxBatch = Annotated[int, typer.Option(min=1, help="Equal windows given to the model at once.")]
@@ -73,6 +82,7 @@ def plan(
     detector: Detector = None,
     segmenter: Segmenter = None,
     weights: Weights = None,
+    allow_root: AllowRoot = None,
     tflops: Annotated[float, typer.Option(help="What the GPU sustains, in TFLOP/s, for the estimate.")] = 350.0,
     as_json: Json = False,
 ) -> None:
@@ -80,7 +90,13 @@ def plan(
     from vace_batch.estimate import estimate
     from vace_batch.manifest import read_manifest
 
-    options = Options(model=model, detector=detector, segmenter=segmenter, weights_folders=tuple(weights or ()))
+    options = Options(
+        model=model,
+        detector=detector,
+        segmenter=segmenter,
+        weights_folders=tuple(weights or ()),
+        allow_roots=_roots(allow_root),
+    )
     found = estimate(read_manifest(manifest), options, out=out, tflops=tflops)
     if as_json:
         _print_json(found.as_dict())
@@ -102,6 +118,7 @@ def run(
     detector: Detector = None,
     segmenter: Segmenter = None,
     weights: Weights = None,
+    allow_root: AllowRoot = None,
     cpu_actors: CpuActors = None,
     gpu_actors: GpuActors = None,
     max_batch: MaxBatch = 1,
@@ -117,6 +134,7 @@ def run(
         detector=detector,
         segmenter=segmenter,
         weights_folders=tuple(weights or ()),
+        allow_roots=_roots(allow_root),
         cpu_actors=cpu_actors,
         gpu_actors=gpu_actors,
         max_batch=max_batch,
@@ -151,6 +169,26 @@ def retry(
     for row in failed:
         ledger.forgive(row["clip_key"])
     _run(read_manifest(run_record["manifest"]), out, Options.model_validate(run_record["options"]), as_json)
+
+
+@app.command()
+def gc(
+    out: OutArg,
+    grace_hours: Annotated[float, typer.Option(help="Leave alone what is younger; longer than any step takes.")] = 24.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove what killed or overtaken attempts left in OUT: artifacts that no record names."""
+    from vace_batch.garbage import find_garbage, remove_garbage
+
+    found = find_garbage(out, grace_s=grace_hours * 3600)
+    if not dry_run:
+        remove_garbage(out, found)
+    if as_json:
+        _print_json({"removed": not dry_run, "files": list(found.files), "num_bytes": found.num_bytes})
+    else:
+        did = "would remove" if dry_run else "removed"
+        _out.print(f"{did} {len(found.files)} files, {found.num_bytes:,} bytes")
 
 
 @app.command()
@@ -215,6 +253,11 @@ def manifest(
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------
+
+
+def _roots(given: list[str] | None) -> tuple[str, ...]:
+    """Absolute, so that a later `retry` from another folder means the same."""
+    return tuple(root if "://" in root else str(Path(root).resolve()) for root in given or ())
 
 
 def _run(found: Any, out: str, options: Options, as_json: bool) -> None:

@@ -11,6 +11,18 @@ KEY_VERSION = 1
 """Part of every identity. Raise it when the same inputs give other pixels."""
 
 
+class MediaLimits(BaseModel):
+    """What a video may be at most; what is over is a failed row before it is decoded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_bytes: int = Field(1 << 40, ge=1, description="size of a video, mask or reference")
+    max_pixels: int = Field(8192 * 8192, ge=1, description="pixels of a stored picture")
+    max_duration_s: float = Field(86_400, gt=0, description="seconds that the header says")
+    max_frames: int = Field(5_000_000, ge=1, description="frames of a video")
+    max_streams: int = Field(64, ge=1, description="video, audio and subtitle tracks")
+
+
 class Options(BaseModel):
     """How a batch is run. The fields of `pixel_fields` decide pixels and are part of every identity."""
 
@@ -20,6 +32,8 @@ class Options(BaseModel):
     detector: str | None = Field(None, description="default YOLO weights for `targets`")
     segmenter: str | None = Field(None, description="default SAM weights for point and box prompts")
     weights_folders: tuple[str, ...] = Field((), description="where weights named by a manifest's row may lie")
+    allow_roots: tuple[str, ...] = Field((), description="what rows may read beside the manifest's folder and OUT")
+    media: MediaLimits = Field(default_factory=MediaLimits, description="what a video may be at most")
     feather_px: int = Field(2, ge=0, le=64, description="how far the fill fades into the source outside the mask")
     crf: int | None = Field(None, ge=0, le=51, description="encoder quality; by codec where unset")
     cpu_actors: int | None = Field(None, ge=1, description="processes for masks, VCUs and stitching")

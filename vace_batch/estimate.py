@@ -16,6 +16,7 @@ from vace_batch.config import Options
 from vace_batch.errors import ClipError
 from vace_batch.geometry import token_count
 from vace_batch.manifest import Manifest
+from vace_batch.manifest_uri import folder_of
 from vace_batch.masks.source import MaskModels, needs_pixels
 from vace_batch.progress import duration
 from vace_batch.results import Ledger
@@ -69,7 +70,7 @@ def estimate(manifest: Manifest, options: Options, *, out: str | None, tflops: f
     Raises:
         UsageError: a model is not known or not there.
     """
-    works = works_of(manifest.jobs, out or "", options)
+    works = works_of(manifest.jobs, out or "", options, folder_of(manifest.uri))
     done: set[str] = set()
     failed: set[str] = set()
     windows: set[str] = set()

@@ -30,7 +30,8 @@ from vace_batch import storage
 from vace_batch.access import redact
 from vace_batch.errors import UsageError
 from vace_batch.job import Job
-from vace_batch.records import COMPACT_FROM, Record, read_records
+from vace_batch.records import COMPACT_FROM, read_records
+from vace_batch.records import Record as Record
 
 KINDS = ("prep", "window", "clip")
 

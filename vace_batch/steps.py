@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from vace_batch import storage, tasks
+from vace_batch.access import Roots
 from vace_batch.config import KEY_VERSION, Options
 from vace_batch.errors import ClipError, ClusterError
 from vace_batch.geometry import Box, Size
+from vace_batch.intake import admit, check_bytes, check_frames, check_header
 from vace_batch.job import Job, pixel_fields
 from vace_batch.masks.refine import at_least_token, split_parts
 from vace_batch.masks.source import MaskModels, clip_masks, has_mask_source, needs_pixels
@@ -58,6 +60,7 @@ class ClipWork:
     out: str
     output: str
     options: Options
+    roots: Roots
     fingerprints: dict[str, str]
     model: str
     revision: str
@@ -173,11 +176,15 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
     Raises:
         ClipError: as `prepare`.
     """
+    admit(work.job, work.roots, work.options)
+    check_bytes(work.job, work.options.media)
     files = {name: str(folder / f"{name}.parquet") for name in ("masks", "recovered", "holes")}
     with _local(work.job.video_uri, "video_uri") as path:
         info = probe(path)
+        check_header(info, work.options.media)
         choose_encoding(info, EncoderSettings(crf=work.options.crf))  # fails here, not after the GPU work
         found = scan(path)
+        check_frames(path, found.num_frames, work.options.media)
         shots = shots_of(found.num_frames, found.cuts)
         frame_range = _frame_range(work.job, found, info.time_base)
         whole = not has_mask_source(work.job) or (needs_pixels(work.job) and not look)
@@ -273,6 +280,8 @@ def _local(uri: str, column: str) -> Iterator[str]:
             path = stack.enter_context(storage.local_path(uri))
         except FileNotFoundError:
             raise ClipError("not_found", f"{column}: no such file: {uri}") from None
+        except PermissionError as error:
+            raise ClipError("no_permission", f"{column}: {uri} may not be read", retryable=True) from error
         yield path
 
 
@@ -285,6 +294,7 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
     Raises:
         ClipError: a reference cannot be read.
     """
+    admit(work.job, work.roots, work.options)  # a link may lead elsewhere by now
     window, region = planned.window, plan.regions[planned.window.region]
     with _files(work, plan) as files:
         masks = MaskReader(files["holes"]).get(window.start, window.stop)
@@ -388,6 +398,7 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> Record:
     record = ledger.done(work.clip_key)
     if record is not None:
         return record
+    admit(work.job, work.roots, work.options)
     output = ledger.absolute(work.output)
     draft = ledger.artifact_uri(work.clip_key, posixpath.splitext(work.output)[1])
     with _local(work.job.video_uri, "video_uri") as path, storage.staging(output, draft) as target:

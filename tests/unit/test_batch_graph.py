@@ -105,7 +105,7 @@ def test_identity_follows_what_decides_pixels_and_nothing_else(tmp_path: Path) -
     base = job(path)
 
     def keys(changed: Job, options: Options | None = None) -> tuple[str, str, str]:
-        [work] = works_of([changed], str(tmp_path / "out"), options or Options())
+        [work] = works_of([changed], str(tmp_path / "out"), options or Options(), str(tmp_path))
         plan = survey(work, MaskModels(), tmp_path)
         return work.prep_key, work.window_key(plan.windows[0], plan.regions[0]), work.clip_key
 
@@ -139,11 +139,11 @@ def test_outputs_keep_the_container_and_stay_inside(tmp_path: Path) -> None:
     path = video(tmp_path / "CLIP.MP4", Media())
     bare = tmp_path / "no_extension"
     bare.write_bytes(video(tmp_path / "x.mkv", Media()).read_bytes())
-    works = works_of([job(path, "../../escape"), job(bare, "ok")], str(tmp_path / "out"), Options())
+    works = works_of([job(path, "../../escape"), job(bare, "ok")], str(tmp_path / "out"), Options(), str(tmp_path))
     assert (
         works[0].output.startswith("videos/") and works[0].output.endswith(".mp4") and works[0].output.count("/") == 1
     )
     assert works[1].output == "videos/ok.mkv"
-    [placed] = works_of([job(path, output_uri="series/ep1.mov")], str(tmp_path / "out"), Options())
+    [placed] = works_of([job(path, output_uri="series/ep1.mov")], str(tmp_path / "out"), Options(), str(tmp_path))
     assert placed.output == "videos/series/ep1.mov"
     assert not storage.exists(str(tmp_path / "out" / "videos"))

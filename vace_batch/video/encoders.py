@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import av
 import av.error
@@ -37,13 +39,19 @@ _ENCODER = {
 }
 
 _DEFAULT_CRF = {"libx264": 10, "libx265": 10, "libvpx": 4, "libvpx-vp9": 9, "libsvtav1": 11}
-_DEFAULT_PRESET = {"libx264": "faster", "libx265": "veryfast", "libsvtav1": "8"}
+_DEFAULT_PRESET = {"libx264": "fast", "libx265": "veryfast", "libsvtav1": "8"}
 
 # These take any time base and write every pts through. The others count frames: they get the index as time.
 _KEEPS_PTS = frozenset({"libx264", "libx265", "libvpx", "libvpx-vp9", "libsvtav1"})
 
 _PRORES_PROFILE = {"Proxy": "proxy", "LT": "lt", "Standard": "standard", "HQ": "hq", "4444": "4444", "XQ": "4444xq"}
 _DNXHR_PROFILE = {"DNXHR LB": "dnxhr_lb", "DNXHR SQ": "dnxhr_sq", "DNXHR HQ": "dnxhr_hq", "DNXHR HQX": "dnxhr_hqx"}
+
+# Encoders that choose a profile by pixel format, and more of it than a source of these has.
+_X264_PROFILE = {"Baseline": "baseline", "Constrained Baseline": "baseline", "Main": "main"}
+
+# Key frames come where the source has them; this is the longest time without one.
+_LONGEST_GOP_FRAMES = "300"
 
 # Decoders that give more bits than any encoder of their codec takes.
 _FEWER_BITS = {
@@ -55,7 +63,7 @@ _FEWER_BITS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSettings:
-    """What a user may set; None is the encoder's default here, near-transparent (44 dB and more against the source).
+    """What a user may set. `crf` None: found by trial for each source, see `calibrate`; `preset` None: by encoder.
 
     `threads` is fixed, not "as many as there are", so that equal input gives equal bytes on every machine.
     """
@@ -84,21 +92,31 @@ class Encoding:
     words: tuple[str, ...] = ()
 
 
-def choose_encoding(info: VideoInfo, settings: EncoderSettings) -> Encoding:
+def choose_encoding(info: VideoInfo, settings: EncoderSettings, container: str | None = None) -> Encoding:
     """The encoder of the source's own codec, or a modern one and a word about it.
 
+    `container` is what is written, by default the source's.
+
     Raises:
-        ClipError: unsupported_pixel_format.
+        ClipError: unsupported_pixel_format; cannot_write when the container keeps no variable frame rate.
     """
-    fallback = "libvpx-vp9" if info.container == "webm" else "libx264"
-    own = _ENCODER.get(info.codec)
+    container = container or info.output_container
+    if container == "avi" and info.variable_rate and info.container != "avi":
+        raise ClipError("cannot_write", f"{info.path}: AVI keeps no variable frame rate; choose .mkv or .mp4")
+    fallbacks = ("libvpx-vp9", "libsvtav1") if container == "webm" else ("libx264", "libx265")
     pix_fmts = [info.pix_fmt, _FEWER_BITS.get(info.pix_fmt)]
     for pix_fmt in filter(None, pix_fmts):
-        for codec in filter(None, (own, fallback)):
-            encoding = _encoding(codec, pix_fmt, info, settings)
-            if _opens(encoding, info):
+        for codec in filter(None, (own_encoder(info.codec), *fallbacks)):
+            encoding = _encoding(codec, pix_fmt, info, settings, container)
+            if _muxes(container, codec) and _opens(encoding, info):
                 return encoding
-    raise ClipError("unsupported_pixel_format", f"{info.path}: no encoder for {info.codec} in {info.pix_fmt}")
+    wanted = f"{info.codec} in {info.pix_fmt}"
+    raise ClipError("unsupported_pixel_format", f"{info.path}: no encoder for {wanted} in {container}")
+
+
+def own_encoder(codec: str) -> str | None:
+    """The encoder that writes what the decoder `codec` reads."""
+    return _ENCODER.get(codec)
 
 
 def configure(context: VideoCodecContext, encoding: Encoding, info: VideoInfo) -> None:
@@ -114,8 +132,8 @@ def configure(context: VideoCodecContext, encoding: Encoding, info: VideoInfo) -
     context.options = dict(encoding.options)
 
 
-def _encoding(codec: str, pix_fmt: str, info: VideoInfo, settings: EncoderSettings) -> Encoding:
-    frame_clock = codec not in _KEEPS_PTS
+def _encoding(codec: str, pix_fmt: str, info: VideoInfo, settings: EncoderSettings, container: str) -> Encoding:
+    frame_clock = codec not in _KEEPS_PTS or container == "avi"
     rate = info.average_rate or DEFAULT_RATE
     if frame_clock:
         # MPEG-4 allows no finer clock than 1/65535 s.
@@ -127,10 +145,14 @@ def _encoding(codec: str, pix_fmt: str, info: VideoInfo, settings: EncoderSettin
         words.append(f"video codec {info.codec} written with {codec}")
     if pix_fmt != info.pix_fmt:
         words.append(f"pixel format {info.pix_fmt} written as {pix_fmt}")
+    if info.hdr.dynamic:
+        words.append(f"{' and '.join(info.hdr.dynamic)} left out of re-encoded frames: {codec} is not given them")
+    if (info.hdr.mastering or info.hdr.content_light) and codec not in ("libx264", "libx265", "libsvtav1"):
+        words.append(f"HDR10 mastering and light levels left out: {codec} does not take them")
     return Encoding(
         codec=codec,
         pix_fmt=pix_fmt,
-        options=_options(codec, info, settings),
+        options=_options(codec, info, settings, container),
         frame_clock=frame_clock,
         time_base=1 / rate if frame_clock else info.time_base,
         rate=rate,
@@ -138,7 +160,7 @@ def _encoding(codec: str, pix_fmt: str, info: VideoInfo, settings: EncoderSettin
     )
 
 
-def _options(codec: str, info: VideoInfo, settings: EncoderSettings) -> dict[str, str]:
+def _options(codec: str, info: VideoInfo, settings: EncoderSettings, container: str) -> dict[str, str]:
     crf = str(settings.crf if settings.crf is not None else _DEFAULT_CRF.get(codec, 0))
     preset = settings.preset or _DEFAULT_PRESET.get(codec, "")
     threads = settings.threads
@@ -146,19 +168,29 @@ def _options(codec: str, info: VideoInfo, settings: EncoderSettings) -> dict[str
     fixed_quality = {"flags": "+bitexact+qscale", "global_quality": "118", "qmin": "1", "bf": "0"}
     prores = _PRORES_PROFILE.get(info.profile or "", "auto")
     dnxhr = _DNXHR_PROFILE.get(info.profile or "", "dnxhr_hqx" if info.bit_depth > 8 else "dnxhr_hq")
+    gop = {"g": _LONGEST_GOP_FRAMES}
+    x26x = {"crf": crf, "preset": preset, "forced-idr": "1"} | gop
     by_codec = {
         # Macroblock-tree rate control gave other bytes on other processors. Finer chroma: most of the RGB error is
         # there, and six steps of it cost less than one step of crf.
-        "libx264": {"crf": crf, "preset": preset, "x264-params": "mbtree=0:chroma-qp-offset=-6"},
-        "libx265": {
-            "crf": crf,
-            "preset": preset,
-            "x265-params": f"pools=none:frame-threads={threads}:wpp=0:log-level=error",
+        "libx264": x26x
+        | {"x264-params": _params("mbtree=0:cpu-independent=1:chroma-qp-offset=-6", _hdr_params("libx264", info))}
+        | _x264_profile(info),
+        "libx265": x26x
+        | {
+            "x265-params": _params(
+                f"pools=none:frame-threads={threads}:wpp=0:log-level=error:open-gop=0", _hdr_params("libx265", info)
+            )
         },
         # VP8 ignores crf without a rate.
-        "libvpx": {"crf": crf, "b": "200M", "qmin": "0", "deadline": "good", "cpu-used": "4"},
-        "libvpx-vp9": {"crf": crf, "b": "0", "deadline": "good", "cpu-used": "4"},
-        "libsvtav1": {"crf": crf, "preset": preset, "svtav1-params": f"lp={threads}"},
+        "libvpx": {"crf": crf, "b": "200M", "qmin": "0", "deadline": "good", "cpu-used": "4"} | gop,
+        "libvpx-vp9": {"crf": crf, "b": "0", "deadline": "good", "cpu-used": "4"} | gop,
+        "libsvtav1": {
+            "crf": crf,
+            "preset": preset,
+            "svtav1-params": _params(f"lp={threads}", _hdr_params("libsvtav1", info)),
+        }
+        | gop,
         "mpeg4": fixed_quality,
         "mpeg2video": fixed_quality,
         "mjpeg": fixed_quality,
@@ -169,9 +201,45 @@ def _options(codec: str, info: VideoInfo, settings: EncoderSettings) -> dict[str
     options = {"threads": str(threads), "flags": "+bitexact"} | by_codec.get(codec, {})
     # AVI stores no presentation times. MP4 stores decoding times and what is shown when only as a difference: with
     # B-frames at a variable rate, the last frame's end and so the average rate come out wrong.
-    if info.container == "avi" or (info.variable_rate and info.container in ("mp4", "mov")):
+    if "avi" in (info.container, container) or (info.variable_rate and container in ("mp4", "mov")):
         options["bf"] = "0"
     return options
+
+
+def _params(*parts: str) -> str:
+    return ":".join(filter(None, parts))
+
+
+def _hdr_params(codec: str, info: VideoInfo) -> str:
+    """Mastering display and light levels, in the encoder's own words."""
+    names = {
+        "libx264": ("mastering-display", "cll", info.hdr.mastering_text),
+        "libx265": ("master-display", "max-cll", info.hdr.mastering_text),
+        "libsvtav1": ("mastering-display", "content-light", info.hdr.mastering_real),
+    }
+    display, light, mastering = names[codec]
+    parts = [f"{display}={mastering}"] if mastering else []
+    if info.hdr.content_light:
+        parts.append("{}={},{}".format(light, *info.hdr.content_light))
+    return ":".join(parts)
+
+
+def _x264_profile(info: VideoInfo) -> dict[str, str]:
+    """Profile and level as the source has them, where both are H.264."""
+    if info.codec != "h264":
+        return {}
+    profile = {"profile": name} if (name := _X264_PROFILE.get(info.profile or "")) else {}
+    return profile | ({"level": str(info.level)} if info.level else {})
+
+
+@lru_cache(maxsize=64)
+def _muxes(container: str, codec: str) -> bool:
+    with av.open(io.BytesIO(), "w", format=container) as trial:
+        try:
+            trial.add_stream(codec)
+        except ValueError:
+            return False
+    return True
 
 
 def _opens(encoding: Encoding, info: VideoInfo) -> bool:

@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
 from vace_batch.video.frame import Orientation, is_editable
+from vace_batch.video.hdr import Hdr
 
 MAX_PIXELS = 8192 * 8192
 """Largest picture that is decoded; a small file may claim any size."""
@@ -50,14 +51,15 @@ class VideoInfo:
 
     `size` is in display orientation, `coded_size` as stored. `rotation` is the counter-clockwise angle, in degrees,
     that a player turns the stored picture by; `display_matrix` the whole 3x3 matrix (16.16) when there is one.
-    `num_frames` and `variable_rate` are the header's claims; `scan` counts. `matrix`, `primaries`, `trc` and
-    `color_range` are libav's numbers (2, 2, 2, 0: untagged).
+    `num_frames` and `variable_rate` are the header's claims; `scan` counts. `level` is the codec's own number;
+    `matrix`, `primaries`, `trc` and `color_range` are libav's (2, 2, 2, 0: untagged).
     """
 
     path: str
     container: str
     codec: str
     profile: str | None
+    level: int | None
     pix_fmt: str
     bit_depth: int
     size: Size
@@ -74,6 +76,7 @@ class VideoInfo:
     primaries: int
     trc: int
     color_range: int
+    hdr: Hdr
     num_audio: int
     num_subtitles: int
 
@@ -112,6 +115,7 @@ def probe(path: str) -> VideoInfo:
             container=_container_name(container, path),
             codec=stream.codec_context.codec.canonical_name,
             profile=stream.codec_context.profile,
+            level=level if (level := stream.codec_context.level) > 0 else None,
             pix_fmt=frame.format.name,
             bit_depth=max(component.bits for component in frame.format.components),
             size=Orientation.from_matrix(matrix).display_size(coded),
@@ -128,6 +132,7 @@ def probe(path: str) -> VideoInfo:
             primaries=int(frame.color_primaries),
             trc=int(frame.color_trc),
             color_range=int(frame.color_range),
+            hdr=Hdr.of(frame),
             num_audio=len(container.streams.audio),
             num_subtitles=len(container.streams.subtitles),
         )

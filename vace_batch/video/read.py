@@ -37,19 +37,19 @@ class Decoder:
         self._orientation = Orientation()
         self._chunk_times: deque[int] | None = deque() if _lacks_pts(stream) else None
 
-    def feed(self, packet: Packet[Stream]) -> Iterator[Frame]:
-        """The frames that `packet` completes; an empty packet flushes.
+    def feed(self, packet: Packet[Stream] | None) -> Iterator[Frame]:
+        """The frames that `packet` completes; an empty packet, or None, flushes.
 
         Raises:
             ClipError: damaged_video, interlaced, size_changed, bad_timestamps.
         """
         try:
-            frames = packet.decode()
+            frames = packet.decode() if packet is not None else self._stream.decode(None)
         except av.error.FFmpegError as error:
             if self._seeking:
                 return
             raise self._damaged(f"a packet cannot be decoded ({error.strerror})") from error
-        if self._chunk_times is not None and packet.size and packet.dts is not None:
+        if packet is not None and self._chunk_times is not None and packet.size and packet.dts is not None:
             self._chunk_times.append(packet.dts)
         for frame in frames:
             assert isinstance(frame, av.VideoFrame)
@@ -60,6 +60,11 @@ class Decoder:
             assert pts is not None
             yield Frame(frame, index=self._index, pts=pts, orientation=self._orientation)
             self._index += 1
+
+    def jump(self, index: int) -> None:
+        """After a flush: the next packet is a key frame and gives frame `index`, later than all before."""
+        self._stream.codec_context.flush_buffers()
+        self._index = index
 
     def _time_of(self, frame: av.VideoFrame) -> int | None:
         if self._chunk_times is not None:

@@ -22,15 +22,37 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vace_batch.errors import ClipError
+from vace_batch.video.calibrate import calibrate
 from vace_batch.video.encoders import EncoderSettings, Encoding, choose_encoding, configure
 from vace_batch.video.frame import SWS_FLAGS, Frame
 from vace_batch.video.probe import VideoInfo, local_url, open_source, probe, video_stream
 from vace_batch.video.read import Decoder, demux
+from vace_batch.video.splice import (
+    Edited,
+    SplicedTrack,
+    SpliceFailed,
+    SplicePlan,
+    as_predicate,
+    check_result,
+    plan_splice,
+    to_encode,
+)
 
 __all__ = ["EncoderSettings", "WriteReport", "encode_lossless", "rewrite", "write_clip"]
 
 # Brands and the writer's name belong to the file that was, statistics to the pictures that were.
 _STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "bps", "number_of_", "_stat")
+
+_MUXER = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".avi": "avi",
+    ".ts": "mpegts",
+    ".mxf": "mxf",
+}
 
 TONE_RATE_HZ = 48_000
 _TONE_BLOCK = 1024
@@ -38,48 +60,96 @@ _TONE_BLOCK = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteReport:
-    """What was written; `words` says for people what could not be kept as it was."""
+    """What was written; `words` says for people what could not be kept as it was.
+
+    `copied_frames` are bit for bit those of the source: their groups of pictures were not encoded again.
+    """
 
     num_frames: int
     codec: str
     words: tuple[str, ...] = ()
+    copied_frames: int = 0
 
 
-def rewrite(src: str, dst: str, edit: Callable[[Frame], None], settings: EncoderSettings | None = None) -> WriteReport:
-    """Write `src` to `dst` with every picture passed through `edit`, in one pass and in constant memory.
+def rewrite(
+    src: str,
+    dst: str,
+    edit: Callable[[Frame], None],
+    settings: EncoderSettings | None = None,
+    edited: Edited | None = None,
+) -> WriteReport:
+    """Write `src` to `dst` with the pictures passed through `edit`, in constant memory.
 
-    Frame count, time stamps, size, rotation, pixel aspect, pixel format, colour tags, metadata, chapters and timecode
-    are those of `src`; audio, subtitles and attachments are copied packet by packet. A failure leaves no `dst`.
+    Frame count, time stamps, size, rotation, pixel aspect, pixel format, colour tags, HDR10 metadata, labels, chapters
+    and timecode are those of `src`; audio, subtitles and attachments are copied packet by packet. The suffix of `dst`
+    chooses the container: .mp4 .mov .mkv .webm .avi .ts .mxf, any other means the container of `src`. A failure leaves
+    no `dst`.
+
+    `edited` says which frames `edit` changes; the others are not given to it, and groups of pictures without any are
+    copied bit for bit where that is safe. None: all frames, and everything is encoded again. Frames come to `edit` in
+    rising order; if the joined file does not decode as it should, everything is encoded again and they come once more,
+    from the first one on.
 
     Raises:
-        ClipError: as `probe` and `read_frames`, and cannot_write when the container refuses the streams.
+        ClipError: as `probe` and `read_frames`, unsupported_pixel_format, and cannot_write when the container refuses
+            the streams.
         OSError: the disk is full or fails; nothing is said about the video.
         ValueError: `dst` is `src`.
     """
     if os.path.realpath(src) == os.path.realpath(dst):
         raise ValueError(f"rewrite: expected dst to be another file than src, got {dst} for both")
+    settings = settings or EncoderSettings()
     info = probe(src)
-    encoding = choose_encoding(info, settings or EncoderSettings())
-    muxer = info.output_container
-    words = list(encoding.words)
-    if info.container != muxer:
-        words.append(f"container {info.container} written as Matroska")
-    with open_source(src) as source, _open_sink(dst, muxer, _muxer_options(source, info, muxer)) as sink:
-        track = video_stream(source, src)
-        picture = _Picture(sink, track, info, encoding)
+    muxer = _MUXER.get(os.path.splitext(dst)[1].lower(), info.output_container)
+    encoding = choose_encoding(info, settings, muxer)
+    if settings.crf is None:
+        encoding = calibrate(info, encoding)
+    words = list(encoding.words) + _container_words(info, muxer)
+    chosen = edit
+    if edited is not None:
+        is_edited = as_predicate(edited)
+        chosen = lambda frame: edit(frame) if is_edited(frame.index) else None  # noqa: E731
+        plan = plan_splice(info, muxer, encoding, is_edited)
+        if isinstance(plan, str):
+            words.append(f"every frame was encoded again: {plan}")
+        elif plan.copied_frames:
+            try:
+                report = _write(info, dst, muxer, edit, encoding, plan, words)
+                check_result(dst, plan, info)
+                return report
+            except SpliceFailed as failure:
+                words.append(f"every frame was encoded again: the joined file was wrong ({failure})")
+    return _write(info, dst, muxer, chosen, encoding, None, words)
+
+
+def _write(
+    info: VideoInfo,
+    dst: str,
+    muxer: str,
+    edit: Callable[[Frame], None],
+    encoding: Encoding,
+    plan: SplicePlan | None,
+    words: list[str],
+) -> WriteReport:
+    words = list(words)
+    with open_source(info.path) as source, _open_sink(dst, muxer, _muxer_options(source, info, muxer)) as sink:
+        track = video_stream(source, info.path)
+        picture: _Picture | _Joined
+        if plan is None:
+            picture = _Picture(sink, track, info, encoding, muxer, edit)
+        else:
+            picture = _Joined(sink, track, info, plan, muxer, edit)
         copies = _add_copies(source, sink, track, muxer, words)
         _copy_labels(source, sink)
-        decoder = Decoder(track, src)
         wanted = [stream for stream in source.streams if stream is track or stream.index in copies]
-        for packet in demux(source, src, *wanted):
+        for packet in demux(source, info.path, *wanted):
             if packet.stream_index == track.index:
-                for frame in decoder.feed(packet):
-                    edit(frame)
-                    picture.encode(frame)
+                picture.feed(packet)
             elif packet.size:
                 _copy(packet, copies[packet.stream_index], sink)
         picture.finish()
-    return WriteReport(num_frames=picture.num_frames, codec=encoding.codec, words=tuple(words))
+    copied = plan.copied_frames if plan else 0
+    return WriteReport(num_frames=picture.num_frames, codec=encoding.codec, words=tuple(words), copied_frames=copied)
 
 
 def encode_lossless(frames_THWC: NDArray[np.uint8], rate: Fraction | int = 25) -> bytes:
@@ -150,32 +220,88 @@ def write_clip(
             tone.finish()
 
 
-class _Picture:
-    """The re-encoded video track: frames in, packets with the source's time stamps out."""
+class _Joined:
+    """The video track of a `SplicePlan`: copied packets and encoded ones."""
 
-    def __init__(self, sink: OutputContainer, source: VideoStream, info: VideoInfo, encoding: Encoding) -> None:
+    def __init__(
+        self,
+        sink: OutputContainer,
+        source: VideoStream,
+        info: VideoInfo,
+        plan: SplicePlan,
+        muxer: str,
+        edit: Callable[[Frame], None],
+    ) -> None:
         self._sink = sink
+        boxed = muxer in ("mp4", "mov") and (info.hdr.mastering or info.hdr.content_light)
+        if boxed and "timecode" not in source.metadata:
+            # Carries the HDR10 boxes over; but not the rate, which a timecode track is made from.
+            stream = sink.add_stream_from_template(source, opaque=True)
+        else:
+            stream = _add_video(sink, plan.encoding.codec, plan.encoding.rate)
+            configure(stream.codec_context, plan.encoding, info)
+            stream.codec_context.open()
+            if info.display_matrix:
+                stream.set_display_matrix(info.display_matrix)
+        stream.time_base = info.time_base
+        stream.codec_context.extradata = plan.extradata
+        _copy_tag(source, stream, info, muxer)
+        _copy_stream_labels(source, stream)
+        self._track = SplicedTrack(sink, stream, source, info, plan, edit)
+
+    def feed(self, packet: Packet[Stream]) -> None:
+        for made in self._track.feed(packet):
+            _mux(self._sink, made)
+
+    def finish(self) -> None:
+        self._track.finish()
+
+    @property
+    def num_frames(self) -> int:
+        return self._track.num_frames
+
+
+class _Picture:
+    """The re-encoded video track: packets of the source in, packets with its time stamps out."""
+
+    def __init__(
+        self,
+        sink: OutputContainer,
+        source: VideoStream,
+        info: VideoInfo,
+        encoding: Encoding,
+        muxer: str,
+        edit: Callable[[Frame], None],
+    ) -> None:
+        self._sink = sink
+        self._edit = edit
+        self._decoder = Decoder(source, info.path)
         self._encoding = encoding
         self._time_base = info.time_base
+        # AVI has no clock but the frame rate, and fills every gap of a finer one with empty frames.
+        self._count = muxer == "avi" and info.container != "avi"
         self._stream = _add_video(sink, encoding.codec, encoding.rate)
         configure(self._stream.codec_context, encoding, info)
-        self._stream.time_base = info.time_base
+        self._stream.time_base = encoding.time_base if self._count else info.time_base
         if info.display_matrix:
             self._stream.set_display_matrix(info.display_matrix)
-        if info.codec == "hevc" and source.codec_context.codec_tag == "hvc1" and encoding.codec == "libx265":
-            self._stream.codec_context.codec_tag = "hvc1"
+        _copy_tag(source, self._stream, info, muxer)
         _copy_stream_labels(source, self._stream)
         self._times: dict[int, tuple[int, int]] = {}
         self.num_frames = 0
 
-    def encode(self, frame: Frame) -> None:
-        native = frame.native
-        # The encoder, not the source, decides which pictures are key frames.
-        native.pict_type = 0
+    def feed(self, packet: Packet[Stream]) -> None:
+        for frame in self._decoder.feed(packet):
+            self._edit(frame)
+            self._encode(frame)
+
+    def _encode(self, frame: Frame) -> None:
+        native = to_encode(frame)
+        duration = native.duration
         native.pts = frame.index if self._encoding.frame_clock else frame.pts
         native.time_base = self._encoding.time_base
-        self._times[native.pts] = (frame.pts, native.duration)
-        native.duration = 1 if self._encoding.frame_clock else native.duration
+        self._times[native.pts] = (frame.pts, duration)
+        native.duration = 1 if self._encoding.frame_clock else duration
         self.num_frames += 1
         self._mux(self._stream.encode(native))
 
@@ -188,10 +314,11 @@ class _Picture:
         for packet in packets:
             assert packet.pts is not None
             pts, duration = self._times.pop(packet.pts)
-            if self._encoding.frame_clock:
+            if self._encoding.frame_clock and not self._count:
                 packet.pts = packet.dts = pts
                 packet.time_base = self._time_base
-            packet.duration = duration
+            if not self._count:
+                packet.duration = duration
             _mux(self._sink, packet)
 
 
@@ -315,6 +442,23 @@ def _add_copy(sink: OutputContainer, stream: Stream) -> Stream:
 def _copy_stream_labels(source: Stream, target: Stream) -> None:
     target.metadata.update(_kept(source.metadata))
     target.disposition = source.disposition
+
+
+def _copy_tag(source: VideoStream, target: VideoStream, info: VideoInfo, muxer: str) -> None:
+    """Apple's players read HEVC under the tag hvc1 only; a source in MP4 keeps the tag it has."""
+    if muxer not in ("mp4", "mov") or target.codec_context.name not in ("libx265", "hevc"):
+        return
+    kept = source.codec_context.codec_tag if info.codec == "hevc" and info.container in ("mp4", "mov") else "hvc1"
+    target.codec_context.codec_tag = kept if kept in ("hvc1", "hev1") else "hvc1"
+
+
+def _container_words(info: VideoInfo, muxer: str) -> list[str]:
+    words = []
+    if muxer != info.container:
+        words.append(f"container {info.container} written as {muxer.capitalize() if len(muxer) > 4 else muxer}")
+    if info.display_matrix and muxer not in ("mp4", "mov", "matroska", "webm"):
+        words.append(f"rotation left out: {muxer} does not keep it")
+    return words
 
 
 def _copy_labels(source: InputContainer, sink: OutputContainer) -> None:

@@ -1,0 +1,99 @@
+"""What is let in: which files a row may name, and how large a video may be before it is decoded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import fields
+
+from vace_batch import storage
+from vace_batch.access import Roots
+from vace_batch.config import MediaLimits, Options
+from vace_batch.errors import ClipError
+from vace_batch.job import Job
+from vace_batch.video.probe import VideoInfo
+
+_EMBEDDED_MODEL = "tiny"
+
+
+def admit(job: Job, roots: Roots, options: Options) -> None:
+    """Refuse a job that names what the run was not given; nothing is opened, links are followed.
+
+    Raises:
+        ClipError: `not_allowed` for a file outside `roots`, `model_not_allowed` for a model that is not the run's.
+    """
+    for column, uri in uris_of(job):
+        if not roots.allow(uri):
+            reason = f"{column}: {uri} lies outside of {roots}; if it may be read, give its folder by --allow-root"
+            raise ClipError("not_allowed", reason)
+        _admit_folder(column, uri, roots)
+    if job.model not in (None, _EMBEDDED_MODEL, options.model) and not _is_among(job.model, options.weights_folders):
+        reason = f"model: {job.model!r} is neither the run's ({options.model}) nor a folder below one of --weights"
+        raise ClipError("model_not_allowed", reason)
+
+
+def uris_of(job: Job) -> Iterator[tuple[str, str]]:
+    """Column and URI of everything that a job reads."""
+    for field in fields(job):
+        value = getattr(job, field.name)
+        if field.name.endswith("_uri") and field.name != "output_uri" and value is not None:
+            yield field.name, value
+        elif field.name.endswith("_uris"):
+            yield from ((f"{field.name}[{number}]", uri) for number, uri in enumerate(value) if uri is not None)
+    if job.protect.mask_uri is not None:
+        yield "protect.mask_uri", job.protect.mask_uri
+
+
+def _admit_folder(column: str, uri: str, roots: Roots) -> None:
+    """A folder of mask pictures may hold links, too."""
+    if not storage.is_local(uri) or not os.path.isdir(uri):
+        return
+    with os.scandir(uri) as found:
+        for entry in found:
+            if entry.is_symlink() and not roots.allow(entry.path):
+                raise ClipError("not_allowed", f"{column}: {entry.path} leads outside of {roots}")
+
+
+def _is_among(model: str | None, folders: tuple[str, ...]) -> bool:
+    return model is not None and os.path.isabs(model) and Roots.of(folders).allow(model)
+
+
+def check_bytes(job: Job, limits: MediaLimits) -> None:
+    """Refuse files over `limits` before they are fetched; one that is not there is told of when it is opened.
+
+    Raises:
+        ClipError: `too_large`.
+    """
+    for column, uri in uris_of(job):
+        try:
+            size = storage.num_bytes(uri)
+        except OSError:
+            continue
+        if size > limits.max_bytes:
+            raise ClipError("too_large", f"{column}: {uri} has {size:,} bytes, the limit is {limits.max_bytes:,}")
+
+
+def check_header(info: VideoInfo, limits: MediaLimits) -> None:
+    """Refuse what its header says is over `limits`, before more than a frame is decoded.
+
+    Raises:
+        ClipError: `too_large`, `too_long`, `too_many_streams`.
+    """
+    size, streams = info.coded_size, 1 + info.num_audio + info.num_subtitles
+    if size.width * size.height > limits.max_pixels:
+        reason = f"{info.path}: pictures of {size} have more than the {limits.max_pixels:,} pixels allowed"
+        raise ClipError("too_large", reason)
+    if info.duration_s is not None and info.duration_s > limits.max_duration_s:
+        reason = f"{info.path}: {float(info.duration_s):,.0f} s long, the limit is {limits.max_duration_s:,.0f} s"
+        raise ClipError("too_long", reason)
+    if streams > limits.max_streams:
+        raise ClipError("too_many_streams", f"{info.path}: {streams} tracks, the limit is {limits.max_streams}")
+    check_frames(info.path, info.num_frames or 0, limits)
+
+
+def check_frames(path: str, num_frames: int, limits: MediaLimits) -> None:
+    """Raises:
+    ClipError: `too_long`.
+    """
+    if num_frames > limits.max_frames:
+        raise ClipError("too_long", f"{path}: {num_frames:,} frames, the limit is {limits.max_frames:,}")

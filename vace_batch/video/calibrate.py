@@ -1,0 +1,159 @@
+"""How finely to encode a source: as finely as the source is, and never coarser than the eye allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import av
+import av.error
+import numpy as np
+from av.video.codeccontext import VideoCodecContext
+from numpy.typing import NDArray
+
+from vace_batch.video.encoders import Encoding, configure
+from vace_batch.video.frame import Frame, Orientation
+from vace_batch.video.probe import VideoInfo, open_source, video_stream
+
+TARGET_PSNR_DB = 44.8
+"""Against the source, in RGB, over the sampled frames. 44 is asked for; the rest is what samples may be wrong by."""
+
+ENOUGH_PSNR_DB = 50.0
+"""Finer than this is not asked for, whatever the source's bit rate."""
+
+_SAMPLED_PIXELS = 24_000_000
+_PLACES = (Fraction(0), Fraction(2, 5), Fraction(4, 5))
+_TRIALS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scale:
+    """A codec's quality numbers: from finest to coarsest, in steps of `step`; dB that one number is about worth."""
+
+    finest: float
+    coarsest: float
+    step: float
+    db: float
+    decoder: str
+
+
+_SCALES = {
+    "libx264": _Scale(finest=2, coarsest=30, step=0.5, db=0.75, decoder="h264"),
+    "libx265": _Scale(finest=2, coarsest=30, step=0.5, db=0.7, decoder="hevc"),
+    "libvpx-vp9": _Scale(finest=1, coarsest=45, step=1, db=0.35, decoder="libvpx-vp9"),
+    "libsvtav1": _Scale(finest=1, coarsest=50, step=1, db=0.35, decoder="libdav1d"),
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class _Sample:
+    """Neighbouring frames from a key frame on, and the bytes that the source spends on them."""
+
+    frames: list[av.VideoFrame]
+    size: int
+
+
+def calibrate(info: VideoInfo, encoding: Encoding) -> Encoding:
+    """`encoding` with the coarsest quality that keeps `TARGET_PSNR_DB` and does not undercut the source's bit rate.
+
+    Found by encoding a few frames of the source a few times: same source, same result. Encoders without a quality to
+    choose, and sources whose frames cannot be read one by one, stay as they are.
+    """
+    scale = _SCALES.get(encoding.codec)
+    samples = _samples(info) if scale else []
+    if scale is None or not samples:
+        return encoding
+    crf, best = float(encoding.options["crf"]), scale.finest
+    finest_failed, tried = scale.coarsest + scale.step, set[float]()
+    for _ in range(_TRIALS):
+        tried.add(crf)
+        margin = _margin_db(_with_crf(encoding, crf), info, samples, scale)
+        if margin >= 0:
+            best = max(best, crf)
+        else:
+            finest_failed = min(finest_failed, crf)
+        crf += math.floor(margin / scale.db / scale.step) * scale.step
+        crf = min(max(crf, best, scale.finest), finest_failed - scale.step, scale.coarsest)
+        if crf in tried:
+            break
+    return _with_crf(encoding, best)
+
+
+def _with_crf(encoding: Encoding, crf: float) -> Encoding:
+    return replace(encoding, options=encoding.options | {"crf": f"{crf:g}"})
+
+
+def _margin_db(encoding: Encoding, info: VideoInfo, samples: list[_Sample], scale: _Scale) -> float:
+    """By how much a trial is better than it must be; negative when it is worse."""
+    errors: list[float] = []
+    size = spent = 0
+    for sample in samples:
+        made = _trial(encoding, info, sample)
+        size, spent = size + sum(map(len, made)), spent + sample.size
+        errors += _errors(sample.frames, made, scale.decoder)
+    psnr = 10 * math.log10(255**2 / (float(np.mean(errors)) + 1e-9))
+    if psnr >= ENOUGH_PSNR_DB:
+        return psnr - ENOUGH_PSNR_DB + scale.db * scale.step
+    if size >= spent or psnr < TARGET_PSNR_DB:
+        return psnr - TARGET_PSNR_DB
+    # Cheaper than the source: about 6 dB for each doubling of the bits.
+    return -6 * math.log2(spent / size)
+
+
+def _samples(info: VideoInfo) -> list[_Sample]:
+    count = max(8, min(30, _SAMPLED_PIXELS // (info.coded_size.width * info.coded_size.height))) // len(_PLACES)
+    samples = []
+    with open_source(info.path) as container:
+        stream = video_stream(container, info.path)
+        length = int((info.duration_s or 0) / info.time_base)
+        seen: set[int | None] = set()
+        for place in _PLACES:
+            try:
+                if place:
+                    container.seek((stream.start_time or 0) + int(length * place), stream=stream)
+                sample = _Sample(frames=[], size=0)
+                for packet in container.demux(stream):
+                    sample.size += packet.size
+                    sample.frames += packet.decode()
+                    if len(sample.frames) >= count:
+                        break
+            except av.error.FFmpegError:
+                # Damage is found and told by the pass that writes.
+                break
+            if not sample.frames or sample.frames[0].pts in seen:
+                continue
+            seen.add(sample.frames[0].pts)
+            samples.append(sample)
+    return samples
+
+
+def _trial(encoding: Encoding, info: VideoInfo, sample: _Sample) -> list[bytes]:
+    context = av.CodecContext.create(encoding.codec, "w")
+    assert isinstance(context, VideoCodecContext)
+    configure(context, replace(encoding, time_base=1 / encoding.rate), info)
+    packets = []
+    for index, frame in enumerate(sample.frames):
+        frame.pict_type = av.video.frame.PictureType.NONE
+        frame.pts, frame.time_base, frame.duration = index, 1 / encoding.rate, 1
+        packets += context.encode(frame)
+    return [bytes(packet) for packet in packets + context.encode(None)]
+
+
+def _errors(frames: list[av.VideoFrame], packets: list[bytes], decoder: str) -> Iterator[float]:
+    """Mean squared error in 8-bit RGB of each frame but the first, which encoders favour."""
+    context = av.CodecContext.create(decoder, "r")
+    assert isinstance(context, VideoCodecContext)
+    context.thread_count = 1
+    index = 0
+    for data in [*packets, None]:
+        for made in context.decode(av.Packet(data) if data is not None else None):
+            if index or len(frames) == 1:
+                difference = _rgb(frames[index]).astype(np.int16) - _rgb(made)
+                yield float(np.square(difference, dtype=np.float32).mean(dtype=np.float64))
+            index += 1
+
+
+def _rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    return Frame(frame, index=0, pts=0, orientation=Orientation()).rgb()

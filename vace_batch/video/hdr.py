@@ -1,0 +1,72 @@
+"""HDR10 metadata: what the screen that the picture was graded on could show, and how bright the content gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+from av.sidedata.sidedata import SideData
+
+_COLOUR_STEP = Fraction(1, 50_000)
+_LUMINANCE_STEP = Fraction(1, 10_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hdr:
+    """Static metadata in the units of SMPTE ST 2086 and CTA 861.3, as H.264 and HEVC store it.
+
+    `mastering`: x and y of green, blue, red and white in 1/50,000, then highest and lowest luminance in 1/10,000 cd/m².
+    `content_light`: MaxCLL and MaxFALL in cd/m². `dynamic`: names of metadata that changes from frame to frame.
+    """
+
+    mastering: tuple[int, ...] | None = None
+    content_light: tuple[int, int] | None = None
+    dynamic: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame) -> Hdr:
+        """What a decoded frame carries."""
+        mastering = content_light = None
+        if (data := _words(frame, "MASTERING_DISPLAY_METADATA")) is not None:
+            mastering = _mastering(data)
+        if (data := _words(frame, "CONTENT_LIGHT_LEVEL")) is not None:
+            content_light = (data[0], data[1])
+        found = {"DYNAMIC_HDR_PLUS": "HDR10+", "DOVI_METADATA": "Dolby Vision", "DYNAMIC_HDR_VIVID": "HDR Vivid"}
+        dynamic = tuple(name for kind, name in found.items() if frame.side_data.get(kind) is not None)
+        return cls(mastering=mastering, content_light=content_light, dynamic=dynamic)
+
+    @property
+    def mastering_text(self) -> str | None:
+        """As x264 and x265 read it; SVT-AV1 reads real numbers, see `mastering_real`."""
+        if self.mastering is None:
+            return None
+        return "G({},{})B({},{})R({},{})WP({},{})L({},{})".format(*self.mastering)
+
+    @property
+    def mastering_real(self) -> str | None:
+        """The same in x, y and cd/m²."""
+        if self.mastering is None:
+            return None
+        values = [f"{float(value * _COLOUR_STEP):.5f}" for value in self.mastering[:8]]
+        values += [f"{float(value * _LUMINANCE_STEP):.4f}" for value in self.mastering[8:]]
+        return "G({},{})B({},{})R({},{})WP({},{})L({},{})".format(*values)
+
+
+def _words(frame: av.VideoFrame, kind: str) -> Sequence[int] | None:
+    data = frame.side_data.get(kind)
+    return memoryview(data).cast("i").tolist() if isinstance(data, SideData) else None
+
+
+def _mastering(words: Sequence[int]) -> tuple[int, ...] | None:
+    """From AVMasteringDisplayMetadata: rationals of red, green, blue, white, lowest, highest luminance; flags."""
+    if len(words) < 22 or not words[20] or not words[21] or 0 in words[1:20:2]:
+        return None
+    red, green, blue, white = ([_steps(words, at + each, _COLOUR_STEP) for each in (0, 2)] for at in (0, 4, 8, 12))
+    lowest, highest = (_steps(words, at, _LUMINANCE_STEP) for at in (16, 18))
+    return (*green, *blue, *red, *white, highest, lowest)
+
+
+def _steps(words: Sequence[int], at: int, step: Fraction) -> int:
+    return round(Fraction(words[at], words[at + 1]) / step)
