@@ -10,7 +10,9 @@ from fractions import Fraction
 import av
 import av.error
 import numpy as np
+from av.container import InputContainer
 from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vace_batch.video.encoders import Encoding, configure
@@ -23,33 +25,35 @@ TARGET_PSNR_DB = 44.8
 ENOUGH_PSNR_DB = 50.0
 """Finer than this is not asked for, whatever the source's bit rate."""
 
-_SAMPLED_PIXELS = 24_000_000
+_SAMPLED_PIXELS = 40_000_000
 _PLACES = (Fraction(0), Fraction(2, 5), Fraction(4, 5))
-_TRIALS = 5
+_LONGEST_WAY_FRAMES = 300
+_TRIALS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scale:
-    """A codec's quality numbers: from finest to coarsest, in steps of `step`; dB that one number is about worth."""
+    """A codec's quality numbers: finest, coarsest, tried first, the step between them, and the dB that 1 is about worth."""
 
     finest: float
     coarsest: float
+    start: float
     step: float
     db: float
     decoder: str
 
 
 _SCALES = {
-    "libx264": _Scale(finest=2, coarsest=30, step=0.5, db=0.75, decoder="h264"),
-    "libx265": _Scale(finest=2, coarsest=30, step=0.5, db=0.7, decoder="hevc"),
-    "libvpx-vp9": _Scale(finest=1, coarsest=45, step=1, db=0.35, decoder="libvpx-vp9"),
-    "libsvtav1": _Scale(finest=1, coarsest=50, step=1, db=0.35, decoder="libdav1d"),
+    "libx264": _Scale(finest=2, coarsest=30, start=15, step=0.5, db=0.75, decoder="h264"),
+    "libx265": _Scale(finest=2, coarsest=30, start=15, step=0.5, db=0.7, decoder="hevc"),
+    "libvpx-vp9": _Scale(finest=1, coarsest=45, start=15, step=1, db=0.35, decoder="libvpx-vp9"),
+    "libsvtav1": _Scale(finest=1, coarsest=50, start=15, step=1, db=0.35, decoder="libdav1d"),
 }
 
 
 @dataclass(slots=True, kw_only=True)
 class _Sample:
-    """Neighbouring frames from a key frame on, and the bytes that the source spends on them."""
+    """Neighbouring frames, and the bytes that the source spends on them."""
 
     frames: list[av.VideoFrame]
     size: int
@@ -65,7 +69,7 @@ def calibrate(info: VideoInfo, encoding: Encoding) -> Encoding:
     samples = _samples(info) if scale else []
     if scale is None or not samples:
         return encoding
-    crf, best = float(encoding.options["crf"]), scale.finest
+    crf, best = scale.start, scale.finest
     finest_failed, tried = scale.coarsest + scale.step, set[float]()
     for _ in range(_TRIALS):
         tried.add(crf)
@@ -103,7 +107,7 @@ def _margin_db(encoding: Encoding, info: VideoInfo, samples: list[_Sample], scal
 
 
 def _samples(info: VideoInfo) -> list[_Sample]:
-    count = max(8, min(30, _SAMPLED_PIXELS // (info.coded_size.width * info.coded_size.height))) // len(_PLACES)
+    count = max(12, min(48, _SAMPLED_PIXELS // (info.coded_size.width * info.coded_size.height))) // len(_PLACES)
     samples = []
     with open_source(info.path) as container:
         stream = video_stream(container, info.path)
@@ -111,14 +115,7 @@ def _samples(info: VideoInfo) -> list[_Sample]:
         seen: set[int | None] = set()
         for place in _PLACES:
             try:
-                if place:
-                    container.seek((stream.start_time or 0) + int(length * place), stream=stream)
-                sample = _Sample(frames=[], size=0)
-                for packet in container.demux(stream):
-                    sample.size += packet.size
-                    sample.frames += packet.decode()
-                    if len(sample.frames) >= count:
-                        break
+                sample = _sample(container, stream, int(length * place), count)
             except av.error.FFmpegError:
                 # Damage is found and told by the pass that writes.
                 break
@@ -127,6 +124,26 @@ def _samples(info: VideoInfo) -> list[_Sample]:
             seen.add(sample.frames[0].pts)
             samples.append(sample)
     return samples
+
+
+def _sample(container: InputContainer, stream: VideoStream, offset: int, count: int) -> _Sample:
+    """`count` frames from `offset` after the start on, or as near to it as a bounded way from the key frame leads."""
+    start = (stream.start_time or 0) + offset
+    if offset:
+        container.seek(start, stream=stream)
+    sample = _Sample(frames=[], size=0)
+    passed = 0
+    for packet in container.demux(stream):
+        sample.size += packet.size
+        for frame in packet.decode():
+            if (frame.pts or 0) < start and passed < _LONGEST_WAY_FRAMES:
+                passed += 1
+                sample.size = 0
+            else:
+                sample.frames.append(frame)
+        if len(sample.frames) >= count:
+            break
+    return sample
 
 
 def _trial(encoding: Encoding, info: VideoInfo, sample: _Sample) -> list[bytes]:
