@@ -427,18 +427,16 @@ def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: L
         for number, region in enumerate(plan.regions)
     ]
     with _files(work, plan) as files:
-        masks = _Ahead(MaskReader(files["masks"]).get)
+        masked = frozenset(MaskReader(files["masks"]).boxes())
         holes = _Ahead(MaskReader(files["holes"]).get) if plan.holes else None
         recovered = _Ahead(PatchReader(files["recovered"]).get) if plan.recovered else None
 
         def edit(frame: Frame) -> None:
-            if masks.at(frame.index) is None:
-                return
             patch = recovered.at(frame.index) if recovered else None
             hole = holes.at(frame.index) if holes else None
             stitch_frame(frame, patch, hole, patches, work.options.feather_px)
 
-        report = rewrite(source, target, edit, EncoderSettings(crf=work.options.crf))
+        report = rewrite(source, target, edit, EncoderSettings(crf=work.options.crf), masked.__contains__)
     if report.num_frames != plan.num_frames:
         raise ClipError("source_changed", f"expected {plan.num_frames} frames as planned, got {report.num_frames}")
     rows = [_window_row(plan, window, record) for window, record in records.items()]

@@ -48,10 +48,10 @@ class RegionPatches:
         return reach
 
     def at(self, index: int, box: Box) -> Colour:
-        """The generated pixels of `box` in frame `index`, float32 (box.height, box.width, 3); frames in rising order.
+        """The generated pixels of `box` in frame `index`, float32 (box.height, box.width, 3); quick in rising order.
 
         Raises:
-            ValueError: no window holds the box in this frame, or frames were asked for out of order.
+            ValueError: no window holds the box in this frame.
         """
         holding, reach = self._holding(index), self.reach(index)
         if reach is None or reach.intersect(box) != box:
@@ -60,7 +60,9 @@ class RegionPatches:
             del self._readers[window]
         blended = np.zeros((box.height, box.width, 3), np.float32)
         for window, weight in zip(holding, fade_weights(index, holding), strict=True):
-            reader = self._readers.setdefault(window, _Reader(self._open_window(window), window.start))
+            reader = self._readers.get(window)
+            if reader is None or reader.is_past(index):
+                reader = self._readers[window] = _Reader(self._open_window(window), window.start)
             picture = resize(reader.at(index), self.region.crop)
             blended += weight * picture[box.shift(-window.box.x, -window.box.y).slices]
         return blended
@@ -76,9 +78,10 @@ class _Reader:
         self._frames = frames
         self._next = start
 
+    def is_past(self, index: int) -> bool:
+        return index < self._next
+
     def at(self, index: int) -> Image:
-        if index < self._next:
-            raise ValueError(f"frame {index}: expected {self._next} or later; windows are read forward")
         frame = next(self._frames)
         while self._next < index:
             frame = next(self._frames)
