@@ -7,7 +7,17 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-_NO_PIXELS = ("job_id", "row", "priority", "output_uri")
+# A preset's values are in the job once it is resolved; its name decides nothing.
+_NO_PIXELS = ("job_id", "row", "priority", "output_uri", "preset")
+
+COMPOSITIONS: dict[str, tuple[str, ...]] = {
+    "reference": (),
+    "animate": ("control",),
+    "swap": ("repaint",),
+    "move": ("extension", "control"),
+    "expand": ("repaint", "extension"),
+}
+"""VACE's ready-made compositions: which processes they combine; without any all of the picture is new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +74,33 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Expand:
+    """How far the picture grows on each side, as a share of its width or height.
+
+    `inner` keeps the size: the share of the picture along each side is made anew instead.
+    """
+
+    left: float = 0.0
+    right: float = 0.0
+    up: float = 0.0
+    down: float = 0.0
+    inner: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extend:
+    """Which frames are new. `mode`: what is known comes first, last, or first and last.
+
+    `unit`: one known frame (frame) or as many as a window takes (clip). `seconds`: the clip grows by that much; without
+    it the frames from start_s to end_s are made anew.
+    """
+
+    mode: str = "first"
+    unit: str = "clip"
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One manifest row: one video, one task. URIs are absolute (relative ones were resolved against the manifest)."""
 
@@ -86,14 +123,33 @@ class Job:
     negative_prompt: str | None = None
     reference_uris: tuple[str, ...] = ()
     reference_boxes: tuple[BoxKey, ...] = ()
+    reference_mask_uris: tuple[str, ...] = ()
+    reference_mode: str = "plain"
+    reference_background: str = "keep"
     control: str | None = None
+    control_weights: str | None = None
+    expand: Expand | None = None
+    extend: Extend | None = None
+    compose: str | None = None
     start_s: float | None = None
     end_s: float | None = None
     seed: int | None = None
+    seed_scope: str | None = None
     priority: int = 0
+    preset: str | None = None
     model: str | None = None
     sampling: Sampling = field(default_factory=Sampling)
     output_uri: str | None = None
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The controls that steer this job, in order: none, one, or two that are combined."""
+        return tuple(self.control.split("+")) if self.control else ()
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """What a composition combines, in order: at most two of repaint, extension, control."""
+        return COMPOSITIONS[self.compose] if self.compose in COMPOSITIONS else tuple((self.compose or "").split("+"))
 
 
 def pixel_fields(job: Job) -> dict[str, Any]:

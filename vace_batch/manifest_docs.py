@@ -109,6 +109,92 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             "reference_boxes": [{"x": 20.0, "y": 12.0, "width": 600.0, "height": 880.0}],
         },
     ],
+    "generation": [
+        {
+            "job_id": "text-to-video",
+            "video_uri": "../videos/harbour.mp4",
+            "task": "t2v",
+            "prompt": "a harbour in the snow",
+        },
+        {
+            "job_id": "references-to-video",
+            "video_uri": "../videos/harbour.mp4",
+            "task": "r2v",
+            "prompt": "the woman walks along a harbour",
+            "reference_uris": ["../references/woman.jpg"],
+            "reference_mode": "face",
+            "reference_background": "white",
+            "seed": 7,
+            "seed_scope": "programme",
+        },
+    ],
+    "outpainting": [
+        {
+            "job_id": "wide-screen",
+            "video_uri": "../videos/news.mp4",
+            "task": "outpainting",
+            "expand": {"left": 0.17, "right": 0.17, "up": None, "down": None, "inner": None},
+        },
+        {
+            "job_id": "worn-edge",
+            "video_uri": "../videos/news.mp4",
+            "task": "outpainting",
+            "expand": {"left": None, "right": None, "up": None, "down": 0.05, "inner": True},
+        },
+    ],
+    "extension": [
+        {
+            "job_id": "a-second-more",
+            "video_uri": "../videos/match.mp4",
+            "task": "extension",
+            "extend": {"mode": "first", "unit": "clip", "seconds": 1.0},
+            "prompt": "the ball rolls on",
+        },
+        {
+            "job_id": "torn-frames",
+            "video_uri": "../videos/match.mp4",
+            "task": "extension",
+            "extend": {"mode": "firstlast", "unit": "clip", "seconds": None},
+            "start_s": 4.0,
+            "end_s": 4.5,
+        },
+    ],
+    "composition": [
+        {
+            "job_id": "swap",
+            "video_uri": "../videos/street.mp4",
+            "task": "composition",
+            "compose": "swap",
+            "targets": ["car"],
+            "mask_shape": "box",
+            "prompt": "a red bus",
+            "reference_uris": ["../references/bus.png"],
+            "reference_mode": "salient",
+        },
+        {
+            "job_id": "move",
+            "video_uri": "../videos/street.mp4",
+            "task": "composition",
+            "compose": "move",
+            "control": "layout_bbox",
+            "boxes": [
+                {**_BOX, "frame": 0, "width": 48.0, "height": 48.0},
+                {**_BOX, "frame": 30, "x": 600.0, "width": 48.0, "height": 48.0},
+            ],
+            "prompt": "a ball flies across the street",
+            "extend": {"mode": "first", "unit": "frame", "seconds": None},
+        },
+        {
+            "job_id": "keep-and-steer",
+            "video_uri": "../videos/street.mp4",
+            "task": "composition",
+            "compose": "extension+control",
+            "control": "flow",
+            "prompt": "the street at night",
+            "extend": {"mode": "first", "unit": "frame", "seconds": None},
+            "preset": "reference",
+        },
+    ],
 }
 
 _HEAD = f"""\
@@ -126,6 +212,9 @@ One Parquet file, one row a job: one video, one task. Schema version {SCHEMA_VER
 - `removal` and `inpainting` need exactly one source of masks: `targets`, `boxes`, `points` or `mask_uri`. SAM makes the
   masks from `points`, or from `boxes` or `targets` when `segmenter` is given. `restyle` needs `control`, and a `prompt`
   or references; without a source of masks the whole picture is restyled.
+- `t2v` and `r2v` take size, rate and length from `video_uri`, and nothing of its pictures; its sound stays.
+- `extension` makes `start_s` to `end_s` anew in place, or, with `extend.seconds`, adds frames.
+- A `preset` names values of sampling, negative prompt and seed scope; `vace-batch plan --json` shows what a row gets.
 
 ```python
 import pyarrow as pa, pyarrow.parquet as pq

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vace_batch.manifest_schema import CONTROL_TASKS, CONTROLS, MASKED_TASKS, REFERENCE_TASKS
+from vace_batch.job import COMPOSITIONS, Extend
+from vace_batch.manifest_schema import (
+    CONTROL_TASKS,
+    CONTROLS,
+    EXPAND_TASKS,
+    EXTEND_TASKS,
+    MASKED_TASKS,
+    REFERENCE_TASKS,
+    TASKS,
+    UNMASKED_TASKS,
+)
 from vace_batch.manifest_values import shown
 from vace_batch.naming import collision_key, safe_name
 
@@ -18,6 +28,17 @@ UNKNOWN: Any = object()
 MASK_SOURCES = ("boxes", "mask_uri", "targets", "points")
 _SOURCES_COLUMN = "/".join(MASK_SOURCES)
 
+MAX_R2V_REFERENCES = 3
+
+_TAKERS = {
+    "control": CONTROL_TASKS,
+    "control_weights": CONTROL_TASKS,
+    "expand": EXPAND_TASKS,
+    "extend": EXTEND_TASKS,
+    "compose": ("composition",),
+}
+_TAKE = ("take", "takes")
+
 RowFault = tuple[str, str, str]
 """Column, what came, what was expected."""
 
@@ -26,8 +47,23 @@ def row_faults(row: Mapping[str, Any]) -> Iterator[RowFault]:
     """Faults between the columns of one row of parsed values, INVALID or UNKNOWN."""
     yield from _mask_source(row)
     yield from _times(row)
+    yield from _task_columns(row)
     yield from _control(row)
+    yield from _extension(row)
     yield from _references(row)
+
+
+def _processes(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a composition combines; empty for other tasks, and where the column has a fault of its own."""
+    compose = row.get("compose")
+    if row.get("task") != "composition" or not isinstance(compose, str):
+        return ()
+    return COMPOSITIONS[compose] if compose in COMPOSITIONS else tuple(compose.split("+"))
+
+
+def _controls(row: Mapping[str, Any]) -> tuple[str, ...]:
+    control = row.get("control")
+    return tuple(control.split("+")) if isinstance(control, str) else ()
 
 
 def _mask_source(row: Mapping[str, Any]) -> Iterator[RowFault]:
@@ -41,14 +77,26 @@ def _mask_source(row: Mapping[str, Any]) -> Iterator[RowFault]:
             " and ".join(given),
             "one source of masks a row (SAM: points, or boxes or targets + segmenter)",
         )
-    elif not given and task in MASKED_TASKS:
-        yield _SOURCES_COLUMN, "none of them", f"for {task} one source of masks"
+    elif given and task in UNMASKED_TASKS:
+        yield _SOURCES_COLUMN, given[0], f"nothing for {task}"
+    elif not given and (needer := _mask_needed_by(row)):
+        yield _SOURCES_COLUMN, "none of them", f"for {needer} one source of masks"
+    if "layout_bbox" in _controls(row) and given != ["boxes"]:
+        yield "boxes", " and ".join(given) or "null", "the outlines that layout_bbox draws"
     if segmenter and segmenter is not UNKNOWN and given in ([], ["mask_uri"]):
         yield (
             "segmenter",
             shown(segmenter) if segmenter is not INVALID else "weights",
             "boxes, targets or points to prompt it",
         )
+
+
+def _mask_needed_by(row: Mapping[str, Any]) -> str | None:
+    if row.get("task") in MASKED_TASKS:
+        return str(row["task"])
+    if "repaint" in _processes(row) and row.get("compose") != "expand":
+        return f"compose {row['compose']}"
+    return "layout_track" if "layout_track" in _controls(row) else None
 
 
 def _times(row: Mapping[str, Any]) -> Iterator[RowFault]:
@@ -60,33 +108,71 @@ def _times(row: Mapping[str, Any]) -> Iterator[RowFault]:
         yield "end_s", shown(end_s), f"more than start_s, {start_s:g} s"
 
 
-def _control(row: Mapping[str, Any]) -> Iterator[RowFault]:
-    task, control = row.get("task"), row.get("control")
-    if task is INVALID or task is UNKNOWN or control is UNKNOWN:
+def _task_columns(row: Mapping[str, Any]) -> Iterator[RowFault]:
+    """Columns that only some tasks take, and that these need."""
+    task = row.get("task")
+    if task is INVALID or task is UNKNOWN:
         return
-    if task not in CONTROL_TASKS:
-        if control:
-            yield (
-                "control",
-                "a control" if control is INVALID else shown(control),
-                f"nothing for {task}; restyle takes it",
+    for column, takers in _TAKERS.items():
+        value = row.get(column)
+        if value is not None and value is not UNKNOWN and task not in takers:
+            shown_value = (
+                shown(value) if isinstance(value, str) else "values" if value is not INVALID else f"a {column}"
             )
+            yield column, shown_value, f"nothing for {task}; {' and '.join(takers)} {_TAKE[len(takers) == 1]} it"
+    for column, needer in (("extend", "extension"), ("compose", "composition")):
+        if task == needer and row.get(column) is None:
+            yield column, "null", f"a value for {task}"
+    prompt = row.get("prompt")
+    if task == "t2v" and isinstance(prompt, str) and not prompt.strip():
+        yield "prompt", shown(prompt), "for t2v a prompt"
+
+
+def _control(row: Mapping[str, Any]) -> Iterator[RowFault]:
+    task, control, processes = row.get("task"), row.get("control"), _processes(row)
+    if control is INVALID or control is UNKNOWN:
         return
-    if not control:
+    wanted = 1 if task == "restyle" else processes.count("control")
+    if wanted and not control:
         yield "control", "null", f"for {task} one of {', '.join(CONTROLS)}"
+    elif task == "composition" and processes and control and len(_controls(row)) != wanted:
+        expected = ("nothing", "one control", "two joined by '+'")[wanted]
+        yield "control", shown(control), f"{expected} for compose {row['compose']}"
+    elif len(_controls(row)) == 2 and not any(row.get(name) for name in MASK_SOURCES):
+        yield _SOURCES_COLUMN, "none of them", "where the second control rules"
     prompt, references = row.get("prompt"), row.get("reference_uris")
-    if not references and (not prompt or (isinstance(prompt, str) and not prompt.strip())):
+    needs_words = task == "restyle" or (task == "composition" and "control" in processes)
+    if needs_words and not references and (not prompt or (isinstance(prompt, str) and not prompt.strip())):
         yield "prompt", shown(prompt or ""), f"for {task} a prompt or references"
 
 
-def _references(row: Mapping[str, Any]) -> Iterator[RowFault]:
-    task, uris, boxes = row.get("task"), row.get("reference_uris"), row.get("reference_boxes")
-    if task in MASKED_TASKS and task not in REFERENCE_TASKS and uris and uris is not UNKNOWN:
-        yield "reference_uris", "references", f"nothing for {task}; {' and '.join(REFERENCE_TASKS)} take them"
-    if not boxes or not isinstance(boxes, tuple) or uris is INVALID or uris is UNKNOWN:
+def _extension(row: Mapping[str, Any]) -> Iterator[RowFault]:
+    processes, extend = _processes(row), row.get("extend")
+    if not isinstance(extend, Extend):
         return
-    if len(boxes) != len(uris or ()):
-        yield "reference_boxes", f"{len(boxes)} boxes", f"one for each of the {len(uris or ())} references, or none"
+    if row.get("task") == "composition" and processes and "extension" not in processes:
+        yield "extend", "values", f"nothing for compose {row['compose']}"
+    if extend.seconds is not None and "control" in processes:
+        yield "extend.seconds", shown(extend.seconds), "nothing with a control, which has no picture of added frames"
+
+
+def _references(row: Mapping[str, Any]) -> Iterator[RowFault]:
+    task, uris = row.get("task"), row.get("reference_uris")
+    if uris is INVALID or uris is UNKNOWN:
+        return
+    count = len(uris or ())
+    if count and task in TASKS and task not in REFERENCE_TASKS:
+        yield "reference_uris", "references", f"nothing for {task}; {' and '.join(REFERENCE_TASKS)} take them"
+    if not count and (task == "r2v" or row.get("compose") in ("reference", "animate", "swap")):
+        yield "reference_uris", "none", f"1..{MAX_R2V_REFERENCES} references for {row.get('compose') or task}"
+    if count > MAX_R2V_REFERENCES and (task == "r2v" or row.get("compose") == "reference"):
+        yield "reference_uris", f"{count} references", f"1..{MAX_R2V_REFERENCES} references"
+    for column, word in (("reference_boxes", "boxes"), ("reference_mask_uris", "masks")):
+        given = row.get(column)
+        if given and isinstance(given, tuple) and len(given) != count:
+            yield column, f"{len(given)} {word}", f"one for each of the {count} references, or none"
+    if row.get("reference_mode") == "subject" and not (row.get("reference_boxes") or row.get("reference_mask_uris")):
+        yield "reference_mode", "subject", "reference_boxes or reference_mask_uris that say where it is"
 
 
 class OutputNames:

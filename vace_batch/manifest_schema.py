@@ -15,12 +15,21 @@ import pyarrow as pa
 SCHEMA_VERSION = 1
 VERSION_KEY = "vace_batch.schema_version"
 
-TASKS = ("removal", "inpainting", "restyle")
+TASKS = ("removal", "inpainting", "restyle", "t2v", "r2v", "outpainting", "extension", "composition")
 MASKED_TASKS = ("removal", "inpainting")
-REFERENCE_TASKS = ("inpainting", "restyle")
-CONTROL_TASKS = ("restyle",)
+UNMASKED_TASKS = ("t2v", "r2v", "outpainting", "extension")
+REFERENCE_TASKS = ("inpainting", "restyle", "r2v", "composition")
+CONTROL_TASKS = ("restyle", "composition")
+EXPAND_TASKS = ("outpainting", "composition")
+EXTEND_TASKS = ("extension", "composition")
 MASK_SHAPES = ("mask", "hull", "box")
-CONTROLS = ("gray", "scribble", "plain")
+CONTROLS = ("depth", "pose", "pose_body", "flow", "gray", "scribble", "layout_bbox", "layout_track", "plain")
+PROCESSES = ("repaint", "extension", "control")
+EXTEND_MODES = ("first", "last", "firstlast")
+EXTEND_UNITS = ("frame", "clip")
+REFERENCE_MODES = ("plain", "subject", "salient", "face")
+REFERENCE_BACKGROUNDS = ("keep", "white")
+SEED_SCOPES = ("window", "shot", "programme")
 MASK_RULES = ("nearest", "max4")
 FREE_PREFIX = "x_"
 
@@ -81,7 +90,28 @@ _PROTECT = pa.struct(
     ]
 )
 
+_EXPAND = pa.struct(
+    [
+        _field("left", pa.float64(), "share of the width, 0..1", default="0"),
+        _field("right", pa.float64(), "share of the width, 0..1", default="0"),
+        _field("up", pa.float64(), "share of the height, 0..1", default="0"),
+        _field("down", pa.float64(), "share of the height, 0..1", default="0"),
+        _field("inner", pa.bool_(), "true: the size stays, the sides of the picture are made anew", default="false"),
+    ]
+)
+
+_EXTEND = pa.struct(
+    [
+        _field(
+            "mode", pa.string(), "what is known: first, last or firstlast; the other frames are new", default="first"
+        ),
+        _field("unit", pa.string(), "how much of it is shown: one frame, or as many as fit (clip)", default="clip"),
+        _field("seconds", pa.float64(), "the clip grows by this much; empty: start_s to end_s is made anew", unit="s"),
+    ]
+)
+
 _FROM_PROFILE = "the model profile's"
+_FROM_PRESET = "the preset's"
 
 _SAMPLING = pa.struct(
     [
@@ -120,7 +150,7 @@ SCHEMA = pa.schema(
             example="videos/1987-04-02.mov",
             default="required",
         ),
-        _field("task", pa.string(), "removal, inpainting or restyle.", example="removal", default="required"),
+        _field("task", pa.string(), f"{', '.join(TASKS[:-1])} or {TASKS[-1]}.", example="removal", default="required"),
         _field(
             "targets",
             _list(pa.string()),
@@ -209,7 +239,7 @@ SCHEMA = pa.schema(
             pa.string(),
             "What is not to be seen; an empty text means none.",
             example="person",
-            default=_FROM_PROFILE,
+            default=_FROM_PRESET,
         ),
         _field(
             "reference_uris",
@@ -227,12 +257,71 @@ SCHEMA = pa.schema(
             tasks=REFERENCE_TASKS,
         ),
         _field(
+            "reference_mask_uris",
+            _list(pa.string()),
+            "The subject's mask in each reference, white on black, one for each, in order: all else becomes white.",
+            example=["refs/poster-mask.png"],
+            tasks=REFERENCE_TASKS,
+        ),
+        _field(
+            "reference_mode",
+            pa.string(),
+            "How the subject is found: plain (the whole image), subject (reference_boxes), salient (what stands out, "
+            "cut out) or face (the largest).",
+            example="face",
+            default="plain",
+            tasks=REFERENCE_TASKS,
+        ),
+        _field(
+            "reference_background",
+            pa.string(),
+            "white removes what is round the subject; keep leaves it.",
+            example="white",
+            default="keep",
+            tasks=REFERENCE_TASKS,
+        ),
+        _field(
             "control",
             pa.string(),
-            "What steers the restyling: gray, scribble or plain (the frames themselves).",
+            "What steers the picture: depth, pose, pose_body, flow, gray, scribble, layout_bbox (outlines of `boxes`), "
+            "layout_track (boxes of what the mask source finds) or plain (the frames themselves). Two joined by '+': "
+            "the second rules under the mask, the first elsewhere.",
             example="gray",
             default="required for restyle",
             tasks=CONTROL_TASKS,
+        ),
+        _field(
+            "control_weights",
+            pa.string(),
+            "Weights for the controls depth (ultralytics depth) and pose (ultralytics pose): a path or a release name.",
+            example="yolo26n-depth.pt",
+            default="the run's",
+            tasks=CONTROL_TASKS,
+        ),
+        _field(
+            "expand",
+            _EXPAND,
+            "How far the picture grows, side by side.",
+            example={"left": 0.25, "right": 0.25},
+            default="0.25 on every side",
+            tasks=EXPAND_TASKS,
+        ),
+        _field(
+            "extend",
+            _EXTEND,
+            "Which frames are new. All of them and what is known must fit into one window.",
+            example={"mode": "first", "unit": "clip", "seconds": 1.0},
+            default="required for extension",
+            tasks=EXTEND_TASKS,
+        ),
+        _field(
+            "compose",
+            pa.string(),
+            "reference, animate, swap, move or expand; or two processes joined by '+', each of repaint (the mask "
+            "source), extension (`extend`) and control (`control`).",
+            example="extension+control",
+            default="required for composition",
+            tasks=("composition",),
         ),
         _field(
             "start_s",
@@ -251,6 +340,14 @@ SCHEMA = pa.schema(
             unit="s",
         ),
         _field("seed", pa.int64(), "Seed of the noise, 0 or more.", example=7, default="from the content"),
+        _field(
+            "seed_scope",
+            pa.string(),
+            "What shares one seed: window (each its own), shot, or programme (every video with the same `seed`, or the "
+            "same prompt and references).",
+            example="programme",
+            default=_FROM_PRESET,
+        ),
         _field("priority", pa.int64(), "Higher goes first, -1000..1000.", example=10, default="0"),
         _field(
             "model",
@@ -260,11 +357,19 @@ SCHEMA = pa.schema(
             default="the run's",
         ),
         _field(
+            "preset",
+            pa.string(),
+            "Named values of sampling, negative prompt and seed scope: removal, removal-lora, restyle, reference, fast "
+            "or standard. Columns of the row win over it.",
+            example="removal-lora",
+            default="the task's",
+        ),
+        _field(
             "sampling",
             _SAMPLING,
-            "Overrides of the model profile's sampling.",
+            "Overrides of the preset's and the model profile's sampling.",
             example={"num_inference_steps": 20, "flow_shift": 5.0, "mask_rule": "max4"},
-            default=_FROM_PROFILE,
+            default=_FROM_PRESET,
         ),
         _field(
             "output_uri",

@@ -11,9 +11,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vace_batch.job import BoxKey, Dilation, PointKey, Protect, Sampling
-from vace_batch.manifest_schema import CONTROLS, MASK_RULES, MASK_SHAPES, TASKS
+from vace_batch.job import COMPOSITIONS, BoxKey, Dilation, Expand, Extend, PointKey, Protect, Sampling
+from vace_batch.manifest_schema import (
+    CONTROLS,
+    EXTEND_MODES,
+    EXTEND_UNITS,
+    MASK_RULES,
+    MASK_SHAPES,
+    PROCESSES,
+    REFERENCE_BACKGROUNDS,
+    REFERENCE_MODES,
+    SEED_SCOPES,
+    TASKS,
+)
 from vace_batch.manifest_uri import UriError, resolve_uri
+from vace_batch.profiles import PRESETS
 
 MAX_JOB_ID_BYTES = 512
 MAX_PROMPT_CHARS = 4_000
@@ -82,7 +94,7 @@ def _uri(value: str, cell: Cell, at: str = "") -> str:
         return value
 
 
-def _choice(allowed: Sequence[str]) -> Parser:
+def _choice(allowed: Sequence[str]) -> Callable[..., str]:
     def parse(value: str, cell: Cell, at: str = "") -> str:
         if value not in allowed:
             cell.fault(at, value, f"one of {', '.join(allowed)}")
@@ -225,6 +237,47 @@ def _references(value: Sequence[str | None], cell: Cell) -> tuple[str, ...]:
     return tuple(_uri(uri or "", cell, f"[{index}]") for index, uri in enumerate(value[:MAX_REFERENCES]))
 
 
+def _joined(allowed: Sequence[str], ready_made: Sequence[str] = ()) -> Parser:
+    """One of `ready_made`, or of `allowed`, or two of `allowed` joined by '+'."""
+
+    def parse(value: str, cell: Cell) -> str:
+        parts = value.split("+")
+        alone = ready_made or allowed
+        if value not in alone and not (len(parts) == 2 and all(part in allowed for part in parts)):
+            cell.fault("", value, f"one of {', '.join(alone)}, or two of {', '.join(allowed)} joined by '+'")
+        return value
+
+    return parse
+
+
+def _expand(value: Mapping[str, Any], cell: Cell) -> Expand:
+    sides = {
+        name: _number(value[name], 0, 1, cell, f".{name}")
+        for name in ("left", "right", "up", "down")
+        if value.get(name) is not None
+    }
+    grown = Expand(**sides, inner=bool(value.get("inner")))
+    if not any(sides.values()):
+        cell.faults.append(("", "no side", "at least one of left, right, up, down above 0"))
+    if grown.inner and max(grown.left + grown.right, grown.up + grown.down) >= 1:
+        cell.faults.append(("", "nothing of the picture left", "left + right and up + down below 1 with inner"))
+    return grown
+
+
+def _extend(value: Mapping[str, Any], cell: Cell) -> Extend:
+    seconds = value.get("seconds")
+    made = Extend(
+        mode=_choice(EXTEND_MODES)(value.get("mode") or "first", cell, ".mode"),
+        unit=_choice(EXTEND_UNITS)(value.get("unit") or "clip", cell, ".unit"),
+        seconds=None if seconds is None else _number(seconds, 0, MAX_TIME_S, cell, ".seconds", "s"),
+    )
+    if seconds is not None and made.mode == "firstlast":
+        cell.fault(".seconds", seconds, "nothing with firstlast, which bridges start_s to end_s")
+    if seconds == 0:
+        cell.fault(".seconds", seconds, "more than 0 s")
+    return made
+
+
 _SAMPLING_RANGES = {"guidance_scale": (0, 30), "flow_shift": (0.1, 50), "conditioning_scale": (0, 4)}
 
 
@@ -289,10 +342,19 @@ PARSERS: dict[str, Parser] = {
     "negative_prompt": _text,
     "reference_uris": _references,
     "reference_boxes": _boxes,
-    "control": _choice(CONTROLS),
+    "reference_mask_uris": _references,
+    "reference_mode": _choice(REFERENCE_MODES),
+    "reference_background": _choice(REFERENCE_BACKGROUNDS),
+    "control": _joined(CONTROLS),
+    "control_weights": _weights,
+    "expand": _expand,
+    "extend": _extend,
+    "compose": _joined(PROCESSES, tuple(COMPOSITIONS)),
     "start_s": _seconds,
     "end_s": _seconds,
     "seed": lambda value, cell: _integer(value, 0, MAX_SEED, cell, ""),
+    "seed_scope": _choice(SEED_SCOPES),
+    "preset": _choice(tuple(PRESETS)),
     "priority": lambda value, cell: _integer(value, -MAX_PRIORITY, MAX_PRIORITY, cell, ""),
     "model": _weights,
     "sampling": _sampling,

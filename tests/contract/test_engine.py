@@ -15,6 +15,7 @@ from diffusers import UniPCMultistepScheduler, WanVACEPipeline
 from torch import nn
 
 from vace_batch import tasks
+from vace_batch.controls import simple_control
 from vace_batch.errors import ClipError, UsageError
 from vace_batch.profiles import WAN_NEGATIVE_PROMPT, ResolvedSampling
 from vace_batch.vace.encode import latent_mask, nearest_frames, normalise
@@ -74,7 +75,7 @@ def restyle() -> VCU:
     frames, mask = pictures(9, 2)
     references = [pictures(1, seed)[0][0] for seed in (3, 4)]
     style = settings(prompt="ink on paper", negative_prompt=WAN_NEGATIVE_PROMPT, seed=5)
-    return tasks.restyle(frames, mask, style, control="gray", references=references)
+    return tasks.restyle(frames, mask, style, controls=[simple_control("gray", frames)], references=references)
 
 
 def text_to_video() -> VCU:

@@ -208,7 +208,7 @@ def test_rows_count_from_0_over_batches(tmp_path: Path, monkeypatch: pytest.Monk
         ({"task": "inpainting", "reference_boxes": [BOX]}, "reference_boxes"),
         ({"control": "gray"}, "control"),
         ({"task": "restyle", "prompt": "x"}, "control"),
-        ({"task": "restyle", "prompt": "x", "control": "depth"}, "control"),
+        ({"task": "restyle", "prompt": "x", "control": "sepia"}, "control"),
         ({"task": "restyle", "control": "gray", "prompt": " "}, "prompt"),
         ({**NONE, "task": "restyle", "control": "gray", "prompt": "x", "segmenter": "sam2_t.pt"}, "segmenter"),
         ({"start_s": -1.0}, "start_s"),
@@ -455,7 +455,13 @@ def test_pixel_fields_are_json_and_leave_out_what_decides_no_pixel() -> None:
     job = job_of(sampling={"flow_shift": 5}, protect={"targets": ["clock"]}, dilate="6px")
     fields = pixel_fields(job)
     assert json.loads(json.dumps(fields)) == fields
-    assert set(fields) == {f.name for f in dataclasses.fields(Job)} - {"job_id", "row", "priority", "output_uri"}
+    assert set(fields) == {f.name for f in dataclasses.fields(Job)} - {
+        "job_id",
+        "row",
+        "priority",
+        "output_uri",
+        "preset",
+    }
     assert pixel_fields(job_of(job_id="b", priority=4, output_uri="z.mp4", x_note="n")) == pixel_fields(job_of())
     assert pixel_fields(job_of(seed=1)) != pixel_fields(job_of())
     assert pixel_fields(job_of(boxes=[{**BOX, "x": 1.0}])) == pixel_fields(job_of())

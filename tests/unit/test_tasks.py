@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from skimage.data import astronaut
 
 from vace_batch import tasks
+from vace_batch.controls import simple_control
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.job import BoxKey, Job
@@ -24,15 +27,16 @@ def job(task: str, **fields: object) -> Job:
     return Job(job_id="j", video_uri="v.mp4", task=task, **fields)  # type: ignore[arg-type]
 
 
-def make(row: Job, references: list[np.ndarray] | None = None, mask: np.ndarray = MASK) -> tasks.VCU:
+def make(row: Job, references: list[np.ndarray] | None = None, **more: Any) -> tasks.VCU:
     return tasks.make_vcu(
         row,
         window_id="w",
         frames_THWC=FRAMES,
-        mask_THW=mask,
+        mask_THW=MASK,
         references=references or [],
         seed=3,
         sampling=SAMPLING,
+        **more,
     )
 
 
@@ -62,33 +66,108 @@ def test_inpainting_takes_prompt_and_references_in_order() -> None:
 
 @pytest.mark.parametrize("control", ["gray", "scribble", "plain"])
 def test_restyle_shows_the_control_under_the_mask_and_the_source_elsewhere(control: str) -> None:
+    drawn = simple_control(control, FRAMES)
     vcu = make(job("restyle", control=control))
-    whole = tasks.restyle(FRAMES, None, SETTINGS, control=control)
+    whole = tasks.restyle(FRAMES, None, SETTINGS, controls=[drawn])
     assert whole.mask_THW.all() and not whole.neutral_THW.any() and not vcu.neutral_THW.any()
+    np.testing.assert_array_equal(whole.frames_THWC, drawn)
     np.testing.assert_array_equal(vcu.frames_THWC[~MASK], FRAMES[~MASK])
-    np.testing.assert_array_equal(vcu.frames_THWC[MASK], whole.frames_THWC[MASK])
+    np.testing.assert_array_equal(vcu.frames_THWC[MASK], drawn[MASK])
     np.testing.assert_array_equal(vcu.mask_THW, MASK)
-    assert (control == "plain") == np.array_equal(whole.frames_THWC, FRAMES)
 
 
-def test_gray_is_gray() -> None:
-    frames = tasks.restyle(FRAMES, None, SETTINGS, control="gray").frames_THWC
-    assert (frames == frames[..., :1]).all()
-    assert frames[..., 0].std() > 20
+def test_of_two_controls_the_second_rules_under_the_mask_and_all_is_drawn_anew() -> None:
+    vcu = make(job("restyle", control="gray+scribble"))
+    gray, scribble = (simple_control(name, FRAMES) for name in ("gray", "scribble"))
+    assert vcu.mask_THW.all() and not vcu.neutral_THW.any()
+    np.testing.assert_array_equal(vcu.frames_THWC[MASK], scribble[MASK])
+    np.testing.assert_array_equal(vcu.frames_THWC[~MASK], gray[~MASK])
 
 
-def test_scribble_draws_dark_lines_on_white_only_where_there_are_edges() -> None:
-    frames = np.full((1, 64, 64, 3), 90, np.uint8)
-    frames[:, :, 32:] = 200
-    drawn = tasks.restyle(frames, None, SETTINGS, control="scribble").frames_THWC[0, :, :, 0]
-    assert (drawn[:, :24] == 255).all() and (drawn[:, 40:] == 255).all()
-    assert drawn[32, 28:36].min() < 100
+def test_a_control_that_needs_more_than_the_frames_is_given_by_name() -> None:
+    depth = FRAMES[:, ::-1].copy()
+    row = job("restyle", control="depth")
+    vcu = make(row, controls={"depth": depth})
+    np.testing.assert_array_equal(vcu.frames_THWC[MASK], depth[MASK])
+    with pytest.raises(KeyError):
+        make(row)
 
 
-def test_scribble_of_a_frame_does_not_depend_on_the_other_frames() -> None:
-    alone = tasks.restyle(FRAMES[:1], None, SETTINGS, control="scribble").frames_THWC
-    together = tasks.restyle(FRAMES, None, SETTINGS, control="scribble").frames_THWC
-    np.testing.assert_array_equal(alone[0], together[0])
+def test_text_to_video_knows_nothing_and_takes_no_reference() -> None:
+    vcu = make(job("t2v", prompt="a lake"))
+    assert vcu.mask_THW.all() and vcu.neutral_THW.all() and vcu.references == ()
+    assert vcu.inactive_is_neutral and vcu.reactive_is_neutral
+
+
+def test_references_to_video_take_one_to_three() -> None:
+    red = np.full((10, 10, 3), (255, 0, 0), np.uint8)
+    vcu = make(job("r2v"), [red, red, red])
+    assert vcu.mask_THW.all() and vcu.neutral_THW.all() and len(vcu.references) == 3
+    for wrong in ([], [red] * 4):
+        with pytest.raises(ValueError, match=f"expected 1..3 references, got {len(wrong)}"):
+            make(job("r2v"), wrong)
+
+
+def test_outpainting_knows_the_inside_and_says_nothing_outside() -> None:
+    vcu = tasks.outpainting(FRAMES, ~MASK, SETTINGS)
+    np.testing.assert_array_equal(vcu.mask_THW, MASK)
+    np.testing.assert_array_equal(vcu.neutral_THW, MASK)
+    np.testing.assert_array_equal(make(job("outpainting")).mask_THW, vcu.mask_THW)
+
+
+@pytest.mark.parametrize("known", [[0], [4], [0, 4], [0, 1, 2], [3, 4], [0, 1, 4]])
+def test_extension_keeps_the_known_frames_and_says_nothing_in_the_others(known: list[int]) -> None:
+    known_T = np.isin(np.arange(len(FRAMES)), known)
+    vcu = make(job("extension"), known_T=known_T)
+    for t, is_known in enumerate(known_T):
+        assert (vcu.mask_THW[t] == (not is_known)).all() and (vcu.neutral_THW[t] == (not is_known)).all()
+        np.testing.assert_array_equal(vcu.frames_THWC[t], FRAMES[t])
+
+
+def test_an_extension_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="with a known frame"):
+        make(job("extension"), known_T=np.zeros(len(FRAMES), np.bool_))
+
+
+FIRST = np.arange(len(FRAMES)) == 0
+
+
+def test_move_is_a_known_first_frame_and_a_layout_after_it() -> None:
+    layout = np.full_like(FRAMES, 9)
+    vcu = make(
+        job("composition", compose="move", control="layout_bbox"), controls={"layout_bbox": layout}, known_T=FIRST
+    )
+    assert not vcu.mask_THW[0].any() and vcu.mask_THW[1:].all() and not vcu.neutral_THW.any()
+    np.testing.assert_array_equal(vcu.frames_THWC[0], FRAMES[0])
+    np.testing.assert_array_equal(vcu.frames_THWC[1:], layout[1:])
+
+
+def test_expand_is_an_outpainted_first_frame_and_nothing_after_it() -> None:
+    red = np.full((10, 10, 3), (255, 0, 0), np.uint8)
+    vcu = make(job("composition", compose="expand"), [red], known_T=FIRST)
+    np.testing.assert_array_equal(vcu.mask_THW[0], MASK[0])
+    np.testing.assert_array_equal(vcu.neutral_THW[0], MASK[0])
+    assert vcu.mask_THW[1:].all() and vcu.neutral_THW[1:].all() and len(vcu.references) == 1
+
+
+def test_swap_is_inpainting_and_animate_a_control_with_references() -> None:
+    red = np.full((10, 10, 3), (255, 0, 0), np.uint8)
+    swap = make(job("composition", compose="swap"), [red])
+    np.testing.assert_array_equal(swap.mask_THW, MASK)
+    np.testing.assert_array_equal(swap.neutral_THW, MASK)
+    pose = FRAMES // 2
+    animate = make(job("composition", compose="animate", control="pose"), [red], controls={"pose": pose})
+    assert animate.mask_THW.all() and not animate.neutral_THW.any()
+    np.testing.assert_array_equal(animate.frames_THWC, pose)
+    reference = make(job("composition", compose="reference"), [red])
+    assert reference.mask_THW.all() and reference.neutral_THW.all()
+    assert all(len(vcu.references) == 1 for vcu in (swap, animate, reference))
+
+
+def test_extension_and_repaint_change_the_mask_of_new_frames_only() -> None:
+    vcu = make(job("composition", compose="extension+repaint"), known_T=FIRST)
+    assert not vcu.mask_THW[0].any()
+    np.testing.assert_array_equal(vcu.mask_THW[1:], MASK[1:])
 
 
 def test_reference_is_cropped_enlarged_and_centred_on_white() -> None:
@@ -118,8 +197,6 @@ def test_reference_boxes_are_clipped_to_the_picture_and_refused_outside() -> Non
         make(job("inpainting", reference_boxes=(outside,)), [picture])
 
 
-def test_unknown_tasks_and_controls_are_refused() -> None:
-    with pytest.raises(ValueError, match="control: expected one of gray, scribble, plain, got 'depth'"):
-        tasks.restyle(FRAMES, None, SETTINGS, control="depth")
-    with pytest.raises(ValueError, match="task: expected removal, inpainting or restyle, got 'dance'"):
+def test_unknown_tasks_are_refused() -> None:
+    with pytest.raises(ValueError, match="task: expected one of removal, inpainting, .*, got 'dance'"):
         make(job("dance"))
