@@ -33,7 +33,7 @@ _TRIALS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scale:
-    """A codec's quality numbers: finest, coarsest, tried first, the step between them, and the dB that 1 is about worth."""
+    """A codec's quality numbers: finest, coarsest, tried first, the step between them, and the dB that 1 is worth."""
 
     finest: float
     coarsest: float
@@ -79,7 +79,7 @@ def calibrate(info: VideoInfo, encoding: Encoding) -> Encoding:
         else:
             finest_failed = min(finest_failed, crf)
         crf += math.floor(margin / scale.db / scale.step) * scale.step
-        crf = min(max(crf, best, scale.finest), finest_failed - scale.step, scale.coarsest)
+        crf = max(min(max(crf, best), finest_failed - scale.step, scale.coarsest), scale.finest)
         if crf in tried:
             break
     return _with_crf(encoding, best)

@@ -65,6 +65,8 @@ class Decoder:
         """After a flush: the next packet is a key frame and gives frame `index`, later than all before."""
         self._stream.codec_context.flush_buffers()
         self._index = index
+        if self._chunk_times is not None:
+            self._chunk_times.clear()
 
     def _time_of(self, frame: av.VideoFrame) -> int | None:
         if self._chunk_times is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any
 
 import av
@@ -36,7 +36,8 @@ Edited = Callable[[int], bool] | Sequence[tuple[int, int]]
 _CONTAINERS = ("mp4", "mov", "matroska", "webm")
 _NAL_CODECS = ("h264", "hevc")
 # Every key frame of these starts anew, and what the decoder must know is in the packet.
-_SELF_CONTAINED = ("prores", "mjpeg", "dnxhd", "png", "v210", "rawvideo", "vp8", "vp9")
+_SELF_CONTAINED = ("vp8", "vp9")
+_INTRA = ("prores", "mjpeg", "dnxhd", "png", "v210", "rawvideo")
 # The same, but the decoder reads its settings from the track's header: that must not change.
 _HEADER_BOUND = ("ffv1", "huffyuv", "utvideo")
 _MAX_REORDER = 2
@@ -110,8 +111,11 @@ def plan_splice(info: VideoInfo, muxer: str, encoding: Encoding, edited: Edited)
     extradata, header = survey.extradata, survey.header
     if header is not None:
         extradata = header.with_sets(sets)
-    elif info.codec in _HEADER_BOUND and extradata != _extradata(encoding, info):
-        return f"its {info.codec} settings are not those of the encoder"
+    elif info.codec in _HEADER_BOUND:
+        matching = _with_same_header(encoding, info, extradata)
+        if matching is None:
+            return f"its {info.codec} settings are not those of the encoder"
+        encoding = matching
     return SplicePlan(
         runs=runs,
         pts=pts,
@@ -156,7 +160,7 @@ class SplicedTrack:
             self._begin()
         self._read += 1
         if not self._run.edited:
-            yield self._stamped(packet, packet.pts)
+            yield self._stamped(packet, packet.dts if self._info.container == "avi" else packet.pts)
             return
         yield from self._edited(self._decoder.feed(packet))
         if self._read == self._run.stop:
@@ -247,26 +251,27 @@ def open_encoder(encoding: Encoding, info: VideoInfo) -> VideoCodecContext:
 
 
 def check_result(path: str, plan: SplicePlan, info: VideoInfo) -> None:
-    """Decode all of `path`: every frame must come, undamaged and at its time.
+    """Decode all of `path`: every frame must come, undamaged and, counted from the first one, at its time.
 
     Raises:
         SpliceFailed: it does not.
     """
-    count = 0
+    shown: list[int] = []
     with open_source(path) as container:
         stream = video_stream(container, path)
         decoder = Decoder(stream, path)
         clock = stream.time_base or info.time_base
         try:
             for packet in demux(container, path, stream):
-                for frame in decoder.feed(packet):
-                    if count >= len(plan.pts) or abs(frame.pts * clock - int(plan.pts[count]) * info.time_base) > clock:
-                        raise SpliceFailed(f"frame {count} is shown at {float(frame.pts * clock):.3f} s")
-                    count += 1
+                shown += [frame.pts for frame in decoder.feed(packet)]
         except ClipError as error:
             raise SpliceFailed(error.reason) from error
-    if count != len(plan.pts):
-        raise SpliceFailed(f"{count} of {len(plan.pts)} frames can be decoded")
+    if len(shown) != len(plan.pts):
+        raise SpliceFailed(f"{len(shown)} of {len(plan.pts)} frames can be decoded")
+    wanted_s = (plan.pts - plan.pts[0]) * float(info.time_base)
+    late_s = np.abs((np.array(shown) - shown[0]) * float(clock) - wanted_s)
+    if late_s.max() > float(clock) + 1e-6:
+        raise SpliceFailed(f"frame {late_s.argmax()} is shown {late_s.max():.3f} s from its time")
 
 
 # --- planning --------------------------------------------------------------------------------------------------------
@@ -286,9 +291,11 @@ class _Survey:
 
 
 def _why_not(info: VideoInfo, muxer: str, encoding: Encoding) -> str:
-    if info.codec not in _NAL_CODECS + _SELF_CONTAINED + _HEADER_BOUND:
+    if info.codec not in _NAL_CODECS + _SELF_CONTAINED + _INTRA + _HEADER_BOUND:
         return f"groups of {info.codec} cannot be joined"
-    if muxer not in _CONTAINERS or info.container not in _CONTAINERS:
+    if muxer == info.container == "avi" and info.codec in _INTRA + _HEADER_BOUND:
+        pass
+    elif muxer not in _CONTAINERS or info.container not in _CONTAINERS:
         return f"{info.container if muxer in _CONTAINERS else muxer} files cannot be joined"
     if encoding.codec != own_encoder(info.codec) or encoding.pix_fmt != info.pix_fmt:
         return f"{info.codec} in {info.pix_fmt} is written as {encoding.codec} in {encoding.pix_fmt}"
@@ -308,6 +315,8 @@ def _survey(info: VideoInfo) -> _Survey | str:
                 return reason
             if not packet.size:
                 continue
+            if info.container == "avi":
+                packet.pts = packet.dts
             reason = _packet_reason(packet, header, timeless)
             keys += packet.is_keyframe
             if _begins_group(packet, header):
@@ -391,7 +400,7 @@ def _made_up_dts(pts: NDArray[np.int64], shown: NDArray[np.int64]) -> NDArray[np
     """Decoding times for containers that store none: the time shown, late by as many frames as are reordered."""
     rank = np.searchsorted(shown, pts)
     depth = max(_MAX_REORDER, int((np.arange(len(pts)) - rank).max(initial=0)))
-    step = max(1, int(np.diff(shown).min(initial=1)))
+    step = int(np.diff(shown).min()) if len(shown) > 1 else 1
     early = shown[0] - step * np.arange(depth, 0, -1)
     return np.concatenate([early, shown])[: len(pts)]
 
@@ -423,6 +432,20 @@ def _joinable(encoding: Encoding, depth: int) -> Encoding:
 def _extradata(encoding: Encoding, info: VideoInfo) -> bytes | None:
     flags = encoding.options.get("flags", "") + "+global_header"
     return open_encoder(replace(encoding, options=encoding.options | {"flags": flags}), info).extradata
+
+
+def _with_same_header(encoding: Encoding, info: VideoInfo, extradata: bytes | None) -> Encoding | None:
+    """`encoding` with the settings that the source's header tells of; None when no settings lead to it."""
+    changes: Iterable[dict[str, str]] = [{}]
+    if encoding.codec == "ffv1":
+        names = ("coder", "context", "slicecrc", "g", "slices")
+        values = product("10", "10", "10", ("1", "12"), ("4", "6", "9", "12", "15", "16", "24", "30"))
+        changes = (dict(zip(names, each, strict=True)) for each in values)
+    for change in changes:
+        candidate = replace(encoding, options=encoding.options | change)
+        if _extradata(candidate, info) == extradata:
+            return candidate
+    return None
 
 
 def _parameter_sets(encoding: Encoding, info: VideoInfo) -> tuple[bytes, ...] | str:

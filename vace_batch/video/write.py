@@ -395,6 +395,9 @@ def _muxer_options(source: InputContainer, info: VideoInfo, muxer: str) -> dict[
         options["movflags"] = "+faststart" + keys
         if info.time_base.numerator == 1:
             options["video_track_timescale"] = str(info.time_base.denominator)
+    elif muxer == "avi":
+        # Sound that begins before the first picture, as AAC does, would move the pictures by a frame.
+        options["avoid_negative_ts"] = "disabled"
     elif muxer == "mpegts":
         options["mpegts_copyts"] = "1"
     return options
@@ -411,7 +414,7 @@ def _add_copies(
         if _takes(muxer, stream):
             copies[stream.index] = _add_copy(sink, stream)
         elif stream.type == "audio":
-            raise ClipError("cannot_write", f"audio track {stream.index} cannot be copied into {muxer}")
+            raise ClipError("cannot_write", f"audio track {stream.index} cannot be copied into {muxer}; .mkv takes it")
         else:
             words.append(f"{stream.type} track {stream.index} left out: {muxer} does not take it")
     return copies
