@@ -30,7 +30,7 @@ from vace_batch.naming import safe_name
 from vace_batch.plan import Limits
 from vace_batch.progress import Progress, Show
 from vace_batch.results import Ledger, PlannedJob, Summary
-from vace_batch.steps import ClipPlan, ClipWork, PlannedWindow
+from vace_batch.steps import ClipPlan, ClipWork, PlannedWindow, control_models
 
 _LOG = log.get_logger(__name__)
 
@@ -56,10 +56,10 @@ def works_of(jobs: Sequence[Job], out: str, options: Options, folder: str) -> tu
 
 
 def _work(job: Job, out: str, options: Options, roots: Roots) -> ClipWork:
-    model = job.model or options.model
+    job, model = profiles.with_preset(job), job.model or options.model
     try:
         admit(job, roots, options)
-        fingerprints = _fingerprints(job, mask_models(options))
+        fingerprints = _fingerprints(job, options)
     except ClipError as error:  # `prepare` tells the row; what may not be read is not looked at either
         fingerprints, model = {"video_uri": "refused", "refused": str(error)}, options.model
     except OSError as error:
@@ -91,10 +91,12 @@ def _model(ref: str) -> tuple[profiles.ModelProfile, str]:
     return profiles.profile(ref), profiles.revision(ref)
 
 
-def _fingerprints(job: Job, models: MaskModels) -> dict[str, str]:
+def _fingerprints(job: Job, options: Options) -> dict[str, str]:
     uris = {"video_uri": job.video_uri, "mask_uri": job.mask_uri, "protect.mask_uri": job.protect.mask_uri}
     uris |= {f"reference_uris.{number}": uri for number, uri in enumerate(job.reference_uris)}
-    uris |= models.weights_of(job)
+    uris |= {f"reference_mask_uris.{number}": uri for number, uri in enumerate(job.reference_mask_uris)}
+    uris |= mask_models(options).weights_of(job)
+    uris |= control_models(options).weights_of(job.controls, job.control_weights)
     return {name: storage.fingerprint(uri) for name, uri in uris.items() if uri is not None}
 
 

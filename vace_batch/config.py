@@ -31,6 +31,8 @@ class Options(BaseModel):
     model: str = Field("tiny", description="default of the manifest's `model`: tiny, a local directory or a hub id")
     detector: str | None = Field(None, description="default YOLO weights for `targets`")
     segmenter: str | None = Field(None, description="default SAM weights for point and box prompts")
+    depth: str | None = Field(None, description="default ultralytics depth weights for the control depth")
+    pose: str | None = Field(None, description="default ultralytics pose weights for the controls pose and pose_body")
     weights_folders: tuple[str, ...] = Field((), description="where weights named by a manifest's row may lie")
     allow_roots: tuple[str, ...] = Field((), description="what rows may read beside the manifest's folder and OUT")
     media: MediaLimits = Field(default_factory=MediaLimits, description="what a video may be at most")

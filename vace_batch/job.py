@@ -147,6 +147,12 @@ class Job:
         return tuple(self.control.split("+")) if self.control else ()
 
     @property
+    def masks_select(self) -> bool:
+        """Whether masks say where a control rules or what a layout shows, and not what changes: all of it does."""
+        by_layout = any(name.startswith("layout") for name in self.controls)
+        return "repaint" not in self.processes and (by_layout or len(self.controls) == 2)
+
+    @property
     def processes(self) -> tuple[str, ...]:
         """What a composition combines, in order: at most two of repaint, extension, control."""
         return COMPOSITIONS[self.compose] if self.compose in COMPOSITIONS else tuple((self.compose or "").split("+"))

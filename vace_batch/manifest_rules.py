@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vace_batch.job import COMPOSITIONS, Extend
+from vace_batch.job import COMPOSITIONS, Expand, Extend
 from vace_batch.manifest_schema import (
     CONTROL_TASKS,
     CONTROLS,
@@ -124,6 +124,13 @@ def _task_columns(row: Mapping[str, Any]) -> Iterator[RowFault]:
         if task == needer and row.get(column) is None:
             yield column, "null", f"a value for {task}"
     prompt = row.get("prompt")
+    expand = row.get("expand")
+    grows = isinstance(expand, Expand) and not expand.inner or (task == "outpainting" and expand is None)
+    for column in ("start_s", "end_s"):
+        if grows and isinstance(row.get(column), float):
+            yield column, shown(row[column]), "nothing where the picture grows, which all frames do"
+    if grows and row.get("control"):
+        yield "control", "a control", "nothing where the picture grows: there is no control outside the source"
     if task == "t2v" and isinstance(prompt, str) and not prompt.strip():
         yield "prompt", shown(prompt), "for t2v a prompt"
 

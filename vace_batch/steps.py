@@ -13,34 +13,37 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
-from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from vace_batch import storage, tasks
 from vace_batch.access import Roots
+from vace_batch.clipmasks import Search, frame_range_of, local_file, make_masks
 from vace_batch.config import KEY_VERSION, Options
+from vace_batch.controls import MEASURED, ControlModels, Scale
 from vace_batch.errors import ClipError, ClusterError
+from vace_batch.footage import control_videos, measure_shots, model_mask, staged_frames, with_recovered
 from vace_batch.geometry import Box, Size
 from vace_batch.intake import admit, check_bytes, check_frames, check_header
 from vace_batch.job import Job, pixel_fields
-from vace_batch.masks.refine import at_least_token, split_parts
-from vace_batch.masks.source import MaskModels, clip_masks, has_mask_source, needs_pixels
-from vace_batch.masks.store import FrameMask, MaskReader, MaskSummary, box_mask, write_masks
-from vace_batch.patches import Patch, PatchReader
-from vace_batch.plan import Limits, Region, Shot, Window, plan_clip, shots_of
+from vace_batch.masks.refine import split_parts
+from vace_batch.masks.source import MaskModels, has_mask_source
+from vace_batch.masks.store import MaskReader, write_masks
+from vace_batch.patches import PatchReader
+from vace_batch.plan import Limits, Region, Shot, Window, plan_clip
 from vace_batch.results import Ledger, Record, make_key
+from vace_batch.stage import Stage, known_context, new_frames, stage_of, staged_shots
 from vace_batch.stitch import RegionPatches, resize, stitch_frame
 from vace_batch.vcu import VCU, ResolvedSampling
 from vace_batch.video.encoders import EncoderSettings, choose_encoding
 from vace_batch.video.frame import Frame
 from vace_batch.video.probe import probe
-from vace_batch.video.read import frames_from_bytes, read_frames, read_image
+from vace_batch.video.read import frames_from_bytes, read_image
 from vace_batch.video.shots import Scan, scan
 from vace_batch.video.write import encode_lossless, rewrite
 
@@ -50,6 +53,7 @@ if TYPE_CHECKING:  # torch and diffusers, which only the GPU actors load
 _MASK_FIELDS = frozenset(
     ("targets", "boxes", "points", "mask_uri", "protect", "detector", "segmenter", "mask_shape", "dilate")
 ) | {"start_s", "end_s", "mask_shadow", "background"}
+_PLAN_FIELDS = _MASK_FIELDS | {"control", "control_weights", "expand", "extend", "compose", "seed_scope"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +74,7 @@ class ClipWork:
     @property
     def prep_key(self) -> str:
         """Identity of the clip's masks and plan."""
-        fields = {name: value for name, value in _identity(self.job).items() if name in _MASK_FIELDS}
+        fields = {name: value for name, value in _identity(self.job).items() if name in _PLAN_FIELDS}
         return make_key("prep", KEY_VERSION, self.job.task, fields, self.fingerprints, asdict(self.limits))
 
     @property
@@ -83,17 +87,34 @@ class ClipWork:
         """Identity of one window's generated frames; the job's name is not in it, so equal work is done once."""
         window = planned.window
         place = (window.start, window.stop, window.num_frames, astuple(window.box), astuple(region.size))
-        return make_key("window", KEY_VERSION, self._generation(), place, planned.known_digest)
+        return make_key("window", KEY_VERSION, self._generation(), place, planned.known_digest, planned.shot)
 
     def seed(self, planned: PlannedWindow) -> int:
-        """The window's own seed: independent of batching, of actors and of order."""
-        base = self.job.seed if self.job.seed is not None else self.fingerprints["video_uri"]
-        return int(storage.digest(repr((base, planned.window.start, planned.window.box)))[:15], 16)
+        """The window's seed, shared as `seed_scope` says: independent of batching, of actors and of order."""
+        base: object = self.job.seed if self.job.seed is not None else self.fingerprints["video_uri"]
+        scope: tuple[object, ...] = (planned.window.start, planned.window.box)
+        if self.job.seed_scope == "shot":
+            scope = (planned.shot,)
+        elif self.job.seed_scope == "programme":
+            references = [value for name, value in self.fingerprints.items() if name.startswith("reference")]
+            base = self.job.seed if self.job.seed is not None else (self.job.prompt, *references)
+            scope = ()
+        return int(storage.digest(repr((base, *scope)))[:15], 16)
+
+    @property
+    def control_models(self) -> ControlModels:
+        """Which weights the control videos may be drawn with."""
+        return control_models(self.options)
 
     def _generation(self) -> tuple[object, ...]:
         fields = {name: value for name, value in _identity(self.job).items() if name not in _MASK_FIELDS}
         sources = {name: value for name, value in self.fingerprints.items() if not name.endswith("mask_uri")}
         return fields, sources, self.model, self.revision, asdict(self.sampling)
+
+
+def control_models(options: Options) -> ControlModels:
+    """Which weights the control videos of a run may be drawn with."""
+    return ControlModels(depth=options.depth, pose=options.pose, folders=options.weights_folders)
 
 
 def _identity(job: Job) -> dict[str, Any]:
@@ -105,11 +126,16 @@ def _identity(job: Job) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedWindow:
-    """A window, where its first frame is in the file, and the digest of the masks and recovered pixels in it."""
+    """A window, where its first source frame is in the file, and the digest of the masks and recovered pixels in it.
+
+    `shot` is its shot's first and last frame + 1 where these decide pixels; `lead_pts` the time of the frame before.
+    """
 
     window: Window
     start_pts: int
     known_digest: str
+    shot: tuple[int, int] | None = None
+    lead_pts: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +143,8 @@ class ClipPlan:
     """What is to be made of one clip.
 
     Names of files in OUT, None where there is nothing: `masks` is what is to change, `recovered` the pixels under it
-    that other frames show, `holes` what is left of the masks for the model.
+    that other frames show, `holes` what is left of the masks for the model, `selection` masks that steer. Frames and
+    boxes are those of the `stage`, `new` the frames that extend it; `scales` are, by shot, the ranges of controls.
     """
 
     size: Size
@@ -126,10 +153,19 @@ class ClipPlan:
     regions: tuple[Region, ...]
     windows: tuple[PlannedWindow, ...]
     masked_frames: int
+    stage: Stage
+    new: tuple[int, int] = (0, 0)
+    scales: tuple[dict[str, Scale], ...] = ()
     recovered_share: float = 0.0
     masks: str | None = None
     recovered: str | None = None
     holes: str | None = None
+    selection: str | None = None
+
+    @property
+    def span(self) -> range:
+        """The stage's frames that the source has."""
+        return range(self.stage.before, self.num_frames - self.stage.after)
 
 
 _T = TypeVar("_T")
@@ -151,9 +187,11 @@ def prepare(work: ClipWork, models: MaskModels) -> ClipPlan:
             plan = survey(work, models, Path(folder))
             masks, recovered = (_published(ledger, work, file) for file in (plan.masks, plan.recovered))
             holes = masks if plan.holes == plan.masks else _published(ledger, work, plan.holes)
-            plan = replace(plan, masks=masks, recovered=recovered, holes=holes)
+            selection = _published(ledger, work, plan.selection)
+            plan = replace(plan, masks=masks, recovered=recovered, holes=holes, selection=selection)
         if not ledger.commit(work.prep_key, {"plan": _PLAN.dump_python(plan, mode="json")}):
-            for file in filter(None, {masks, recovered, holes}):  # another attempt was first, and its files count
+            # Another attempt was first, and its files count.
+            for file in filter(None, {masks, recovered, holes, selection}):
                 storage.delete(ledger.absolute(file))
     return _PLAN.validate_python(record["plan"])
 
@@ -178,30 +216,48 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
     """
     admit(work.job, work.roots, work.options)
     check_bytes(work.job, work.options.media)
-    files = {name: str(folder / f"{name}.parquet") for name in ("masks", "recovered", "holes")}
-    with _local(work.job.video_uri, "video_uri") as path:
+    files = {name: str(folder / f"{name}.parquet") for name in ("masks", "recovered", "holes", "selection")}
+    with local_file(work.job.video_uri, "video_uri") as path:
         info = probe(path)
         check_header(info, work.options.media)
         choose_encoding(info, EncoderSettings(crf=work.options.crf))  # fails here, not after the GPU work
         found = scan(path)
         check_frames(path, found.num_frames, work.options.media)
-        shots = shots_of(found.num_frames, found.cuts)
-        frame_range = _frame_range(work.job, found, info.time_base)
-        whole = not has_mask_source(work.job) or (needs_pixels(work.job) and not look)
-        masked = _make_masks(work.job, None if whole else models, path, info.size, found, frame_range, files["masks"])
+        stage = stage_of(work.job, info.size, info.average_rate)
+        if stage.grows:
+            raise ClipError("cannot_grow", "a larger or longer output than the source cannot be written yet")
+        shots = staged_shots(found.cuts, found.num_frames, stage)
+        frame_range = frame_range_of(work.job, found, info.time_base)
+        new = new_frames(work.job, stage, found.num_frames, frame_range)
+        search = Search(work.job, path, info.size, found, frame_range, models if look else None)
+        masked = make_masks(search, stage, new, files["masks"])
+        selects = work.job.masks_select and has_mask_source(work.job)
+        if selects:
+            with search.masks() as selection:
+                write_masks(files["selection"], info.size, selection)
+        scales = measure_shots(work.job, path, shots, found.pts, work.control_models) if look else ()
         left, share = masked, 0.0
     holes = MaskReader(files["holes"] if share else files["masks"])
     recovered = PatchReader(files["recovered"]) if share else None
-    regions, cut = plan_clip(_parts(holes, found.num_frames), shots, info.size, work.limits)
+    num_frames = found.num_frames + stage.before + stage.after
+    parts = _parts(holes, num_frames)
+    if new:  # their window shows what is known round them
+        for index in chain(*known_context(work.job, new, shots, work.limits)):
+            parts[index] = (Box(0, 0, stage.size.width, stage.size.height),)
+    regions, cut = plan_clip(parts, shots, stage.size, work.limits)
+    steering = MaskReader(files["selection"]) if selects else None
+    known = [_known_digest(holes, recovered, steering, new, window) for window in cut]
     windows = tuple(
-        PlannedWindow(
-            window=window, start_pts=int(found.pts[window.start]), known_digest=_known_digest(holes, recovered, window)
-        )
-        for window in cut
+        _planned(work.job, window, shots[regions[window.region].shot], found, stage, digest)
+        for window, digest in zip(cut, known, strict=True)
     )
     return ClipPlan(
-        size=info.size,
-        num_frames=found.num_frames,
+        size=stage.size,
+        num_frames=num_frames,
+        stage=stage,
+        new=(new.start, new.stop),
+        scales=scales,
+        selection=files["selection"] if selects else None,
         shots=shots,
         regions=regions,
         windows=windows,
@@ -213,34 +269,17 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
     )
 
 
-def _make_masks(
-    job: Job, models: MaskModels | None, path: str, size: Size, found: Scan, frame_range: tuple[int, int], target: str
-) -> MaskSummary:
-    """Write the mask file of a clip; without `models` the whole picture of every frame is masked."""
-    with contextlib.ExitStack() as stack:
-        masks: Iterator[FrameMask]
-        if models is None:
-            masks = (box_mask(index, Box(0, 0, size.width, size.height)) for index in range(*frame_range))
-        else:
-            masks = clip_masks(
-                _with_local_masks(job, stack),
-                path=path,
-                size=size,
-                num_frames=found.num_frames,
-                cuts=found.cuts,
-                frame_range=frame_range,
-                models=models,
-            )
-        return write_masks(target, size, masks)
-
-
-def _with_local_masks(job: Job, stack: contextlib.ExitStack) -> Job:
-    if job.mask_uri is not None:
-        job = replace(job, mask_uri=stack.enter_context(_local(job.mask_uri, "mask_uri")))
-    if job.protect.mask_uri is not None:
-        path = stack.enter_context(_local(job.protect.mask_uri, "protect.mask_uri"))
-        job = replace(job, protect=replace(job.protect, mask_uri=path))
-    return job
+def _planned(job: Job, window: Window, shot: Shot, found: Scan, stage: Stage, known_digest: str) -> PlannedWindow:
+    first = min(max(window.start - stage.before, 0), found.num_frames - 1)
+    by_shot = job.seed_scope == "shot" or any(name in MEASURED for name in job.controls)
+    leads = "flow" in job.controls and window.start > shot.start
+    return PlannedWindow(
+        window=window,
+        start_pts=int(found.pts[first]),
+        known_digest=known_digest,
+        shot=(shot.start, shot.stop) if by_shot else None,
+        lead_pts=int(found.pts[first - 1]) if leads else None,
+    )
 
 
 def _parts(reader: MaskReader, num_frames: int) -> dict[int, tuple[Box, ...]]:
@@ -252,37 +291,16 @@ def _parts(reader: MaskReader, num_frames: int) -> dict[int, tuple[Box, ...]]:
     return parts
 
 
-def _frame_range(job: Job, found: Scan, time_base: Fraction) -> tuple[int, int]:
-    """Frames shown in start_s <= t < end_s, t from the first frame on."""
-    times = (np.asarray(found.pts) - int(found.pts[0])) * float(time_base)
-    start = 0 if job.start_s is None else int(np.searchsorted(times, job.start_s - 1e-6))
-    stop = found.num_frames if job.end_s is None else int(np.searchsorted(times, job.end_s - 1e-6))
-    if start >= stop:
-        asked = f"start_s {job.start_s} to end_s {job.end_s}"
-        raise ClipError("empty_range", f"{asked} holds no frame; the last one is shown at {times[-1]:.3f} s")
-    return start, stop
-
-
-def _known_digest(holes: MaskReader, recovered: PatchReader | None, window: Window) -> str:
-    parts: list[str | bytes] = []
-    for mask in holes.get(window.start, window.stop).values():
+def _known_digest(
+    holes: MaskReader, recovered: PatchReader | None, selection: MaskReader | None, new: range, window: Window
+) -> str:
+    parts: list[str | bytes] = [repr((new.start - window.start, new.stop - window.start))] if new else []
+    selected = selection.get(window.start, window.stop).values() if selection else ()
+    for mask in (*holes.get(window.start, window.stop).values(), *selected):
         parts += [repr((mask.index - window.start, mask.box)), np.packbits(mask.bits).tobytes()]
     for patch in (recovered.get(window.start, window.stop) if recovered else {}).values():
         parts += [repr((patch.index - window.start, patch.box)), patch.rgb.tobytes()]
     return storage.digest(*parts)
-
-
-@contextlib.contextmanager
-def _local(uri: str, column: str) -> Iterator[str]:
-    """`storage.local_path`; a missing object is the clip's failure."""
-    with contextlib.ExitStack() as stack:
-        try:
-            path = stack.enter_context(storage.local_path(uri))
-        except FileNotFoundError:
-            raise ClipError("not_found", f"{column}: no such file: {uri}") from None
-        except PermissionError as error:
-            raise ClipError("no_permission", f"{column}: {uri} may not be read", retryable=True) from error
-        yield path
 
 
 # --- build -----------------------------------------------------------------------------------------------------------
@@ -298,57 +316,51 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
     window, region = planned.window, plan.regions[planned.window.region]
     with _files(work, plan) as files:
         masks = MaskReader(files["holes"]).get(window.start, window.stop)
+        selection = MaskReader(files["selection"]).get(window.start, window.stop) if plan.selection else {}
         patches = PatchReader(files["recovered"]).get(window.start, window.stop) if plan.recovered else {}
-    with _local(work.job.video_uri, "video_uri") as path:
+    with local_file(work.job.video_uri, "video_uri") as path:
         frames = [
-            resize(_with_recovered(frame.rgb(window.box), window.box, patches.get(frame.index)), region.size)
-            for frame in read_frames(path, window.start, window.stop, start_pts=planned.start_pts)
+            resize(with_recovered(pixels, window.box, patches.get(index)), region.size)
+            for index, pixels in staged_frames(path, plan.stage, window, plan.span, planned.start_pts)
         ]
-    if len(frames) != window.stop - window.start:
-        wanted = f"frames {window.start}..{window.stop - 1}"
-        raise ClipError("source_changed", f"{wanted}: only {len(frames)} could be read again", retryable=True)
+        controls = control_videos(
+            work.job,
+            path,
+            window,
+            size=plan.size,
+            model_size=region.size,
+            start_pts=planned.start_pts,
+            lead_pts=planned.lead_pts,
+            num_frames=plan.num_frames,
+            scales=plan.scales[region.shot] if plan.scales else {},
+            selection=selection,
+            models=work.control_models,
+        )
     held = window.num_frames - len(frames)
+    said = selection if len(work.job.controls) == 2 and plan.selection else masks
     mask_THW = np.stack(
-        [_model_mask(masks.get(i), plan.size, window.box, region) for i in range(window.start, window.stop)]
+        [model_mask(said.get(i), plan.size, window.box, region) for i in range(window.start, window.stop)]
     )
+    known_T = np.array([i not in range(*plan.new) for i in range(window.start, window.stop)])
     return tasks.make_vcu(
         work.job,
         window_id=work.window_key(planned, region),
         frames_THWC=np.stack(frames + frames[-1:] * held),
         mask_THW=np.concatenate([mask_THW, mask_THW[-1:].repeat(held, axis=0)]),
-        references=_references(work.job),
+        references=_pictures(work.job.reference_uris, "reference_uris"),
+        reference_masks=_pictures(work.job.reference_mask_uris, "reference_mask_uris", gray=True) or None,
+        controls=controls,
+        known_T=np.concatenate([known_T, known_T[-1:].repeat(held)]),
         seed=work.seed(planned),
         sampling=work.sampling,
     )
 
 
-def _model_mask(mask: FrameMask | None, frame: Size, box: Box, region: Region) -> NDArray[np.bool_]:
-    """A frame's mask in the crop `box` at model size; a model pixel is masked when any of its source pixels is."""
-    if mask is None:
-        return np.zeros((region.size.height, region.size.width), np.bool_)
-    bits = at_least_token(mask, frame, region.token_px).within(box)
-    if box.size == region.size:
-        return bits
-    shrunk = cv2.resize(bits.astype(np.float32), (region.size.width, region.size.height), interpolation=cv2.INTER_AREA)
-    return np.asarray(shrunk > 0, np.bool_)
-
-
-def _with_recovered(crop: NDArray[np.uint8], box: Box, patch: Patch | None) -> NDArray[np.uint8]:
-    """The crop `box` of a frame with the recovered pixels in their place."""
-    common = None if patch is None else patch.box.intersect(box)
-    if patch is None or common is None:
-        return crop
-    inner = common.shift(-patch.box.x, -patch.box.y).slices
-    here = crop[common.shift(-box.x, -box.y).slices]
-    here[patch.known[inner]] = patch.rgb8[inner][patch.known[inner]]
-    return crop
-
-
-def _references(job: Job) -> tuple[NDArray[np.uint8], ...]:
+def _pictures(uris: Sequence[str], column: str, *, gray: bool = False) -> tuple[NDArray[np.uint8], ...]:
     pictures = []
-    for uri in job.reference_uris:
-        with _local(uri, "reference_uris") as path:
-            pictures.append(read_image(path))
+    for uri in uris:
+        with local_file(uri, column) as path:
+            pictures.append(read_image(path, gray=gray))
     return tuple(pictures)
 
 
@@ -356,7 +368,7 @@ def _references(job: Job) -> tuple[NDArray[np.uint8], ...]:
 def _files(work: ClipWork, plan: ClipPlan) -> Iterator[dict[str, BinaryIO]]:
     """The plan's files, open; those it does not have are left out."""
     ledger = Ledger(work.out)
-    names = {name: getattr(plan, name) for name in ("masks", "recovered", "holes")}
+    names = {name: getattr(plan, name) for name in ("masks", "recovered", "holes", "selection")}
     with contextlib.ExitStack() as stack:
         yield {
             name: stack.enter_context(storage.open_read(ledger.absolute(file)))
@@ -401,10 +413,11 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> Record:
     admit(work.job, work.roots, work.options)
     output = ledger.absolute(work.output)
     draft = ledger.artifact_uri(work.clip_key, posixpath.splitext(work.output)[1])
-    with _local(work.job.video_uri, "video_uri") as path, storage.staging(output, draft) as target:
+    with local_file(work.job.video_uri, "video_uri") as path, storage.staging(output, draft) as target:
         body = _copy(path, target) if plan.masks is None else _rewrite(path, target, work, plan, ledger)
     body |= {"job_id": work.job.job_id, "output": work.output, "attempts": attempt}
     body |= {"model": work.model, "revision": work.revision, "sampling": asdict(work.sampling)}
+    body |= {name: getattr(work.job, name) for name in ("preset", "prompt", "negative_prompt", "seed_scope")}
     body["seconds"] = round(time.monotonic() - started + sum(row["seconds"] for row in body["window_rows"]), 3)
     ledger.commit(work.clip_key, body)
     return ledger.done(work.clip_key) or body

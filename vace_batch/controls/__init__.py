@@ -8,6 +8,7 @@ machine, is drawn with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -71,6 +72,15 @@ class ControlModels:
             reason = f"control {control} needs weights: set the column 'control_weights', or the run's {kind} weights"
             raise ClipError("no_control_weights", reason)
         return find_weights(name or configured or "", configured=configured, folders=self.folders)
+
+    def weights_of(self, controls: Iterable[str], name: str | None) -> dict[str, str]:
+        """Paths of the weights that decide these controls, by control; what cannot be found is left out."""
+        paths = {}
+        for control in controls:
+            if control in NETWORKS:
+                with suppress(ClipError):  # prepare tells the row
+                    paths[f"control_weights.{control}"] = self.path(control, name)
+        return paths
 
     def load(self, control: str, name: str | None) -> estimate.Estimator:
         """As `path`, loaded.

@@ -1,0 +1,177 @@
+"""Every task from a manifest row to the VCU of its windows, on real files and without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from skimage.data import astronaut
+
+from tests.media_files import Media, make
+from vace_batch import steps
+from vace_batch.batch import works_of
+from vace_batch.config import Options
+from vace_batch.controls import simple_control
+from vace_batch.errors import ClipError
+from vace_batch.geometry import Size
+from vace_batch.job import BoxKey, Expand, Extend, Job
+from vace_batch.masks.source import MaskModels
+from vace_batch.steps import ClipPlan, ClipWork
+from vace_batch.vcu import VCU
+
+FRAMES = 24
+BOX = BoxKey(x=16, y=16, width=24, height=24)
+Windows = Callable[..., list[VCU]]
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Callable[..., tuple[ClipWork, ClipPlan]]:
+    path = tmp_path / "clip.mp4"
+    make(path, Media(width=96, height=64, num_frames=FRAMES))
+    cv2.imwrite(str(tmp_path / "face.png"), astronaut()[..., ::-1])
+
+    def prepare(task: str, media: Media | None = None, **fields: object) -> tuple[ClipWork, ClipPlan]:
+        if media:
+            make(path, media)
+        job = Job(job_id="j", video_uri=str(path), task=task, prompt="x", background="off")
+        row = replace(job, **fields)  # type: ignore[arg-type]
+        [work] = works_of([row], str(tmp_path / "out"), Options(), str(tmp_path))
+        return work, steps.prepare(work, MaskModels())
+
+    return prepare
+
+
+@pytest.fixture
+def windows(prepared: Callable[..., tuple[ClipWork, ClipPlan]]) -> Windows:
+    def build(task: str, **fields: object) -> list[VCU]:
+        work, plan = prepared(task, **fields)
+        return [steps.build(work, plan, planned) for planned in plan.windows]
+
+    return build
+
+
+def test_text_and_references_to_video_cover_the_source_and_show_nothing_of_it(windows: Windows, tmp_path: Path) -> None:
+    face = str(tmp_path / "face.png")
+    [text] = windows("t2v")
+    [vcu] = windows("r2v", reference_uris=(face,), reference_mode="face", reference_background="white")
+    for one in (text, vcu):
+        assert one.size == Size(96, 64) and one.num_frames == 25
+        assert one.mask_THW.all() and one.neutral_THW.all()
+    [canvas] = vcu.references
+    assert (canvas[:, 0] == 255).all() and canvas[20:44, 36:60].std() > 20
+    assert text.references == ()
+
+
+def test_inner_outpainting_keeps_the_middle(windows: Windows) -> None:
+    [vcu] = windows("outpainting", expand=Expand(left=0.25, down=0.25, inner=True))
+    assert vcu.mask_THW[:, :, :24].all() and vcu.mask_THW[:, 48:].all()
+    assert not vcu.mask_THW[:, :48, 24:].any()
+    np.testing.assert_array_equal(vcu.mask_THW, vcu.neutral_THW)
+
+
+@pytest.mark.parametrize("control", ["gray", "flow", "layout_bbox", "plain"])
+def test_a_control_alone_steers_the_whole_picture(windows: Windows, control: str) -> None:
+    boxes = (BOX,) if control == "layout_bbox" else ()
+    [vcu] = windows("restyle", control=control, boxes=boxes)
+    assert vcu.mask_THW.all() and not vcu.neutral_THW.any()
+    assert vcu.frames_THWC[0].std() > 1
+    assert (control == "gray") == bool((vcu.frames_THWC == vcu.frames_THWC[..., :1]).all())
+
+
+def test_layout_draws_the_box_where_it_is_on_white(windows: Windows) -> None:
+    keys = (replace(BOX, frame=0), replace(BOX, frame=FRAMES - 1, x=50.0))
+    [vcu] = windows("restyle", control="layout_bbox", boxes=keys)
+    for frame, left in ((0, 16), (FRAMES - 1, 50)):
+        drawn = (vcu.frames_THWC[frame] < 250).any(axis=-1)
+        assert abs(int(np.flatnonzero(drawn.any(axis=0))[0]) - left) <= 1
+        assert not drawn[22:34, left + 6 : left + 18].any()
+
+
+def test_of_two_controls_the_second_rules_where_the_mask_source_says(windows: Windows) -> None:
+    [vcu] = windows("restyle", control="gray+scribble", boxes=(BOX,))
+    [gray] = windows("restyle", control="gray")
+    [scribble] = windows("restyle", control="scribble")
+    assert vcu.mask_THW.all()
+    np.testing.assert_array_equal(vcu.frames_THWC[:, 24:32, 24:32], scribble.frames_THWC[:, 24:32, 24:32])
+    np.testing.assert_array_equal(vcu.frames_THWC[:, 52:, :8], gray.frames_THWC[:, 52:, :8])
+
+
+def test_flow_is_drawn_alike_in_every_window_of_a_shot_and_by_one_scale(
+    prepared: Callable[..., tuple[ClipWork, ClipPlan]],
+) -> None:
+    media = Media(width=96, height=64, num_frames=50, cut_at=40)
+    work, plan = prepared("restyle", media, control="flow")
+    assert len(plan.scales) == len(plan.shots) == 2
+    vcus = [steps.build(work, plan, planned) for planned in plan.windows]
+    first, second = (planned.window for planned in plan.windows[:2])
+    assert second.start < first.stop
+    here, there = vcus[0].frames_THWC[second.start - first.start :], vcus[1].frames_THWC[: first.stop - second.start]
+    np.testing.assert_array_equal(here, there)
+
+
+@pytest.mark.parametrize(
+    ("mode", "unit", "new"),
+    [
+        ("first", "clip", (8, 24)),
+        ("first", "frame", (8, 24)),
+        ("last", "clip", (0, 16)),
+        ("firstlast", "frame", (8, 16)),
+    ],
+)
+def test_extension_in_place_makes_its_frames_anew_from_known_ones(
+    prepared: Callable[..., tuple[ClipWork, ClipPlan]], mode: str, unit: str, new: tuple[int, int]
+) -> None:
+    start_s, end_s = (frame / 25 if 0 < frame < FRAMES else None for frame in new)
+    work, plan = prepared("extension", extend=Extend(mode=mode, unit=unit), start_s=start_s, end_s=end_s)
+    [planned] = plan.windows
+    vcu = steps.build(work, plan, planned)
+    window = planned.window
+    assert vcu.num_frames % 4 == 1 and plan.new == new
+    known = [index not in range(*new) for index in range(window.start, window.stop)]
+    np.testing.assert_array_equal(~vcu.mask_THW[: len(known)].any(axis=(1, 2)), known)
+    np.testing.assert_array_equal(vcu.mask_THW, vcu.neutral_THW)
+    assert known[0] == (mode != "last") and known[-1] == (mode != "first")
+    if unit == "frame":
+        assert sum(known) <= 5
+
+
+def test_an_extension_that_no_window_holds_is_a_failed_row(prepared: Callable[..., tuple[ClipWork, ClipPlan]]) -> None:
+    with pytest.raises(ClipError, match="39 new frames and 1 known; a window of this model takes 33"):
+        prepared("extension", Media(width=96, height=64, num_frames=40), extend=Extend())
+    media = Media(width=96, height=64, num_frames=40, cut_at=20)
+    with pytest.raises(ClipError, match="cross the cut at 20"):
+        prepared("extension", media, extend=Extend(), start_s=0.6, end_s=1.2)
+
+
+def test_move_is_a_known_first_frame_and_a_layout(windows: Windows) -> None:
+    keys = (replace(BOX, frame=0), replace(BOX, frame=FRAMES - 1, x=50.0))
+    fields = {"compose": "move", "control": "layout_bbox", "boxes": keys, "extend": Extend(unit="frame")}
+    [vcu] = windows("composition", **fields)
+    assert not vcu.mask_THW[0].any() and vcu.mask_THW[1:].all() and not vcu.neutral_THW.any()
+    assert (vcu.frames_THWC[5] == 255).mean() > 0.5
+
+
+def test_swap_is_the_mask_and_the_references(windows: Windows, tmp_path: Path) -> None:
+    [vcu] = windows("composition", compose="swap", boxes=(BOX,), reference_uris=(str(tmp_path / "face.png"),))
+    assert vcu.mask_THW.any() and not vcu.mask_THW.all() and len(vcu.references) == 1
+
+
+def test_seeds_are_shared_as_far_as_their_scope_says(prepared: Callable[..., tuple[ClipWork, ClipPlan]]) -> None:
+    media = Media(width=96, height=64, num_frames=60, cut_at=45)
+    seeds = {}
+    for scope in ("window", "shot", "programme"):
+        work, plan = prepared("restyle", media, control="gray", seed_scope=scope)
+        seeds[scope] = [work.seed(planned) for planned in plan.windows]
+    assert [len(set(found)) for found in seeds.values()] == [3, 2, 1]
+    work, plan = prepared("restyle", Media(width=96, height=64), control="gray", seed_scope="programme")
+    assert work.seed(plan.windows[0]) == seeds["programme"][0], "another video of the same programme"
+
+
+def test_a_control_drawn_here_is_the_one_of_the_frames(windows: Windows) -> None:
+    [plain] = windows("restyle", control="plain")
+    [gray] = windows("restyle", control="gray")
+    np.testing.assert_array_equal(gray.frames_THWC, simple_control("gray", plain.frames_THWC))

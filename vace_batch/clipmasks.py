@@ -1,0 +1,96 @@
+"""A clip's masks on its stage, written to a file: what the job's source of masks finds, and what the stage adds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+
+from vace_batch import storage
+from vace_batch.errors import ClipError
+from vace_batch.geometry import Box, Size
+from vace_batch.job import Job
+from vace_batch.masks.source import MaskModels, clip_masks, has_mask_source, needs_pixels
+from vace_batch.masks.store import FrameMask, MaskSummary, box_mask, write_masks
+from vace_batch.stage import Stage, staged_masks
+from vace_batch.video.shots import Scan
+
+
+@contextlib.contextmanager
+def local_file(uri: str, column: str) -> Iterator[str]:
+    """`storage.local_path`; a missing object is the clip's failure."""
+    with contextlib.ExitStack() as stack:
+        try:
+            path = stack.enter_context(storage.local_path(uri))
+        except FileNotFoundError:
+            raise ClipError("not_found", f"{column}: no such file: {uri}") from None
+        except PermissionError as error:
+            raise ClipError("no_permission", f"{column}: {uri} may not be read", retryable=True) from error
+        yield path
+
+
+def frame_range_of(job: Job, found: Scan, time_base: Fraction) -> tuple[int, int]:
+    """Frames shown in start_s <= t < end_s, t from the first frame on."""
+    times = (np.asarray(found.pts) - int(found.pts[0])) * float(time_base)
+    start = 0 if job.start_s is None else int(np.searchsorted(times, job.start_s - 1e-6))
+    stop = found.num_frames if job.end_s is None else int(np.searchsorted(times, job.end_s - 1e-6))
+    if start >= stop:
+        asked = f"start_s {job.start_s} to end_s {job.end_s}"
+        raise ClipError("empty_range", f"{asked} holds no frame; the last one is shown at {times[-1]:.3f} s")
+    return start, stop
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Where a clip's masks come from; `models` None does not look at its pixels, and finds the whole picture there."""
+
+    job: Job
+    path: str
+    size: Size
+    found: Scan
+    frame_range: tuple[int, int]
+    models: MaskModels | None
+
+    @contextlib.contextmanager
+    def masks(self) -> Iterator[Iterator[FrameMask]]:
+        """What the job's source of masks finds, frame by frame."""
+        if self.models is None and needs_pixels(self.job):
+            yield self.whole()
+            return
+        with contextlib.ExitStack() as stack:
+            yield clip_masks(
+                _with_local_masks(self.job, stack),
+                path=self.path,
+                size=self.size,
+                num_frames=self.found.num_frames,
+                cuts=self.found.cuts,
+                frame_range=self.frame_range,
+                models=self.models or MaskModels(),
+            )
+
+    def whole(self) -> Iterator[FrameMask]:
+        """The whole picture of every frame."""
+        return (box_mask(index, Box(0, 0, self.size.width, self.size.height)) for index in range(*self.frame_range))
+
+
+def make_masks(search: Search, stage: Stage, new: range, target: str) -> MaskSummary:
+    """Write the mask file of a clip: what is found, what the stage adds; all of the picture where neither is asked."""
+    job, frames = search.job, range(*(index + stage.before for index in search.frame_range))
+    stage_decides = (stage.kept.size != search.size or new) and job.processes[:1] != ("control",)
+    with contextlib.ExitStack() as stack:
+        found: Iterator[FrameMask] = iter(()) if stage_decides else search.whole()
+        if has_mask_source(job) and not job.masks_select:
+            found = stack.enter_context(search.masks())
+        return write_masks(target, stage.size, staged_masks(job, stage, found, frames, new))
+
+
+def _with_local_masks(job: Job, stack: contextlib.ExitStack) -> Job:
+    if job.mask_uri is not None:
+        job = replace(job, mask_uri=stack.enter_context(local_file(job.mask_uri, "mask_uri")))
+    if job.protect.mask_uri is not None:
+        path = stack.enter_context(local_file(job.protect.mask_uri, "protect.mask_uri"))
+        job = replace(job, protect=replace(job.protect, mask_uri=path))
+    return job
