@@ -148,6 +148,8 @@ def create_exclusive(uri: str, data: bytes) -> bool:
     """
     fs, path = resolve(uri)
     if is_local(uri):
+        if os.path.lexists(path):
+            return False
         with _beside(path) as temporary:
             _write_durably(temporary, data)
             try:
@@ -351,8 +353,7 @@ def fingerprint(uri: str) -> str:
             return "missing"
         except PermissionError:
             return "forbidden"
-        tag = info.get("ETag") or info.get("etag") or info.get("md5Hash") or f"{info.get('LastModified')}"
-        return f"{info.get('size')}:{tag}"
+        return _remote_entry("", info).version
     return _local_fingerprint(path)
 
 

