@@ -11,24 +11,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vace_batch.colour import Colour, drift, grain
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.refine import at_least_token, feather_alpha, split_parts
-from vace_batch.masks.store import Bits, FrameMask, merge_masks
+from vace_batch.masks.store import FrameMask, merge_masks
 from vace_batch.patches import Patch
 from vace_batch.plan import Region, Window, fade_weights
 from vace_batch.video.frame import Frame
 
 Image = NDArray[np.uint8]
-Colour = NDArray[np.float32]
 OpenWindow = Callable[[Window], Iterator[Image]]
 
 RING_PX = 16
 """How far from the mask the source still says what colour the fill should have."""
-
-_RING_BLUR = 4.0
-_GRAIN_TOLERANCE = 0.8
-_LEAST_GRAIN = 0.75
-"""Levels of noise below which nobody sees that it is missing."""
 
 
 class RegionPatches:
@@ -141,60 +136,6 @@ def share_out(mask: FrameMask, patches: Sequence[RegionPatches]) -> Mapping[int,
         shares.setdefault(best, []).append(part)
     merged = {number: merge_masks(parts) for number, parts in shares.items()}
     return {number: joined for number, joined in merged.items() if joined is not None}
-
-
-def grain(source: Colour, fill: Colour, changed: Bits, *, seed: int) -> Colour:
-    """Noise (H, W, 3) that the fill lacks beside the source round it, so that it does not look painted; zero or more.
-
-    Noise is measured by the median of |f - 2 g + h| over neighbours, which edges and texture hardly move (Immerkaer's
-    operator, as a median). Deterministic: `seed` is the frame's number.
-    """
-    wanted, has = _noise(source, ~changed), _noise(fill, changed)
-    lacking = np.where(has < _GRAIN_TOLERANCE * wanted, np.sqrt(np.maximum(wanted**2 - has**2, 0)), 0)
-    if not (lacking >= _LEAST_GRAIN).any():
-        return np.zeros_like(fill)
-    noise = np.random.default_rng(seed).standard_normal(fill.shape, np.float32)
-    return np.asarray(noise * lacking * changed[..., None], np.float32)
-
-
-def _noise(image: Colour, where: Bits) -> Colour:
-    """Standard deviation of white noise in each channel, over pixels whose neighbours count too."""
-    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-    inside = cv2.erode(where.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0
-    if not inside.any():
-        return np.zeros(3, np.float32)
-    response = np.abs(cv2.filter2D(image, -1, kernel))[inside]
-    return np.asarray(np.median(response, axis=0) / (0.6745 * 6), np.float32)
-
-
-def drift(difference: Colour, known: Bits) -> Colour:
-    """What to add to a fill so that its colours meet the source's round it: smooth, and zero if none is known.
-
-    `difference` (H, W, 3) is source minus fill, of which only the `known` (H, W) pixels count. It is blurred, so that
-    texture stays out, and carried inwards from coarse to fine (push and pull over an image pyramid).
-    """
-    weight = known.astype(np.float32)
-    if not weight.any():
-        return np.zeros_like(difference)
-    colour = cv2.GaussianBlur(difference * weight[..., None], (0, 0), _RING_BLUR)
-    soft = cv2.GaussianBlur(weight, (0, 0), _RING_BLUR)
-    return _pulled(colour * weight[..., None], soft * weight)
-
-
-def _pulled(colour: Colour, weight: Colour) -> Colour:
-    """Weighted colours (H, W, 3) spread to where their weight (H, W) is small."""
-    height, width = weight.shape
-    if min(height, width) > 2:
-        half = ((width + 1) // 2, (height + 1) // 2)
-        coarse = _pulled(_shrunk(colour, half), _shrunk(weight, half))
-        below = np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
-    else:
-        below = np.broadcast_to(colour.sum((0, 1)) / max(float(weight.sum()), 1e-6), colour.shape).astype(np.float32)
-    return np.asarray(colour + (1 - np.minimum(weight, 1))[..., None] * below, np.float32)
-
-
-def _shrunk(array: Colour, size: tuple[int, int]) -> Colour:
-    return np.asarray(cv2.resize(array, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def to_uint8(image: Colour) -> Image:

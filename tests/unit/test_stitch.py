@@ -14,7 +14,7 @@ from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import box_mask, make_mask
 from vace_batch.patches import Patch
 from vace_batch.plan import Region, Window
-from vace_batch.stitch import RegionPatches, drift, grain, resize, share_out, stitch_frame
+from vace_batch.stitch import RegionPatches, resize, share_out, stitch_frame
 from vace_batch.video.read import read_frames
 
 BOX = Box(16, 8, 32, 32)
@@ -77,17 +77,6 @@ def test_a_part_goes_to_a_region_that_shows_all_of_it() -> None:
     assert {number: share.box for number, share in shares.items()} == {0: Box(4, 4, 8, 8), 1: Box(28, 4, 12, 8)}
 
 
-def test_drift_carries_the_rings_colour_inwards_and_leaves_texture_out() -> None:
-    y, x = np.mgrid[0:60, 0:80].astype(np.float32)
-    known = np.ones((60, 80), np.bool_)
-    known[15:45, 20:60] = False
-    ramp = np.stack([x, y, np.full_like(x, -20)], axis=-1)
-    assert np.abs(drift(ramp, known) - ramp)[~known].max() < 2
-    checks = np.where((x + y) % 2, 30, -30).astype(np.float32)[..., None].repeat(3, axis=2)
-    assert np.abs(drift(checks, known)[~known]).max() < 3
-    assert not drift(ramp, np.zeros_like(known)).any()
-
-
 def test_resize_leaves_equal_sizes_alone() -> None:
     image = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
     assert resize(image, Size(4, 4)) is image
@@ -129,17 +118,3 @@ def test_recovered_pixels_come_first_and_the_rest_is_generated(tmp_path: Path) -
     stitch_frame(frame, patch, hole, [patches], 0)
     assert np.abs(frame.rgb(Box(23, 19, 6, 8)).astype(int) - 200).mean() < 3
     assert (frame.rgb(Box(36, 20, 6, 8)) < 230).all()
-
-
-def test_a_smooth_fill_takes_on_the_sources_grain_and_no_more() -> None:
-    rng = np.random.default_rng(3)
-    y, x = np.mgrid[0:80, 0:100].astype(np.float32)
-    clean = np.stack([60 + x, 50 + y, 90 + (x > 50) * 60], axis=-1)
-    noisy = clean + rng.normal(0, 5, clean.shape).astype(np.float32)
-    changed = np.zeros((80, 100), np.bool_)
-    changed[20:60, 30:70] = True
-    added = grain(noisy, clean, changed, seed=7)
-    assert 4 < added[changed].std() < 6 and not added[~changed].any()
-    assert (added == grain(noisy, clean, changed, seed=7)).all()
-    assert not grain(clean, clean, changed, seed=7).any()
-    assert not grain(noisy, noisy, changed, seed=7).any()
