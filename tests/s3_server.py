@@ -56,7 +56,7 @@ def seaweed(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def bucket(endpoint: str, name: str = BUCKET) -> Iterator[str]:
-    """A bucket at `endpoint`, made where there is none, which this process and its children's AWS clients use meanwhile; yields its URI."""
+    """A bucket at `endpoint`, made where there is none, for AWS clients here and in children; yields its URI."""
     mine = {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": KEY,
