@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,10 @@ from vace_batch.steps import ClipPlan, ClipWork, survey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipEstimate:
-    """One job: `state` is todo, done, skipped or failed; the numbers are of what is still to do."""
+    """One job: `state` is todo, done, skipped or failed; the numbers are of what is still to do.
+
+    `settings` is what its windows are made with, nothing left to a default.
+    """
 
     job_id: str
     state: str
@@ -36,6 +39,7 @@ class ClipEstimate:
     tokens: int = 0
     gpu_s: float = 0.0
     reason: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +85,7 @@ def estimate(manifest: Manifest, options: Options, *, out: str | None, tflops: f
 
     def one(work: ClipWork) -> ClipEstimate:
         if work.clip_key in done:
-            return ClipEstimate(job_id=work.job.job_id, state="done")
+            return ClipEstimate(job_id=work.job.job_id, state="done", settings=work.settings)
         if work.clip_key in failed:
             reason = "failed before; `vace-batch retry` tries it again"
             return ClipEstimate(job_id=work.job.job_id, state="failed", reason=reason)
@@ -122,4 +126,5 @@ def _todo(work: ClipWork, plan: ClipPlan, made: set[str], tflops: float) -> Clip
         tokens=tokens,
         gpu_s=round(seconds, 6),
         reason="at most: where the objects are is found in the run" if needs_pixels(work.job) else None,
+        settings=work.settings,
     )

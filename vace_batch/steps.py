@@ -102,6 +102,12 @@ class ClipWork:
         return int(storage.digest(repr((base, *scope)))[:15], 16)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What every window of the job is made with, as it is shown and recorded."""
+        words = {name: getattr(self.job, name) for name in ("preset", "prompt", "negative_prompt", "seed_scope")}
+        return {"model": self.model, "revision": self.revision, **words, "sampling": asdict(self.sampling)}
+
+    @property
     def control_models(self) -> ControlModels:
         """Which weights the control videos may be drawn with."""
         return control_models(self.options)
@@ -416,8 +422,7 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> Record:
     with local_file(work.job.video_uri, "video_uri") as path, storage.staging(output, draft) as target:
         body = _copy(path, target) if plan.masks is None else _rewrite(path, target, work, plan, ledger)
     body |= {"job_id": work.job.job_id, "output": work.output, "attempts": attempt}
-    body |= {"model": work.model, "revision": work.revision, "sampling": asdict(work.sampling)}
-    body |= {name: getattr(work.job, name) for name in ("preset", "prompt", "negative_prompt", "seed_scope")}
+    body |= work.settings
     body["seconds"] = round(time.monotonic() - started + sum(row["seconds"] for row in body["window_rows"]), 3)
     ledger.commit(work.clip_key, body)
     return ledger.done(work.clip_key) or body

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import cv2
@@ -17,9 +17,12 @@ from vace_batch.batch import works_of
 from vace_batch.config import Options
 from vace_batch.controls import simple_control
 from vace_batch.errors import ClipError
+from vace_batch.estimate import estimate
 from vace_batch.geometry import Size
 from vace_batch.job import BoxKey, Expand, Extend, Job
+from vace_batch.manifest import Manifest
 from vace_batch.masks.source import MaskModels
+from vace_batch.profiles import ResolvedSampling
 from vace_batch.steps import ClipPlan, ClipWork
 from vace_batch.vcu import VCU
 
@@ -175,3 +178,21 @@ def test_a_control_drawn_here_is_the_one_of_the_frames(windows: Windows) -> None
     [plain] = windows("restyle", control="plain")
     [gray] = windows("restyle", control="gray")
     np.testing.assert_array_equal(gray.frames_THWC, simple_control("gray", plain.frames_THWC))
+
+
+def test_plan_shows_every_value_that_decides_a_job(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    make(path, Media(width=96, height=64))
+    rows = [Job(job_id="a", video_uri=str(path), task="restyle", control="gray", prompt="ink", preset="fast")]
+    found = estimate(
+        Manifest(jobs=tuple(rows), digest="d", uri=str(tmp_path / "m.parquet")), Options(), out=None, tflops=1
+    )
+    shown = found.as_dict()["clips"][0]["settings"]
+    assert (shown["preset"], shown["prompt"], shown["negative_prompt"], shown["seed_scope"]) == (
+        "fast",
+        "ink",
+        "",
+        "window",
+    )
+    assert (shown["model"], shown["sampling"]["num_inference_steps"]) == ("tiny", 4) and shown["revision"]
+    assert set(shown["sampling"]) == {field.name for field in fields(ResolvedSampling)}
