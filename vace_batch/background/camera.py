@@ -1,0 +1,361 @@
+"""How the camera moved in a shot: where each frame lies in its anchor frame, and how its colours relate to it.
+
+A frame is aligned straight to an anchor frame, not to its neighbour, so errors do not add up; when the view has moved on,
+the last aligned frame becomes the next anchor. Points are tracked at reduced size and outside the masks.
+
+Matrices are 3x3 float64 and map (x, y) pixel centres of full-size frames. Arrays: HW gray uint8, HW3 RGB uint8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vace_batch.geometry import Box, Size
+from vace_batch.masks.store import FrameMask
+from vace_batch.plan import Shot
+from vace_batch.video.frame import Frame
+
+Matrix = npt.NDArray[np.float64]
+Points = npt.NDArray[np.float32]
+ReadFrames = Callable[[int, int], Iterator[Frame]]
+ReadMasks = Callable[[int, int], Mapping[int, FrameMask]]
+
+_TRACK_PIXELS = 640 * 400
+_COLOUR_SIDE = 128
+_MAX_POINTS = 400
+_POINT_DISTANCE_PX = 10
+_INLIER_PX = 1.5
+_MIN_INLIERS = 24
+_MIN_INLIER_SHARE = 0.4
+_MIN_OVERLAP = 0.5
+_MAX_ZOOM = 1.4
+# A simpler motion is taken while it explains the points this well beside the best one: a still camera stays exactly still.
+_SIMPLER_PX = 0.04
+# Masks are followed by compression artefacts and motion blur, in which no point should be tracked.
+_KEEP_OFF_PX = 4
+_MASK_CHUNK = 64
+
+_LK = {"winSize": (15, 15), "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.005)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pose:
+    """One frame against its anchor: `to_anchor` maps its pixels there, colours there are gain * colour + offset (RGB).
+
+    `error_px` is the median distance of tracked points from where the motion puts them, in full-size pixels.
+    """
+
+    index: int
+    to_anchor: Matrix
+    gain: npt.NDArray[np.float32]
+    offset: npt.NDArray[np.float32]
+    error_px: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Consecutive frames that share an anchor. `to_previous` maps to the previous segment's anchor; None: no relation."""
+
+    poses: tuple[Pose, ...]
+    to_previous: Matrix | None
+    colour_to_previous: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None
+
+    @property
+    def start(self) -> int:
+        return self.poses[0].index
+
+    @property
+    def stop(self) -> int:
+        return self.poses[-1].index + 1
+
+
+def track_camera(read: ReadFrames, masks: ReadMasks, shot: Shot, size: Size) -> tuple[Segment, ...]:
+    """The camera's way through a shot, in one pass over its frames; holds two reduced frames at a time."""
+    scale = min(1.0, math.sqrt(_TRACK_PIXELS / (size.width * size.height)))
+    small = Size(max(16, round(size.width * scale)), max(16, round(size.height * scale)))
+    tracker = _Tracker(size, small)
+    for frame, mask in with_masks(read, masks, shot.start, shot.stop):
+        tracker.add(frame, mask)
+    return tracker.segments()
+
+
+def with_masks(read: ReadFrames, masks: ReadMasks, start: int, stop: int) -> Iterator[tuple[Frame, FrameMask | None]]:
+    """Frames start..stop-1, each with its mask; masks are read a chunk of frames at a time."""
+    held: Mapping[int, FrameMask] = {}
+    known_to = start
+    for frame in read(start, stop):
+        if frame.index >= known_to:
+            known_to = min(stop, frame.index + _MASK_CHUNK)
+            held = masks(frame.index, known_to)
+        yield frame, held.get(frame.index)
+
+
+def project(matrix: Matrix, points: npt.NDArray[Any]) -> Points:
+    """(N, 2) points through a homography."""
+    return (
+        cv2.perspectiveTransform(points.reshape(-1, 1, 2).astype(np.float64), matrix).reshape(-1, 2).astype(np.float32)
+    )
+
+
+def shrinking(full: Size, small: Size) -> Matrix:
+    """Maps pixel centres of a frame of `full` size to those of the same frame at `small` size."""
+    x, y = small.width / full.width, small.height / full.height
+    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1.0]])
+
+
+def corners(size: Size) -> Points:
+    """The four outer pixel centres of a frame, clockwise from the upper left."""
+    right, bottom = size.width - 1, size.height - 1
+    return np.array([[0, 0], [right, 0], [right, bottom], [0, bottom]], np.float32)
+
+
+@dataclass(slots=True, kw_only=True)
+class _View:
+    """A reduced frame: gray for tracking, `free` (255 outside the mask), tiny RGB and its `colour_free` for colours."""
+
+    gray: npt.NDArray[np.uint8]
+    free: npt.NDArray[np.uint8]
+    colour: npt.NDArray[np.float32]
+    colour_free: npt.NDArray[np.bool_]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Fit:
+    matrix: Matrix
+    error_px: float
+    inliers: int
+
+
+class _Tracker:
+    def __init__(self, size: Size, small: Size) -> None:
+        self._size, self._small = size, small
+        self._tiny = Size(
+            *(max(8, round(side * _COLOUR_SIDE / max(small.width, small.height))) for side in _sides(small))
+        )
+        self._to_small = shrinking(size, small)
+        self._small_to_tiny = shrinking(small, self._tiny)
+        self._orb = cv2.ORB_create(nfeatures=800, fastThreshold=7)
+        self._done: list[Segment] = []
+        self._poses: list[Pose] = []
+        self._link: Matrix | None = None
+        self._colour_link: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None = None
+        self._anchor: _View | None = None
+        self._points: Points = np.zeros((0, 2), np.float32)
+        self._last: _View | None = None
+        self._last_matrix: Matrix = np.eye(3)
+
+    def segments(self) -> tuple[Segment, ...]:
+        self._close()
+        return tuple(self._done)
+
+    def add(self, frame: Frame, mask: FrameMask | None) -> None:
+        view = self._view(frame, mask)
+        if self._anchor is None:
+            self._set_anchor(view)
+            self._keep(frame.index, view, _Fit(matrix=np.eye(3), error_px=0.0, inliers=len(self._points)))
+            return
+        fit = self._align(view)
+        if self._last is not None and (fit is None or self._has_moved_on(fit)) and len(self._poses) > 1:
+            self._close()
+            last = self._poses[-1]
+            self._link, self._colour_link = last.to_anchor, (last.gain, last.offset)
+            self._poses = []
+            self._set_anchor(self._last)
+            fit = self._align(view)
+        if fit is None:
+            self._close()
+            self._poses, self._link, self._colour_link = [], None, None
+            self._set_anchor(view)
+            fit = _Fit(matrix=np.eye(3), error_px=0.0, inliers=len(self._points))
+        self._keep(frame.index, view, fit)
+
+    def _close(self) -> None:
+        if self._poses:
+            self._done.append(
+                Segment(poses=tuple(self._poses), to_previous=self._link, colour_to_previous=self._colour_link)
+            )
+
+    def _keep(self, index: int, view: _View, fit: _Fit) -> None:
+        assert self._anchor is not None
+        gain, offset = _colour_relation(view, self._anchor, self._in_tiny(fit.matrix))
+        full = np.linalg.inv(self._to_small) @ fit.matrix @ self._to_small
+        scale = self._small.width / self._size.width
+        self._poses.append(
+            Pose(index=index, to_anchor=full / full[2, 2], gain=gain, offset=offset, error_px=fit.error_px / scale)
+        )
+        self._last, self._last_matrix = view, fit.matrix
+
+    def _in_tiny(self, matrix: Matrix) -> Matrix:
+        return np.asarray(self._small_to_tiny @ matrix @ np.linalg.inv(self._small_to_tiny), np.float64)
+
+    def _view(self, frame: Frame, mask: FrameMask | None) -> _View:
+        rgb = frame.rgb()
+        small = rgb if self._small == self._size else cv2.resize(rgb, _sides(self._small), interpolation=cv2.INTER_AREA)
+        bits = np.zeros((self._size.height, self._size.width), np.uint8)
+        if mask is not None:
+            bits[mask.box.slices] = mask.bits
+        covered = cv2.resize(bits * 255, _sides(self._small), interpolation=cv2.INTER_AREA)
+        side = 2 * _KEEP_OFF_PX + 1
+        free = np.where(cv2.dilate(covered, np.ones((side, side), np.uint8)) > 0, 0, 255).astype(np.uint8)
+        tiny = cv2.resize(small, _sides(self._tiny), interpolation=cv2.INTER_AREA).astype(np.float32)
+        tiny_free = cv2.resize(free, _sides(self._tiny), interpolation=cv2.INTER_AREA) == 255
+        gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+        return _View(gray=gray.astype(np.uint8), free=free, colour=tiny, colour_free=tiny_free)
+
+    def _set_anchor(self, view: _View) -> None:
+        self._anchor, self._last, self._last_matrix = view, view, np.eye(3)
+        found = cv2.goodFeaturesToTrack(view.gray, _MAX_POINTS, 0.003, _POINT_DISTANCE_PX, mask=view.free)
+        self._points = np.zeros((0, 2), np.float32) if found is None else found.reshape(-1, 2)
+
+    def _align(self, view: _View) -> _Fit | None:
+        rough = self._rough_by_flow(view)
+        if rough is None:
+            rough = self._rough_by_features(view)
+        return None if rough is None else self._fine(view, rough)
+
+    def _rough_by_flow(self, view: _View) -> Matrix | None:
+        """From the previous frame's motion: points of the anchor seen there, followed into this frame."""
+        assert self._last is not None
+        if len(self._points) < _MIN_INLIERS:
+            return None
+        before = project(np.linalg.inv(self._last_matrix), self._points)
+        seen = _is_free(before, self._last.free)
+        now, found, _ = cv2.calcOpticalFlowPyrLK(
+            self._last.gray, view.gray, before[:, None], before[:, None].copy(), maxLevel=4, **_LK
+        )
+        usable = seen & (found[:, 0] > 0) & _is_free(now[:, 0], view.free)
+        fit = _fit(now[usable, 0], self._points[usable], loose=2.0)
+        return None if fit is None else fit.matrix
+
+    def _rough_by_features(self, view: _View) -> Matrix | None:
+        assert self._anchor is not None
+        there, here = (self._orb.detectAndCompute(each.gray, each.free) for each in (self._anchor, view))
+        if there[1] is None or here[1] is None:
+            return None
+        matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(here[1], there[1])
+        if len(matches) < _MIN_INLIERS:
+            return None
+        now = np.array([here[0][match.queryIdx].pt for match in matches], np.float32)
+        then = np.array([there[0][match.trainIdx].pt for match in matches], np.float32)
+        fit = _fit(now, then, loose=2.0)
+        return None if fit is None else fit.matrix
+
+    def _fine(self, view: _View, rough: Matrix) -> _Fit | None:
+        """Points followed from the anchor into this frame laid over it: only a rest of motion, so to sub-pixels."""
+        assert self._anchor is not None
+        laid = cv2.warpPerspective(view.gray, rough, _sides(self._small), flags=cv2.INTER_CUBIC)
+        points = self._points[:, None]
+        there, found, _ = cv2.calcOpticalFlowPyrLK(
+            self._anchor.gray, laid, points, points.copy(), maxLevel=1, flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **_LK
+        )
+        now = project(np.linalg.inv(rough), there)
+        usable = (found[:, 0] > 0) & _is_free(now, view.free) & _is_free(self._points, self._anchor.free)
+        return _fit(now[usable], self._points[usable])
+
+    def _has_moved_on(self, fit: _Fit) -> bool:
+        quad = project(fit.matrix, corners(self._small))
+        area, _ = cv2.intersectConvexConvex(quad, corners(self._small))
+        total = float((self._small.width - 1) * (self._small.height - 1))
+        zoom = math.sqrt(max(abs(float(np.linalg.det(fit.matrix[:2, :2]))), 1e-6))
+        few = fit.inliers < max(_MIN_INLIERS, len(self._points) // 5)
+        return area < _MIN_OVERLAP * total or not 1 / _MAX_ZOOM < zoom < _MAX_ZOOM or few
+
+
+def _sides(size: Size) -> tuple[int, int]:
+    return size.width, size.height
+
+
+def _is_free(points: Points, free: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Which (N, 2) points lie inside the frame and outside its mask."""
+    x, y = (np.rint(np.clip(np.nan_to_num(points[:, axis]), -1e6, 1e6)).astype(np.int64) for axis in (0, 1))
+    inside = (x >= 2) & (y >= 2) & (x < free.shape[1] - 2) & (y < free.shape[0] - 2)
+    return np.asarray(inside & (free[np.where(inside, y, 0), np.where(inside, x, 0)] > 0), np.bool_)
+
+
+def _fit(now: Points, then: Points, loose: float = 1.0) -> _Fit | None:
+    """The simplest motion, of none, shift, similarity and homography, that takes points `now` to `then`."""
+    if len(now) < _MIN_INLIERS:
+        return None
+    matrix, kept = cv2.findHomography(now, then, cv2.RANSAC, _INLIER_PX * loose, maxIters=2000, confidence=0.999)
+    if matrix is None or kept.sum() < max(_MIN_INLIERS, _MIN_INLIER_SHARE * len(now)) or not _is_sane(matrix):
+        return None
+    inlier = kept[:, 0] > 0
+    now, then = now[inlier], then[inlier]
+    best = _error(matrix, now, then)
+    for simpler in _simpler_motions(now, then):
+        error = _error(simpler, now, then)
+        if error**2 <= best**2 + _SIMPLER_PX**2:
+            return _Fit(matrix=simpler, error_px=error, inliers=len(now))
+    return _Fit(matrix=np.asarray(matrix, np.float64), error_px=best, inliers=len(now))
+
+
+def _simpler_motions(now: Points, then: Points) -> Iterator[Matrix]:
+    yield np.eye(3)
+    shift = np.eye(3)
+    shift[:2, 2] = np.median(then - now, axis=0)
+    yield shift
+    similar, _ = cv2.estimateAffinePartial2D(now, then, method=cv2.LMEDS)
+    if similar is not None:
+        yield np.vstack([similar, [0, 0, 1]])
+
+
+def _error(matrix: Matrix, now: Points, then: Points) -> float:
+    return float(np.median(np.linalg.norm(project(matrix, now) - then, axis=1)))
+
+
+def _is_sane(matrix: Matrix) -> bool:
+    """No mirroring, no collapse, no horizon inside the picture."""
+    area = float(np.linalg.det(matrix[:2, :2] / matrix[2, 2]))
+    return 0.2 < area < 5 and abs(matrix[2, 0]) + abs(matrix[2, 1]) < 0.002
+
+
+def _colour_relation(
+    view: _View, anchor: _View, matrix: Matrix
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Gain and offset, by channel, that take a frame's colours to its anchor's; outliers are left out."""
+    size = (anchor.colour.shape[1], anchor.colour.shape[0])
+    if view is anchor:
+        return np.ones(3, np.float32), np.zeros(3, np.float32)
+    laid = cv2.warpPerspective(view.colour, matrix, size, flags=cv2.INTER_LINEAR)
+    free = cv2.warpPerspective(view.colour_free.astype(np.float32), matrix, size) > 0.99
+    usable = free & anchor.colour_free
+    if usable.sum() < 64:
+        return np.ones(3, np.float32), np.zeros(3, np.float32)
+    return match_colours(laid[usable], anchor.colour[usable])
+
+
+def match_colours(
+    source: npt.NDArray[np.float32], target: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Gain and offset by channel, (3,) each, so that gain * source + offset is near `target`; both (N, 3), 0..255.
+
+    Pixels that differ by more than what most do, or that are clipped, do not count. Flat pictures keep a gain near 1.
+    """
+    open_ended = ((source > 4) & (source < 250) & (target > 4) & (target < 250)).all(axis=1)
+    if open_ended.sum() < 64:
+        open_ended[:] = True
+    source, target = source[open_ended], target[open_ended]
+    gain, offset = np.ones(3, np.float32), np.median(target - source, axis=0).astype(np.float32)
+    for _ in range(4):
+        off = np.abs(target - (gain * source + offset)).max(axis=1)
+        near = off <= max(1.0, 2.5 * float(np.median(off)))
+        a, b = source[near].astype(np.float64), target[near].astype(np.float64)
+        mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
+        # 4.0: the variance, in squared levels, below which a picture says nothing of its gain.
+        slope = (((a - mean_a) * (b - mean_b)).mean(axis=0) + 4.0) / (((a - mean_a) ** 2).mean(axis=0) + 4.0)
+        gain = np.clip(slope, 0.4, 2.5).astype(np.float32)
+        offset = (mean_b - gain * mean_a).astype(np.float32)
+    return gain, offset
+
+
+def box_of(points: Points) -> Box:
+    """The smallest box of pixels that holds all (N, 2) pixel centres."""
+    low, high = np.floor(points.min(axis=0)), np.ceil(points.max(axis=0))
+    return Box(int(low[0]), int(low[1]), int(high[0] - low[0]) + 1, int(high[1] - low[1]) + 1)

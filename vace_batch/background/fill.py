@@ -1,0 +1,39 @@
+"""Smooth continuation of values from where they are known into where they are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Values = npt.NDArray[np.float32]
+
+
+def spread_inwards(values: Values, known: npt.NDArray[Any]) -> Values:
+    """`values` (H, W, C) where `known` (H, W; bool or weights 0..1), elsewhere a smooth continuation of them.
+
+    A pyramid: each level holds the known mean of four pixels of the finer one.
+    """
+    weight = known.astype(np.float32)
+    return _push_pull(values.astype(np.float32) * weight[..., None], weight)
+
+
+def _push_pull(total: Values, weight: Values) -> Values:
+    """From sums and weights to values at every pixel."""
+    height, width = weight.shape
+    mean = total / np.maximum(weight, 1e-6)[..., None]
+    if (weight >= 1).all() or max(height, width) <= 1:
+        return mean
+    small = ((width + 1) // 2, (height + 1) // 2)
+    padded = [cv2.copyMakeBorder(each, 0, height % 2, 0, width % 2, cv2.BORDER_CONSTANT) for each in (total, weight)]
+    sums = [cv2.resize(each, small, interpolation=cv2.INTER_AREA) * 4 for each in padded]
+    # More than one pixel's worth says no more than one: coarse levels then spread values, not counts.
+    coarse_weight = np.minimum(sums[1], 1.0)
+    factor = coarse_weight / np.maximum(sums[1], 1e-6)
+    coarse = _push_pull(sums[0].reshape(*sums[1].shape, -1) * factor[..., None], coarse_weight)
+    grown = cv2.resize(coarse, (small[0] * 2, small[1] * 2), interpolation=cv2.INTER_LINEAR)[:height, :width]
+    grown = grown.reshape(height, width, -1)
+    sure = np.minimum(weight, 1.0)[..., None]
+    return np.asarray(sure * mean + (1 - sure) * grown, np.float32)
