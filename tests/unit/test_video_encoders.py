@@ -37,13 +37,15 @@ def psnr(one: str, other: str) -> float:
     return float(10 * np.log10(255**2 / (np.mean(errors) + 1e-9)))
 
 
-def textured(path: Path, crf: int, width: int = 320, height: int = 176, num_frames: int = 24) -> str:
+def textured(path: Path, crf: int, width: int = 320, num_frames: int = 24, noise: float = 4) -> str:
     """A texture that glides over another one, with a little noise in each frame."""
-    rng = np.random.default_rng(1)
+    rng, height = np.random.default_rng(1), 128
     coarse = rng.integers(30, 220, (height // 8 + 1, width // 8 + num_frames, 3))
     texture = coarse.repeat(8, axis=0).repeat(8, axis=1)
     frames = (
-        np.clip(texture[:height, 3 * n : 3 * n + width] + rng.normal(0, 4, (height, width, 3)), 0, 255).astype(np.uint8)
+        np.clip(texture[:height, 3 * n : 3 * n + width] + rng.normal(0, noise, (height, width, 3)), 0, 255).astype(
+            np.uint8
+        )
         for n in range(num_frames)
     )
     write_clip(str(path), frames, rate=Fraction(25), crf=crf)
@@ -52,8 +54,8 @@ def textured(path: Path, crf: int, width: int = 320, height: int = 176, num_fram
 
 def test_quality_follows_the_source(tmp_path: Path) -> None:
     ratios, sizes, finenesses = [], [], []
-    for crf in (8, 26):
-        source = textured(tmp_path / f"{crf}.mp4", crf)
+    for crf in (6, 26):
+        source = textured(tmp_path / f"{crf}.mp4", crf, noise=1)
         target = str(tmp_path / f"out_{crf}.mp4")
         rewrite(source, target, same)
         assert psnr(source, target) >= 44
@@ -69,8 +71,8 @@ def test_quality_follows_the_source(tmp_path: Path) -> None:
 def test_a_given_quality_is_taken(tmp_path: Path) -> None:
     source = textured(tmp_path / "a.mp4", 20)
     assert choose_encoding(probe(source), EncoderSettings(crf=31)).options["crf"] == "31"
-    rewrite(source, str(tmp_path / "coarse.mp4"), same, EncoderSettings(crf=40))
-    assert (tmp_path / "coarse.mp4").stat().st_size < 0.5 * (tmp_path / "a.mp4").stat().st_size
+    rewrite(source, str(tmp_path / "coarse.mp4"), same, EncoderSettings(crf=45))
+    assert (tmp_path / "coarse.mp4").stat().st_size < 0.6 * (tmp_path / "a.mp4").stat().st_size
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx-vp9"])
@@ -140,7 +142,7 @@ def test_hdr10_that_an_encoder_does_not_take_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [832, 854, 480, 320])
 def test_bytes_do_not_depend_on_the_processor(tmp_path: Path, width: int) -> None:
     """x264 without any of the processor's special instructions writes what it writes with all of them."""
-    source = textured(tmp_path / "a.mp4", 20, width=width, height=128, num_frames=8)
+    source = textured(tmp_path / "a.mp4", 20, width=width, num_frames=8)
     info = probe(source)
     encoding = choose_encoding(info, EncoderSettings(crf=15))
     made = []

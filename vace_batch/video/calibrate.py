@@ -69,20 +69,20 @@ def calibrate(info: VideoInfo, encoding: Encoding) -> Encoding:
     samples = _samples(info) if scale else []
     if scale is None or not samples:
         return encoding
-    crf, best = scale.start, scale.finest
-    finest_failed, tried = scale.coarsest + scale.step, set[float]()
+    crf, best, failed = scale.start, None, scale.coarsest + scale.step
+    tried: set[float] = set()
     for _ in range(_TRIALS):
         tried.add(crf)
         margin = _margin_db(_with_crf(encoding, crf), info, samples, scale)
         if margin >= 0:
-            best = max(best, crf)
+            best = crf if best is None else max(best, crf)
         else:
-            finest_failed = min(finest_failed, crf)
+            failed = min(failed, crf)
         crf += math.floor(margin / scale.db / scale.step) * scale.step
-        crf = max(min(max(crf, best), finest_failed - scale.step, scale.coarsest), scale.finest)
+        crf = max(min(max(crf, best or 0), failed - scale.step), scale.finest)
         if crf in tried:
             break
-    return _with_crf(encoding, best)
+    return _with_crf(encoding, crf if best is None else best)
 
 
 def _with_crf(encoding: Encoding, crf: float) -> Encoding:
@@ -98,12 +98,9 @@ def _margin_db(encoding: Encoding, info: VideoInfo, samples: list[_Sample], scal
         size, spent = size + sum(map(len, made)), spent + sample.size
         errors += _errors(sample.frames, made, scale.decoder)
     psnr = 10 * math.log10(255**2 / (float(np.mean(errors)) + 1e-9))
-    if psnr >= ENOUGH_PSNR_DB:
-        return psnr - ENOUGH_PSNR_DB + scale.db * scale.step
-    if size >= spent or psnr < TARGET_PSNR_DB:
-        return psnr - TARGET_PSNR_DB
-    # Cheaper than the source: about 6 dB for each doubling of the bits.
-    return -6 * math.log2(spent / size)
+    # About 6 dB for each doubling of the bits.
+    bits = 6 * math.log2(size / max(1, spent))
+    return max(psnr - ENOUGH_PSNR_DB, min(psnr - TARGET_PSNR_DB, bits))
 
 
 def _samples(info: VideoInfo) -> list[_Sample]:

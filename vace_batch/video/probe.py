@@ -94,6 +94,12 @@ class VideoInfo:
         """The container `rewrite` writes: the file's own, or Matroska for those that are only read (FLV, MPEG-PS)."""
         return self.container if self.container in _SUFFIX else "matroska"
 
+    def container_for(self, dst: str) -> str:
+        """The container that the suffix of `dst` chooses; `output_container` where it chooses none."""
+        suffix = os.path.splitext(dst)[1].lower()
+        chosen = [name for name, own in _SUFFIX.items() if own == suffix.replace(".m4v", ".mp4")]
+        return chosen[0] if chosen else self.output_container
+
 
 def probe(path: str) -> VideoInfo:
     """Read the header of `path` and decode its first frame.

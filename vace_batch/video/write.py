@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from vace_batch.errors import ClipError
 from vace_batch.video.calibrate import calibrate
+from vace_batch.video.canvas import Canvas, StagedFrames
 from vace_batch.video.encoders import EncoderSettings, Encoding, choose_encoding, configure
 from vace_batch.video.frame import SWS_FLAGS, Frame
 from vace_batch.video.probe import VideoInfo, local_url, open_source, probe, video_stream
@@ -42,17 +43,6 @@ __all__ = ["EncoderSettings", "WriteReport", "encode_lossless", "rewrite", "writ
 
 # Brands and the writer's name belong to the file that was, statistics to the pictures that were.
 _STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "bps", "number_of_", "_stat")
-
-_MUXER = {
-    ".mp4": "mp4",
-    ".m4v": "mp4",
-    ".mov": "mov",
-    ".mkv": "matroska",
-    ".webm": "webm",
-    ".avi": "avi",
-    ".ts": "mpegts",
-    ".mxf": "mxf",
-}
 
 TONE_RATE_HZ = 48_000
 _TONE_BLOCK = 1024
@@ -77,6 +67,7 @@ def rewrite(
     edit: Callable[[Frame], None],
     settings: EncoderSettings | None = None,
     edited: Edited | None = None,
+    canvas: Canvas | None = None,
 ) -> WriteReport:
     """Write `src` to `dst` with the pictures passed through `edit`, in constant memory.
 
@@ -90,6 +81,9 @@ def rewrite(
     rising order; if the joined file does not decode as it should, everything is encoded again and they come once more,
     from the first one on.
 
+    With a `canvas` the output is larger or longer than `src`, frames count from its first added one, and the other
+    tracks keep their place beside the pictures.
+
     Raises:
         ClipError: as `probe` and `read_frames`, unsupported_pixel_format, and cannot_write when the container refuses
             the streams.
@@ -100,8 +94,8 @@ def rewrite(
         raise ValueError(f"rewrite: expected dst to be another file than src, got {dst} for both")
     settings = settings or EncoderSettings()
     info = probe(src)
-    muxer = _MUXER.get(os.path.splitext(dst)[1].lower(), info.output_container)
-    encoding = choose_encoding(info, settings, muxer)
+    muxer = info.container_for(dst)
+    encoding = choose_encoding(canvas.info(info) if canvas else info, settings, muxer)
     if settings.crf is None:
         encoding = calibrate(info, encoding)
     words = list(encoding.words) + _container_words(info, muxer)
@@ -109,7 +103,7 @@ def rewrite(
     if edited is not None:
         is_edited = as_predicate(edited)
         chosen = lambda frame: edit(frame) if is_edited(frame.index) else None  # noqa: E731
-        plan = plan_splice(info, muxer, encoding, is_edited)
+        plan = "the canvas grows" if canvas else plan_splice(info, muxer, encoding, is_edited)
         if isinstance(plan, str):
             words.append(f"every frame was encoded again: {plan}")
         elif plan.copied_frames:
@@ -119,7 +113,7 @@ def rewrite(
                 return report
             except SpliceFailed as failure:
                 words.append(f"every frame was encoded again: the joined file was wrong ({failure})")
-    return _write(info, dst, muxer, chosen, encoding, None, words)
+    return _write(info, dst, muxer, chosen, encoding, None, words, canvas)
 
 
 def _write(
@@ -130,13 +124,14 @@ def _write(
     encoding: Encoding,
     plan: SplicePlan | None,
     words: list[str],
+    canvas: Canvas | None = None,
 ) -> WriteReport:
     words = list(words)
     with open_source(info.path) as source, _open_sink(dst, muxer, _muxer_options(source, info, muxer)) as sink:
         track = video_stream(source, info.path)
         picture: _Picture | _Joined
         if plan is None:
-            picture = _Picture(sink, track, info, encoding, muxer, edit)
+            picture = _Picture(sink, track, info, encoding, muxer, edit, canvas)
         else:
             picture = _Joined(sink, track, info, plan, muxer, edit)
         copies = _add_copies(source, sink, track, muxer, words)
@@ -146,7 +141,7 @@ def _write(
             if packet.stream_index == track.index:
                 picture.feed(packet)
             elif packet.size:
-                _copy(packet, copies[packet.stream_index], sink)
+                _copy(packet, copies[packet.stream_index], sink, canvas.lead_s(info) if canvas else Fraction(0))
         picture.finish()
     copied = plan.copied_frames if plan else 0
     return WriteReport(num_frames=picture.num_frames, codec=encoding.codec, words=tuple(words), copied_frames=copied)
@@ -272,9 +267,12 @@ class _Picture:
         encoding: Encoding,
         muxer: str,
         edit: Callable[[Frame], None],
+        canvas: Canvas | None = None,
     ) -> None:
         self._sink = sink
         self._edit = edit
+        self._staged = StagedFrames(canvas, info) if canvas else None
+        info = canvas.info(info) if canvas else info
         self._decoder = Decoder(source, info.path)
         self._encoding = encoding
         self._time_base = info.time_base
@@ -291,7 +289,11 @@ class _Picture:
         self.num_frames = 0
 
     def feed(self, packet: Packet[Stream]) -> None:
-        for frame in self._decoder.feed(packet):
+        frames = self._decoder.feed(packet)
+        self._add(self._staged.feed(frames) if self._staged else frames)
+
+    def _add(self, frames: Iterable[Frame]) -> None:
+        for frame in frames:
             self._edit(frame)
             self._encode(frame)
 
@@ -306,6 +308,8 @@ class _Picture:
         self._mux(self._stream.encode(native))
 
     def finish(self) -> None:
+        if self._staged:
+            self._add(self._staged.finish())
         self._mux(self._stream.encode(None))
         if self._times:
             raise RuntimeError(f"{self._encoding.codec} kept {len(self._times)} of {self.num_frames} frames to itself")
@@ -380,9 +384,12 @@ def _mux(sink: OutputContainer, packet: Packet[Any]) -> None:
         raise ClipError("cannot_write", reason) from error
 
 
-def _copy(packet: Packet[Stream], target: Stream, sink: OutputContainer) -> None:
+def _copy(packet: Packet[Stream], target: Stream, sink: OutputContainer, lead_s: Fraction) -> None:
     if packet.dts is None:
         packet.dts = packet.pts
+    if lead_s and packet.time_base and packet.pts is not None and packet.dts is not None:
+        ticks = round(lead_s / packet.time_base)
+        packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
     packet.stream = target
     _mux(sink, packet)
 
