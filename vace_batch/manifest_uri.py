@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import posixpath
 
+from vace_batch.access import has_secret
+
 SCHEMES = ("s3", "gs", "az", "abfs", "memory")
 MAX_URI_BYTES = 4_096
 
@@ -74,6 +76,8 @@ def _with_scheme(uri: str) -> str:
     # "::" chains fsspec file systems, and so could reach any scheme.
     if scheme not in SCHEMES or "::" in path or "://" in path:
         raise UriError(_EXPECTED)
+    if has_secret(uri):
+        raise UriError("a URI without credentials; give them by the environment")
     bucket, _, key = path.partition("/")
     if not (key.strip("/") if scheme != "memory" else path.strip("/")) or (scheme != "memory" and not bucket):
         raise UriError(f"{scheme}://bucket/path" if scheme != "memory" else "memory://path")
