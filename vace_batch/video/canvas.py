@@ -1,0 +1,93 @@
+"""Frames on a larger canvas and a longer timeline than their file's: native planes moved, edges and ends repeated.
+
+What is added is meant to be painted over; until then it shows the nearest sample of the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+from av.video.reformatter import Interpolation
+
+from vace_batch.errors import ClipError
+from vace_batch.geometry import Box, Size
+from vace_batch.video.encoders import DEFAULT_RATE
+from vace_batch.video.frame import Frame, _layout, plane_view
+from vace_batch.video.probe import VideoInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canvas:
+    """`source` is where the file's picture lies on a picture of `size` (display px; its offsets multiples of 16);
+    `before` and `after` are frames added at the ends.
+    """
+
+    size: Size
+    source: Box
+    before: int = 0
+    after: int = 0
+
+    def info(self, info: VideoInfo) -> VideoInfo:
+        """What an encoder must know; a level that was enough for the source says nothing here."""
+        stored = info.orientation.stored_box(Box(0, 0, self.size.width, self.size.height), self.size).size
+        return replace(info, size=self.size, coded_size=stored, level=None)
+
+    def lead_s(self, info: VideoInfo) -> Fraction:
+        """How much later everything of the source is shown."""
+        return self.before / (info.average_rate or DEFAULT_RATE)
+
+
+class StagedFrames:
+    """The frames of a file on their canvas, numbered and timed from the first added one."""
+
+    def __init__(self, canvas: Canvas, info: VideoInfo) -> None:
+        self._canvas, self._time_base = canvas, info.time_base
+        self._frame_s = 1 / (info.average_rate or DEFAULT_RATE)
+        self._last: Frame | None = None
+
+    def feed(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Frames of the file in order; added ones come before the first.
+
+        Raises:
+            ClipError: unsupported_pixel_format.
+        """
+        for frame in frames:
+            if self._last is None:
+                for index in range(self._canvas.before):
+                    yield self._placed(frame, index, frame.pts + self._ticks(index))
+            self._last = frame
+            lead = self._canvas.before
+            yield self._placed(frame, frame.index + lead, frame.pts + self._ticks(lead))
+
+    def finish(self) -> Iterator[Frame]:
+        """The frames added after the last one."""
+        if self._last is not None:
+            lead = self._canvas.before
+            for count in range(1, self._canvas.after + 1):
+                pts = self._last.pts + self._ticks(lead) + self._ticks(count)
+                yield self._placed(self._last, self._last.index + lead + count, pts)
+
+    def _ticks(self, frames: int) -> int:
+        return round(frames * self._frame_s / self._time_base)
+
+    def _placed(self, frame: Frame, index: int, pts: int) -> Frame:
+        native, orientation, canvas = frame.native, frame.orientation, self._canvas
+        layout = _layout(native.format.name)
+        if layout is None:
+            raise ClipError("unsupported_pixel_format", f"pixel format {native.format.name} cannot be put on a canvas")
+        whole = orientation.stored_box(Box(0, 0, canvas.size.width, canvas.size.height), canvas.size)
+        place = orientation.stored_box(canvas.source, canvas.size)
+        # Scaled only to inherit the frame's properties; always a fresh buffer, as the decoder predicts from its own.
+        grown = native.reformat(width=whole.width, height=whole.height, interpolation=Interpolation.POINT, threads=1)
+        if grown is native:
+            wider = native.reformat(width=whole.width + 16, interpolation=Interpolation.POINT, threads=1)
+            grown = wider.reformat(width=whole.width, interpolation=Interpolation.POINT, threads=1)
+        for plane in layout.planes:
+            samples, target = (plane_view(one, plane, layout.dtype) for one in (native, grown))
+            top, left = place.y >> plane.shift_y, place.x >> plane.shift_x
+            rows, columns = target.shape[0] - samples.shape[0] - top, target.shape[1] - samples.shape[1] - left
+            target[...] = np.pad(samples, ((top, rows), (left, columns), (0, 0)), mode="edge")
+        return Frame(grown, index=index, pts=pts, orientation=orientation)
