@@ -79,7 +79,7 @@ class Search:
 def make_masks(search: Search, stage: Stage, new: range, target: str) -> MaskSummary:
     """Write the mask file of a clip: what is found, what the stage adds; all of the picture where neither is asked."""
     job, frames = search.job, range(*(index + stage.before for index in search.frame_range))
-    stage_decides = (stage.kept.size != search.size or new) and job.processes[:1] != ("control",)
+    stage_decides = (stage.kept.size != stage.size or new) and job.processes[:1] != ("control",)
     with contextlib.ExitStack() as stack:
         found: Iterator[FrameMask] = iter(()) if stage_decides else search.whole()
         if has_mask_source(job) and not job.masks_select:

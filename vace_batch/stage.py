@@ -19,6 +19,7 @@ from vace_batch.geometry import TOKEN_PX, Box, Size, align_up, legal_num_frames
 from vace_batch.job import Expand, Job
 from vace_batch.masks.store import FrameMask, box_mask, make_mask, merge_masks
 from vace_batch.plan import Limits, Shot
+from vace_batch.video.canvas import Canvas
 
 DEFAULT_EXPAND = Expand(left=0.25, right=0.25, up=0.25, down=0.25)
 _DEFAULT_RATE = Fraction(25)
@@ -36,6 +37,13 @@ class Stage:
     kept: Box
     before: int = 0
     after: int = 0
+
+    @property
+    def canvas(self) -> Canvas | None:
+        """How the output is larger or longer than the source; None where it is neither."""
+        if not self.grows:
+            return None
+        return Canvas(size=self.size, source=self.source, before=self.before, after=self.after)
 
     @property
     def grows(self) -> bool:

@@ -230,8 +230,6 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         found = scan(path)
         check_frames(path, found.num_frames, work.options.media)
         stage = stage_of(work.job, info.size, info.average_rate)
-        if stage.grows:
-            raise ClipError("cannot_grow", "a larger or longer output than the source cannot be written yet")
         shots = staged_shots(found.cuts, found.num_frames, stage)
         frame_range = frame_range_of(work.job, found, info.time_base)
         new = new_frames(work.job, stage, found.num_frames, frame_range)
@@ -454,7 +452,8 @@ def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: L
             hole = holes.at(frame.index) if holes else None
             stitch_frame(frame, patch, hole, patches, work.options.feather_px)
 
-        report = rewrite(source, target, edit, EncoderSettings(crf=work.options.crf), masked.__contains__)
+        settings = EncoderSettings(crf=work.options.crf)
+        report = rewrite(source, target, edit, settings, masked.__contains__, plan.stage.canvas)
     if report.num_frames != plan.num_frames:
         raise ClipError("source_changed", f"expected {plan.num_frames} frames as planned, got {report.num_frames}")
     rows = [_window_row(plan, window, record) for window, record in records.items()]

@@ -12,19 +12,22 @@ import pytest
 from skimage.data import astronaut
 
 from tests.media_files import Media, make
-from vace_batch import steps
+from vace_batch import steps, storage
 from vace_batch.batch import works_of
 from vace_batch.config import Options
 from vace_batch.controls import simple_control
 from vace_batch.errors import ClipError
 from vace_batch.estimate import estimate
-from vace_batch.geometry import Size
+from vace_batch.geometry import Box, Size
 from vace_batch.job import BoxKey, Expand, Extend, Job
 from vace_batch.manifest import Manifest
 from vace_batch.masks.source import MaskModels
 from vace_batch.profiles import ResolvedSampling
+from vace_batch.results import Ledger
 from vace_batch.steps import ClipPlan, ClipWork
 from vace_batch.vcu import VCU
+from vace_batch.video.read import read_frames
+from vace_batch.video.write import encode_lossless
 
 FRAMES = 24
 BOX = BoxKey(x=16, y=16, width=24, height=24)
@@ -148,6 +151,64 @@ def test_an_extension_that_no_window_holds_is_a_failed_row(prepared: Callable[..
     media = Media(width=96, height=64, num_frames=40, cut_at=20)
     with pytest.raises(ClipError, match="cross the cut at 20"):
         prepared("extension", media, extend=Extend(), start_s=0.6, end_s=1.2)
+
+
+def test_outpainting_shows_the_source_on_a_larger_canvas(prepared: Callable[..., tuple[ClipWork, ClipPlan]]) -> None:
+    work, plan = prepared("outpainting", expand=Expand(left=0.25, down=0.25))
+    assert plan.size == Size(128, 80) and plan.stage.source == Box(32, 0, 96, 64)
+    vcu = steps.build(work, plan, plan.windows[0])
+    assert vcu.size == plan.size
+    assert vcu.mask_THW[:, :, :32].all() and vcu.mask_THW[:, 64:].all() and not vcu.mask_THW[:, :64, 32:].any()
+    [plain] = [steps.build(*made, made[1].windows[0]) for made in [prepared("restyle", control="plain")]]
+    np.testing.assert_array_equal(vcu.frames_THWC[:, :64, 32:], plain.frames_THWC)
+
+
+@pytest.mark.parametrize(("mode", "known"), [("first", range(0, 24)), ("last", range(6, 30))])
+def test_an_extension_that_adds_frames_shows_the_source_beside_them(
+    prepared: Callable[..., tuple[ClipWork, ClipPlan]], mode: str, known: range
+) -> None:
+    work, plan = prepared("extension", extend=Extend(mode=mode, seconds=0.24))
+    assert plan.num_frames == 30 and plan.span == known
+    [planned] = plan.windows
+    vcu = steps.build(work, plan, planned)
+    is_known = [planned.window.start + n in known for n in range(vcu.num_frames)]
+    np.testing.assert_array_equal(~vcu.mask_THW.any(axis=(1, 2)), is_known)
+    assert 0 < sum(is_known) < vcu.num_frames
+    _, whole = prepared("restyle", control="plain")
+    source = steps.build(*prepared("restyle", control="plain"), whole.windows[0])
+    shown = [index - known.start for index in range(planned.window.start, planned.window.stop) if index in known]
+    np.testing.assert_array_equal(vcu.frames_THWC[is_known], source.frames_THWC[shown])
+
+
+@pytest.mark.parametrize(
+    ("fields", "size", "frames"),
+    [
+        ({"task": "outpainting", "expand": Expand(left=0.25)}, Size(128, 64), FRAMES),
+        ({"task": "extension", "extend": Extend(mode="last", seconds=0.24)}, Size(96, 64), FRAMES + 6),
+        ({"task": "composition", "compose": "expand", "extend": Extend(seconds=0.2)}, Size(96, 64), FRAMES + 5),
+    ],
+)
+def test_what_grows_is_stitched_whole(
+    prepared: Callable[..., tuple[ClipWork, ClipPlan]], fields: dict[str, object], size: Size, frames: int
+) -> None:
+    work, plan = prepared(**fields)
+    ledger = Ledger(work.out)
+    for planned in plan.windows:
+        vcu = steps.build(work, plan, planned)
+        uri = ledger.artifact_uri(vcu.window_id, ".mkv")
+        red = np.full_like(vcu.frames_THWC, (255, 0, 0))
+        storage.publish(uri, encode_lossless(red))
+        ledger.commit(vcu.window_id, {"artifact": ledger.relative(uri), "seconds": 0.0, "seed": vcu.seed})
+    assert steps.stitch(work, plan)["status"] == "done"
+    source = [frame.rgb() for frame in read_frames(work.job.video_uri)]
+    output = [frame.rgb() for frame in read_frames(ledger.absolute(work.output))]
+    assert len(output) == frames and {frame.shape for frame in output} == {(size.height, size.width, 3)}
+    for index, picture in enumerate(output):
+        kept = picture[plan.stage.source.slices]
+        if index in plan.span:
+            assert np.abs(kept[8:-8, 8:-8].astype(int) - source[index - plan.stage.before][8:-8, 8:-8]).mean() < 4
+        else:
+            assert (kept[..., 0] > 180).all() and (kept[..., 1] < 80).all()
 
 
 def test_move_is_a_known_first_frame_and_a_layout(windows: Windows) -> None:

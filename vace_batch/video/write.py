@@ -135,7 +135,7 @@ def _write(
         else:
             picture = _Joined(sink, track, info, plan, muxer, edit)
         copies = _add_copies(source, sink, track, muxer, words)
-        _copy_labels(source, sink)
+        _copy_labels(source, sink, canvas.lead_s(info) if canvas else Fraction(0))
         wanted = [stream for stream in source.streams if stream is track or stream.index in copies]
         for packet in demux(source, info.path, *wanted):
             if packet.stream_index == track.index:
@@ -471,9 +471,14 @@ def _container_words(info: VideoInfo, muxer: str) -> list[str]:
     return words
 
 
-def _copy_labels(source: InputContainer, sink: OutputContainer) -> None:
+def _copy_labels(source: InputContainer, sink: OutputContainer, lead_s: Fraction) -> None:
     sink.metadata.update(_kept(source.metadata))
-    sink.set_chapters(source.chapters())
+    chapters = source.chapters()
+    for chapter in chapters:
+        if lead_s and chapter["time_base"]:
+            ticks = round(lead_s / chapter["time_base"])
+            chapter["start"], chapter["end"] = chapter["start"] + ticks, chapter["end"] + ticks
+    sink.set_chapters(chapters)
 
 
 def _kept(metadata: dict[str, str]) -> dict[str, str]:
