@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import multiprocessing
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -130,6 +131,15 @@ def check_race(root: str, wins: list[int], keys: int) -> None:
     assert [contents.count(b"%d" % writer) for writer in range(WRITERS)] == wins
 
 
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Threads that give way all the time, so that a gap between two lines is found."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
 def race_of_threads(root: str, keys: int, in_step: bool) -> None:
     barrier = threading.Barrier(WRITERS) if in_step else None
     with ThreadPoolExecutor(WRITERS) as pool:
@@ -151,6 +161,7 @@ def race_of_processes(root: str, keys: int) -> None:
     assert len(storage.list_files(storage.join(root, "ledger"))) == keys
 
 
+@pytest.mark.usefixtures("hasty_threads")
 def test_of_eight_writers_one_wins(request: pytest.FixtureRequest, root: str) -> None:
     is_s3 = root.startswith("s3://")
     # SeaweedFS takes seconds to settle who of eight at the very same moment holds its lock.

@@ -62,6 +62,23 @@ def test_a_record_taken_back_or_changed_is_what_the_ledger_says(tmp_path: Path) 
     assert reasons() == {keys[0]: "other", keys[1]: "first", keys[2]: "first"}
 
 
+def test_a_record_taken_back_while_it_is_read_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, key = Ledger(str(tmp_path)), make_key("clip", 1)
+    ledger.quarantine(key, {"reason": "first"})
+    read_records(str(tmp_path), "quarantine", "clip", compact_from=1)
+    ledger.forgive(key)
+    ledger.quarantine(key, {"reason": "second"})  # the copy is old by now
+    real = storage.list_entries
+
+    def list_then_forgive(uri: str, prefix: str = "") -> list[storage.Entry]:
+        entries = list(real(uri, prefix))
+        ledger.forgive(key)
+        return entries
+
+    monkeypatch.setattr(storage, "list_entries", list_then_forgive)
+    assert read_records(str(tmp_path), "quarantine", "clip") == {}
+
+
 @pytest.mark.parametrize("dies_at", ["publish", "delete"])
 def test_a_driver_killed_while_compacting_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: str
