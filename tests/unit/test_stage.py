@@ -17,7 +17,7 @@ from vace_batch.plan import Limits, Shot
 from vace_batch.stage import Stage, known_context, new_frames, stage_of, staged_masks, staged_shots
 
 LIMITS = Limits(max_tokens=10_000, max_frames=33, overlap_frames=8, min_side=64)
-SHARES = st.floats(0, 1)
+SHARES = st.integers(0, 100).map(lambda percent: percent / 100)
 
 
 def job(task: str, **fields: object) -> Job:
