@@ -44,7 +44,7 @@ def main(
         jobs = read_manifest(str(manifest or write_demo(folder))).jobs
         print(f"{'clip':28s} {'recovered':>9s} {'windows':>8s} {'tokens':>10s} {'full-size':>10s} {'ratio':>8s}")
         totals = [0, 0]
-        for work in works_of(jobs, folder, Options(model=model)):
+        for work in works_of(jobs, folder, Options(model=model), "/"):
             plan = survey(work, MaskModels(), Path(folder))
             tokens, full = planned_tokens(plan), full_tokens(plan, work)
             totals = [totals[0] + tokens, totals[1] + full]

@@ -61,7 +61,7 @@ def one(num_frames: int, width: int, height: int) -> None:
         with ProcessPoolExecutor(1) as writer:  # its memory is not counted
             writer.submit(make, path, num_frames, width, height).result()
         job = Job(job_id="clip", video_uri=path, task="removal", boxes=boxes(num_frames, width, height))
-        [work] = works_of([job], folder, Options())
+        [work] = works_of([job], folder, Options(), folder)
         started = time.monotonic()
         plan = prepare(work, MaskModels())
         prepared = time.monotonic()

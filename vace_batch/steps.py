@@ -36,6 +36,7 @@ from vace_batch.masks.source import MaskModels, has_mask_source
 from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.patches import PatchReader
 from vace_batch.plan import Limits, Region, Shot, Window, plan_clip
+from vace_batch.recovery import Footage, recover_clip
 from vace_batch.results import Ledger, Record, make_key
 from vace_batch.stage import Stage, known_context, new_frames, stage_of, staged_shots
 from vace_batch.stitch import RegionPatches, resize, stitch_frame
@@ -241,6 +242,9 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
                 write_masks(files["selection"], info.size, selection)
         scales = measure_shots(work.job, path, shots, found.pts, work.control_models) if look else ()
         left, share = masked, 0.0
+        if masked.boxes and look and work.job.task == "removal" and work.job.background == "auto":
+            clip = Footage(path=path, size=info.size, pts=found.pts, masks=files["masks"])
+            left, share = recover_clip(clip, shots, files["recovered"], files["holes"])
     holes = MaskReader(files["holes"] if share else files["masks"])
     recovered = PatchReader(files["recovered"]) if share else None
     num_frames = found.num_frames + stage.before + stage.after

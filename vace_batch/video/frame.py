@@ -200,6 +200,11 @@ class Frame:
         """The libav frame, for the encoder."""
         return self._frame
 
+    @property
+    def bit_depth(self) -> int:
+        """Bits a sample."""
+        return int(self._frame.format.components[0].bits)
+
     def rgb(self, box: Box | None = None) -> NDArray[np.uint8]:
         """The pixels in `box` (default: all) as full-range RGB, (H, W, 3) uint8, contiguous.
 

@@ -1,0 +1,91 @@
+"""What is left for the model once the background is recovered."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from vace_batch.background import Recovered
+from vace_batch.batch import works_of
+from vace_batch.config import Options
+from vace_batch.geometry import Box
+from vace_batch.job import BoxKey, Job
+from vace_batch.masks.source import MaskModels
+from vace_batch.recovery import settle
+from vace_batch.results import Ledger
+from vace_batch.steps import ClipPlan, ClipWork, prepare, stitch
+from vace_batch.video.read import read_frames
+from vace_batch.video.write import write_clip
+
+WIDTH, HEIGHT, FRAMES = 160, 96, 30
+
+
+def ground() -> NDArray[np.uint8]:
+    """Gray, so that nothing is lost with the chroma that video halves."""
+    noise = np.random.default_rng(5).integers(0, 255, (HEIGHT // 4, WIDTH // 4), np.uint8)
+    return np.asarray(cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC), np.uint8)[..., None].repeat(
+        3, 2
+    )
+
+
+def work_of(tmp_path: Path, step_px: int, **fields: object) -> ClipWork:
+    """A clip with a red square that moves by `step_px` a frame, to be removed by exact boxes."""
+    picture, path = ground(), tmp_path / "clip.mp4"
+    frames, boxes = [], []
+    for index in range(FRAMES):
+        frame, x = picture.copy(), 16 + step_px * index
+        frame[40:60, x : x + 20] = (220, 30, 30)
+        frames.append(frame)
+        boxes.append(BoxKey(x=x, y=40, width=20, height=20, frame=index))
+    write_clip(path, frames, rate=Fraction(25))
+    job = Job(job_id="a", video_uri=str(path), task="removal", boxes=tuple(boxes), **fields)  # type: ignore[arg-type]
+    return works_of([job], str(tmp_path / "out"), Options(), str(tmp_path))[0]
+
+
+def planned(work: ClipWork) -> ClipPlan:
+    return prepare(work, MaskModels())
+
+
+def test_what_other_frames_show_needs_no_model(tmp_path: Path) -> None:
+    work = work_of(tmp_path, step_px=4)
+    plan = planned(work)
+    assert plan.recovered_share == 1.0 and plan.windows == () and plan.holes is None
+    record = stitch(work, plan)
+    assert record["status"] == "done" and record["windows"] == 0
+    picture = ground().astype(float)
+    made = [frame.rgb() for frame in read_frames(Ledger(work.out).absolute(work.output))]
+    assert len(made) == FRAMES
+    errors = [((frame[30:70] - picture[30:70]) ** 2).mean() for frame in made]
+    assert 10 * np.log10(255**2 / max(errors)) > 32
+
+
+def test_a_parked_object_is_left_to_the_model(tmp_path: Path) -> None:
+    plan = planned(work_of(tmp_path, step_px=0))
+    assert plan.recovered is None and plan.recovered_share == 0 and plan.holes == plan.masks
+    assert len(plan.windows) == 1
+
+
+def test_background_off_leaves_all_to_the_model(tmp_path: Path) -> None:
+    plan = planned(work_of(tmp_path, step_px=4, background="off"))
+    assert plan.recovered is None and plan.windows and plan.holes == plan.masks
+
+
+@pytest.mark.parametrize(("hole", "left"), [(2, 0), (12, 144)])
+def test_specks_are_not_worth_a_window(hole: int, left: int) -> None:
+    mask = np.ones((40, 40), np.bool_)
+    known = mask.copy()
+    known[10 : 10 + hole, 10 : 10 + hole] = False
+    found = Recovered(index=0, box=Box(0, 0, 40, 40), rgb=np.zeros((40, 40, 3), np.uint8), known=known)
+    assert int((~settle(found, mask)).sum()) == left
+
+
+def test_known_islands_are_given_up() -> None:
+    mask, known = np.ones((40, 40), np.bool_), np.zeros((40, 40), np.bool_)
+    known[5:8, 5:8] = True
+    found = Recovered(index=0, box=Box(0, 0, 40, 40), rgb=np.zeros((40, 40, 3), np.uint8), known=known)
+    assert not settle(found, mask).any()

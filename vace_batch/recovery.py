@@ -1,0 +1,98 @@
+"""What recovering the background leaves of a clip's masks: the recovered pixels, and the holes for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from vace_batch.background import Recovered, recover
+from vace_batch.geometry import Size
+from vace_batch.masks.store import Bits, FrameMask, MaskReader, MaskSummary, make_mask, write_masks
+from vace_batch.patches import Patch, PatchReader, write_patches
+from vace_batch.plan import Shot
+from vace_batch.video.frame import Frame
+from vace_batch.video.read import read_frames
+
+SPECK_PX = 40
+"""Smaller unknown parts take the smooth guess between their known neighbours; smaller known ones are given up."""
+
+_CHUNK_FRAMES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footage:
+    """A local video with the time stamps of its frames and its stored masks."""
+
+    path: str
+    size: Size
+    pts: Sequence[int]
+    masks: str
+
+    def frames(self, start: int, stop: int) -> Iterator[Frame]:
+        return read_frames(self.path, start, stop, start_pts=self.pts[start])
+
+
+def recover_clip(clip: Footage, shots: Sequence[Shot], patches: str, holes: str) -> tuple[MaskSummary, float]:
+    """Write what was recovered to `patches` and the masks without it to `holes`; returns these and the share recovered.
+
+    Both files are local paths.
+    """
+    masks = MaskReader(clip.masks)
+    masked_shots = [shot for shot in shots if _has_masks(masks, shot)]
+    known = write_patches(patches, (patch for shot in masked_shots for patch in _patches(clip, masks, shot)))
+    masked = 0
+
+    def left() -> Iterator[FrameMask]:
+        nonlocal masked
+        reader = PatchReader(patches)
+        for start in range(0, len(clip.pts), _CHUNK_FRAMES):
+            found = reader.get(start, start + _CHUNK_FRAMES)
+            for index, mask in masks.get(start, start + _CHUNK_FRAMES).items():
+                masked += int(mask.bits.sum())
+                hole = _without(mask, found.get(index))
+                if hole is not None:
+                    yield hole
+
+    return write_masks(holes, clip.size, left()), known / max(1, masked)
+
+
+def _has_masks(masks: MaskReader, shot: Shot) -> bool:
+    return any(shot.start <= index < shot.stop for index in masks.boxes())
+
+
+def _patches(clip: Footage, masks: MaskReader, shot: Shot) -> Iterator[Patch]:
+    def masks_of(start: int, stop: int) -> Mapping[int, FrameMask]:
+        return masks.get(start, stop)
+
+    for found in recover(clip.frames, masks_of, shot, clip.size):
+        mask = masks.get(found.index, found.index + 1)[found.index]
+        known = settle(found, mask.bits)
+        if known.any():
+            yield Patch(index=found.index, box=found.box, rgb=found.rgb, known=known)
+
+
+def settle(found: Recovered, mask: Bits) -> Bits:
+    """Known pixels (h, w) without specks of either kind: neither is worth a seam, or a window."""
+    known = large_parts(found.known, SPECK_PX)
+    return known | (mask & ~known & ~large_parts(mask & ~known, SPECK_PX))
+
+
+def large_parts(bits: Bits, least: int) -> Bits:
+    """The 4-connected parts of (h, w) bool `bits` that have at least `least` pixels."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(bits.astype(np.uint8), connectivity=4)
+    large = stats[:, cv2.CC_STAT_AREA] >= least
+    large[0] = False
+    return np.asarray(large[labels], np.bool_)
+
+
+def _without(mask: FrameMask, patch: Patch | None) -> FrameMask | None:
+    if patch is None:
+        return mask
+    bits = mask.bits.copy()
+    common = mask.box.intersect(patch.box)
+    assert common is not None
+    bits[common.shift(-mask.box.x, -mask.box.y).slices] &= ~patch.known[common.shift(-patch.box.x, -patch.box.y).slices]
+    return make_mask(mask.index, bits, (mask.box.x, mask.box.y))
