@@ -93,22 +93,24 @@ def _make_bucket(name: str, limit_s: float = 20) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Free ports of which the ones 10,000 above are valid, too: SeaweedFS's gRPC is there."""
-    held = []
-    for port in range(20_000 + os.getpid() % 9_000, 45_000):
-        listener = socket.socket()
+    """Free ports of which those 10,000 above are free, too: SeaweedFS's gRPC is there. Below what clients are given."""
+    found = []
+    for port in range(10_000 + os.getpid() % 9_000, 22_000):
+        if _is_free(port) and _is_free(port + 10_000):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError("no free ports")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(("127.0.0.1", port))
         except OSError:
-            listener.close()
-            continue
-        held.append(listener)
-        if len(held) == count:
-            break
-    ports = [int(listener.getsockname()[1]) for listener in held]
-    for listener in held:
-        listener.close()
-    return ports
+            return False
+    return True
 
 
 @contextmanager
