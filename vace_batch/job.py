@@ -116,7 +116,6 @@ class Job:
     detector: str | None = None
     segmenter: str | None = None
     mask_shape: str = "mask"
-    mask_shadow: str = "off"
     background: str = "auto"
     dilate: Dilation | None = None
     prompt: str = ""

@@ -204,14 +204,6 @@ SCHEMA = pa.schema(
             default="mask",
         ),
         _field(
-            "mask_shadow",
-            pa.string(),
-            "auto grows the mask into the soft shadow attached to the object where it can be told from the ground.",
-            example="auto",
-            default="off",
-            tasks=("removal",),
-        ),
-        _field(
             "background",
             pa.string(),
             "auto fills what other frames of the shot show with those real pixels; off leaves all to the model.",

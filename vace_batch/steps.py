@@ -53,7 +53,7 @@ if TYPE_CHECKING:  # torch and diffusers, which only the GPU actors load
 
 _MASK_FIELDS = frozenset(
     ("targets", "boxes", "points", "mask_uri", "protect", "detector", "segmenter", "mask_shape", "dilate")
-) | {"start_s", "end_s", "mask_shadow", "background"}
+) | {"start_s", "end_s", "background"}
 _PLAN_FIELDS = _MASK_FIELDS | {"control", "control_weights", "expand", "extend", "compose", "seed_scope"}
 
 
