@@ -1,7 +1,7 @@
 """How the camera moved in a shot: where each frame lies in its anchor frame, and how its colours relate to it.
 
-A frame is aligned straight to an anchor frame, not to its neighbour, so errors do not add up; when the view has moved on,
-the last aligned frame becomes the next anchor. Points are tracked at reduced size and outside the masks.
+A frame is aligned straight to an anchor frame, not to its neighbour, so errors do not add up; when the view has moved
+on, the last aligned frame becomes the next anchor. Points are tracked at reduced size and outside the masks.
 
 Matrices are 3x3 float64 and map (x, y) pixel centres of full-size frames. Arrays: HW gray uint8, HW3 RGB uint8.
 """
@@ -10,62 +10,96 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vace_batch.background.mesh import Mesh, make_mesh, mesh_strength, neighbours, shifts_at, staying_together
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import FrameMask
 from vace_batch.plan import Shot
 from vace_batch.video.frame import Frame
 
-Matrix = npt.NDArray[np.float64]
-Points = npt.NDArray[np.float32]
+Matrix = npt.NDArray[Any]
+Points = npt.NDArray[Any]
 ReadFrames = Callable[[int, int], Iterator[Frame]]
 ReadMasks = Callable[[int, int], Mapping[int, FrameMask]]
+
+# OpenCV's type stubs lack some of its functions and forbid arguments that it takes.
+_cv: Any = cv2
 
 _TRACK_PIXELS = 640 * 400
 _COLOUR_SIDE = 128
 _MAX_POINTS = 400
 _POINT_DISTANCE_PX = 10
 _INLIER_PX = 1.5
-_MIN_INLIERS = 24
+_MIN_INLIERS = 10
+_MIN_FOR_HOMOGRAPHY = 24
 _MIN_INLIER_SHARE = 0.4
 _MIN_OVERLAP = 0.5
 _MAX_ZOOM = 1.4
-# A simpler motion is taken while it explains the points this well beside the best one: a still camera stays exactly still.
+# Points are told from their surroundings, which change as things at other depths pass behind them.
+_MAX_BEND_PX = 12.0
+# A point farther than this share of the picture from where the common motion puts it was lost, not near the camera.
+_PARALLAX_SHARE = 0.25
+# A simpler motion is taken while it explains the points this well beside the best one: a still camera stays still.
 _SIMPLER_PX = 0.04
 # Masks are followed by compression artefacts and motion blur, in which no point should be tracked.
 _KEEP_OFF_PX = 4
 _MASK_CHUNK = 64
 
-_LK = {"winSize": (15, 15), "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.005)}
+_LK: dict[str, Any] = {"winSize": (15, 15), "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.005)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pose:
     """One frame against its anchor: `to_anchor` maps its pixels there, colours there are gain * colour + offset (RGB).
 
+    `back` and `there` say by how much that is off where the scene is not flat, None where it is: a pixel x of the frame
+    lies at to_anchor(x) + there(x), and a pixel a of the anchor at the inverse of to_anchor of a - back(a).
     `error_px` is the median distance of tracked points from where the motion puts them, in full-size pixels.
     """
 
     index: int
     to_anchor: Matrix
-    gain: npt.NDArray[np.float32]
-    offset: npt.NDArray[np.float32]
+    gain: npt.NDArray[Any]
+    offset: npt.NDArray[Any]
     error_px: float
+    there: Mesh | None = None
+    back: Mesh | None = None
+
+    @property
+    def is_still(self) -> bool:
+        """Whether the frame lies exactly on its anchor."""
+        return bool(np.array_equal(self.to_anchor, np.eye(3)))
+
+    def flat(self) -> Pose:
+        """The pose without its meshes."""
+        return self if self.back is None else replace(self, back=None, there=None)
+
+    def in_anchor(self, places_xy: Points) -> Points:
+        """Where (h, w, 2) pixels of the frame lie in its anchor."""
+        moved = cv2.perspectiveTransform(places_xy, self.to_anchor)
+        return np.asarray(moved if self.there is None else moved + self.there.at(places_xy), np.float32)
+
+    def in_frame(self, places_xy: Points) -> Points:
+        """Where (h, w, 2) pixels of the anchor lie in the frame."""
+        moved = places_xy if self.back is None else places_xy - self.back.at(places_xy)
+        return np.asarray(cv2.perspectiveTransform(moved, np.linalg.inv(self.to_anchor)), np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """Consecutive frames that share an anchor. `to_previous` maps to the previous segment's anchor; None: no relation."""
+    """Consecutive frames that share an anchor.
+
+    `link` is the pose of that anchor's own frame in the segment before; None where nothing relates the two.
+    """
 
     poses: tuple[Pose, ...]
-    to_previous: Matrix | None
-    colour_to_previous: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None
+    link: Pose | None
 
     @property
     def start(self) -> int:
@@ -122,7 +156,7 @@ class _View:
 
     gray: npt.NDArray[np.uint8]
     free: npt.NDArray[np.uint8]
-    colour: npt.NDArray[np.float32]
+    colour: npt.NDArray[Any]
     colour_free: npt.NDArray[np.bool_]
 
 
@@ -131,6 +165,9 @@ class _Fit:
     matrix: Matrix
     error_px: float
     inliers: int
+    there: Mesh | None = None
+    back: Mesh | None = None
+    bend_px: float = 0.0
 
 
 class _Tracker:
@@ -141,15 +178,16 @@ class _Tracker:
         )
         self._to_small = shrinking(size, small)
         self._small_to_tiny = shrinking(small, self._tiny)
-        self._orb = cv2.ORB_create(nfeatures=800, fastThreshold=7)
+        self._orb = _cv.ORB_create(nfeatures=800, fastThreshold=7)
         self._done: list[Segment] = []
         self._poses: list[Pose] = []
-        self._link: Matrix | None = None
-        self._colour_link: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None = None
+        self._link: Pose | None = None
         self._anchor: _View | None = None
         self._points: Points = np.zeros((0, 2), np.float32)
         self._last: _View | None = None
-        self._last_matrix: Matrix = np.eye(3)
+        self._near: npt.NDArray[np.intp] = np.zeros((0, 0), np.intp)
+        # Where each point was in the previous frame, hidden ones where their surroundings put them.
+        self._where: Points = self._points
 
     def segments(self) -> tuple[Segment, ...]:
         self._close()
@@ -164,23 +202,19 @@ class _Tracker:
         fit = self._align(view)
         if self._last is not None and (fit is None or self._has_moved_on(fit)) and len(self._poses) > 1:
             self._close()
-            last = self._poses[-1]
-            self._link, self._colour_link = last.to_anchor, (last.gain, last.offset)
-            self._poses = []
+            self._link, self._poses = self._poses[-1], []
             self._set_anchor(self._last)
             fit = self._align(view)
         if fit is None:
             self._close()
-            self._poses, self._link, self._colour_link = [], None, None
+            self._poses, self._link = [], None
             self._set_anchor(view)
             fit = _Fit(matrix=np.eye(3), error_px=0.0, inliers=len(self._points))
         self._keep(frame.index, view, fit)
 
     def _close(self) -> None:
         if self._poses:
-            self._done.append(
-                Segment(poses=tuple(self._poses), to_previous=self._link, colour_to_previous=self._colour_link)
-            )
+            self._done.append(Segment(poses=tuple(self._poses), link=self._link))
 
     def _keep(self, index: int, view: _View, fit: _Fit) -> None:
         assert self._anchor is not None
@@ -188,9 +222,17 @@ class _Tracker:
         full = np.linalg.inv(self._to_small) @ fit.matrix @ self._to_small
         scale = self._small.width / self._size.width
         self._poses.append(
-            Pose(index=index, to_anchor=full / full[2, 2], gain=gain, offset=offset, error_px=fit.error_px / scale)
+            Pose(
+                index=index,
+                to_anchor=full / full[2, 2],
+                gain=gain,
+                offset=offset,
+                error_px=fit.error_px / scale,
+                there=fit.there,
+                back=fit.back,
+            )
         )
-        self._last, self._last_matrix = view, fit.matrix
+        self._last = view
 
     def _in_tiny(self, matrix: Matrix) -> Matrix:
         return np.asarray(self._small_to_tiny @ matrix @ np.linalg.inv(self._small_to_tiny), np.float64)
@@ -206,33 +248,36 @@ class _Tracker:
         free = np.where(cv2.dilate(covered, np.ones((side, side), np.uint8)) > 0, 0, 255).astype(np.uint8)
         tiny = cv2.resize(small, _sides(self._tiny), interpolation=cv2.INTER_AREA).astype(np.float32)
         tiny_free = cv2.resize(free, _sides(self._tiny), interpolation=cv2.INTER_AREA) == 255
-        gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-        return _View(gray=gray.astype(np.uint8), free=free, colour=tiny, colour_free=tiny_free)
+        gray = _evened(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
+        return _View(gray=gray, free=free, colour=tiny, colour_free=tiny_free)
 
     def _set_anchor(self, view: _View) -> None:
-        self._anchor, self._last, self._last_matrix = view, view, np.eye(3)
+        self._anchor, self._last = view, view
         found = cv2.goodFeaturesToTrack(view.gray, _MAX_POINTS, 0.003, _POINT_DISTANCE_PX, mask=view.free)
         self._points = np.zeros((0, 2), np.float32) if found is None else found.reshape(-1, 2)
+        self._near, self._where = neighbours(self._points), self._points
 
     def _align(self, view: _View) -> _Fit | None:
         rough = self._rough_by_flow(view)
         if rough is None:
-            rough = self._rough_by_features(view)
-        return None if rough is None else self._fine(view, rough)
+            matrix = self._rough_by_features(view)
+            rough = None if matrix is None else (matrix, project(np.linalg.inv(matrix), self._points))
+        return None if rough is None else self._fine(view, *rough)
 
-    def _rough_by_flow(self, view: _View) -> Matrix | None:
-        """From the previous frame's motion: points of the anchor seen there, followed into this frame."""
+    def _rough_by_flow(self, view: _View) -> tuple[Matrix, Points] | None:
+        """Points of the anchor followed from the previous frame into this one: the motion and where each point is."""
         assert self._last is not None
         if len(self._points) < _MIN_INLIERS:
             return None
-        before = project(np.linalg.inv(self._last_matrix), self._points)
-        seen = _is_free(before, self._last.free)
-        now, found, _ = cv2.calcOpticalFlowPyrLK(
-            self._last.gray, view.gray, before[:, None], before[:, None].copy(), maxLevel=4, **_LK
-        )
-        usable = seen & (found[:, 0] > 0) & _is_free(now[:, 0], view.free)
+        before = self._where.reshape(-1, 1, 2)
+        now, found, _ = _cv.calcOpticalFlowPyrLK(self._last.gray, view.gray, before, before.copy(), maxLevel=4, **_LK)
+        usable = _is_free(self._where, self._last.free) & (found[:, 0] > 0) & _is_free(now[:, 0], view.free)
         fit = _fit(now[usable, 0], self._points[usable], loose=2.0)
-        return None if fit is None else fit.matrix
+        if fit is None:
+            return None
+        guess = project(np.linalg.inv(fit.matrix), self._points)
+        follows = np.linalg.norm(now[:, 0] - guess, axis=1) < _PARALLAX_SHARE * max(view.gray.shape)
+        return fit.matrix, np.where((usable & follows)[:, None], now[:, 0], guess)
 
     def _rough_by_features(self, view: _View) -> Matrix | None:
         assert self._anchor is not None
@@ -247,17 +292,38 @@ class _Tracker:
         fit = _fit(now, then, loose=2.0)
         return None if fit is None else fit.matrix
 
-    def _fine(self, view: _View, rough: Matrix) -> _Fit | None:
+    def _fine(self, view: _View, rough: Matrix, guess: Points) -> _Fit | None:
         """Points followed from the anchor into this frame laid over it: only a rest of motion, so to sub-pixels."""
         assert self._anchor is not None
         laid = cv2.warpPerspective(view.gray, rough, _sides(self._small), flags=cv2.INTER_CUBIC)
-        points = self._points[:, None]
-        there, found, _ = cv2.calcOpticalFlowPyrLK(
-            self._anchor.gray, laid, points, points.copy(), maxLevel=1, flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **_LK
+        there, found, _ = _cv.calcOpticalFlowPyrLK(
+            self._anchor.gray,
+            laid,
+            self._points.reshape(-1, 1, 2),
+            project(rough, guess).reshape(-1, 1, 2),
+            maxLevel=1,
+            flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
+            **_LK,
         )
         now = project(np.linalg.inv(rough), there)
-        usable = (found[:, 0] > 0) & _is_free(now, view.free) & _is_free(self._points, self._anchor.free)
-        return _fit(now[usable], self._points[usable])
+        usable = (found[:, 0] > 0) & _is_free(now, view.free)
+        fit = _fit(now[usable], self._points[usable])
+        if fit is None:
+            return None
+        rest = self._points - project(fit.matrix, now)
+        together = staying_together(rest, usable, self._near)
+        strength = mesh_strength(rest[together])
+        self._where = project(np.linalg.inv(fit.matrix), self._points)
+        # A camera that stands still has no parallax: what moves then are things.
+        if strength and not np.array_equal(fit.matrix, np.eye(3)):
+            fit.bend_px = float(np.percentile(np.linalg.norm(rest[together], axis=1), 90))
+            kept = rest[together] * np.float32(strength)
+            fit.there = make_mesh(now[together], kept, self._small, self._size)
+            fit.back = make_mesh(self._points[together], kept, self._small, self._size)
+            seen_here = shifts_at(self._points, self._points[together], rest[together])
+            self._where = project(np.linalg.inv(fit.matrix), self._points - seen_here)
+            self._where[together] = now[together]
+        return fit
 
     def _has_moved_on(self, fit: _Fit) -> bool:
         quad = project(fit.matrix, corners(self._small))
@@ -265,7 +331,15 @@ class _Tracker:
         total = float((self._small.width - 1) * (self._small.height - 1))
         zoom = math.sqrt(max(abs(float(np.linalg.det(fit.matrix[:2, :2]))), 1e-6))
         few = fit.inliers < max(_MIN_INLIERS, len(self._points) // 5)
-        return area < _MIN_OVERLAP * total or not 1 / _MAX_ZOOM < zoom < _MAX_ZOOM or few
+        return area < _MIN_OVERLAP * total or not 1 / _MAX_ZOOM < zoom < _MAX_ZOOM or few or fit.bend_px > _MAX_BEND_PX
+
+
+def _evened(gray: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Brightness and contrast evened out over some 20 pixels, so that light may change between frames."""
+    levels = gray.astype(np.float32)
+    mean = cv2.blur(levels, (21, 21))
+    spread = np.sqrt(np.maximum(cv2.blur(levels * levels, (21, 21)) - mean * mean, 0))
+    return np.asarray(np.clip(128 + 48 * (levels - mean) / (spread + 6), 0, 255), np.uint8)
 
 
 def _sides(size: Size) -> tuple[int, int]:
@@ -284,6 +358,11 @@ def _fit(now: Points, then: Points, loose: float = 1.0) -> _Fit | None:
     if len(now) < _MIN_INLIERS:
         return None
     matrix, kept = cv2.findHomography(now, then, cv2.RANSAC, _INLIER_PX * loose, maxIters=2000, confidence=0.999)
+    if len(now) < _MIN_FOR_HOMOGRAPHY:
+        matrix, kept = cv2.estimateAffinePartial2D(
+            now, then, method=cv2.RANSAC, ransacReprojThreshold=_INLIER_PX * loose
+        )
+        matrix = None if matrix is None else np.vstack([matrix, [0, 0, 1]])
     if matrix is None or kept.sum() < max(_MIN_INLIERS, _MIN_INLIER_SHARE * len(now)) or not _is_sane(matrix):
         return None
     inlier = kept[:, 0] > 0
@@ -316,9 +395,7 @@ def _is_sane(matrix: Matrix) -> bool:
     return 0.2 < area < 5 and abs(matrix[2, 0]) + abs(matrix[2, 1]) < 0.002
 
 
-def _colour_relation(
-    view: _View, anchor: _View, matrix: Matrix
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _colour_relation(view: _View, anchor: _View, matrix: Matrix) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Gain and offset, by channel, that take a frame's colours to its anchor's; outliers are left out."""
     size = (anchor.colour.shape[1], anchor.colour.shape[0])
     if view is anchor:
@@ -331,16 +408,14 @@ def _colour_relation(
     return match_colours(laid[usable], anchor.colour[usable])
 
 
-def match_colours(
-    source: npt.NDArray[np.float32], target: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def match_colours(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Gain and offset by channel, (3,) each, so that gain * source + offset is near `target`; both (N, 3), 0..255.
 
     Pixels that differ by more than what most do, or that are clipped, do not count. Flat pictures keep a gain near 1.
     """
-    open_ended = ((source > 4) & (source < 250) & (target > 4) & (target < 250)).all(axis=1)
+    open_ended = np.asarray(((source > 4) & (source < 250) & (target > 4) & (target < 250)).all(axis=1))
     if open_ended.sum() < 64:
-        open_ended[:] = True
+        open_ended = np.ones_like(open_ended)
     source, target = source[open_ended], target[open_ended]
     gain, offset = np.ones(3, np.float32), np.median(target - source, axis=0).astype(np.float32)
     for _ in range(4):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Values = npt.NDArray[np.float32]
+Values = npt.NDArray[Any]
 
 
 def spread_inwards(values: Values, known: npt.NDArray[Any]) -> Values:

@@ -1,20 +1,20 @@
 """The background of one segment, gathered from the frames that see it: what most of them agree on, in anchor pixels.
 
-Memory is bounded: at most `_MAX_SAMPLES` frames are held, cut to the part of the picture that masks ever cover, and fewer
-where that part is large. Suffixes: N samples, H, W rows and columns of the plate, 3 RGB in levels of 0..255 (float32).
+Memory is bounded: at most `_MAX_SAMPLES` frames are held, cut to the part of the picture that masks ever cover, and
+fewer where that part is large. Suffixes: N samples, H, W rows and columns of the plate, 3 RGB levels, 0..255 float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from vace_batch.background.camera import (
-    Matrix,
     Pose,
     ReadFrames,
     ReadMasks,
@@ -25,15 +25,20 @@ from vace_batch.background.camera import (
     with_masks,
 )
 from vace_batch.background.fill import spread_inwards
+from vace_batch.background.mesh import fine_shifts, look_up
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import Bits, FrameMask
 from vace_batch.video.frame import Frame
 
-Levels = npt.NDArray[np.float32]
+# OpenCV's type stubs lack some of its functions and forbid arguments that it takes.
+_cv: Any = cv2
+
+Levels = npt.NDArray[Any]
 
 _MAX_SAMPLES = 32
 _MIN_SAMPLES = 8
 _SAMPLE_BYTES = 192 << 20
+_BYTES_A_PIXEL = 7
 # Candidates beyond the segment on either side: a followed object hides what only frames before or after it show.
 _REACH_FRAMES = 240
 _MAX_CANDIDATES = 240
@@ -42,10 +47,12 @@ _TILE_ROWS = 64
 
 _MIN_AGREEING = 2
 _MIN_AGREEING_SHARE = 0.55
-_LEAST_TOLERANCE = 6.0
-_TOLERANCE_NOISES = 5.0
-# Levels allowed for each level of local contrast: what a misalignment of about a fifth of a pixel makes of an edge.
-_TOLERANCE_CONTRAST = 0.25
+# Where the rest of a scene keeps still to this share, a pixel that one frame alone shows is believed.
+_CALM_SHARE = 0.95
+_LEAST_TOLERANCE = 5.0
+_LEAST_NOISE = 0.5
+# Levels allowed for each level of local contrast: what a misalignment of a fifth of a pixel makes of an edge, averaged.
+_TOLERANCE_CONTRAST = 0.12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,20 +68,29 @@ class Plate:
     noise: float
 
 
-def make_plate(
+def make_plates(
     read: ReadFrames, masks: ReadMasks, segments: Sequence[Segment], number: int, size: Size, margin_px: int
-) -> Plate | None:
-    """The plate of segment `number` with `margin_px` round what its masks cover; None when it has no mask.
+) -> tuple[Plate, ...]:
+    """The plates of segment `number` with `margin_px` round what its masks cover; none when it has no mask.
 
-    Reads the segment and up to 240 frames before and after it once.
+    The first takes the scene as flat; where it is not, a second one bends every frame by its mesh. What the first knows
+    is better aligned. Reads the segment and up to 240 frames before and after it once.
     """
     box = _covered_box(masks, segments[number], size, margin_px)
     if box is None:
-        return None
-    reachable = reachable_poses(segments, number)
-    wanted = choose_samples(masks, reachable, box, size)
-    samples = _gather(read, masks, reachable, wanted, box)
-    return _agree(samples, box)
+        return ()
+    routes = reachable_frames(segments, number)
+    wanted = {route.pose.index: route for route in choose_samples(masks, routes, box, size)}
+    is_bent = any(pose.back is not None for pose in segments[number].poses)
+    gathered = {bent: _Samples(rgb_NHW3=[], seen_NHW=[]) for bent in ((False, True) if is_bent else (False,))}
+    for frame, mask in with_masks(read, masks, min(wanted), max(wanted) + 1):
+        if frame.index in wanted:
+            route = wanted[frame.index]
+            for bent, samples in gathered.items():
+                samples.add(*_laid(frame, mask, route if bent else route.flat(), box))
+    if is_bent:
+        _straighten(gathered[True], box)
+    return tuple(_agree(samples, box) for samples in gathered.values())
 
 
 def _covered_box(masks: ReadMasks, segment: Segment, size: Size, margin_px: int) -> Box | None:
@@ -101,39 +117,69 @@ def masks_of(masks: ReadMasks, poses: Sequence[Pose]) -> Iterator[tuple[Pose, Fr
             yield pose, held.get(pose.index)
 
 
-def _box_corners(box: Box) -> npt.NDArray[np.float32]:
+def _box_corners(box: Box) -> npt.NDArray[Any]:
     return corners(box.size) + np.array([box.x, box.y], np.float32)
 
 
-def reachable_poses(segments: Sequence[Segment], number: int) -> list[Pose]:
-    """Poses of a segment and of frames near it, all against the segment's anchor, in rising order."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """The way from a plate's pixels to a frame's: a pose, and what leads from the plate's anchor to the pose's.
+
+    `link` None: they are the same. `onwards`: the pose's anchor is frame `link` of the plate's segment; otherwise the
+    plate's anchor is frame `link` of the pose's segment.
+    """
+
+    pose: Pose
+    link: Pose | None = None
+    onwards: bool = True
+
+    @property
+    def is_still(self) -> bool:
+        """Whether the frame lies exactly on the plate."""
+        return self.pose.is_still and (self.link is None or self.link.is_still)
+
+    def flat(self) -> Route:
+        """The route without meshes."""
+        return replace(self, pose=self.pose.flat(), link=None if self.link is None else self.link.flat())
+
+    def in_frame(self, places_xy: Levels) -> Levels:
+        """Where (h, w, 2) pixels of the plate's anchor lie in the frame."""
+        if self.link is not None:
+            places_xy = self.link.in_frame(places_xy) if self.onwards else self.link.in_anchor(places_xy)
+        return self.pose.in_frame(places_xy)
+
+    def colours(self) -> tuple[Levels, Levels]:
+        """Gain and offset from the frame's colours to the plate's."""
+        gain, offset = self.pose.gain, self.pose.offset
+        if self.link is None:
+            return gain, offset
+        if self.onwards:
+            return self.link.gain * gain, self.link.gain * offset + self.link.offset
+        return gain / self.link.gain, (offset - self.link.offset) / self.link.gain
+
+
+def reachable_frames(segments: Sequence[Segment], number: int) -> list[Route]:
+    """Routes to the frames of a segment and to those near it, in rising order."""
     segment = segments[number]
-    poses = list(segment.poses)
-    link, colour = segment.to_previous, segment.colour_to_previous
-    if number > 0 and link is not None and colour is not None:
-        back = np.linalg.inv(link)
-        inverse = (1 / colour[0], -colour[1] / colour[0])
-        poses[:0] = [_chained(pose, back, inverse) for pose in segments[number - 1].poses[-_REACH_FRAMES:]]
-    if number + 1 < len(segments):
-        link, colour = segments[number + 1].to_previous, segments[number + 1].colour_to_previous
-        if link is not None and colour is not None:
-            poses += [_chained(pose, link, colour) for pose in segments[number + 1].poses[:_REACH_FRAMES]]
-    return poses
+    routes = [Route(pose=pose) for pose in segment.poses]
+    if segment.link is not None:
+        before = segments[number - 1].poses[-_REACH_FRAMES:]
+        routes[:0] = [Route(pose=pose, link=segment.link, onwards=False) for pose in before]
+    after = segments[number + 1] if number + 1 < len(segments) else None
+    if after is not None and after.link is not None:
+        routes += [Route(pose=pose, link=after.link) for pose in after.poses[:_REACH_FRAMES]]
+    return routes
 
 
-def _chained(pose: Pose, link: Matrix, colour: tuple[Levels, Levels]) -> Pose:
-    gain, offset = colour
-    return replace(pose, to_anchor=link @ pose.to_anchor, gain=gain * pose.gain, offset=gain * pose.offset + offset)
-
-
-def choose_samples(masks: ReadMasks, poses: Sequence[Pose], box: Box, size: Size) -> set[int]:
-    """Indices of the frames to gather: spread over time, then those that show most of what few others show."""
-    limit = int(np.clip(_SAMPLE_BYTES // (box.width * box.height * 3), _MIN_SAMPLES, _MAX_SAMPLES))
-    if len(poses) <= limit:
-        return {pose.index for pose in poses}
-    step = np.linspace(0, len(poses) - 1, min(len(poses), _MAX_CANDIDATES)).round().astype(int)
-    candidates = [poses[k] for k in step]
-    seen_NC = np.stack([_cells_seen(pose, mask, box, size) for pose, mask in masks_of(masks, candidates)])
+def choose_samples(masks: ReadMasks, routes: Sequence[Route], box: Box, size: Size) -> list[Route]:
+    """The frames to gather: spread over time, then those that show most of what few others show."""
+    limit = int(np.clip(_SAMPLE_BYTES // (box.width * box.height * _BYTES_A_PIXEL), _MIN_SAMPLES, _MAX_SAMPLES))
+    if len(routes) <= limit:
+        return list(routes)
+    step = np.linspace(0, len(routes) - 1, min(len(routes), _MAX_CANDIDATES)).round().astype(int)
+    candidates = [routes[k] for k in step]
+    held = masks_of(masks, [route.pose for route in candidates])
+    seen_NC = np.stack([_cells_seen(route, mask, box, size) for route, (_, mask) in zip(candidates, held, strict=True)])
     chosen = list(np.linspace(0, len(candidates) - 1, limit // 2).round().astype(int))
     counts_C = seen_NC[chosen].sum(axis=0)
     while len(chosen) < limit:
@@ -142,75 +188,93 @@ def choose_samples(masks: ReadMasks, poses: Sequence[Pose], box: Box, size: Size
         best = int(gains.argmax())
         chosen.append(best)
         counts_C = counts_C + seen_NC[best]
-    return {candidates[k].index for k in chosen}
+    return [candidates[k] for k in chosen]
 
 
-def _cells_seen(pose: Pose, mask: FrameMask | None, box: Box, size: Size) -> npt.NDArray[np.float32]:
+def _cells_seen(route: Route, mask: FrameMask | None, box: Box, size: Size) -> npt.NDArray[Any]:
     """Which cells of a coarse grid over the plate this frame shows; flat, 1 or 0."""
     scale = min(1.0, _CELLS_LONG_SIDE / max(box.width, box.height))
     columns, rows = max(1, round(box.width * scale)), max(1, round(box.height * scale))
     x, y = np.meshgrid((np.arange(columns) + 0.5) / scale + box.x - 0.5, (np.arange(rows) + 0.5) / scale + box.y - 0.5)
-    there = project(np.linalg.inv(pose.to_anchor), np.stack([x, y], axis=-1).reshape(-1, 2))
-    column, row = np.rint(there).astype(np.int64).T
+    there = route.in_frame(np.stack([x, y], axis=-1).astype(np.float32)).reshape(-1, 2)
+    column, row = np.rint(np.clip(np.nan_to_num(there), -1e6, 1e6)).astype(np.int64).T
     seen = (column >= 1) & (row >= 1) & (column < size.width - 1) & (row < size.height - 1)
     if mask is not None:
         column, row = column - mask.box.x, row - mask.box.y
         near = seen & (column >= 0) & (row >= 0) & (column < mask.box.width) & (row < mask.box.height)
         seen[near] &= ~mask.bits[row[near], column[near]]
-    return seen.astype(np.float32)
+    return np.asarray(seen, np.float32)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Samples:
+    """Frames laid into the plate, in 1/256 levels, and where each shows the background."""
+
     rgb_NHW3: list[npt.NDArray[np.uint16]]
     seen_NHW: list[Bits]
 
-
-def _gather(read: ReadFrames, masks: ReadMasks, poses: Sequence[Pose], wanted: set[int], box: Box) -> _Samples:
-    """The wanted frames laid into the plate, in 1/256 levels, and where each shows the background."""
-    samples = _Samples(rgb_NHW3=[], seen_NHW=[])
-    by_index = {pose.index: pose for pose in poses}
-    for frame, mask in with_masks(read, masks, min(wanted), max(wanted) + 1):
-        if frame.index in wanted:
-            rgb, seen = _laid(frame, mask, by_index[frame.index], box)
-            if seen.any():
-                samples.rgb_NHW3.append(rgb)
-                samples.seen_NHW.append(seen)
-    return samples
+    def add(self, rgb: npt.NDArray[np.uint16], seen: Bits) -> None:
+        if seen.any():
+            self.rgb_NHW3.append(rgb)
+            self.seen_NHW.append(seen)
 
 
-def _laid(frame: Frame, mask: FrameMask | None, pose: Pose, box: Box) -> tuple[npt.NDArray[np.uint16], Bits]:
-    to_plate = shift(-box.x, -box.y) @ pose.to_anchor
-    still = np.array_equal(pose.to_anchor, np.eye(3))
-    source = box.clip(frame.size) if still else _source_box(to_plate, box, frame.size)
+def _straighten(samples: _Samples, box: Box) -> None:
+    """Move bent samples to where their median is: a mesh of points leaves parts of a pixel over."""
+    middle, seen_HW = _middle(samples, box)
+    for number, (rgb, seen) in enumerate(zip(samples.rgb_NHW3, samples.seen_NHW, strict=True)):
+        levels = rgb.astype(np.float32) / 256
+        map_xy = pixel_grid(Box(0, 0, box.width, box.height)) + fine_shifts(middle, levels, seen & (seen_HW >= 3))
+        moved = np.clip(sample(levels, map_xy), 0, 255)
+        samples.rgb_NHW3[number] = (moved * 256 + 0.5).astype(np.uint16)
+        samples.seen_NHW[number] = is_inside(seen, map_xy)
+
+
+def pixel_grid(box: Box) -> Levels:
+    """The place of each pixel of `box`: (h, w, 2) float32, x and y."""
+    x, y = np.meshgrid(np.arange(box.x, box.right, dtype=np.float32), np.arange(box.y, box.bottom, dtype=np.float32))
+    return np.stack([x, y], axis=-1)
+
+
+def _laid(frame: Frame, mask: FrameMask | None, route: Route, box: Box) -> tuple[npt.NDArray[np.uint16], Bits]:
+    """A frame in the plate's place and colours, in 1/256 levels, and where it shows the background."""
+    laid, seen = np.zeros((box.height, box.width, 3), np.float32), np.zeros((box.height, box.width), np.bool_)
+    map_xy = None if route.is_still else route.in_frame(pixel_grid(box))
+    source = box if map_xy is None else _spanned(map_xy)
+    source = None if source is None else source.clip(frame.size)
     if source is None:
-        return np.zeros((box.height, box.width, 3), np.uint16), np.zeros((box.height, box.width), np.bool_)
+        return laid.astype(np.uint16), seen
     free = np.ones((source.height, source.width), np.bool_) if mask is None else ~mask.within(source)
     rgb = frame_levels(frame, source)
-    if still:
-        laid = np.zeros((box.height, box.width, 3), np.float32)
-        seen = np.zeros((box.height, box.width), np.bool_)
+    if map_xy is None:
         place = source.shift(-box.x, -box.y).slices
         laid[place], seen[place] = rgb, free
     else:
-        matrix = to_plate @ shift(source.x, source.y)
-        laid = cv2.warpPerspective(
-            rgb, matrix, (box.width, box.height), flags=cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE
-        )
+        map_xy = map_xy - np.array([source.x, source.y], np.float32)
+        laid = sample(rgb, map_xy)
         # Lanczos reaches three pixels out; its outer lobes are small, and two keep the object's colours out.
-        safe = cv2.erode(
-            free.astype(np.uint8), np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=1
-        )
-        inside = cv2.warpPerspective(safe.astype(np.float32), matrix, (box.width, box.height), flags=cv2.INTER_LINEAR)
-        seen = inside > 0.99
-    matched = np.clip(laid * pose.gain + pose.offset, 0, 255)
-    return (matched * 256 + 0.5).astype(np.uint16), np.asarray(seen, np.bool_)
+        safe = ~np.asarray(cv2.dilate((~free).astype(np.uint8), np.ones((5, 5), np.uint8)), np.bool_)
+        seen = is_inside(safe, map_xy)
+    gain, offset = route.colours()
+    matched = np.clip(laid * gain + offset, 0, 255)
+    return (matched * 256 + 0.5).astype(np.uint16), seen
 
 
-def _source_box(to_plate: Matrix, box: Box, size: Size) -> Box | None:
-    """The part of a frame that the plate can show, with what interpolation reads beside it."""
-    there = project(np.linalg.inv(to_plate), corners(box.size))
-    return box_of(there).pad(6).clip(size) if np.isfinite(there).all() and np.abs(there).max() < 1e6 else None
+def _spanned(map_xy: Levels) -> Box | None:
+    """The part of a frame that a map reads, with what interpolation reads beside it."""
+    points = map_xy.reshape(-1, 2)
+    return box_of(points).pad(6) if np.isfinite(points).all() and np.abs(points).max() < 1e6 else None
+
+
+def sample(rgb: Levels, map_xy: Levels) -> Levels:
+    """Pixels of (H, W, 3) levels at (h, w, 2) places, sharp between pixels."""
+    return look_up(rgb, map_xy, cv2.INTER_LANCZOS4)
+
+
+def is_inside(bits: Bits, map_xy: Levels) -> Bits:
+    """Which of (h, w, 2) places lie between pixels of `bits` (H, W) that are all set."""
+    inner = np.pad(bits, 1).astype(np.float32)
+    return np.asarray(look_up(inner, map_xy + np.float32(1), cv2.INTER_LINEAR) > 0.99, np.bool_)
 
 
 def frame_levels(frame: Frame, box: Box) -> Levels:
@@ -223,58 +287,66 @@ def is_deep(frame: Frame) -> bool:
     return max(component.bits for component in frame.native.format.components) > 8
 
 
-def shift(x: float, y: float) -> Matrix:
-    """Moves points by (x, y)."""
-    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
-
-
 def _agree(samples: _Samples, box: Box) -> Plate:
-    """What most of the frames that show a pixel agree on; where they do not, the pixel stays unknown."""
-    rgb = np.zeros((box.height, box.width, 3), np.float32)
-    seen_HW, agreeing_HW = (np.zeros((box.height, box.width), np.float32) for _ in range(2))
+    """What most of the frames that show a pixel agree on; where they do not, the pixel stays unknown.
+
+    Judged on differences averaged over a few pixels: grain and coding noise fade there, waves and passers-by do not.
+    """
+    empty = np.zeros((box.height, box.width), np.float32)
     if not samples.rgb_NHW3:
-        return Plate(box=box, rgb=rgb, known=np.zeros((box.height, box.width), np.bool_), noise=1.0)
-    middle_HW3, off = rgb.copy(), np.full((box.height, box.width), np.nan, np.float32)
+        nothing = np.zeros((box.height, box.width, 3), np.float32)
+        return Plate(box=box, rgb=nothing, known=empty > 0, noise=_LEAST_NOISE)
+    middle_HW3, seen_HW = _middle(samples, box)
+    contrast = contrast_of(spread_inwards(middle_HW3, seen_HW > 0))
+    tolerance = _LEAST_TOLERANCE + _TOLERANCE_CONTRAST * contrast
+    total: Levels = np.zeros((box.height, box.width, 3), np.float32)
+    agreeing = empty
+    noises: list[float] = []
+    for rgb_HW3, seen in zip(samples.rgb_NHW3, samples.seen_NHW, strict=True):
+        off = rgb_HW3.astype(np.float32) / 256 - middle_HW3
+        near = seen & (np.abs(smooth_difference(off, seen)).max(axis=-1) <= tolerance)
+        if near.any():
+            noises.append(float(np.median(np.abs(off[near]))))
+        # What a smooth difference hides, a single far pixel, may not count either.
+        close = near & (np.abs(off).max(axis=-1) <= 4 * tolerance)
+        total += off * close[..., None]
+        agreeing += close
+    known = _settled(seen_HW, agreeing)
+    rgb = middle_HW3 + total / np.maximum(agreeing, 1)[..., None]
+    noise = float(np.median(noises)) if noises else _LEAST_NOISE
+    return Plate(box=box, rgb=spread_inwards(rgb, known), known=known, noise=max(noise, _LEAST_NOISE))
+
+
+def smooth_difference(difference: Levels, seen: Bits) -> Levels:
+    """Mean of (H, W, 3) differences over the seen pixels within two pixels."""
+    total = cv2.blur(difference * seen[..., None], (5, 5))
+    return np.asarray(total / np.maximum(cv2.blur(seen.astype(np.float32), (5, 5)), 1e-6)[..., None], np.float32)
+
+
+def _middle(samples: _Samples, box: Box) -> tuple[Levels, Levels]:
+    """The median over the frames that show a pixel, and how many do; in strips, to bound memory."""
+    middle, seen_HW = np.zeros((box.height, box.width, 3), np.float32), np.zeros((box.height, box.width), np.float32)
     for top in range(0, box.height, _TILE_ROWS):
         rows = slice(top, min(box.height, top + _TILE_ROWS))
         stack, seen = _tile(samples, rows)
-        middle_HW3[rows] = _median(stack, seen)
-        seen_HW[rows] = seen.sum(axis=0)
-        distance = np.where(seen, np.abs(stack - middle_HW3[rows]).max(axis=-1), np.nan)
-        several = seen_HW[rows] >= 3
-        off[rows][several] = np.nanmedian(distance[:, several], axis=0) if several.any() else 0
-    noise = float(np.nanmedian(off)) if np.isfinite(off).any() else 1.0
-    contrast = _contrast(spread_inwards(middle_HW3, seen_HW > 0))
-    tolerance = np.maximum(_LEAST_TOLERANCE, _TOLERANCE_NOISES * noise) + _TOLERANCE_CONTRAST * contrast
-    for top in range(0, box.height, _TILE_ROWS):
-        rows = slice(top, min(box.height, top + _TILE_ROWS))
-        stack, seen = _tile(samples, rows)
-        near = seen & (np.abs(stack - middle_HW3[rows]).max(axis=-1) <= tolerance[rows])
-        agreeing_HW[rows] = near.sum(axis=0)
-        total = np.einsum("nhwc,nhw->hwc", stack, near.astype(np.float32))
-        rgb[rows] = np.where(
-            near.any(axis=0)[..., None], total / np.maximum(agreeing_HW[rows], 1)[..., None], middle_HW3[rows]
-        )
-    known = _settled(seen_HW, agreeing_HW)
-    return Plate(box=box, rgb=spread_inwards(rgb, known), known=known, noise=max(noise, 0.5))
+        middle[rows], seen_HW[rows] = _median(stack, seen), seen.sum(axis=0)
+    return middle, seen_HW
 
 
-def _tile(samples: _Samples, rows: slice) -> tuple[Levels, Bits]:
-    stack = np.stack([rgb[rows] for rgb in samples.rgb_NHW3]).astype(np.float32) / 256
-    return stack, np.stack([seen[rows] for seen in samples.seen_NHW])
+def _tile(samples: _Samples, rows: slice) -> tuple[npt.NDArray[np.uint16], Bits]:
+    return np.stack([rgb[rows] for rgb in samples.rgb_NHW3]), np.stack([seen[rows] for seen in samples.seen_NHW])
 
 
-def _median(stack_NHW3: Levels, seen_NHW: Bits) -> Levels:
-    """Median over the samples that show a pixel, by channel; 0 where none does."""
-    ordered = np.sort(np.where(seen_NHW[..., None], stack_NHW3, np.float32(1e6)), axis=0)
+def _median(stack_NHW3: npt.NDArray[np.uint16], seen_NHW: Bits) -> Levels:
+    """Median in levels over the samples that show a pixel, by channel; 0 where none does."""
+    ordered = np.sort(np.where(seen_NHW[..., None], stack_NHW3, np.uint16(0xFFFF)), axis=0)
     count = seen_NHW.sum(axis=0)
-    low, high = np.maximum((count - 1) // 2, 0), np.maximum(count // 2, 0)
-    high = np.minimum(high, len(ordered) - 1)
-    pick = [np.take_along_axis(ordered, k[None, ..., None].repeat(3, axis=-1), axis=0)[0] for k in (low, high)]
-    return np.where(count[..., None] > 0, (pick[0] + pick[1]) / 2, 0).astype(np.float32)
+    low, high = np.maximum((count - 1) // 2, 0), np.minimum(count // 2, len(ordered) - 1)
+    pick = [np.take_along_axis(ordered, k[None, ..., None], axis=0)[0].astype(np.float32) for k in (low, high)]
+    return np.where(count[..., None] > 0, (pick[0] + pick[1]) / 512, 0).astype(np.float32)
 
 
-def _contrast(rgb: Levels) -> Levels:
+def contrast_of(rgb: Levels) -> Levels:
     """How much the picture changes within a pixel or two, (H, W) levels."""
     gray = rgb.mean(axis=-1)
     square = np.ones((3, 3), np.uint8)
@@ -283,8 +355,12 @@ def _contrast(rgb: Levels) -> Levels:
 
 def _settled(seen_HW: Levels, agreeing_HW: Levels) -> Bits:
     """Pixels that enough frames agree on, judged with their neighbours: single pixels are neither lost nor trusted."""
-    agreed = (agreeing_HW >= _MIN_AGREEING) & (agreeing_HW >= _MIN_AGREEING_SHARE * seen_HW)
+    often = seen_HW >= _MIN_SAMPLES // 2
+    agreed = (agreeing_HW >= _MIN_AGREEING_SHARE * seen_HW) & (agreeing_HW > 0)
+    calm = often.any() and agreed[often].mean() >= _CALM_SHARE
+    least = 1 if calm else _MIN_AGREEING
+    agreed &= agreeing_HW >= least
     share = cv2.blur(agreed.astype(np.float32), (5, 5)) / np.maximum(
         cv2.blur((seen_HW > 0).astype(np.float32), (5, 5)), 1e-6
     )
-    return np.asarray((share > 0.6) & (agreeing_HW >= _MIN_AGREEING), np.bool_)
+    return np.asarray((share > 0.6) & (agreeing_HW >= least), np.bool_)

@@ -1,4 +1,4 @@
-"""Per masked frame: the pixels under its mask that other frames of the shot show, in this frame's place and colours."""
+"""Per masked frame: the pixels under its mask that other frames of the shot show, in its place and colours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,19 @@ import numpy.typing as npt
 
 from vace_batch.background.camera import Pose, ReadFrames, ReadMasks, Segment, track_camera, with_masks
 from vace_batch.background.fill import spread_inwards
-from vace_batch.background.plate import Levels, Plate, frame_levels, is_deep, make_plate, shift
+from vace_batch.background.mesh import fine_shifts
+from vace_batch.background.plate import (
+    Levels,
+    Plate,
+    contrast_of,
+    frame_levels,
+    is_deep,
+    is_inside,
+    make_plates,
+    pixel_grid,
+    sample,
+    smooth_difference,
+)
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import Bits, FrameMask
 from vace_batch.plan import Shot
@@ -22,11 +34,14 @@ _RING_PX = 12
 # The ring's differences are averaged over this radius before they colour the hole: what is left is light, not noise.
 _LIGHT_RADIUS_PX = 6
 _MAX_LIGHT_STEP = 12.0
+_LIGHT_DOUBT = 0.5
+_RING_TOLERANCE = 10.0
+_TOLERANCE_CONTRAST = 0.12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackgroundSettings:
-    """`margin_px`: how far round the masks the background is gathered, at least the ring that colours are matched to."""
+    """`margin_px`: how far round the masks background is gathered, at least the ring that colours are matched to."""
 
     margin_px: int = _RING_PX + 4
 
@@ -55,36 +70,49 @@ def recover(
 ) -> Iterator[Recovered]:
     """What other frames of `shot` show under each masked frame's mask, in frame order, one for every masked frame.
 
-    `read(start, stop)` streams frames; it is called once for the whole shot to find the camera's way (unless `camera` is
-    given), then twice for each segment of it. `masks(start, stop)` gives the non-empty masks, already dilated. Memory
-    depends on the frame's size, not on the shot's length.
+    `read(start, stop)` streams frames; it is called once for the whole shot to find the camera's way (unless `camera`
+    is given), then twice for each segment of it. `masks(start, stop)` gives the non-empty masks, already dilated.
+    Memory depends on the frame's size; of the shot's length only a matrix a frame.
     """
     settings = settings or BackgroundSettings()
     segments = track_camera(read, masks, shot, size) if camera is None else camera
     for number, segment in enumerate(segments):
-        plate = make_plate(read, masks, segments, number, size, settings.margin_px)
-        if plate is None:
+        plates = make_plates(read, masks, segments, number, size, settings.margin_px)
+        if not plates:
             continue
         poses = {pose.index: pose for pose in segment.poses}
         for frame, mask in with_masks(read, masks, segment.start, segment.stop):
             if mask is not None:
-                yield _recovered(frame, mask, poses[frame.index], plate)
+                yield _recovered(frame, mask, poses[frame.index], plates)
 
 
-def _recovered(frame: Frame, mask: FrameMask, pose: Pose, plate: Plate) -> Recovered:
+def _recovered(frame: Frame, mask: FrameMask, pose: Pose, plates: Sequence[Plate]) -> Recovered:
     box = mask.box.pad(_RING_PX).clip(frame.size)
     assert box is not None
-    view = view_plate(plate, pose, box)
     observed = frame_levels(frame, box)
     bits = mask.within(box)
-    rgb = view.rgb + _light(observed, view, bits, plate.noise)
+    rgb, known = _matched(observed, bits, pose.flat(), plates[0], box)
+    if len(plates) > 1 and not known[bits].all():
+        bent_rgb, bent_known = _matched(observed, bits, pose, plates[1], box)
+        rgb = np.where(known[..., None], rgb, bent_rgb)
+        known = known | bent_known
     inner = mask.box.shift(-box.x, -box.y).slices
     return Recovered(
         index=frame.index,
         box=mask.box,
         rgb=to_samples(rgb[inner], deep=is_deep(frame)),
-        known=(view.known & bits)[inner],
+        known=known[inner],
     )
+
+
+def _matched(observed: Levels, bits: Bits, pose: Pose, plate: Plate, box: Box) -> tuple[Levels, Bits]:
+    """The plate in a frame's place and light, and what of it can be trusted under the mask."""
+    view = view_plate(plate, pose, box)
+    if pose.there is not None:
+        map_xy = pixel_grid(Box(0, 0, box.width, box.height)) + fine_shifts(observed, view.rgb, view.known & ~bits)
+        view = PlateView(rgb=sample(view.rgb, map_xy), known=is_inside(view.known, map_xy))
+    rgb = view.rgb + _light(observed, view, bits, plate.noise)
+    return rgb, view.known & bits & ~_doubtful(observed, view, bits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,22 +125,15 @@ class PlateView:
 
 def view_plate(plate: Plate, pose: Pose, box: Box) -> PlateView:
     """The plate seen through `box` of the frame of `pose`; colours follow the whole frame's gain and offset."""
-    to_plate = shift(-plate.box.x, -plate.box.y) @ pose.to_anchor @ shift(box.x, box.y)
-    size = (box.width, box.height)
-    if np.array_equal(pose.to_anchor, np.eye(3)):
+    if pose.is_still:
         rgb, known = np.zeros((box.height, box.width, 3), np.float32), np.zeros((box.height, box.width), np.bool_)
         common = box.intersect(plate.box)
         if common is not None:
             there, here = (common.shift(-each.x, -each.y).slices for each in (plate.box, box))
             rgb[here], known[here] = plate.rgb[there], plate.known[there]
     else:
-        flags = cv2.WARP_INVERSE_MAP
-        rgb = cv2.warpPerspective(
-            plate.rgb, to_plate, size, flags=cv2.INTER_LANCZOS4 | flags, borderMode=cv2.BORDER_REPLICATE
-        )
-        known = (
-            cv2.warpPerspective(plate.known.astype(np.float32), to_plate, size, flags=cv2.INTER_LINEAR | flags) > 0.99
-        )
+        map_xy = pose.in_anchor(pixel_grid(box)) - np.array([plate.box.x, plate.box.y], np.float32)
+        rgb, known = sample(plate.rgb, map_xy), is_inside(plate.known, map_xy)
     levels = (rgb - pose.offset) / pose.gain
     return PlateView(rgb=levels.astype(np.float32), known=np.asarray(known, np.bool_))
 
@@ -131,11 +152,36 @@ def _light(observed: Levels, view: PlateView, bits: Bits, noise: float) -> Level
     share = cv2.GaussianBlur(weight, radius, 0)
     # 0.05: where next to nothing of the ring can be used, nothing is added.
     smooth = total / (share + 0.05)[..., None]
-    return spread_inwards(smooth, usable) if usable.any() else np.zeros_like(observed)
+    if not usable.any():
+        return np.zeros_like(observed)
+    light = spread_inwards(smooth, usable)
+    # Differences that noise alone may make fade out instead of flickering from frame to frame.
+    doubt = (_LIGHT_DOUBT * noise) ** 2
+    return np.asarray(light * np.maximum(0, 1 - doubt / np.maximum(light**2, 1e-6)), np.float32)
+
+
+def _doubtful(observed: Levels, view: PlateView, bits: Bits) -> Bits:
+    """Pixels of the hole next to a ring that does not look like the plate: someone passes there, or it lies elsewhere.
+
+    A smooth darkening does not count: that is a shadow on the right background.
+    """
+    ring = view.known & ~bits
+    if not ring.any():
+        return np.zeros_like(bits)
+    shaded = view.rgb * shading(observed, view.rgb, ring)[..., None]
+    off = np.abs(smooth_difference(observed - shaded, ring)).max(axis=-1)
+    bad = (off > _RING_TOLERANCE + 2 * _TOLERANCE_CONTRAST * contrast_of(view.rgb)) & ring
+    return np.asarray(bits & (spread_inwards(bad[..., None].astype(np.float32), ring)[..., 0] > 0.5), np.bool_)
+
+
+def shading(observed: Levels, background: Levels, seen: Bits) -> Levels:
+    """How bright each pixel's surroundings are against the background there, (H, W), 0.3 to 1."""
+    bright = [cv2.blur(each.mean(axis=-1) * seen, (9, 9)) for each in (observed, background)]
+    return np.asarray(np.clip((bright[0] + 1) / (bright[1] + 1), 0.3, 1.0), np.float32)
 
 
 def to_samples(levels: Levels, *, deep: bool) -> npt.NDArray[Any]:
     """Levels of 0..255 as uint8, or uint16 of 0..65535 for deep sources."""
     if deep:
-        return np.rint(np.clip(levels, 0, 255) * 257).astype(np.uint16)
-    return np.rint(np.clip(levels, 0, 255)).astype(np.uint8)
+        return np.asarray(np.rint(np.clip(levels, 0, 255) * 257), np.uint16)
+    return np.asarray(np.rint(np.clip(levels, 0, 255)), np.uint8)

@@ -1,0 +1,120 @@
+"""What one homography leaves over where the scene is not flat: a coarse grid of shifts, told by tracked points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vace_batch.background.fill import spread_inwards
+from vace_batch.geometry import Size
+
+# OpenCV's type stubs lack some of its functions and forbid arguments that it takes.
+_cv: Any = cv2
+
+Points = npt.NDArray[Any]
+
+_CELLS = 20
+_NEIGHBOURS = 6
+_TOGETHER_PX = 1.5
+# Slanted ground shifts by more the nearer it is.
+_TOGETHER_SHARE = 0.15
+_MIN_TOGETHER = 3
+_FEW_PX, _MUCH_PX = 0.3, 0.6
+# A point's say falls with the fourth power of its distance beyond this: near a depth edge the nearest points count.
+_SHARP_PX = 12.0
+_STIFF_PX = 4.0
+_LEAST_FLOW_PX = 24
+_MAX_FINE_PX = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mesh:
+    """Shifts in full-size pixels on a grid of cell centres over a frame of `size`, (rows, columns, 2) float32."""
+
+    size: Size
+    shifts: npt.NDArray[Any]
+
+    def at(self, places_xy: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The shifts at (h, w, 2) pixel places; beyond the frame those of its edge."""
+        rows, columns = self.shifts.shape[:2]
+        cells = (places_xy + 0.5) * np.array([columns / self.size.width, rows / self.size.height], np.float32) - 0.5
+        cells = np.clip(cells, -1, max(rows, columns)).astype(np.float32)
+        return look_up(self.shifts, cells, cv2.INTER_LINEAR)
+
+
+def look_up(values: npt.NDArray[Any], places_xy: npt.NDArray[Any], interpolation: int) -> npt.NDArray[Any]:
+    """`values` (H, W, C) float32 at (h, w, 2) places between pixels; beyond their edge those of the edge."""
+    x, y = (np.ascontiguousarray(places_xy[..., axis], np.float32) for axis in (0, 1))
+    return np.asarray(_cv.remap(values, x, y, interpolation, borderMode=cv2.BORDER_REPLICATE))
+
+
+def fine_shifts(target: npt.NDArray[Any], source: npt.NDArray[Any], seen: npt.NDArray[np.bool_]) -> Any:
+    """Where each pixel of `target` lies in `source`, relative, (h, w, 2), both (h, w, 3) levels nearly aligned.
+
+    Dense flow where `seen`, averaged over some pixels; elsewhere its smooth continuation, and nowhere far.
+    """
+    gray = [cv2.cvtColor(np.clip(each, 0, 255).astype(np.uint8), cv2.COLOR_RGB2GRAY) for each in (target, source)]
+    if min(gray[0].shape) < _LEAST_FLOW_PX or not seen.any():
+        return np.zeros((*seen.shape, 2), np.float32)
+    flow = _cv.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow.setFinestScale(1)
+    shifts = flow.calc(gray[0], gray[1], np.zeros((*seen.shape, 2), np.float32))
+    seen = seen & (np.abs(shifts).max(axis=-1) < _MAX_FINE_PX)
+    weight = seen.astype(np.float32)
+    share = cv2.blur(weight, (9, 9))
+    smooth = cv2.blur(shifts * weight[..., None], (9, 9)) / np.maximum(share, 1e-6)[..., None]
+    return spread_inwards(smooth, seen) if seen.any() else np.zeros_like(shifts)
+
+
+def neighbours(points: Points) -> npt.NDArray[np.intp]:
+    """The nearest points of each of (N, 2) points, (N, 6) indices; fewer than 7 points have none."""
+    if len(points) <= _NEIGHBOURS:
+        return np.zeros((len(points), 0), np.intp)
+    distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    np.fill_diagonal(distance, np.inf)
+    return np.argsort(distance, axis=1, kind="stable")[:, :_NEIGHBOURS]
+
+
+def staying_together(rest: Points, found: npt.NDArray[np.bool_], near: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Which found points are shifted like at least three found ones of their neighbours."""
+    if near.shape[1] == 0:
+        return np.zeros(len(rest), np.bool_)
+    tolerance = np.maximum(_TOGETHER_PX, _TOGETHER_SHARE * np.linalg.norm(rest, axis=1))[:, None]
+    alike = (np.linalg.norm(rest[near] - rest[:, None], axis=-1) < tolerance) & found[near]
+    return np.asarray(found & (alike.sum(axis=1) >= _MIN_TOGETHER), np.bool_)
+
+
+def mesh_strength(rest: Points) -> float:
+    """0 where a homography explains (N, 2) rests to a third of a pixel, 1 from twice that on, between them a ramp."""
+    if len(rest) < 2 * _MIN_TOGETHER:
+        return 0.0
+    far = float(np.percentile(np.linalg.norm(rest, axis=1), 90))
+    return float(np.clip((far - _FEW_PX) / (_MUCH_PX - _FEW_PX), 0, 1))
+
+
+def make_mesh(at: Points, rest: Points, small: Size, size: Size) -> Mesh:
+    """The mesh of a frame of `size` from shifts `rest` at points `at`, both in pixels of the frame at `small` size."""
+    columns = _CELLS if small.width >= small.height else max(2, round(_CELLS * small.width / small.height))
+    rows = max(2, round(columns * small.height / small.width))
+    x, y = np.meshgrid(
+        (np.arange(columns) + 0.5) * small.width / columns, (np.arange(rows) + 0.5) * small.height / rows
+    )
+    shifts = shifts_at(np.stack([x, y], axis=-1).reshape(-1, 2), at, rest)
+    scale = np.array([size.width / small.width, size.height / small.height])
+    return Mesh(size=size, shifts=(shifts * scale).reshape(rows, columns, 2).astype(np.float32))
+
+
+def shifts_at(places: npt.NDArray[Any], at: Points, rest: Points) -> npt.NDArray[np.float64]:
+    """The shifts at (M, 2) places that (N, 2) shifts `rest` at points `at` tell: a plane through the nearest ones."""
+    beside = at[None].astype(np.float64) - places[:, None]
+    weight = 1.0 / ((beside**2).sum(axis=-1) + _SHARP_PX**2) ** 2
+    weight /= weight.sum(axis=1, keepdims=True)
+    terms = np.concatenate([np.ones((*beside.shape[:2], 1)), beside], axis=-1)
+    weighted = terms * weight[..., None]
+    # A slope that points all to one side tell is not carried far.
+    normal = weighted.transpose(0, 2, 1) @ terms + np.diag([0.0, _STIFF_PX**2, _STIFF_PX**2])
+    return np.asarray(np.linalg.solve(normal, weighted.transpose(0, 2, 1) @ rest)[:, 0])
