@@ -221,7 +221,7 @@ def demo(out: OutOption = "demo-out") -> None:
     path = write_demo(Path(out) / "source")
     _err.print(f"demo: made {path}")
     _err.print(
-        "demo: the embedded model's weights are UNTRAINED; what it fills in is noise by design, the rest is real"
+        "demo: the embedded model's weights are UNTRAINED: what it generates is gray noise; all the rest is real"
     )
     results_dir = str(Path(out) / "results")
     code = EXIT_DONE
