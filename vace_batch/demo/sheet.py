@@ -21,7 +21,7 @@ from vace_batch.video.thumbs import sample_frames
 
 Picture = npt.NDArray[np.uint8]
 
-UNTRAINED = "The embedded model is untrained: what it generates is gray noise. Recovered background and all the rest is real."
+UNTRAINED = "The embedded model is untrained: what it generates is gray noise. All the rest is real."
 THUMB_WIDTH_PX = 240
 _GAP_PX = 6
 _MARGIN_PX = 28
