@@ -42,7 +42,7 @@ _MIN_INLIER_SHARE = 0.4
 _MIN_OVERLAP = 0.5
 _MAX_ZOOM = 1.4
 # Points are told from their surroundings, which change as things at other depths pass behind them.
-_MAX_BEND_PX = 6
+_MAX_BEND_PX = 30.0
 # A point farther than this share of the picture from where the common motion puts it was lost, not near the camera.
 _PARALLAX_SHARE = 0.25
 # A simpler motion is taken while it explains the points this well beside the best one: a still camera stays still.

@@ -63,7 +63,7 @@ def fine_shifts(target: npt.NDArray[Any], source: npt.NDArray[Any], seen: npt.ND
     flow = _cv.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     flow.setFinestScale(1)
     shifts = flow.calc(gray[0], gray[1], np.zeros((*seen.shape, 2), np.float32))
-    seen = seen & (np.abs(shifts).max(axis=-1) < _MAX_FINE_PX)
+    seen = seen & (np.maximum(np.abs(shifts[..., 0]), np.abs(shifts[..., 1])) < _MAX_FINE_PX)
     weight = seen.astype(np.float32)
     share = cv2.blur(weight, (9, 9))
     smooth = cv2.blur(shifts * weight[..., None], (9, 9)) / np.maximum(share, 1e-6)[..., None]

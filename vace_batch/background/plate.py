@@ -284,7 +284,7 @@ def frame_levels(frame: Frame, box: Box) -> Levels:
 
 def is_deep(frame: Frame) -> bool:
     """Whether the source has more than 8 bits a sample."""
-    return max(component.bits for component in frame.native.format.components) > 8
+    return frame.bit_depth > 8
 
 
 def _agree(samples: _Samples, box: Box) -> Plate:
@@ -304,17 +304,22 @@ def _agree(samples: _Samples, box: Box) -> Plate:
     noises: list[float] = []
     for rgb_HW3, seen in zip(samples.rgb_NHW3, samples.seen_NHW, strict=True):
         off = rgb_HW3.astype(np.float32) / 256 - middle_HW3
-        near = seen & (np.abs(smooth_difference(off, seen)).max(axis=-1) <= tolerance)
+        near = seen & (largest(np.abs(smooth_difference(off, seen))) <= tolerance)
         if near.any():
             noises.append(float(np.median(np.abs(off[near]))))
         # What a smooth difference hides, a single far pixel, may not count either.
-        close = near & (np.abs(off).max(axis=-1) <= 4 * tolerance)
+        close = near & (largest(np.abs(off)) <= 4 * tolerance)
         total += off * close[..., None]
         agreeing += close
     known = _settled(seen_HW, agreeing)
     rgb = middle_HW3 + total / np.maximum(agreeing, 1)[..., None]
     noise = float(np.median(noises)) if noises else _LEAST_NOISE
     return Plate(box=box, rgb=spread_inwards(rgb, known), known=known, noise=max(noise, _LEAST_NOISE))
+
+
+def largest(values: Levels) -> Levels:
+    """The largest of three channels; ten times as fast as `max` over so short an axis."""
+    return np.asarray(np.maximum(np.maximum(values[..., 0], values[..., 1]), values[..., 2]))
 
 
 def smooth_difference(difference: Levels, seen: Bits) -> Levels:
@@ -348,7 +353,7 @@ def _median(stack_NHW3: npt.NDArray[np.uint16], seen_NHW: Bits) -> Levels:
 
 def contrast_of(rgb: Levels) -> Levels:
     """How much the picture changes within a pixel or two, (H, W) levels."""
-    gray = rgb.mean(axis=-1)
+    gray = rgb @ np.full(3, 1 / 3, np.float32)
     square = np.ones((3, 3), np.uint8)
     return np.asarray(cv2.dilate(gray, square) - cv2.erode(gray, square), np.float32)
 

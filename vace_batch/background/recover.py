@@ -20,6 +20,7 @@ from vace_batch.background.plate import (
     frame_levels,
     is_deep,
     is_inside,
+    largest,
     make_plates,
     pixel_grid,
     sample,
@@ -145,7 +146,7 @@ def _light(observed: Levels, view: PlateView, bits: Bits, noise: float) -> Level
     """
     difference = observed - view.rgb
     limit = max(_MAX_LIGHT_STEP, 4 * noise)
-    usable = view.known & ~bits & (np.abs(difference).max(axis=-1) <= limit)
+    usable = view.known & ~bits & (largest(np.abs(difference)) <= limit)
     weight = usable.astype(np.float32)
     radius = (2 * _LIGHT_RADIUS_PX + 1,) * 2
     total = cv2.GaussianBlur(difference * weight[..., None], radius, 0)
@@ -169,14 +170,14 @@ def _doubtful(observed: Levels, view: PlateView, bits: Bits) -> Bits:
     if not ring.any():
         return np.zeros_like(bits)
     shaded = view.rgb * shading(observed, view.rgb, ring)[..., None]
-    off = np.abs(smooth_difference(observed - shaded, ring)).max(axis=-1)
+    off = largest(np.abs(smooth_difference(observed - shaded, ring)))
     bad = (off > _RING_TOLERANCE + 2 * _TOLERANCE_CONTRAST * contrast_of(view.rgb)) & ring
     return np.asarray(bits & (spread_inwards(bad[..., None].astype(np.float32), ring)[..., 0] > 0.5), np.bool_)
 
 
 def shading(observed: Levels, background: Levels, seen: Bits) -> Levels:
     """How bright each pixel's surroundings are against the background there, (H, W), 0.3 to 1."""
-    bright = [cv2.blur(each.mean(axis=-1) * seen, (9, 9)) for each in (observed, background)]
+    bright = [cv2.blur(each @ np.full(3, 1 / 3, np.float32) * seen, (9, 9)) for each in (observed, background)]
     return np.asarray(np.clip((bright[0] + 1) / (bright[1] + 1), 0.3, 1.0), np.float32)
 
 

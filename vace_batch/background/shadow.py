@@ -1,0 +1,106 @@
+"""Soft shadows attached to the masked object: each frame compared with the recovered background round its mask.
+
+A shadow is where the ground is smoothly darker than its background, keeps its colour and its texture, and touches the
+mask. Whatever else differs there (a second object, a change of light over the whole picture) is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+
+from vace_batch.background.camera import Pose, ReadFrames, ReadMasks, Segment, track_camera, with_masks
+from vace_batch.background.plate import Levels, Plate, frame_levels, largest, make_plates, masks_of, smooth_difference
+from vace_batch.background.recover import view_plate
+from vace_batch.geometry import Size
+from vace_batch.masks.store import Bits, FrameMask, make_mask
+from vace_batch.plan import Shot
+from vace_batch.video.frame import Frame
+
+# Shadows are looked for within this share of the object's longer side, of at least this many pixels.
+_REACH_SHARE = 1.0
+_LEAST_REACH_PX = 24
+_MAX_REACH_PX = 320
+
+_SURE_DARKENING = 0.05
+_FAINT_DARKENING = 0.02
+_DARKEST = 0.2
+_FAINT_NOISES = 0.6
+_COLOUR_SHIFT = 0.1
+_TEXTURE_LEVELS = 5.0
+_ATTACHED_PX = 5
+_EDGE_PX = 3
+# A shadow many times its object's size is a change of light.
+_MAX_GROWTH = 2.0
+
+
+def grow_into_shadows(
+    read: ReadFrames, masks: ReadMasks, shot: Shot, size: Size, camera: Sequence[Segment] | None = None
+) -> Iterator[FrameMask]:
+    """The masks of `shot`, each grown into the shadow attached to it where that can be told from the ground.
+
+    `camera` may be given as `track_camera` returned it for the same masks; it stays right for the grown ones.
+    """
+    segments = track_camera(read, masks, shot, size) if camera is None else camera
+    for number, segment in enumerate(segments):
+        sides = [max(mask.box.width, mask.box.height) for _, mask in masks_of(masks, segment.poses) if mask is not None]
+        if not sides:
+            continue
+        reach = int(np.clip(_REACH_SHARE * max(sides), _LEAST_REACH_PX, _MAX_REACH_PX))
+        plates = make_plates(read, masks, segments, number, size, reach)
+        poses = {pose.index: pose for pose in segment.poses}
+        for frame, mask in with_masks(read, masks, segment.start, segment.stop):
+            if mask is not None:
+                yield _grown(frame, mask, poses[frame.index], plates[-1], reach)
+
+
+def _grown(frame: Frame, mask: FrameMask, pose: Pose, plate: Plate, reach: int) -> FrameMask:
+    box = mask.box.pad(reach).clip(frame.size)
+    assert box is not None
+    view = view_plate(plate, pose, box)
+    bits = mask.within(box)
+    shadow = shadow_of(frame_levels(frame, box), view.rgb, view.known, bits, plate.noise)
+    grown = make_mask(mask.index, bits | shadow, (box.x, box.y))
+    return mask if grown is None else grown
+
+
+def shadow_of(observed: Levels, background: Levels, known: Bits, mask: Bits, noise: float) -> Bits:
+    """The pixels of (h, w, 3) levels that lie in a shadow attached to `mask` (h, w), up to its soft edge."""
+    seen = known & ~mask
+    bright_now, bright_then = (_brightness(each, seen) for each in (observed, background))
+    ratio = bright_now / bright_then
+    shaded = background * ratio[..., None]
+    like_ground = largest(np.abs(smooth_difference(observed - shaded, seen))) <= np.maximum(
+        _TEXTURE_LEVELS + noise, _COLOUR_SHIFT * bright_then
+    )
+    ground = seen & like_ground & (ratio > _DARKEST)
+    faint = ground & (ratio < 1 - np.maximum(_FAINT_DARKENING, _FAINT_NOISES * noise / bright_then))
+    sure = ground & (ratio < 1 - np.maximum(_SURE_DARKENING, 2 * _FAINT_NOISES * noise / bright_then))
+    faint = np.asarray(cv2.morphologyEx(faint.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)), np.bool_)
+    shadow = _attached(faint, sure, mask)
+    if shadow.sum() > _MAX_GROWTH * mask.sum():
+        return np.zeros_like(mask)
+    return np.asarray(_dilated(shadow, _EDGE_PX) & ~mask, np.bool_)
+
+
+def _brightness(levels: Levels, seen: Bits) -> Levels:
+    """Mean of the channels over the seen pixels near each pixel, at least 4 levels."""
+    gray = np.asarray(levels, np.float32) @ np.full(3, 1 / 3, np.float32)
+    weight = seen.astype(np.float32)
+    total, share = (cv2.GaussianBlur(each, (0, 0), 2.0) for each in (gray * weight, weight))
+    return np.maximum(total / np.maximum(share, 1e-3), 4.0)
+
+
+def _attached(faint: Bits, sure: Bits, mask: Bits) -> Bits:
+    """The parts of `faint` that touch the mask and are sure somewhere."""
+    _, labels = cv2.connectedComponents(faint.astype(np.uint8), connectivity=8)
+    touching = np.unique(labels[_dilated(mask, _ATTACHED_PX) & faint])
+    certain = np.unique(labels[sure & faint])
+    return np.asarray(np.isin(labels, np.intersect1d(touching, certain)) & faint, np.bool_)
+
+
+def _dilated(bits: Bits, px: int) -> Bits:
+    square = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * px + 1, 2 * px + 1))
+    return np.asarray(cv2.dilate(bits.astype(np.uint8), square), np.bool_)
