@@ -166,7 +166,9 @@ def _doubtful(observed: Levels, view: PlateView, bits: Bits) -> Bits:
 
     A smooth darkening does not count: that is a shadow on the right background.
     """
-    ring = view.known & ~bits
+    # Not what a mask with pinholes shows of the object itself.
+    outside = cv2.morphologyEx((~bits).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    ring = view.known & np.asarray(outside, np.bool_)
     if not ring.any():
         return np.zeros_like(bits)
     shaded = view.rgb * shading(observed, view.rgb, ring)[..., None]

@@ -31,7 +31,11 @@ _FAINT_NOISES = 0.6
 _COLOUR_SHIFT = 0.1
 _TEXTURE_LEVELS = 5.0
 _ATTACHED_PX = 5
+# Misaligned edges look like small shadows.
+_LEAST_SHARE = 0.04
+_SURE_SHARE = 0.35
 _EDGE_PX = 3
+_PINHOLE_PX = 7
 # A shadow many times its object's size is a change of light.
 _MAX_GROWTH = 2.0
 
@@ -82,7 +86,9 @@ def shadow_of(observed: Levels, background: Levels, known: Bits, mask: Bits, noi
     shadow = _attached(faint, sure, mask)
     if shadow.sum() > _MAX_GROWTH * mask.sum():
         return np.zeros_like(mask)
-    return np.asarray(_dilated(shadow, _EDGE_PX) & ~mask, np.bool_)
+    whole = (_dilated(shadow, _EDGE_PX) | mask).astype(np.uint8)
+    closed = cv2.morphologyEx(whole, cv2.MORPH_CLOSE, np.ones((_PINHOLE_PX, _PINHOLE_PX), np.uint8))
+    return np.asarray(closed, np.bool_) & ~mask & _dilated(shadow, _EDGE_PX + _PINHOLE_PX)
 
 
 def _brightness(levels: Levels, seen: Bits) -> Levels:
@@ -94,11 +100,13 @@ def _brightness(levels: Levels, seen: Bits) -> Levels:
 
 
 def _attached(faint: Bits, sure: Bits, mask: Bits) -> Bits:
-    """The parts of `faint` that touch the mask and are sure somewhere."""
-    _, labels = cv2.connectedComponents(faint.astype(np.uint8), connectivity=8)
-    touching = np.unique(labels[_dilated(mask, _ATTACHED_PX) & faint])
-    certain = np.unique(labels[sure & faint])
-    return np.asarray(np.isin(labels, np.intersect1d(touching, certain)) & faint, np.bool_)
+    """The parts of `faint` that touch the mask, are large enough to be seen and sure over much of them."""
+    count, labels = cv2.connectedComponents(faint.astype(np.uint8), connectivity=8)
+    area = np.bincount(labels[faint], minlength=count)
+    certain = np.bincount(labels[sure & faint], minlength=count)
+    touching = np.bincount(labels[_dilated(mask, _ATTACHED_PX) & faint], minlength=count) > 0
+    large = (area >= _LEAST_SHARE * mask.sum()) & (certain >= _SURE_SHARE * area)
+    return np.asarray((touching & large)[labels] & faint, np.bool_)
 
 
 def _dilated(bits: Bits, px: int) -> Bits:
