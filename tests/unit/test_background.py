@@ -321,8 +321,8 @@ def test_memory_and_passes_do_not_grow_with_the_shot() -> None:
     finally:
         tracemalloc.stop()
     assert clip.frames_read <= 4 * count
-    # All frames would be 18 MB; a pose is about 1 KB, and 32 frames are held.
-    assert peak < 6e6
+    # All frames would be 18 MB more; a pose is about 1 KB, and at most 32 frames are held.
+    assert peak < 12e6
 
 
 class _Repeated(Sequence[Picture]):

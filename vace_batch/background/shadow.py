@@ -32,8 +32,8 @@ _COLOUR_SHIFT = 0.1
 _TEXTURE_LEVELS = 5.0
 _ATTACHED_PX = 5
 # Misaligned edges look like small shadows.
-_LEAST_SHARE = 0.04
-_SURE_SHARE = 0.35
+_LEAST_SHARE = 0.01
+_SURE_SHARE = 0.1
 _EDGE_PX = 3
 _PINHOLE_PX = 7
 # A shadow many times its object's size is a change of light.
