@@ -155,6 +155,12 @@ def test_known_pixels_lie_under_the_mask() -> None:
         assert not (each.known & ~mask.bits).any()
 
 
+def test_a_still_camera_is_exactly_still() -> None:
+    clip = with_object(views(still))
+    (segment,) = track_camera(clip.read, clip.masks_in, clip.shot, SIZE)
+    assert all(pose.is_still for pose in segment.poses)
+
+
 def test_the_background_of_a_parked_object_is_not_known() -> None:
     clip = with_object(views(still), lambda index: (150, 90))
     assert not any(each.known.any() for each in clip.recovered())
