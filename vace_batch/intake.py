@@ -1,4 +1,4 @@
-"""What is let in: which files a row may name, and how large a video may be before it is decoded."""
+"""What is let in: which files a row may name, and how large they may be before they are fetched."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from vace_batch.access import Roots
 from vace_batch.config import MediaLimits, Options
 from vace_batch.errors import ClipError
 from vace_batch.job import Job
-from vace_batch.video.probe import VideoInfo
 
 _EMBEDDED_MODEL = "tiny"
 
@@ -71,29 +70,3 @@ def check_bytes(job: Job, limits: MediaLimits) -> None:
             continue
         if size > limits.max_bytes:
             raise ClipError("too_large", f"{column}: {uri} has {size:,} bytes, the limit is {limits.max_bytes:,}")
-
-
-def check_header(info: VideoInfo, limits: MediaLimits) -> None:
-    """Refuse what its header says is over `limits`, before more than a frame is decoded.
-
-    Raises:
-        ClipError: `too_large`, `too_long`, `too_many_streams`.
-    """
-    size, streams = info.coded_size, 1 + info.num_audio + info.num_subtitles
-    if size.width * size.height > limits.max_pixels:
-        reason = f"{info.path}: pictures of {size} have more than the {limits.max_pixels:,} pixels allowed"
-        raise ClipError("too_large", reason)
-    if info.duration_s is not None and info.duration_s > limits.max_duration_s:
-        reason = f"{info.path}: {float(info.duration_s):,.0f} s long, the limit is {limits.max_duration_s:,.0f} s"
-        raise ClipError("too_long", reason)
-    if streams > limits.max_streams:
-        raise ClipError("too_many_streams", f"{info.path}: {streams} tracks, the limit is {limits.max_streams}")
-    check_frames(info.path, info.num_frames or 0, limits)
-
-
-def check_frames(path: str, num_frames: int, limits: MediaLimits) -> None:
-    """Raises:
-    ClipError: `too_long`.
-    """
-    if num_frames > limits.max_frames:
-        raise ClipError("too_long", f"{path}: {num_frames:,} frames, the limit is {limits.max_frames:,}")

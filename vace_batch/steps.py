@@ -11,11 +11,11 @@ import posixpath
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,14 @@ from pydantic import TypeAdapter
 
 from vace_batch import storage, tasks
 from vace_batch.access import Roots
+from vace_batch.ahead import CHUNK_FRAMES, ReadAhead
 from vace_batch.clipmasks import Search, frame_range_of, local_file, make_masks
 from vace_batch.config import KEY_VERSION, Options
 from vace_batch.controls import MEASURED, ControlModels, Scale
 from vace_batch.errors import ClipError, ClusterError
 from vace_batch.footage import control_videos, measure_shots, model_mask, staged_frames, with_recovered
 from vace_batch.geometry import Box, Size
-from vace_batch.intake import admit, check_bytes, check_frames, check_header
+from vace_batch.intake import admit, check_bytes
 from vace_batch.job import Job, pixel_fields
 from vace_batch.masks.refine import split_parts
 from vace_batch.masks.source import MaskModels, has_mask_source
@@ -41,12 +42,12 @@ from vace_batch.results import Ledger, Record, make_key
 from vace_batch.stage import Stage, known_context, new_frames, stage_of, staged_shots
 from vace_batch.stitch import RegionPatches, resize, stitch_frame
 from vace_batch.vcu import VCU, ResolvedSampling
-from vace_batch.video.encoders import EncoderSettings, choose_encoding
+from vace_batch.video.encoders import EncoderSettings
 from vace_batch.video.frame import Frame
 from vace_batch.video.probe import probe
 from vace_batch.video.read import frames_from_bytes, read_image
 from vace_batch.video.shots import Scan, scan
-from vace_batch.video.write import encode_lossless, rewrite
+from vace_batch.video.write import WriteReport, check_output, encode_lossless, rewrite
 
 if TYPE_CHECKING:  # torch and diffusers, which only the GPU actors load
     from vace_batch.vace.engine import Engine
@@ -175,7 +176,6 @@ class ClipPlan:
         return range(self.stage.before, self.num_frames - self.stage.after)
 
 
-_T = TypeVar("_T")
 _PLAN = TypeAdapter(ClipPlan)
 
 
@@ -225,12 +225,10 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
     check_bytes(work.job, work.options.media)
     files = {name: str(folder / f"{name}.parquet") for name in ("masks", "recovered", "holes", "selection")}
     with local_file(work.job.video_uri, "video_uri") as path:
-        info = probe(path)
-        check_header(info, work.options.media)
-        choose_encoding(info, EncoderSettings(crf=work.options.crf))  # fails here, not after the GPU work
-        found = scan(path)
-        check_frames(path, found.num_frames, work.options.media)
+        info = probe(path, work.options.media)
         stage = stage_of(work.job, info.size, info.average_rate)
+        check_output(info, work.output, EncoderSettings(crf=work.options.crf), stage.canvas)  # before the GPU work
+        found = scan(path, work.options.media)
         shots = staged_shots(found.cuts, found.num_frames, stage)
         frame_range = frame_range_of(work.job, found, info.time_base)
         new = new_frames(work.job, stage, found.num_frames, frame_range)
@@ -293,8 +291,8 @@ def _planned(job: Job, window: Window, shot: Shot, found: Scan, stage: Stage, kn
 def _parts(reader: MaskReader, num_frames: int) -> dict[int, tuple[Box, ...]]:
     """The boxes of the connected parts of every frame's mask."""
     parts: dict[int, tuple[Box, ...]] = {}
-    for start in range(0, num_frames, _Ahead.CHUNK):
-        for index, mask in reader.get(start, start + _Ahead.CHUNK).items():
+    for start in range(0, num_frames, CHUNK_FRAMES):
+        for index, mask in reader.get(start, start + CHUNK_FRAMES).items():
             parts[index] = tuple(part.box for part in split_parts(mask))
     return parts
 
@@ -422,7 +420,7 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> Record:
     output = ledger.absolute(work.output)
     draft = ledger.artifact_uri(work.clip_key, posixpath.splitext(work.output)[1])
     with local_file(work.job.video_uri, "video_uri") as path, storage.staging(output, draft) as target:
-        body = _copy(path, target) if plan.masks is None else _rewrite(path, target, work, plan, ledger)
+        body = _copy(path, target, work) if plan.masks is None else _rewrite(path, target, work, plan, ledger)
     body |= {"job_id": work.job.job_id, "output": work.output, "attempts": attempt}
     body |= work.settings
     body["seconds"] = round(time.monotonic() - started + sum(row["seconds"] for row in body["window_rows"]), 3)
@@ -430,10 +428,19 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> Record:
     return ledger.done(work.clip_key) or body
 
 
-def _copy(source: str, target: str) -> Record:
-    shutil.copyfile(source, target)
-    reason = "nothing to change was found; the output is a copy"
-    return {"status": "skipped", "reason": reason, "windows": 0, "window_rows": []}
+def _copy(source: str, target: str, work: ClipWork) -> Record:
+    """A bit-exact copy, or one with bit-exact pictures where the job chose another container that can have them."""
+    body: Record = {"status": "skipped", "windows": 0, "window_rows": []}
+    info = probe(source, work.options.media)
+    if info.container_for(target) == info.container:
+        shutil.copyfile(source, target)
+        return body | {"reason": "nothing to change was found; the output is a copy"}
+    report = rewrite(source, target, lambda _: None, EncoderSettings(crf=work.options.crf), ())
+    return body | {
+        "reason": "nothing to change was found",
+        "words": list(report.words),
+        "copied_frames": report.copied_frames,
+    }
 
 
 def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: Ledger) -> Record:
@@ -448,8 +455,8 @@ def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: L
     ]
     with _files(work, plan) as files:
         masked = frozenset(MaskReader(files["masks"]).boxes())
-        holes = _Ahead(MaskReader(files["holes"]).get) if plan.holes else None
-        recovered = _Ahead(PatchReader(files["recovered"]).get) if plan.recovered else None
+        holes = ReadAhead(MaskReader(files["holes"]).get) if plan.holes else None
+        recovered = ReadAhead(PatchReader(files["recovered"]).get) if plan.recovered else None
 
         def edit(frame: Frame) -> None:
             patch = recovered.at(frame.index) if recovered else None
@@ -461,7 +468,11 @@ def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: L
     if report.num_frames != plan.num_frames:
         raise ClipError("source_changed", f"expected {plan.num_frames} frames as planned, got {report.num_frames}")
     rows = [_window_row(plan, window, record) for window, record in records.items()]
-    return {"status": "done", "reason": None, "words": list(report.words), "windows": len(rows), "window_rows": rows}
+    return {"status": "done", "reason": None, "windows": len(rows), "window_rows": rows} | _said(report)
+
+
+def _said(report: WriteReport) -> Record:
+    return {"words": list(report.words), "copied_frames": report.copied_frames}
 
 
 def _window_record(ledger: Ledger, work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> Record:
@@ -477,20 +488,3 @@ def _window_row(plan: ClipPlan, window: Window, record: Record) -> Record:
     row = {"key": record["key"], "region": window.region, "start": window.start, "stop": window.stop}
     row |= {"num_frames": window.num_frames, "width": size.width, "height": size.height}
     return row | {"seed": record["seed"], "seconds": record["seconds"]}
-
-
-class _Ahead(Generic[_T]):
-    """What belongs to frames in rising order, read a chunk of frames at a time."""
-
-    CHUNK = 64
-
-    def __init__(self, get: Callable[[int, int], dict[int, _T]]) -> None:
-        self._get = get
-        self._start = -self.CHUNK
-        self._found: dict[int, _T] = {}
-
-    def at(self, index: int) -> _T | None:
-        if not self._start <= index < self._start + self.CHUNK:
-            self._start = index
-            self._found = self._get(index, index + self.CHUNK)
-        return self._found.get(index)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.media_files import Media, Sound, make, picture
+from vace_batch.config import MediaLimits
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
 from vace_batch.video.probe import probe
@@ -103,10 +104,21 @@ def test_names_are_never_protocols_or_options(tmp_path: Path, monkeypatch: pytes
         plain = Path(name)
 
 
-def test_too_large_is_refused_unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = make(tmp_path / "a.mp4", Media())
-    monkeypatch.setattr("vace_batch.video.probe.MAX_PIXELS", 64 * 48 - 1)
-    assert code_of(path) == "too_large"
+def test_what_is_over_a_limit_is_refused_undecoded(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.mp4", Media(sounds=(Sound(),)))
+    for change, code in (
+        ({"max_pixels": 64 * 48 - 1}, "too_large"),
+        ({"max_duration_s": 0.4}, "too_long"),
+        ({"max_frames": 11}, "too_long"),
+        ({"max_streams": 1}, "too_many_streams"),
+    ):
+        with pytest.raises(ClipError) as caught:
+            probe(path, MediaLimits.model_validate(change))
+        assert caught.value.code == code
+    timeless = make(tmp_path / "a.ts", Media(codec="mpeg2video"))  # its header counts no frames
+    assert probe(timeless, MediaLimits(max_frames=11)).num_frames is None
+    with pytest.raises(ClipError, match="12 frames, the limit is 11"):
+        scan(timeless, MediaLimits(max_frames=11))
 
 
 def test_interlaced_is_refused(tmp_path: Path) -> None:

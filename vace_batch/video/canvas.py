@@ -15,7 +15,7 @@ from av.video.reformatter import Interpolation
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.video.encoders import DEFAULT_RATE
-from vace_batch.video.frame import Frame, _layout, plane_view
+from vace_batch.video.frame import Frame, plane_layout, plane_view
 from vace_batch.video.probe import VideoInfo
 
 
@@ -75,7 +75,7 @@ class StagedFrames:
 
     def _placed(self, frame: Frame, index: int, pts: int) -> Frame:
         native, orientation, canvas = frame.native, frame.orientation, self._canvas
-        layout = _layout(native.format.name)
+        layout = plane_layout(native.format.name)
         if layout is None:
             raise ClipError("unsupported_pixel_format", f"pixel format {native.format.name} cannot be put on a canvas")
         whole = orientation.stored_box(Box(0, 0, canvas.size.width, canvas.size.height), canvas.size)

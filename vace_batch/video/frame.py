@@ -99,7 +99,7 @@ class Orientation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Plane:
+class Plane:
     """Layout of one plane: `channels` interleaved samples, shifted right by `shift_x`, `shift_y` against luma."""
 
     index: int
@@ -110,16 +110,16 @@ class _Plane:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Layout:
+class PlaneLayout:
     """What edits of a pixel format need to know; `planes` leaves out a plane that only holds transparency."""
 
     dtype: np.dtype[Any]
     deep: bool
-    planes: tuple[_Plane, ...]
+    planes: tuple[Plane, ...]
 
 
 @lru_cache(maxsize=64)
-def _layout(name: str) -> _Layout | None:
+def plane_layout(name: str) -> PlaneLayout | None:
     """The layout of pixel format `name`; None where samples are not addressable one by one (pal8, yuyv422)."""
     wide = 64
     pix_fmt = av.VideoFormat(name, wide, wide)
@@ -139,7 +139,7 @@ def _layout(name: str) -> _Layout | None:
         channels = 4 if name in _FOUR_BYTE_RGB else len(members)
         alpha = any(component.is_alpha for component in members)
         planes.append(
-            _Plane(
+            Plane(
                 index=index,
                 channels=channels,
                 shift_x=(wide // members[0].width).bit_length() - 1,
@@ -147,15 +147,15 @@ def _layout(name: str) -> _Layout | None:
                 fixed_channel=(0 if name in _ALPHA_FIRST else channels - 1) if alpha else None,
             )
         )
-    return _Layout(dtype=dtype, deep=bits > 8, planes=tuple(planes))
+    return PlaneLayout(dtype=dtype, deep=bits > 8, planes=tuple(planes))
 
 
 def is_editable(pix_fmt: str) -> bool:
     """Whether `Frame.paste` can work on frames of this pixel format."""
-    return _layout(pix_fmt) is not None
+    return plane_layout(pix_fmt) is not None
 
 
-def plane_view(frame: av.VideoFrame, plane: _Plane, dtype: np.dtype[Any]) -> Samples:
+def plane_view(frame: av.VideoFrame, plane: Plane, dtype: np.dtype[Any]) -> Samples:
     """A writable (H, W, channels) view of one plane, row padding left out."""
     buffer = frame.planes[plane.index]
     rows: Samples = np.frombuffer(memoryview(buffer), np.uint8).reshape(buffer.height, abs(buffer.line_size))
@@ -165,7 +165,7 @@ def plane_view(frame: av.VideoFrame, plane: _Plane, dtype: np.dtype[Any]) -> Sam
     return samples.reshape(buffer.height, buffer.width, plane.channels)
 
 
-def _shrink(alpha_HW: NDArray[np.float32], plane: _Plane) -> NDArray[np.float32]:
+def _shrink(alpha_HW: NDArray[np.float32], plane: Plane) -> NDArray[np.float32]:
     """Mean alpha of the luma pixels that each sample of `plane` covers: exactly 0 where all of them are 0."""
     if not plane.shift_x and not plane.shift_y:
         return alpha_HW
@@ -226,7 +226,7 @@ class Frame:
     def gray(self) -> NDArray[np.uint8]:
         """The picture's brightness at full range, (H, W) uint8: of 8-bit gray video bit for bit."""
         name = self._frame.format.name
-        layout = _layout(name)
+        layout = plane_layout(name)
         if layout is None or self._frame.format.is_rgb:
             return np.array(Image.fromarray(self.rgb()).convert("L"), dtype=np.uint8)
         luma = plane_view(self._frame, layout.planes[0], layout.dtype)[:, :, 0]
@@ -251,7 +251,7 @@ class Frame:
         if rgb.shape != (box.height, box.width, 3) or alpha.shape != (box.height, box.width):
             raise ValueError(f"paste: expected arrays of {box.size}, got rgb {rgb.shape} and alpha {alpha.shape}")
         name = self._frame.format.name
-        layout = _layout(name)
+        layout = plane_layout(name)
         if layout is None:
             raise ClipError("unsupported_pixel_format", f"pixel format {name} cannot be edited in place")
         inner = self._stored_box(box)
@@ -269,7 +269,7 @@ class Frame:
             self._blend(plane, layout, area, patch, _shrink(alpha_HW, plane))
 
     def _blend(
-        self, plane: _Plane, layout: _Layout, area: Box, patch: av.VideoFrame, alpha_HW: NDArray[np.float32]
+        self, plane: Plane, layout: PlaneLayout, area: Box, patch: av.VideoFrame, alpha_HW: NDArray[np.float32]
     ) -> None:
         new = plane_view(patch, plane, layout.dtype)
         rows, columns = new.shape[:2]
@@ -339,7 +339,7 @@ class Frame:
 
     def _whole_chroma(self) -> Size:
         """The stored size, rounded up to whole chroma samples: swscale stretches the chroma of odd sizes a little."""
-        layout = _layout(self._frame.format.name)
+        layout = plane_layout(self._frame.format.name)
         if layout is None:
             return Size(self._frame.width, self._frame.height)
         step_x = 1 << max(plane.shift_x for plane in layout.planes)
@@ -349,7 +349,7 @@ class Frame:
     def _stored_rgb(self, box: Box, *, deep: bool) -> Samples:
         """A fresh (H, W, 3) array of `box` in stored orientation; `deep` gives uint16 of 0..65535."""
         area = self._aligned(box)
-        layout = _layout(self._frame.format.name)
+        layout = plane_layout(self._frame.format.name)
         if layout is None:
             area = Box(0, 0, self._frame.width, self._frame.height)
         # Deep sources go through 16 bits: swscale dithers when it cuts to 8, and its pattern depends on the position.
@@ -374,7 +374,7 @@ class Frame:
 
     def _cropped(self, area: Box) -> av.VideoFrame:
         """A copy of the native samples of `area`; the frame itself when that is all of it."""
-        layout = _layout(self._frame.format.name)
+        layout = plane_layout(self._frame.format.name)
         if layout is None or area.size == Size(self._frame.width, self._frame.height):
             return self._frame
         # Scaled from the frame only to inherit its properties: PyAV has no other way to pass on the chroma location,
@@ -392,7 +392,7 @@ class Frame:
 
 def _rgb_view(frame: av.VideoFrame) -> Samples:
     """The writable (H, W, 3) pixels of an rgb24 or rgb48le frame."""
-    layout = _layout(frame.format.name)
+    layout = plane_layout(frame.format.name)
     assert layout is not None
     return plane_view(frame, layout.planes[0], layout.dtype)
 

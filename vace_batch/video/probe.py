@@ -17,6 +17,7 @@ from av.sidedata.sidedata import SideData
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from vace_batch.config import MediaLimits
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
 from vace_batch.video.frame import Orientation, is_editable
@@ -101,17 +102,20 @@ class VideoInfo:
         return chosen[0] if chosen else self.output_container
 
 
-def probe(path: str) -> VideoInfo:
-    """Read the header of `path` and decode its first frame.
+def probe(path: str, limits: MediaLimits | None = None) -> VideoInfo:
+    """Read the header of `path` and, unless it says more than `limits`, decode its first frame.
 
     Raises:
         ClipError: not_found, is_directory, not_a_file, no_permission, empty_file, not_a_video, unreadable_video,
-            is_an_image, no_video_track, unsupported_codec, unsupported_pixel_format, too_large, no_frames, interlaced.
+            is_an_image, no_video_track, unsupported_codec, unsupported_pixel_format, too_large, too_long,
+            too_many_streams, no_frames, interlaced.
     """
+    limits = limits or MediaLimits()
     with open_source(path) as container:
-        stream = video_stream(container, path)
+        stream = video_stream(container, path, limits.max_pixels)
+        check_frames(path, stream.frames, limits)
+        _check_header(container, stream, path, limits)
         frame = _first_frame(container, stream, path)
-        duration = stream.duration
         if not is_editable(frame.format.name):
             raise ClipError("unsupported_pixel_format", f"{path}: pixel format {frame.format.name} cannot be edited")
         matrix = display_matrix(frame)
@@ -132,7 +136,7 @@ def probe(path: str) -> VideoInfo:
             time_base=stream.time_base or Fraction(1, 1000),
             average_rate=stream.average_rate or stream.guessed_rate or None,
             variable_rate=_is_variable(stream),
-            duration_s=duration * stream.time_base if duration and stream.time_base else _container_duration(container),
+            duration_s=_duration(container, stream),
             sample_aspect_ratio=stream.sample_aspect_ratio or None,
             matrix=int(frame.colorspace),
             primaries=int(frame.color_primaries),
@@ -156,8 +160,10 @@ def open_source(path: str) -> Iterator[InputContainer]:
         # "file:" and an absolute path: a name such as "concat:a|b" or "-i" is a name.
         container = av.open(local_url(path), options=_OPTIONS, metadata_errors="surrogateescape")
     except av.error.FFmpegError as error:
-        if error.errno in (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+        if error.errno in (errno.EIO, errno.EMFILE, errno.ENFILE):
             raise
+        if error.errno == errno.ENOMEM:  # a machine that is short of memory kills instead
+            raise ClipError("unreadable_video", f"{path}: its header asks for more memory than libav gives") from error
         if _starts_as_mp4(path):
             raise ClipError("unreadable_video", f"{path}: its index is missing; the file was cut off") from error
         raise ClipError("not_a_video", f"{path}: not a video file ({error.strerror})") from error
@@ -172,7 +178,7 @@ def local_url(path: str) -> str:
     return "file:" + os.path.abspath(path)
 
 
-def video_stream(container: InputContainer, path: str) -> VideoStream:
+def video_stream(container: InputContainer, path: str, max_pixels: int = MAX_PIXELS) -> VideoStream:
     """The video track to work on: the first that is not a cover picture; decoding is set to one thread.
 
     Raises:
@@ -186,12 +192,30 @@ def video_stream(container: InputContainer, path: str) -> VideoStream:
     context = stream.codec_context
     if context is None:
         raise ClipError("unsupported_codec", f"{path}: no decoder for its video track")
-    if context.width * context.height > MAX_PIXELS:
+    if context.width * context.height > max_pixels:
         size = f"{context.width}x{context.height}"
-        raise ClipError("too_large", f"{path}: pictures of {size}, the limit is {MAX_PIXELS} pixels")
+        raise ClipError("too_large", f"{path}: pictures of {size}, the limit is {max_pixels:,} pixels")
     context.thread_count = 1
-    context.options = {"max_pixels": str(MAX_PIXELS)}
+    context.options = {"max_pixels": str(max_pixels)}
     return stream
+
+
+def check_frames(path: str, num_frames: int, limits: MediaLimits) -> None:
+    """Raises:
+    ClipError: too_long.
+    """
+    if num_frames > limits.max_frames:
+        raise ClipError("too_long", f"{path}: {num_frames:,} frames, the limit is {limits.max_frames:,}")
+
+
+def _check_header(container: InputContainer, stream: VideoStream, path: str, limits: MediaLimits) -> None:
+    duration_s = _duration(container, stream)
+    if duration_s is not None and duration_s > limits.max_duration_s:
+        reason = f"{path}: {float(duration_s):,.0f} s long, the limit is {limits.max_duration_s:,.0f} s"
+        raise ClipError("too_long", reason)
+    tracks = 1 + len(container.streams.audio) + len(container.streams.subtitles)
+    if tracks > limits.max_streams:
+        raise ClipError("too_many_streams", f"{path}: {tracks} tracks, the limit is {limits.max_streams}")
 
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
@@ -268,5 +292,8 @@ def _is_variable(stream: VideoStream) -> bool:
     return abs(stream.base_rate / stream.average_rate - 1) > Fraction(1, 200)
 
 
-def _container_duration(container: InputContainer) -> Fraction | None:
+def _duration(container: InputContainer, stream: VideoStream) -> Fraction | None:
+    """In seconds, as the track says, else the file."""
+    if stream.duration and stream.time_base:
+        return stream.duration * stream.time_base
     return Fraction(container.duration, 1_000_000) if container.duration else None

@@ -166,7 +166,8 @@ def demux(container: InputContainer, path: str, *streams: Stream) -> Iterator[Pa
     try:
         yield from container.demux(*streams)
     except av.error.FFmpegError as error:
-        if isinstance(error, OSError):
+        # Nobody else reads this file, so a packet that may come later (EAGAIN) never comes.
+        if isinstance(error, OSError) and not isinstance(error, BlockingIOError):
             raise
         raise ClipError("damaged_video", f"{path}: cannot be read to its end ({error.strerror})") from error
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode
 from scenedetect.detector import SceneDetector
 
+from vace_batch.config import MediaLimits
 from vace_batch.errors import ClipError
 from vace_batch.video.frame import Frame
-from vace_batch.video.probe import open_source, video_stream
+from vace_batch.video.probe import check_frames, open_source, video_stream
 from vace_batch.video.read import Decoder, demux
 
 DETECTION_WIDTH = 192
@@ -35,22 +36,24 @@ class Scan:
     corrupt_frames: int = 0
 
 
-def scan(path: str) -> Scan:
-    """Decode all of `path` once, keeping nothing but time stamps.
+def scan(path: str, limits: MediaLimits | None = None) -> Scan:
+    """Decode all of `path` once, up to `limits`, keeping nothing but time stamps.
 
     Raises:
         ClipError: as `probe`, and damaged_video, size_changed, bad_timestamps, interlaced.
     """
+    limits = limits or MediaLimits()
     pts: list[int] = []
     packets = 0
     with open_source(path) as container:
-        stream = video_stream(container, path)
+        stream = video_stream(container, path, limits.max_pixels)
         cuts = _Cuts(stream)
         decoder = Decoder(stream, path)
         for packet in demux(container, path, stream):
             packets += packet.size > 0
             for frame in decoder.feed(packet):
                 pts.append(frame.pts)
+                check_frames(path, len(pts), limits)
                 cuts.add(frame)
         _check_complete(container, stream, path, packets)
     if not pts:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import av
 import av.error
@@ -16,12 +15,11 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
-from av.stream import Discard, Stream
+from av.stream import Stream
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from vace_batch.errors import ClipError
 from vace_batch.video.calibrate import calibrate
 from vace_batch.video.canvas import Canvas, StagedFrames
 from vace_batch.video.encoders import EncoderSettings, Encoding, choose_encoding, configure
@@ -38,11 +36,9 @@ from vace_batch.video.splice import (
     plan_splice,
     to_encode,
 )
+from vace_batch.video.tracks import add_copies, check_sound, copy_labels, copy_packet, copy_stream_labels, mux
 
-__all__ = ["EncoderSettings", "WriteReport", "encode_lossless", "rewrite", "write_clip"]
-
-# Brands and the writer's name belong to the file that was, statistics to the pictures that were.
-_STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "bps", "number_of_", "_stat")
+__all__ = ["EncoderSettings", "WriteReport", "check_output", "encode_lossless", "rewrite", "write_clip"]
 
 TONE_RATE_HZ = 48_000
 _TONE_BLOCK = 1024
@@ -59,6 +55,18 @@ class WriteReport:
     codec: str
     words: tuple[str, ...] = ()
     copied_frames: int = 0
+
+
+def check_output(info: VideoInfo, dst: str, settings: EncoderSettings, canvas: Canvas | None = None) -> None:
+    """Refuse what `rewrite` could not write to `dst`, before anything is made for it.
+
+    Raises:
+        ClipError: unsupported_pixel_format, cannot_write.
+    """
+    muxer = info.container_for(dst)
+    choose_encoding(canvas.info(info) if canvas else info, settings, muxer)
+    with open_source(info.path) as source:
+        check_sound(source, muxer)
 
 
 def rewrite(
@@ -134,14 +142,14 @@ def _write(
             picture = _Picture(sink, track, info, encoding, muxer, edit, canvas)
         else:
             picture = _Joined(sink, track, info, plan, muxer, edit)
-        copies = _add_copies(source, sink, track, muxer, words)
-        _copy_labels(source, sink, canvas.lead_s(info) if canvas else Fraction(0))
+        copies = add_copies(source, sink, track, muxer, words)
+        copy_labels(source, sink, canvas.lead_s(info) if canvas else Fraction(0))
         wanted = [stream for stream in source.streams if stream is track or stream.index in copies]
         for packet in demux(source, info.path, *wanted):
             if packet.stream_index == track.index:
                 picture.feed(packet)
             elif packet.size:
-                _copy(packet, copies[packet.stream_index], sink, canvas.lead_s(info) if canvas else Fraction(0))
+                copy_packet(packet, copies[packet.stream_index], sink, canvas.lead_s(info) if canvas else Fraction(0))
         picture.finish()
     copied = plan.copied_frames if plan else 0
     return WriteReport(num_frames=picture.num_frames, codec=encoding.codec, words=tuple(words), copied_frames=copied)
@@ -241,12 +249,12 @@ class _Joined:
         stream.time_base = info.time_base
         stream.codec_context.extradata = plan.extradata
         _copy_tag(source, stream, info, muxer)
-        _copy_stream_labels(source, stream)
+        copy_stream_labels(source, stream)
         self._track = SplicedTrack(sink, stream, source, info, plan, edit)
 
     def feed(self, packet: Packet[Stream]) -> None:
         for made in self._track.feed(packet):
-            _mux(self._sink, made)
+            mux(self._sink, made)
 
     def finish(self) -> None:
         self._track.finish()
@@ -284,7 +292,7 @@ class _Picture:
         if info.display_matrix:
             self._stream.set_display_matrix(info.display_matrix)
         _copy_tag(source, self._stream, info, muxer)
-        _copy_stream_labels(source, self._stream)
+        copy_stream_labels(source, self._stream)
         self._times: dict[int, tuple[int, int]] = {}
         self.num_frames = 0
 
@@ -323,7 +331,7 @@ class _Picture:
                 packet.time_base = self._time_base
             if not self._count:
                 packet.duration = duration
-            _mux(self._sink, packet)
+            mux(self._sink, packet)
 
 
 class _Tone:
@@ -374,26 +382,6 @@ def _add_video(sink: OutputContainer, codec: str, rate: Fraction) -> VideoStream
     return stream
 
 
-def _mux(sink: OutputContainer, packet: Packet[Any]) -> None:
-    try:
-        sink.mux_one(packet)
-    except av.error.FFmpegError as error:
-        if isinstance(error, OSError):
-            raise
-        reason = f"the {sink.format.name} muxer refuses stream {packet.stream_index} ({error.strerror})"
-        raise ClipError("cannot_write", reason) from error
-
-
-def _copy(packet: Packet[Stream], target: Stream, sink: OutputContainer, lead_s: Fraction) -> None:
-    if packet.dts is None:
-        packet.dts = packet.pts
-    if lead_s and packet.time_base and packet.pts is not None and packet.dts is not None:
-        ticks = round(lead_s / packet.time_base)
-        packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
-    packet.stream = target
-    _mux(sink, packet)
-
-
 def _muxer_options(source: InputContainer, info: VideoInfo, muxer: str) -> dict[str, str]:
     options = {"fflags": "+bitexact"}
     if muxer in ("mp4", "mov"):
@@ -408,50 +396,6 @@ def _muxer_options(source: InputContainer, info: VideoInfo, muxer: str) -> dict[
     elif muxer == "mpegts":
         options["mpegts_copyts"] = "1"
     return options
-
-
-def _add_copies(
-    source: InputContainer, sink: OutputContainer, track: VideoStream, muxer: str, words: list[str]
-) -> dict[int, Stream]:
-    """Output streams for everything but `track`, by source index; `words` gets a line for each that cannot be kept."""
-    copies: dict[int, Stream] = {}
-    for stream in source.streams:
-        if stream is track or _is_remade(stream):
-            continue
-        if _takes(muxer, stream):
-            copies[stream.index] = _add_copy(sink, stream)
-        elif stream.type == "audio":
-            raise ClipError("cannot_write", f"audio track {stream.index} cannot be copied into {muxer}; .mkv takes it")
-        else:
-            words.append(f"{stream.type} track {stream.index} left out: {muxer} does not take it")
-    return copies
-
-
-def _is_remade(stream: Stream) -> bool:
-    """Tracks the muxer makes itself: chapter titles, and timecode from the video track's tag."""
-    return stream.discard == Discard.all or (stream.type == "data" and "timecode" in stream.metadata)
-
-
-def _takes(muxer: str, stream: Stream) -> bool:
-    """Whether a file of this kind with this stream alone gets its header written."""
-    try:
-        with av.open(io.BytesIO(), "w", format=muxer, metadata_errors="surrogateescape") as trial:
-            _add_copy(trial, stream)
-            trial.start_encoding()
-    except (av.error.FFmpegError, ValueError):
-        return False
-    return True
-
-
-def _add_copy(sink: OutputContainer, stream: Stream) -> Stream:
-    copy = sink.add_stream_from_template(stream, opaque=True)
-    _copy_stream_labels(stream, copy)
-    return copy
-
-
-def _copy_stream_labels(source: Stream, target: Stream) -> None:
-    target.metadata.update(_kept(source.metadata))
-    target.disposition = source.disposition
 
 
 def _copy_tag(source: VideoStream, target: VideoStream, info: VideoInfo, muxer: str) -> None:
@@ -469,20 +413,6 @@ def _container_words(info: VideoInfo, muxer: str) -> list[str]:
     if info.display_matrix and muxer not in ("mp4", "mov", "matroska", "webm"):
         words.append(f"rotation left out: {muxer} does not keep it")
     return words
-
-
-def _copy_labels(source: InputContainer, sink: OutputContainer, lead_s: Fraction) -> None:
-    sink.metadata.update(_kept(source.metadata))
-    chapters = source.chapters()
-    for chapter in chapters:
-        if lead_s and chapter["time_base"]:
-            ticks = round(lead_s / chapter["time_base"])
-            chapter["start"], chapter["end"] = chapter["start"] + ticks, chapter["end"] + ticks
-    sink.set_chapters(chapters)
-
-
-def _kept(metadata: dict[str, str]) -> dict[str, str]:
-    return {key: value for key, value in metadata.items() if not key.lower().startswith(_STALE_TAGS)}
 
 
 def _configure_clip(stream: VideoStream, first_HWC: NDArray[np.uint8], codec: str, crf: int) -> None:

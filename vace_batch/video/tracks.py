@@ -1,0 +1,124 @@
+"""What stands beside the pictures: other tracks, copied packet by packet, and labels."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from typing import Any
+
+import av
+import av.error
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Discard, Stream
+from av.video.stream import VideoStream
+
+from vace_batch.errors import ClipError
+
+# Brands and the writer's name belong to the file that was, statistics to the pictures that were.
+_STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "bps", "number_of_", "_stat")
+
+
+def mux(sink: OutputContainer, packet: Packet[Any]) -> None:
+    """Write one packet.
+
+    Raises:
+        ClipError: cannot_write when the container does not take it.
+        OSError: the disk is full or fails.
+    """
+    try:
+        sink.mux_one(packet)
+    except av.error.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
+        reason = f"the {sink.format.name} muxer refuses stream {packet.stream_index} ({error.strerror})"
+        raise ClipError("cannot_write", reason) from error
+
+
+def copy_packet(packet: Packet[Stream], target: Stream, sink: OutputContainer, lead_s: Fraction) -> None:
+    """Write a packet of the source into `target`, `lead_s` seconds later.
+
+    Raises:
+        ClipError: as `mux`.
+    """
+    if packet.dts is None:
+        packet.dts = packet.pts
+    if lead_s and packet.time_base and packet.pts is not None and packet.dts is not None:
+        ticks = round(lead_s / packet.time_base)
+        packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
+    packet.stream = target
+    mux(sink, packet)
+
+
+def add_copies(
+    source: InputContainer, sink: OutputContainer, track: VideoStream, muxer: str, words: list[str]
+) -> dict[int, Stream]:
+    """Output streams for everything but `track`, by source index; `words` gets a line for each that cannot be kept.
+
+    Raises:
+        ClipError: as `check_sound`.
+    """
+    check_sound(source, muxer)
+    copies: dict[int, Stream] = {}
+    for stream in source.streams:
+        if stream is track or _is_remade(stream):
+            continue
+        if _takes(muxer, stream):
+            copies[stream.index] = _add_copy(sink, stream)
+        else:
+            words.append(f"{stream.type} track {stream.index} left out: {muxer} does not take it")
+    return copies
+
+
+def check_sound(source: InputContainer, muxer: str) -> None:
+    """Refuse a container that an audio track of `source` cannot be copied into: a video without its sound is lost work.
+
+    Raises:
+        ClipError: cannot_write.
+    """
+    for stream in source.streams.audio:
+        if not _takes(muxer, stream):
+            raise ClipError("cannot_write", f"audio track {stream.index} cannot be copied into {muxer}; .mkv takes it")
+
+
+def _is_remade(stream: Stream) -> bool:
+    """Tracks the muxer makes itself: chapter titles, and timecode from the video track's tag."""
+    return stream.discard == Discard.all or (stream.type == "data" and "timecode" in stream.metadata)
+
+
+def _takes(muxer: str, stream: Stream) -> bool:
+    """Whether a file of this kind with this stream alone gets its header written."""
+    try:
+        with av.open(io.BytesIO(), "w", format=muxer, metadata_errors="surrogateescape") as trial:
+            _add_copy(trial, stream)
+            trial.start_encoding()
+    except (av.error.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _add_copy(sink: OutputContainer, stream: Stream) -> Stream:
+    copy = sink.add_stream_from_template(stream, opaque=True)
+    copy_stream_labels(stream, copy)
+    return copy
+
+
+def copy_stream_labels(source: Stream, target: Stream) -> None:
+    """Language, title, timecode and the like, and what a track is for."""
+    target.metadata.update(_kept(source.metadata))
+    target.disposition = source.disposition
+
+
+def copy_labels(source: InputContainer, sink: OutputContainer, lead_s: Fraction) -> None:
+    """Labels of the whole file, and its chapters `lead_s` seconds later."""
+    sink.metadata.update(_kept(source.metadata))
+    chapters = source.chapters()
+    for chapter in chapters:
+        if lead_s and chapter["time_base"]:
+            ticks = round(lead_s / chapter["time_base"])
+            chapter["start"], chapter["end"] = chapter["start"] + ticks, chapter["end"] + ticks
+    sink.set_chapters(chapters)
+
+
+def _kept(metadata: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if not key.lower().startswith(_STALE_TAGS)}
