@@ -69,6 +69,9 @@ class Sampling:
     flow_shift: float | None = None
     conditioning_scale: float | None = None
     mask_rule: str | None = None
+    guidance_from: float | None = None
+    guidance_until: float | None = None
+    step_cache: float | None = None
     max_frames: int | None = None
     overlap_frames: int | None = None
 

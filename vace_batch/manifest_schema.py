@@ -122,6 +122,14 @@ _SAMPLING = pa.struct(
         _field("flow_shift", pa.float64(), "shift of the flow schedule, 0.1..50", default=_FROM_PROFILE),
         _field("conditioning_scale", pa.float64(), "weight of VACE's context branch, 0..4", default=_FROM_PROFILE),
         _field("mask_rule", pa.string(), "the mask in time: nearest (stock) or max4 (maximum of each four)"),
+        _field("guidance_from", pa.float64(), "share of the steps before guidance begins, 0..1", default="0"),
+        _field("guidance_until", pa.float64(), "share of the steps after which guidance ends, 0..1", default="1"),
+        _field(
+            "step_cache",
+            pa.float64(),
+            "change of the first block up to which a step reuses the last one's rest, 0..0.99; faster, not exact",
+            default="0, off",
+        ),
         _field("max_frames", pa.int64(), "longest window, 4n+1 in 5..241", unit="frames", default=_FROM_PROFILE),
         _field(
             "overlap_frames",

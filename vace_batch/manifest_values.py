@@ -278,7 +278,14 @@ def _extend(value: Mapping[str, Any], cell: Cell) -> Extend:
     return made
 
 
-_SAMPLING_RANGES = {"guidance_scale": (0, 30), "flow_shift": (0.1, 50), "conditioning_scale": (0, 4)}
+_SAMPLING_RANGES: dict[str, tuple[float, float]] = {
+    "guidance_scale": (0, 30),
+    "flow_shift": (0.1, 50),
+    "conditioning_scale": (0, 4),
+    "guidance_from": (0, 1),
+    "guidance_until": (0, 1),
+    "step_cache": (0, 0.99),
+}
 
 
 def _sampling(value: Mapping[str, Any], cell: Cell) -> Sampling:
@@ -290,6 +297,8 @@ def _sampling(value: Mapping[str, Any], cell: Cell) -> Sampling:
         _integer(given["num_inference_steps"], 1, 200, cell, ".num_inference_steps")
     if "mask_rule" in given and given["mask_rule"] not in MASK_RULES:
         cell.fault(".mask_rule", given["mask_rule"], f"one of {', '.join(MASK_RULES)}")
+    if given.get("guidance_from", 0) > given.get("guidance_until", 1):
+        cell.fault(".guidance_from", given["guidance_from"], "at most guidance_until")
     _window_lengths(given.get("max_frames"), given.get("overlap_frames"), cell)
     return Sampling(**given)
 

@@ -52,6 +52,10 @@ class ResolvedSampling:
     """Every number that decides how noise becomes latents; nothing is left to a default after this.
 
     `mask_rule` says how a mask is shrunk in time: "nearest" (stock) or "max4" (frame 0, then the maximum of each four).
+    Two save time and change the result. `guidance_from` and `guidance_until` are shares of the steps: guidance acts
+    from the one up to the other, and each step outside takes one forward instead of two. `step_cache` is the relative
+    change of the first block's output up to which a step takes over what the other blocks, the context branch
+    included, added at the last step that ran them; 0 is off.
     """
 
     num_inference_steps: int
@@ -59,6 +63,9 @@ class ResolvedSampling:
     flow_shift: float
     conditioning_scale: float = 1.0
     mask_rule: str = "nearest"
+    guidance_from: float = 0.0
+    guidance_until: float = 1.0
+    step_cache: float = 0.0
 
     def __post_init__(self) -> None:
         if self.num_inference_steps < 1:
@@ -67,6 +74,19 @@ class ResolvedSampling:
             raise ValueError(f"flow_shift: expected more than 0, got {self.flow_shift}")
         if self.mask_rule not in MASK_RULES:
             raise ValueError(f"mask_rule: expected one of {', '.join(MASK_RULES)}, got {self.mask_rule!r}")
+        if not 0 <= self.guidance_from <= self.guidance_until <= 1:
+            got = f"{self.guidance_from} and {self.guidance_until}"
+            raise ValueError(f"guidance_from, guidance_until: expected 0 <= from <= until <= 1, got {got}")
+        if not 0 <= self.step_cache < 1:
+            raise ValueError(f"step_cache: expected 0 (off) up to, not including, 1, got {self.step_cache}")
+
+    @property
+    def guided_steps(self) -> range:
+        """The steps, from 0, at which guidance acts: none at a scale of 1 or less."""
+        if self.guidance_scale <= 1:
+            return range(0)
+        first, stop = (round(share * self.num_inference_steps) for share in (self.guidance_from, self.guidance_until))
+        return range(first, stop)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +214,9 @@ class ModelProfile:
             flow_shift=_first(given.flow_shift, self.flow_shift),
             conditioning_scale=_first(given.conditioning_scale, 1.0),
             mask_rule=given.mask_rule or preset.mask_rule or "nearest",
+            guidance_from=_first(given.guidance_from, 0.0),
+            guidance_until=_first(given.guidance_until, 1.0),
+            step_cache=_first(given.step_cache, 0.0),
         )
 
     def window_flop(
@@ -214,7 +237,7 @@ class ModelProfile:
         Raises:
             ValueError: the frame count is not 4n+1, or a side is not a multiple of 16.
         """
-        forwards = sampling.num_inference_steps * (2 if guided and sampling.guidance_scale > 1 else 1)
+        forwards = sampling.num_inference_steps + (len(sampling.guided_steps) if guided else 0)
         transformer = forwards * self.architecture.forward_flop(token_count(num_frames, size, num_references))
         return transformer + self.architecture.vae_flop(num_frames * size.width * size.height, encodes)
 

@@ -52,6 +52,19 @@ def test_equal_embeddings_halve_the_transformer_and_nothing_else() -> None:
     assert model.window_seconds(81, size, sampling, tflops=500) == pytest.approx(both / 500e12)
 
 
+def test_a_guidance_interval_costs_what_it_guides() -> None:
+    model = profiles.profile(profiles.VACE_1_3B)
+    half = model.sampling("restyle", Sampling(guidance_from=0.1, guidance_until=0.6))
+    assert half.guided_steps == range(5, 30)
+    vae = model.architecture.vae_flop(81 * 832 * 480, 1)
+    flop = [model.window_flop(81, Size(832, 480), s) - vae for s in (model.sampling("restyle"), half)]
+    assert flop[1] == pytest.approx(0.75 * flop[0])
+    with pytest.raises(ValueError, match="guidance_from, guidance_until: expected 0 <= from <= until <= 1, got 0.6"):
+        model.sampling("restyle", Sampling(guidance_from=0.6, guidance_until=0.5))
+    with pytest.raises(ValueError, match="step_cache: expected 0 .off. up to, not including, 1, got 1"):
+        model.sampling("restyle", Sampling(step_cache=1))
+
+
 def test_sampling_takes_every_override() -> None:
     model = profiles.profile("tiny")
     given = Sampling(

@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 from vace_batch import profiles
 from vace_batch.errors import UsageError
 from vace_batch.profiles import TINY, ModelProfile, is_directory, model_files
+from vace_batch.vace import stepcache
 from vace_batch.vace.seeded import write_seeded
 
 _PATTERNS = ["model_index.json", "*/*.json", "*/*.safetensors", "*/*.model", "*/*.txt"]
@@ -77,11 +78,13 @@ def load(
             vae = _load(AutoencoderKLWan, path, "vae", place, torch_dtype=torch.float32)
             if place.type == "cpu" and torch.backends.mkldnn.is_available():
                 _use_fast_kernels(vae)
+            transformer = _load(WanVACETransformer3DModel, path, "transformer", place, torch_dtype=dtype)
+            stepcache.install(transformer)
             return VaceModel(
                 ref=ref,
                 revision=found,
                 profile=known,
-                transformer=_load(WanVACETransformer3DModel, path, "transformer", place, torch_dtype=dtype),
+                transformer=transformer,
                 vae=vae,
                 tokenizer=AutoTokenizer.from_pretrained(path, subfolder="tokenizer"),
                 text_encoder=_load(UMT5EncoderModel, path, "text_encoder", place, dtype=dtype)

@@ -10,6 +10,7 @@ from diffusers import UniPCMultistepScheduler
 from vace_batch.geometry import latent_num_frames
 from vace_batch.profiles import ResolvedSampling
 from vace_batch.vace.model import VaceModel
+from vace_batch.vace.stepcache import StepCache
 from vace_batch.vcu import VCU
 
 
@@ -33,8 +34,9 @@ def sample(
 ) -> torch.Tensor:
     """Denoised latents, float32, of the noise's shape (reference frames included).
 
-    Guidance pushes away from `unconditional_BLD`: u + g * (c - u). At a scale of 1 or less, and for windows whose two
-    embeddings are equal, c - u adds nothing and the second forward is left out.
+    Guidance pushes away from `unconditional_BLD`: u + g * (c - u). At a scale of 1 or less, at steps outside of the
+    guidance interval, and for windows whose two embeddings are equal (c - u adds nothing), the second forward is left
+    out.
 
     Raises:
         ValueError: noise and control differ in length or size.
@@ -52,22 +54,23 @@ def sample(
         device=model.device,
         dtype=model.dtype,
     )
-    guided = _guided(conditional_BLD, unconditional_BLD, sampling.guidance_scale)
+    guided = _guided(conditional_BLD, unconditional_BLD)
+    towards, away = (StepCache(sampling.step_cache) if sampling.step_cache else None for _ in range(2))
     latents = noise_BCthw
-    for timestep in scheduler.timesteps:
+    for step, timestep in enumerate(scheduler.timesteps):
         inputs = latents.to(model.dtype)
-        velocity = _forward(model, inputs, timestep, conditional_BLD, control, scale)
-        if guided:
-            opposite = _forward(model, inputs[guided], timestep, unconditional_BLD[guided], control[guided], scale)
+        velocity = _forward(model, inputs, timestep, conditional_BLD, control, scale, towards)
+        if guided and step in sampling.guided_steps:
+            opposite = _forward(
+                model, inputs[guided], timestep, unconditional_BLD[guided], control[guided], scale, away
+            )
             velocity[guided] = opposite + sampling.guidance_scale * (velocity[guided] - opposite)
         latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
     return latents
 
 
-def _guided(conditional_BLD: torch.Tensor, unconditional_BLD: torch.Tensor, scale: float) -> Sequence[int]:
-    """Windows that need a second forward."""
-    if scale <= 1:
-        return []
+def _guided(conditional_BLD: torch.Tensor, unconditional_BLD: torch.Tensor) -> Sequence[int]:
+    """Windows that guidance says something to."""
     pairs = zip(conditional_BLD, unconditional_BLD, strict=True)
     return [
         index for index, (conditional, unconditional) in enumerate(pairs) if not torch.equal(conditional, unconditional)
@@ -81,7 +84,9 @@ def _forward(
     embeddings_BLD: torch.Tensor,
     control: torch.Tensor,
     scale: torch.Tensor,
+    cache: StepCache | None,
 ) -> torch.Tensor:
+    more = {} if cache is None else {"step_cache": cache}
     velocity: torch.Tensor = model.transformer(
         hidden_states=latents,
         timestep=timestep.expand(latents.shape[0]),
@@ -89,5 +94,6 @@ def _forward(
         control_hidden_states=control,
         control_hidden_states_scale=scale,
         return_dict=False,
+        **more,
     )[0]
     return velocity
