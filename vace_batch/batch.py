@@ -21,8 +21,9 @@ from vace_batch.cluster.units import ActorDied, ActorReady, ActorWaiting, Event,
 from vace_batch.cluster.units import Limits as DispatchLimits
 from vace_batch.config import Options
 from vace_batch.errors import ClipError, ClusterError, UsageError
-from vace_batch.intake import admit
+from vace_batch.intake import admit, refusal
 from vace_batch.job import Job
+from vace_batch.loras import resolve_loras
 from vace_batch.manifest import Manifest
 from vace_batch.manifest_uri import folder_of
 from vace_batch.masks.source import MaskModels
@@ -59,9 +60,9 @@ def _work(job: Job, out: str, options: Options, roots: Roots) -> ClipWork:
     job, model = profiles.with_preset(job), job.model or options.model
     try:
         admit(job, roots, options)
-        fingerprints = _fingerprints(job, options)
+        fingerprints, loras = _fingerprints(job, options), resolve_loras(job, options)
     except ClipError as error:  # `prepare` tells the row; what may not be read is not looked at either
-        fingerprints, model = {"video_uri": "refused", "refused": str(error)}, options.model
+        fingerprints, model, loras = refusal(error), options.model, ()
     except OSError as error:
         raise ClusterError(f"{job.job_id}: a file cannot be looked at: {error}") from error
     profile, revision = _model(model)
@@ -82,7 +83,7 @@ def _work(job: Job, out: str, options: Options, roots: Roots) -> ClipWork:
         model=model,
         revision=revision,
         limits=limits,
-        sampling=profile.sampling(job.task, asked),
+        sampling=replace(profile.sampling(job.task, asked), loras=loras),
     )
 
 

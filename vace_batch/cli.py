@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vace_batch import __version__, log
-from vace_batch.config import Options
+from vace_batch.config import LoraOption, Options
 from vace_batch.errors import ManifestError, UsageError, VaceBatchError
 from vace_batch.results import Ledger, Summary, read_run, summarise
 
@@ -50,6 +50,16 @@ AllowRoot = Annotated[
         help="A folder or URI that rows may read, beside the manifest's folder and OUT; repeatable.",
     ),
 ]
+LoraFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="[PRESET:]FILE[=WEIGHT]",
+        help="A LoRA for rows that name none, of all presets or of one; safetensors; repeatable.",
+    ),
+]
+Depth = Annotated[str | None, typer.Option(help="Default ultralytics weights for the control depth.")]
+Pose = Annotated[str | None, typer.Option(help="Default ultralytics weights for the controls pose and pose_body.")]
 CpuActors = Annotated[int | None, typer.Option(min=1, help="Processes for masks, VCUs and stitching.")]
 GpuActors = Annotated[int | None, typer.Option(min=1, help="Processes for VACE: one a GPU, one on a CPU core without.")]
 MaxBatch = Annotated[int, typer.Option(min=1, help="Equal windows given to the model at once.")]
@@ -81,6 +91,9 @@ def plan(
     model: Model = "tiny",
     detector: Detector = None,
     segmenter: Segmenter = None,
+    depth: Depth = None,
+    pose: Pose = None,
+    lora: LoraFiles = None,
     weights: Weights = None,
     allow_root: AllowRoot = None,
     tflops: Annotated[float, typer.Option(help="What the GPU sustains, in TFLOP/s, for the estimate.")] = 350.0,
@@ -94,6 +107,9 @@ def plan(
         model=model,
         detector=detector,
         segmenter=segmenter,
+        depth=depth,
+        pose=pose,
+        loras=_loras(lora),
         weights_folders=tuple(weights or ()),
         allow_roots=_roots(allow_root),
     )
@@ -117,6 +133,9 @@ def run(
     model: Model = "tiny",
     detector: Detector = None,
     segmenter: Segmenter = None,
+    depth: Depth = None,
+    pose: Pose = None,
+    lora: LoraFiles = None,
     weights: Weights = None,
     allow_root: AllowRoot = None,
     cpu_actors: CpuActors = None,
@@ -133,6 +152,9 @@ def run(
         model=model,
         detector=detector,
         segmenter=segmenter,
+        depth=depth,
+        pose=pose,
+        loras=_loras(lora),
         weights_folders=tuple(weights or ()),
         allow_roots=_roots(allow_root),
         cpu_actors=cpu_actors,
@@ -258,6 +280,15 @@ def manifest(
 def _roots(given: list[str] | None) -> tuple[str, ...]:
     """Absolute, so that a later `retry` from another folder means the same."""
     return tuple(root if "://" in root else str(Path(root).resolve()) for root in given or ())
+
+
+def _loras(given: list[str] | None) -> tuple[LoraOption, ...]:
+    from vace_batch.loras import parse_lora
+
+    found = [parse_lora(text) for text in given or ()]
+    return tuple(
+        one if "://" in one.uri else one.model_copy(update={"uri": str(Path(one.uri).resolve())}) for one in found
+    )
 
 
 def _run(found: Any, out: str, options: Options, as_json: bool) -> None:

@@ -23,6 +23,16 @@ class MediaLimits(BaseModel):
     max_streams: int = Field(64, ge=1, description="video, audio and subtitle tracks")
 
 
+class LoraOption(BaseModel):
+    """A LoRA of the run: for jobs that name none, of `preset` only where one is given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: str = Field(description="a safetensors file: a path, hf://owner/name[@revision]/file or a store's URI")
+    weight: float = Field(1.0, ge=-4, le=4, description="how much of it")
+    preset: str | None = Field(None, description="only for jobs of this preset")
+
+
 class Options(BaseModel):
     """How a batch is run. The fields of `pixel_fields` decide pixels and are part of every identity."""
 
@@ -33,6 +43,7 @@ class Options(BaseModel):
     segmenter: str | None = Field(None, description="default SAM weights for point and box prompts")
     depth: str | None = Field(None, description="default ultralytics depth weights for the control depth")
     pose: str | None = Field(None, description="default ultralytics pose weights for the controls pose and pose_body")
+    loras: tuple[LoraOption, ...] = Field((), description="LoRAs of jobs that name none")
     weights_folders: tuple[str, ...] = Field((), description="where weights named by a manifest's row may lie")
     allow_roots: tuple[str, ...] = Field((), description="what rows may read beside the manifest's folder and OUT")
     media: MediaLimits = Field(default_factory=MediaLimits, description="what a video may be at most")

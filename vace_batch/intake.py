@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 
 from vace_batch import storage
@@ -11,6 +11,7 @@ from vace_batch.access import Roots
 from vace_batch.config import MediaLimits, Options
 from vace_batch.errors import ClipError
 from vace_batch.job import Job
+from vace_batch.loras import lora_refs
 
 _EMBEDDED_MODEL = "tiny"
 
@@ -19,7 +20,8 @@ def admit(job: Job, roots: Roots, options: Options) -> None:
     """Refuse a job that names what the run was not given; nothing is opened, links are followed.
 
     Raises:
-        ClipError: `not_allowed` for a file outside `roots`, `model_not_allowed` for a model that is not the run's.
+        ClipError: `not_allowed` for a file outside `roots`, `model_not_allowed` for a model that is not the run's,
+            `weights_not_allowed` for LoRAs that are not.
     """
     for column, uri in uris_of(job):
         if not roots.allow(uri):
@@ -29,6 +31,22 @@ def admit(job: Job, roots: Roots, options: Options) -> None:
     if job.model not in (None, _EMBEDDED_MODEL, options.model) and not _is_among(job.model, options.weights_folders):
         reason = f"model: {job.model!r} is neither the run's ({options.model}) nor a folder below one of --weights"
         raise ClipError("model_not_allowed", reason)
+    lora_refs(job, options)
+
+
+def refusal(error: ClipError) -> dict[str, str]:
+    """What stands in place of a refused job's fingerprints."""
+    return {"video_uri": "refused", "refused": error.reason, "refused.code": error.code}
+
+
+def check_refusal(fingerprints: Mapping[str, str]) -> None:
+    """Raise again what a job was refused for when it was planned.
+
+    Raises:
+        ClipError: what `refusal` was given.
+    """
+    if "refused" in fingerprints:
+        raise ClipError(fingerprints["refused.code"], fingerprints["refused"])
 
 
 def uris_of(job: Job) -> Iterator[tuple[str, str]]:

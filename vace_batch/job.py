@@ -77,6 +77,14 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoraRef:
+    """A LoRA file and how much of it: 1 is all, less is weaker, below 0 away from it."""
+
+    uri: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Expand:
     """How far the picture grows on each side, as a share of its width or height.
 
@@ -140,6 +148,7 @@ class Job:
     priority: int = 0
     preset: str | None = None
     model: str | None = None
+    loras: tuple[LoraRef, ...] | None = None
     sampling: Sampling = field(default_factory=Sampling)
     output_uri: str | None = None
 

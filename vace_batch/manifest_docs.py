@@ -215,6 +215,7 @@ One Parquet file, one row a job: one video, one task. Schema version {SCHEMA_VER
 - `t2v` and `r2v` take size, rate and length from `video_uri`, and nothing of its pictures; its sound stays.
 - `extension` makes `start_s` to `end_s` anew in place, or, with `extend.seconds`, adds frames.
 - A `preset` names values of sampling, negative prompt and seed scope; `vace-batch plan --json` shows what a row gets.
+- `loras` are for this row alone; without the column a row gets those that the run was given by `--lora`.
 
 ```python
 import pyarrow as pa, pyarrow.parquet as pq

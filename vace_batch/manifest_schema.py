@@ -110,6 +110,20 @@ _EXTEND = pa.struct(
     ]
 )
 
+_LORAS = _list(
+    pa.struct(
+        [
+            _field(
+                "uri",
+                pa.string(),
+                "a .safetensors file: a name below --weights, hf://owner/name[@revision]/file or a store's URI",
+                default="required",
+            ),
+            _field("weight", pa.float64(), "how much of it, -4..4", default="1"),
+        ]
+    )
+)
+
 _FROM_PROFILE = "the model profile's"
 _FROM_PRESET = "the preset's"
 
@@ -354,6 +368,14 @@ SCHEMA = pa.schema(
             pa.string(),
             "Weights in the diffusers layout: a folder, a hub id, or tiny (the built-in one).",
             example="Wan-AI/Wan2.1-VACE-1.3B-diffusers",
+            default="the run's",
+        ),
+        _field(
+            "loras",
+            _LORAS,
+            "LoRAs fused into the model for this row, in place of the run's: the run's own by name, or files below its "
+            "--weights. An empty list: none.",
+            example=[{"uri": "removal.safetensors", "weight": 1.0}],
             default="the run's",
         ),
         _field(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vace_batch.job import COMPOSITIONS, BoxKey, Dilation, Expand, Extend, PointKey, Protect, Sampling
+from vace_batch.job import COMPOSITIONS, BoxKey, Dilation, Expand, Extend, LoraRef, PointKey, Protect, Sampling
 from vace_batch.manifest_schema import (
     CONTROLS,
     EXTEND_MODES,
@@ -31,6 +31,7 @@ MAX_JOB_ID_BYTES = 512
 MAX_PROMPT_CHARS = 4_000
 MAX_LABELS, MAX_LABEL_CHARS = 200, 100
 MAX_REFERENCES = 8
+MAX_LORAS, MAX_LORA_WEIGHT = 8, 4
 MAX_SEED = 2**63 - 1
 MAX_PRIORITY = 1_000
 MAX_COORDINATE_PX = 1_000_000
@@ -121,13 +122,32 @@ def _labels(value: Sequence[str | None], cell: Cell, at: str = "") -> tuple[str,
     return tuple(label.strip() for label in value if label)
 
 
-def _weights(value: str, cell: Cell) -> str:
+def _weights(value: str, cell: Cell, at: str = "") -> str:
     """A release name or a hub id stays as it is; only what is plainly a URI is checked as one."""
     if not value.strip() or len(value) > MAX_JOB_ID_BYTES or not value.isprintable():
-        cell.fault("", value, "a path or a release name")
+        cell.fault(at, value, "a path or a release name")
     elif "://" in value and not value.startswith("hf://"):
-        return _uri(value, cell)
+        return _uri(value, cell, at)
     return value
+
+
+def _lora(value: Mapping[str, Any], cell: Cell, at: str) -> LoraRef:
+    uri, weight = value.get("uri") or "", value.get("weight")
+    if uri.endswith(".safetensors"):
+        uri = _weights(uri, cell, f"{at}.uri")
+    else:
+        cell.fault(f"{at}.uri", uri, "a .safetensors file; pickles can run code and are not read")
+    return LoraRef(
+        uri=uri,
+        weight=1.0 if weight is None else _number(weight, -MAX_LORA_WEIGHT, MAX_LORA_WEIGHT, cell, f"{at}.weight"),
+    )
+
+
+def _loras(value: Sequence[Mapping[str, Any] | None], cell: Cell) -> tuple[LoraRef, ...]:
+    if len(value) > MAX_LORAS:
+        cell.faults.append(("", f"{len(value):,} LoRAs", f"at most {MAX_LORAS}"))
+    loras: list[LoraRef] = _structs(value[:MAX_LORAS], cell, "", _lora)
+    return tuple(loras)
 
 
 def _number(value: float | None, low: float, high: float, cell: Cell, at: str, unit: str = "") -> float:
@@ -365,6 +385,7 @@ PARSERS: dict[str, Parser] = {
     "preset": _choice(tuple(PRESETS)),
     "priority": lambda value, cell: _integer(value, -MAX_PRIORITY, MAX_PRIORITY, cell, ""),
     "model": _weights,
+    "loras": _loras,
     "sampling": _sampling,
     "output_uri": _output,
 }

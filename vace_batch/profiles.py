@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 
+from vace_batch import weights
 from vace_batch.errors import UsageError
 from vace_batch.geometry import Size, token_count
 from vace_batch.job import Job, Sampling
@@ -42,14 +43,26 @@ _VAE_ENCODE_FLOP, _VAE_DECODE_FLOP, _VAE_BASE_DIM = 5.06e6, 8.5e6, 96
 
 _T = TypeVar("_T", int, float)
 
-_BLOCK_BYTES = 1 << 20
-
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lora:
+    """A LoRA that is fused into the model: where its file is, what identifies its content, and how much of it."""
+
+    uri: str
+    revision: str
+    weight: float
+
+    @property
+    def identity(self) -> tuple[str, float]:
+        """What of it decides pixels: not where it lies."""
+        return self.revision, self.weight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedSampling:
-    """Every number that decides how noise becomes latents; nothing is left to a default after this.
+    """Everything that decides how noise becomes latents; nothing is left to a default after this.
 
     `mask_rule` says how a mask is shrunk in time: "nearest" (stock) or "max4" (frame 0, then the maximum of each four).
     Two save time and change the result. `guidance_from` and `guidance_until` are shares of the steps: guidance acts
@@ -66,6 +79,7 @@ class ResolvedSampling:
     guidance_from: float = 0.0
     guidance_until: float = 1.0
     step_cache: float = 0.0
+    loras: tuple[Lora, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_inference_steps < 1:
@@ -87,6 +101,11 @@ class ResolvedSampling:
             return range(0)
         first, stop = (round(share * self.num_inference_steps) for share in (self.guidance_from, self.guidance_until))
         return range(first, stop)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Its fields for identity digests; LoRAs are in it by content and weight."""
+        return asdict(self) | {"loras": [lora.identity for lora in self.loras]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,7 +333,7 @@ def revision(ref: str) -> str:
     for name, file in found:
         digest.update(name.encode() + b"\0")
         with file.open("rb") as stream:
-            for block in _blocks(stream):
+            for block in weights.sampled_blocks(stream):
                 digest.update(block)
     if ref == TINY and not any(name.endswith(".safetensors") for name, _ in found):
         digest.update(f"seed {TINY_SEED}".encode())
@@ -327,18 +346,6 @@ def _weight_files(root: Traversable, prefix: str = "") -> Iterator[tuple[str, Tr
             yield from _weight_files(entry, f"{prefix}{entry.name}/")
         elif entry.name.endswith((".json", ".safetensors", ".model")):
             yield prefix + entry.name, entry
-
-
-def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
-    size = stream.seek(0, 2)
-    yield size.to_bytes(8, "little")
-    if size <= 64 * _BLOCK_BYTES:
-        starts = list(range(0, size, _BLOCK_BYTES))
-    else:
-        starts = [k * (size - _BLOCK_BYTES) // 63 for k in range(64)]
-    for start in starts:
-        stream.seek(start)
-        yield stream.read(_BLOCK_BYTES)
 
 
 def _hub_commit(ref: str) -> str:

@@ -30,7 +30,7 @@ from vace_batch.controls import MEASURED, ControlModels, Scale
 from vace_batch.errors import ClipError, ClusterError
 from vace_batch.footage import control_videos, measure_shots, model_mask, staged_frames, with_recovered
 from vace_batch.geometry import Box, Size
-from vace_batch.intake import admit, check_bytes
+from vace_batch.intake import admit, check_bytes, check_refusal
 from vace_batch.job import Job, pixel_fields
 from vace_batch.masks.refine import split_parts
 from vace_batch.masks.source import MaskModels, has_mask_source
@@ -117,7 +117,7 @@ class ClipWork:
     def _generation(self) -> tuple[object, ...]:
         fields = {name: value for name, value in _identity(self.job).items() if name not in _MASK_FIELDS}
         sources = {name: value for name, value in self.fingerprints.items() if not name.endswith("mask_uri")}
-        return fields, sources, self.model, self.revision, asdict(self.sampling)
+        return fields, sources, self.model, self.revision, self.sampling.identity
 
 
 def control_models(options: Options) -> ControlModels:
@@ -129,7 +129,7 @@ def _identity(job: Job) -> dict[str, Any]:
     """The job's pixel fields without its URIs: what they point to counts, by its fingerprint, not where it lies."""
     fields = pixel_fields(job)
     fields["protect"] = {name: value for name, value in fields["protect"].items() if name != "mask_uri"}
-    return {name: value for name, value in fields.items() if not name.endswith(("_uri", "_uris"))}
+    return {name: value for name, value in fields.items() if not name.endswith(("_uri", "_uris", "loras"))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +222,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         ClipError: as `prepare`.
     """
     admit(work.job, work.roots, work.options)
+    check_refusal(work.fingerprints)
     check_bytes(work.job, work.options.media)
     files = {name: str(folder / f"{name}.parquet") for name in ("masks", "recovered", "holes", "selection")}
     with local_file(work.job.video_uri, "video_uri") as path:

@@ -218,6 +218,11 @@ def test_rows_count_from_0_over_batches(tmp_path: Path, monkeypatch: pytest.Monk
         ({"start_s": 2.0, "end_s": 2.0}, "end_s"),
         ({"seed": -1}, "seed"),
         ({"priority": 1001}, "priority"),
+        ({"loras": [{"uri": "a.pt"}]}, "loras[0].uri"),
+        ({"loras": [{"uri": None}]}, "loras[0].uri"),
+        ({"loras": [{"uri": "http://a/b.safetensors"}]}, "loras[0].uri"),
+        ({"loras": [{"uri": "a.safetensors", "weight": 4.5}]}, "loras[0].weight"),
+        ({"loras": [{"uri": "a.safetensors"}] * 9}, "loras"),
         ({"sampling": {"num_inference_steps": 0}}, "sampling.num_inference_steps"),
         ({"sampling": {"num_inference_steps": 201}}, "sampling.num_inference_steps"),
         ({"sampling": {"guidance_scale": -0.1}}, "sampling.guidance_scale"),
@@ -308,7 +313,8 @@ def test_columns_are_checked_before_rows() -> None:
             "targets": ["car"],
             "boxes": [[{"x": 1, "y": 2, "widht": 3, "height": 4}]],
             "sampling": [{"num_inference_steps": 2.5, "mask_rul\7": "max4"}],
-            "loras": ["l"],
+            "adapters": ["l"],
+            "loras": [["l"]],
         }
     )
     with pytest.raises(ManifestError) as caught:
@@ -323,7 +329,8 @@ def test_columns_are_checked_before_rows() -> None:
         "boxes[].width": (None, "no such field"),
         "sampling.num_inference_steps": (None, "double"),
         r"'sampling.mask_rul\x07'": (None, "an unknown field"),
-        "loras": (None, "an unknown column"),
+        "adapters": (None, "an unknown column"),
+        "loras[]": (None, "string"),
     }
 
 

@@ -10,6 +10,7 @@ import torch
 
 from vace_batch.errors import ClipError
 from vace_batch.vace.encode import ConditionEncoder, PromptEncoder
+from vace_batch.vace.lora import LoraSwitch
 from vace_batch.vace.model import VaceModel
 from vace_batch.vace.sample import noise, sample
 from vace_batch.vcu import VCU, Pixels
@@ -41,12 +42,13 @@ class VaceEngine:
         self._max_batch_tokens = max_batch_tokens or model.profile.max_tokens
         self._conditions = ConditionEncoder(model.vae, model.device, vae_pixels)
         self._prompts = PromptEncoder(model)
+        self._loras = LoraSwitch(model.transformer)
 
     def generate(self, vcus: Sequence[VCU]) -> list[Pixels]:
         """Frames, uint8 (T, H, W, 3) RGB, of each VCU in order.
 
         Raises:
-            ClipError: the model's output is not finite.
+            ClipError: the model's output is not finite, or a LoRA cannot be used.
             UsageError: a prompt is not embedded and the model was loaded without a text encoder.
         """
         results: dict[int, Pixels] = {}
@@ -63,11 +65,13 @@ class VaceEngine:
         """Latents before decoding, float32 (B, 16, references + t, h, w), of VCUs of one batch key.
 
         Raises:
+            ClipError: one of their LoRAs cannot be used.
             ValueError: the VCUs differ in shape or sampling.
         """
         keys = sorted({vcu.batch_key for vcu in vcus})
         if len(keys) != 1:
             raise ValueError(f"a batch: expected VCUs of one shape and sampling, got {keys}")
+        self._loras.use(vcus[0].sampling.loras)
         channels = self.model.transformer.config.in_channels
         with torch.inference_mode():
             return sample(
