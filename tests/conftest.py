@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 from vace_batch.log import quiet_environment
@@ -12,6 +14,14 @@ quiet_environment()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def copies() -> Iterator[None]:
+    """Copies of remote files go where they are removed."""
+    os.environ["VACE_BATCH_CACHE"] = folder = tempfile.mkdtemp(prefix="vace-batch-tests-")
+    yield
+    shutil.rmtree(folder)
 
 
 class _Errors(logging.Handler):

@@ -33,7 +33,14 @@ _MOTO = """
 import sys
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import run_simple
-run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=False)
+s3 = DomainDispatcherApplication(create_backend_app)
+def counted(environ, start_response):
+    def start(status, headers, *more):
+        path, size = environ["PATH_INFO"], dict(headers).get("Content-Length", "0")
+        print("answered", environ["REQUEST_METHOD"], size, path, flush=True)
+        return start_response(status, headers, *more)
+    return s3(environ, start)
+run_simple("127.0.0.1", int(sys.argv[1]), counted, threaded=False)
 """
 
 
@@ -44,6 +51,12 @@ def moto(folder: Path) -> Iterator[str]:
     command = [sys.executable, "-c", _MOTO, str(port)]
     with _running(command, folder / "moto.log", port):
         yield f"http://127.0.0.1:{port}"
+
+
+def moto_gets(folder: Path, suffix: str) -> list[int]:
+    """The bytes of each answer to a GET, so far, of objects whose name ends so."""
+    lines = (line.split(" ", 3) for line in (folder / "moto.log").read_text().splitlines())
+    return [int(line[2]) for line in lines if line[:2] == ["answered", "GET"] and line[3].endswith(suffix)]
 
 
 @contextmanager

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 
-from vace_batch import storage
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.job import Job
 from vace_batch.masks.source import MaskModels, clip_masks, has_mask_source, needs_pixels
 from vace_batch.masks.store import FrameMask, MaskSummary, box_mask, write_masks
+from vace_batch.nodecache import local_copy
 from vace_batch.stage import Stage, staged_masks
 from vace_batch.video.shots import Scan
 
 
 @contextlib.contextmanager
-def local_file(uri: str, column: str) -> Iterator[str]:
-    """`storage.local_path`; a missing object is the clip's failure."""
+def local_file(uri: str, column: str, versions: Mapping[str, str]) -> Iterator[str]:
+    """The file that a job's `column` names, local, as its fingerprint in `versions` says; that it is missing is the
+    clip's failure."""
     with contextlib.ExitStack() as stack:
         try:
-            path = stack.enter_context(storage.local_path(uri))
+            path = stack.enter_context(local_copy(uri, versions.get(column)))
         except FileNotFoundError:
             raise ClipError("not_found", f"{column}: no such file: {uri}") from None
         except PermissionError as error:
@@ -53,6 +54,7 @@ class Search:
     found: Scan
     frame_range: tuple[int, int]
     models: MaskModels | None
+    versions: Mapping[str, str]
 
     @contextlib.contextmanager
     def masks(self) -> Iterator[Iterator[FrameMask]]:
@@ -62,7 +64,7 @@ class Search:
             return
         with contextlib.ExitStack() as stack:
             yield clip_masks(
-                _with_local_masks(self.job, stack),
+                _with_local_masks(self.job, self.versions, stack),
                 path=self.path,
                 size=self.size,
                 num_frames=self.found.num_frames,
@@ -87,10 +89,10 @@ def make_masks(search: Search, stage: Stage, new: range, target: str) -> MaskSum
         return write_masks(target, stage.size, staged_masks(job, stage, found, frames, new))
 
 
-def _with_local_masks(job: Job, stack: contextlib.ExitStack) -> Job:
+def _with_local_masks(job: Job, versions: Mapping[str, str], stack: contextlib.ExitStack) -> Job:
     if job.mask_uri is not None:
-        job = replace(job, mask_uri=stack.enter_context(local_file(job.mask_uri, "mask_uri")))
+        job = replace(job, mask_uri=stack.enter_context(local_file(job.mask_uri, "mask_uri", versions)))
     if job.protect.mask_uri is not None:
-        path = stack.enter_context(local_file(job.protect.mask_uri, "protect.mask_uri"))
+        path = stack.enter_context(local_file(job.protect.mask_uri, "protect.mask_uri", versions))
         job = replace(job, protect=replace(job.protect, mask_uri=path))
     return job

@@ -35,6 +35,7 @@ from vace_batch.job import Job, pixel_fields
 from vace_batch.masks.refine import split_parts
 from vace_batch.masks.source import MaskModels, has_mask_source
 from vace_batch.masks.store import MaskReader, write_masks
+from vace_batch.nodecache import open_copy
 from vace_batch.patches import PatchReader
 from vace_batch.plan import Limits, Region, Shot, Window, plan_clip
 from vace_batch.recovery import Footage, recover_clip
@@ -113,6 +114,10 @@ class ClipWork:
     def control_models(self) -> ControlModels:
         """Which weights the control videos may be drawn with."""
         return control_models(self.options)
+
+    def source(self) -> contextlib.AbstractContextManager[str]:
+        """A local path of the video, as it was planned."""
+        return local_file(self.job.video_uri, "video_uri", self.fingerprints)
 
     def _generation(self) -> tuple[object, ...]:
         fields = {name: value for name, value in _identity(self.job).items() if name not in _MASK_FIELDS}
@@ -225,7 +230,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
     check_refusal(work.fingerprints)
     check_bytes(work.job, work.options.media)
     files = {name: str(folder / f"{name}.parquet") for name in ("masks", "recovered", "holes", "selection")}
-    with local_file(work.job.video_uri, "video_uri") as path:
+    with work.source() as path:
         info = probe(path, work.options.media)
         stage = stage_of(work.job, info.size, info.average_rate)
         check_output(info, work.output, EncoderSettings(crf=work.options.crf), stage.canvas)  # before the GPU work
@@ -233,7 +238,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         shots = staged_shots(found.cuts, found.num_frames, stage)
         frame_range = frame_range_of(work.job, found, info.time_base)
         new = new_frames(work.job, stage, found.num_frames, frame_range)
-        search = Search(work.job, path, info.size, found, frame_range, models if look else None)
+        search = Search(work.job, path, info.size, found, frame_range, models if look else None, work.fingerprints)
         masked = make_masks(search, stage, new, files["masks"])
         selects = work.job.masks_select and has_mask_source(work.job)
         if selects:
@@ -325,7 +330,7 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
         masks = MaskReader(files["holes"]).get(window.start, window.stop)
         selection = MaskReader(files["selection"]).get(window.start, window.stop) if plan.selection else {}
         patches = PatchReader(files["recovered"]).get(window.start, window.stop) if plan.recovered else {}
-    with local_file(work.job.video_uri, "video_uri") as path:
+    with work.source() as path:
         frames = [
             resize(with_recovered(pixels, window.box, patches.get(index)), region.size)
             for index, pixels in staged_frames(path, plan.stage, window, plan.span, planned.start_pts)
@@ -354,8 +359,8 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
         window_id=work.window_key(planned, region),
         frames_THWC=np.stack(frames + frames[-1:] * held),
         mask_THW=np.concatenate([mask_THW, mask_THW[-1:].repeat(held, axis=0)]),
-        references=_pictures(work.job.reference_uris, "reference_uris"),
-        reference_masks=_pictures(work.job.reference_mask_uris, "reference_mask_uris", gray=True) or None,
+        references=_pictures(work, "reference_uris"),
+        reference_masks=_pictures(work, "reference_mask_uris", gray=True) or None,
         controls=controls,
         known_T=np.concatenate([known_T, known_T[-1:].repeat(held)]),
         seed=work.seed(planned),
@@ -363,10 +368,10 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
     )
 
 
-def _pictures(uris: Sequence[str], column: str, *, gray: bool = False) -> tuple[NDArray[np.uint8], ...]:
+def _pictures(work: ClipWork, column: str, *, gray: bool = False) -> tuple[NDArray[np.uint8], ...]:
     pictures = []
-    for uri in uris:
-        with local_file(uri, column) as path:
+    for number, uri in enumerate(getattr(work.job, column)):
+        with local_file(uri, f"{column}.{number}", work.fingerprints) as path:
             pictures.append(read_image(path, gray=gray))
     return tuple(pictures)
 
@@ -378,7 +383,7 @@ def _files(work: ClipWork, plan: ClipPlan) -> Iterator[dict[str, BinaryIO]]:
     names = {name: getattr(plan, name) for name in ("masks", "recovered", "holes", "selection")}
     with contextlib.ExitStack() as stack:
         yield {
-            name: stack.enter_context(storage.open_read(ledger.absolute(file)))
+            name: stack.enter_context(open_copy(ledger.absolute(file)))
             for name, file in names.items()
             if file is not None
         }
@@ -420,7 +425,7 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> Record:
     admit(work.job, work.roots, work.options)
     output = ledger.absolute(work.output)
     draft = ledger.artifact_uri(work.clip_key, posixpath.splitext(work.output)[1])
-    with local_file(work.job.video_uri, "video_uri") as path, storage.staging(output, draft) as target:
+    with work.source() as path, storage.staging(output, draft) as target:
         body = _copy(path, target, work) if plan.masks is None else _rewrite(path, target, work, plan, ledger)
     body |= {"job_id": work.job.job_id, "output": work.output, "attempts": attempt}
     body |= work.settings

@@ -321,11 +321,20 @@ def local_path(uri: str) -> Iterator[str]:
     if is_local(uri):
         yield path
         return
-    suffix = os.path.splitext(path)[1]
     with tempfile.TemporaryDirectory(prefix="vace-batch-") as folder:
-        target = os.path.join(folder, "download" + suffix)
+        target = os.path.join(folder, "download" + os.path.splitext(path)[1])
         fs.get_file(path, target)
         yield target
+
+
+def fetch(uri: str, target: str) -> None:
+    """Download a remote file to a local path, in one go.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+    """
+    fs, path = resolve(uri)
+    fs.get_file(path, target)
 
 
 def digest(*parts: str | bytes) -> str:
