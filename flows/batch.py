@@ -125,7 +125,7 @@ class Machines:
         """
         try:
             if self._runtime is None:
-                self._runtime = open_runtime(self._options).__enter__()
+                self._runtime = open_runtime(self._options, opened).__enter__()
             run_clips(opened, works, self._runtime, show=show)
         except BaseException:
             self.close()

@@ -311,8 +311,11 @@ class ClipGraph:
 # --- running ---------------------------------------------------------------------------------------------------------
 
 
-def pools_of(options: Options, machine_gpus: int) -> tuple[PoolSpec, PoolSpec]:
-    """The CPU and the GPU pool. Without a GPU the same VACE actor runs on one CPU core."""
+def pools_of(options: Options, machine_gpus: int, batch: Batch | None = None) -> tuple[PoolSpec, PoolSpec]:
+    """The CPU and the GPU pool. Without a GPU the same VACE actor runs on one CPU core.
+
+    The prompts of `batch` are embedded before the model is loaded, and the embeddings kept in its folder.
+    """
     cores = os.cpu_count() or 1
     gpu_actors = options.gpu_actors or machine_gpus or 1
     cpu_actors = options.cpu_actors or max(1, cores - gpu_actors)
@@ -325,10 +328,24 @@ def pools_of(options: Options, machine_gpus: int) -> tuple[PoolSpec, PoolSpec]:
         num_actors=gpu_actors,
         num_gpus=1.0 if machine_gpus else 0.0,
         setup="vace_batch.workers:vace_setup",
-        setup_args={"model": options.model, "revision": profiles.revision(options.model)},
+        setup_args={
+            "model": options.model,
+            "revision": profiles.revision(options.model),
+            "settings": options.engine,
+            "prompts_uri": storage.join(batch.out, "prompts") if batch else None,
+            "texts": _texts(batch.pending) if batch else {},
+        },
         max_batch=options.max_batch,
     )
     return cpu, gpu
+
+
+def _texts(works: Iterable[ClipWork]) -> dict[str, tuple[str, ...]]:
+    """The prompts of `works` by model."""
+    texts: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for work in works:
+        texts[work.model] |= dict.fromkeys((work.job.prompt, work.job.negative_prompt or ""))
+    return {model: tuple(found) for model, found in texts.items()}
 
 
 def mask_models(options: Options) -> MaskModels:
@@ -336,10 +353,10 @@ def mask_models(options: Options) -> MaskModels:
     return MaskModels(detector=options.detector, segmenter=options.segmenter, folders=options.weights_folders)
 
 
-def open_runtime(options: Options) -> Runtime:
+def open_runtime(options: Options, batch: Batch | None = None) -> Runtime:
     """A Ray runtime, to be entered, that holds both pools; started here or attached to by RAY_ADDRESS."""
     address = os.environ.get("RAY_ADDRESS")
-    return Runtime(pools_of(options, count_gpus(address)), address=address)
+    return Runtime(pools_of(options, count_gpus(address), batch), address=address)
 
 
 def run_clips(

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from vace_batch import __version__, log
-from vace_batch.config import LoraOption, Options
+from vace_batch.config import EngineSettings, LoraOption, Options
 from vace_batch.errors import ManifestError, UsageError, VaceBatchError
 from vace_batch.results import Ledger, Summary, read_run, summarise
 
@@ -63,6 +64,12 @@ Pose = Annotated[str | None, typer.Option(help="Default ultralytics weights for 
 CpuActors = Annotated[int | None, typer.Option(min=1, help="Processes for masks, VCUs and stitching.")]
 GpuActors = Annotated[int | None, typer.Option(min=1, help="Processes for VACE: one a GPU, one on a CPU core without.")]
 MaxBatch = Annotated[int, typer.Option(min=1, help="Equal windows given to the model at once.")]
+EngineOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine", metavar="NAME=VALUE", help="How the model computes: dtype, storage, attention, ... ; repeatable."
+    ),
+]
 Crf = Annotated[int | None, typer.Option(min=0, max=63, help="Encoder quality; by codec where not given.")]
 FeatherPx = Annotated[int, typer.Option(min=0, help="How far the fill fades into the source outside the mask.")]
 
@@ -143,6 +150,7 @@ def run(
     max_batch: MaxBatch = 1,
     crf: Crf = None,
     feather_px: FeatherPx = 2,
+    engine: EngineOption = None,
     as_json: Json = False,
 ) -> None:
     """Run a manifest. What OUT already holds is not done again."""
@@ -162,6 +170,7 @@ def run(
         max_batch=max_batch,
         crf=crf,
         feather_px=feather_px,
+        engine=_engine(engine),
     )
     _run(read_manifest(manifest), out, options, as_json)
 
@@ -291,6 +300,21 @@ def _loras(given: list[str] | None) -> tuple[LoraOption, ...]:
     )
 
 
+def _engine(given: list[str] | None) -> EngineSettings:
+    """The settings named on the command line.
+
+    Raises:
+        UsageError: one is unknown or out of range; says what was expected.
+    """
+    pairs = dict(pair.partition("=")[::2] for pair in given or ())
+    try:
+        return EngineSettings.model_validate(pairs)
+    except ValidationError as error:
+        names = ", ".join(EngineSettings.model_fields)
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UsageError(f"--engine: {faults} (settings: {names})") from None
+
+
 def _run(found: Any, out: str, options: Options, as_json: bool) -> None:
     from vace_batch.batch import close_batch, open_batch, open_runtime, run_clips
     from vace_batch.progress import view
@@ -301,7 +325,7 @@ def _run(found: Any, out: str, options: Options, as_json: bool) -> None:
         if earlier and not as_json:
             _err.print(f"{earlier} of {len(batch.works)} rows were finished before")
         if batch.pending:
-            with open_runtime(options) as runtime, view(_err, quiet=as_json) as show:
+            with open_runtime(options, batch) as runtime, view(_err, quiet=as_json) as show:
                 run_clips(batch, batch.pending, runtime, show=show, should_stop=stopped)
         summary = close_batch(batch)
     _show_summary(summary, as_json)

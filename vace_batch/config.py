@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,6 +33,32 @@ class LoraOption(BaseModel):
     preset: str | None = Field(None, description="only for jobs of this preset")
 
 
+class EngineSettings(BaseModel):
+    """How the model computes. The fields of `pixel_fields` change pixels; the others change nothing beyond rounding."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of transformer and text encoder; auto: bfloat16 on a GPU, float32 without (pixels)"
+    )
+    storage: Literal["full", "fp8"] = Field(
+        "full", description="fp8: weights of linear layers rest as float8_e4m3 and are cast layer by layer (pixels)"
+    )
+    attention: str = Field(
+        "native", description="attention back end by its name in diffusers: native, flash, _flash_3, sage ... (pixels)"
+    )
+    compile: bool = Field(False, description="compile the transformer's blocks, for the first 6 shapes")
+    offload: Literal["none", "group"] = Field("none", description="group: blocks wait in host memory; slow and small")
+    text_encoder: Literal["drop", "keep"] = Field("drop", description="drop: it goes again when prompts are embedded")
+    max_batch_tokens: int | None = Field(None, ge=1, description="tokens in one forward; the model's longest window")
+    vae_pixels: int = Field(1280 * 720, ge=1, description="pixels of one frame of all windows at once in the VAE")
+    vae_latents: int = Field(1, ge=1, le=21, description="latent frames in one call of the VAE; more needs more memory")
+
+    def pixel_fields(self) -> dict[str, str]:
+        """Those of the fields that decide pixels which are not at their defaults."""
+        return self.model_dump(include={"dtype", "storage", "attention"}, exclude_defaults=True)
+
+
 class Options(BaseModel):
     """How a batch is run. The fields of `pixel_fields` decide pixels and are part of every identity."""
 
@@ -51,6 +77,7 @@ class Options(BaseModel):
     crf: int | None = Field(None, ge=0, le=51, description="encoder quality; by codec where unset")
     cpu_actors: int | None = Field(None, ge=1, description="processes for masks, VCUs and stitching")
     gpu_actors: int | None = Field(None, ge=1, description="processes for VACE; one a GPU, or one CPU process without")
+    engine: EngineSettings = Field(default_factory=EngineSettings, description="how the model computes")
     max_batch: int = Field(1, ge=1, le=64, description="equal windows given to the model at once")
     payload_mb: int = Field(2048, ge=16, description="bytes of VCUs in flight, in MiB")
     unit_time_limit_s: float = Field(3600, gt=0, description="a step that takes longer is killed and counted")

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from vace_batch.config import KEY_VERSION, Options
 from vace_batch.controls import MEASURED, ControlModels, Scale
 from vace_batch.errors import ClipError, ClusterError
 from vace_batch.footage import control_videos, measure_shots, model_mask, staged_frames, with_recovered
+from vace_batch.generation import generate as generate
 from vace_batch.geometry import Box, Size
 from vace_batch.intake import admit, check_bytes, check_refusal
 from vace_batch.job import Job, pixel_fields
@@ -48,10 +49,7 @@ from vace_batch.video.frame import Frame
 from vace_batch.video.probe import probe
 from vace_batch.video.read import frames_from_bytes, read_image
 from vace_batch.video.shots import Scan, scan
-from vace_batch.video.write import WriteReport, check_output, encode_lossless, rewrite
-
-if TYPE_CHECKING:  # torch and diffusers, which only the GPU actors load
-    from vace_batch.vace.engine import Engine
+from vace_batch.video.write import WriteReport, check_output, rewrite
 
 _MASK_FIELDS = frozenset(
     ("targets", "boxes", "points", "mask_uri", "protect", "detector", "segmenter", "mask_shape", "dilate")
@@ -108,7 +106,8 @@ class ClipWork:
     def settings(self) -> dict[str, Any]:
         """What every window of the job is made with, as it is shown and recorded."""
         words = {name: getattr(self.job, name) for name in ("preset", "prompt", "negative_prompt", "seed_scope")}
-        return {"model": self.model, "revision": self.revision, **words, "sampling": asdict(self.sampling)}
+        engine = {"engine": self.options.engine.pixel_fields()}
+        return {"model": self.model, "revision": self.revision, **words, "sampling": asdict(self.sampling), **engine}
 
     @property
     def control_models(self) -> ControlModels:
@@ -122,7 +121,8 @@ class ClipWork:
     def _generation(self) -> tuple[object, ...]:
         fields = {name: value for name, value in _identity(self.job).items() if name not in _MASK_FIELDS}
         sources = {name: value for name, value in self.fingerprints.items() if not name.endswith("mask_uri")}
-        return fields, sources, self.model, self.revision, self.sampling.identity
+        how = (self.sampling.identity, self.options.engine.pixel_fields())
+        return fields, sources, self.model, self.revision, *how
 
 
 def control_models(options: Options) -> ControlModels:
@@ -387,26 +387,6 @@ def _files(work: ClipWork, plan: ClipPlan) -> Iterator[dict[str, BinaryIO]]:
             for name, file in names.items()
             if file is not None
         }
-
-
-# --- generate --------------------------------------------------------------------------------------------------------
-
-
-def generate(vcus: Sequence[VCU], engine: Engine, out: str) -> list[Record]:
-    """Run VACE on windows of equal shape and store each one's frames; those that are there already are not run."""
-    ledger = Ledger(out)
-    records = {vcu.window_id: ledger.done(vcu.window_id) for vcu in vcus}
-    missing = [vcu for vcu in vcus if records[vcu.window_id] is None]
-    started = time.monotonic()
-    for vcu, frames in zip(missing, engine.generate(missing) if missing else [], strict=True):
-        uri = ledger.artifact_uri(vcu.window_id, ".mkv")
-        storage.publish(uri, encode_lossless(frames))
-        seconds = (time.monotonic() - started) / len(missing)
-        body = {"artifact": ledger.relative(uri), "seconds": round(seconds, 3), "seed": vcu.seed}
-        if not ledger.commit(vcu.window_id, body):
-            storage.delete(uri)
-        records[vcu.window_id] = ledger.done(vcu.window_id)
-    return [record for vcu in vcus if (record := records[vcu.window_id]) is not None]
 
 
 # --- stitch ----------------------------------------------------------------------------------------------------------

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vace_batch import log, steps
 from vace_batch.cluster.units import Call, Outcome
+from vace_batch.config import EngineSettings
+from vace_batch.errors import ClipError
 from vace_batch.masks.source import MaskModels
 
 if TYPE_CHECKING:
@@ -14,9 +16,15 @@ if TYPE_CHECKING:
 
 
 class Engines:
-    """The GPU actor's model: loaded once, replaced when a job asks for another."""
+    """The GPU actor's model: loaded once, replaced when a job asks for another.
 
-    def __init__(self) -> None:
+    `prompts_uri` is where the run's prompt embeddings are shared, `texts` its prompts by model.
+    """
+
+    def __init__(self, settings: EngineSettings, prompts_uri: str | None, texts: Mapping[str, Sequence[str]]) -> None:
+        self._settings = settings
+        self._prompts_uri = prompts_uri
+        self._texts = texts
         self._loaded: tuple[str, str] | None = None
         self._engine: Engine | None = None
 
@@ -27,11 +35,17 @@ class Engines:
             UsageError: it cannot be loaded.
         """
         if self._engine is None or (ref, revision) != self._loaded:
-            from vace_batch.vace.engine import VaceEngine
-            from vace_batch.vace.model import load
+            from vace_batch.vace.engine import open_engine
 
             self._engine = None  # the old model's memory goes before the new one comes
-            self._engine, self._loaded = VaceEngine(load(ref, revision=revision)), (ref, revision)
+            self._engine = open_engine(
+                ref,
+                revision=revision,
+                settings=self._settings,
+                prompts_uri=self._prompts_uri,
+                texts=self._texts.get(ref, ()),
+            )
+            self._loaded = (ref, revision)
         return self._engine
 
 
@@ -41,10 +55,16 @@ def mask_setup(models: MaskModels) -> MaskModels:
     return models
 
 
-def vace_setup(model: str, revision: str) -> Engines:
+def vace_setup(
+    model: str,
+    revision: str,
+    settings: EngineSettings,
+    prompts_uri: str | None = None,
+    texts: Mapping[str, Sequence[str]] | None = None,
+) -> Engines:
     """State of a GPU actor; the default model is loaded at once, so that the first window does not wait."""
     log.quiet_environment()
-    engines = Engines()
+    engines = Engines(settings, prompts_uri, texts or {})
     engines.get(model, revision)
     return engines
 
@@ -60,11 +80,16 @@ def build(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
 
 
 def generate(engines: Engines, calls: Sequence[Call]) -> list[Outcome]:
-    """Payload: (model, revision, OUT), the same for all calls. Input: a window's VCU. Commits the windows."""
+    """Payload: (model, revision, OUT), the same for all calls. Input: a window's VCU. Commits the windows.
+
+    A window that cannot be made is its own failure, not its neighbours'.
+    """
     model, revision, out = _payload(calls[0])
     vcus: list[Any] = [call.inputs[0] for call in calls]
-    records = steps.generate(vcus, engines.get(model, revision), out)
-    return [Outcome(meta=record["seconds"]) for record in records]
+    made = steps.generate(vcus, engines.get(model, revision), out)
+    return [
+        Outcome(error=result) if isinstance(result, ClipError) else Outcome(meta=result["seconds"]) for result in made
+    ]
 
 
 def stitch(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:

@@ -15,6 +15,7 @@ from diffusers import UniPCMultistepScheduler, WanVACEPipeline
 from torch import nn
 
 from vace_batch import tasks
+from vace_batch.config import EngineSettings
 from vace_batch.controls import simple_control
 from vace_batch.errors import ClipError, UsageError
 from vace_batch.profiles import WAN_NEGATIVE_PROMPT, ResolvedSampling
@@ -192,7 +193,7 @@ def test_a_batch_equals_its_windows_one_by_one(engine: VaceEngine) -> None:
 
 def test_mixed_shapes_come_back_in_order(model: VaceModel, engine: VaceEngine) -> None:
     windows = [removal(9), removal(5), restyle(), removal(9, seed=12), removal(1)]
-    small = VaceEngine(model, max_batch_tokens=1, vae_pixels=1)
+    small = VaceEngine(model, EngineSettings(max_batch_tokens=1, vae_pixels=1))
     for vcu, together, alone in zip(windows, engine.generate(windows), small.generate(windows), strict=True):
         assert together.shape == vcu.frames_THWC.shape
         assert np.abs(together.astype(int) - alone).max() <= 1
@@ -200,7 +201,7 @@ def test_mixed_shapes_come_back_in_order(model: VaceModel, engine: VaceEngine) -
 
 def test_batches_stay_within_the_token_budget(model: VaceModel) -> None:
     windows = [removal(5, seed=seed) for seed in range(5)]
-    engine = VaceEngine(model, max_batch_tokens=2 * windows[0].num_tokens)
+    engine = VaceEngine(model, EngineSettings(max_batch_tokens=2 * windows[0].num_tokens))
     with counting(model.transformer) as calls:
         engine.generate(windows)
     assert calls == [2] * 6 + [1] * 3

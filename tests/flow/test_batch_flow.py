@@ -153,7 +153,7 @@ class Mortal(Runtime):
 def test_after_a_cluster_failure_the_next_try_gets_a_new_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     opened: list[Mortal] = []
 
-    def open_one(options: Options) -> Runtime:
+    def open_one(options: Options, batch: Batch) -> Runtime:
         opened.append(Mortal(dies=not opened))
         return opened[-1]
 

@@ -1,4 +1,4 @@
-"""What the transformer is conditioned on: 96 control channels from a VCU, embeddings from a prompt.
+"""What the transformer is conditioned on: 96 control channels from a VCU; and pixels from its latents.
 
 Axes: B windows, C channels, T frames, t latent frames, H rows, W columns, h = H/8, w = W/8. Encoding follows
 `WanVACEPipeline.prepare_video_latents` and `prepare_masks`, batched, references in the official order.
@@ -12,18 +12,13 @@ from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderKLWan
-from diffusers.pipelines.wan.pipeline_wan_vace import prompt_clean
 
-from vace_batch.errors import UsageError
 from vace_batch.geometry import TEMPORAL_STRIDE, latent_num_frames
-from vace_batch.profiles import TEXT_TOKENS
-from vace_batch.vace.model import VaceModel
 from vace_batch.vcu import VCU
 
 _LATENT_PX = 8
 """Pixels a side of one latent: the VAE's spatial stride."""
 
-_CACHED_PROMPTS = 64
 _CACHED_SHAPES = 16
 
 _K = TypeVar("_K")
@@ -69,13 +64,15 @@ def normalise(vcu: VCU, device: torch.device) -> torch.Tensor:
 class ConditionEncoder:
     """Encodes VCUs of one shape into control latents. Uses the VAE, which keeps state on itself: one thread only.
 
-    `max_pixels` bounds the pixels (width * height * windows) given to the VAE at once.
+    `max_pixels` bounds the pixels (width * height * windows) given to the VAE at once, `max_latents` the latent frames:
+    it is causal and keeps what it needs of earlier frames, so that the division changes nothing beyond rounding.
     """
 
-    def __init__(self, vae: AutoencoderKLWan, device: torch.device, max_pixels: int) -> None:
+    def __init__(self, vae: AutoencoderKLWan, device: torch.device, max_pixels: int, max_latents: int = 1) -> None:
         self._vae = vae
         self._device = device
         self._max_pixels = max_pixels
+        self._max_latents = max_latents
         shape = (1, -1, 1, 1, 1)
         self._mean = torch.tensor(vae.config.latents_mean, device=device).view(shape)
         self._inverse_std = 1.0 / torch.tensor(vae.config.latents_std, device=device).view(shape)
@@ -103,8 +100,7 @@ class ConditionEncoder:
         decoded = []
         for latents in latents_BCthw.split(self._at_once(height, width)):
             raw = latents.to(self._vae.dtype) / self._inverse_std + self._mean
-            pixels_BCTHW = self._vae.decode(raw, return_dict=False)[0]
-            scaled = pixels_BCTHW.add_(1).mul_(127.5).round_().clamp_(0, 255)
+            scaled = self._decode(raw).add_(1).mul_(127.5).round_().clamp_(0, 255)
             decoded.append(scaled.to(torch.uint8).permute(0, 2, 3, 4, 1).cpu())
         return torch.cat(decoded)
 
@@ -148,51 +144,40 @@ class ConditionEncoder:
         return torch.cat(encoded).squeeze(2).unflatten(0, (len(vcus), -1)).transpose(1, 2)
 
     def _encode(self, pixels_BCTHW: torch.Tensor) -> torch.Tensor:
-        moments = self._vae.encode(pixels_BCTHW.to(self._vae.dtype)).latent_dist
-        latents: torch.Tensor = (moments.mode().float() - self._mean) * self._inverse_std
-        return latents
+        """Normalised latents: the posterior's mode. The loop is `AutoencoderKLWan._encode` with longer pieces."""
+        vae, pixels_BCTHW = self._vae, pixels_BCTHW.to(self._vae.dtype)
+        vae.clear_cache()
+        pieces = []
+        for start, stop in _pieces(latent_num_frames(pixels_BCTHW.shape[2]), self._max_latents):
+            frames = slice(max(0, TEMPORAL_STRIDE * (start - 1) + 1), TEMPORAL_STRIDE * (stop - 1) + 1)
+            vae._enc_conv_idx = [0]
+            pieces.append(
+                vae.encoder(pixels_BCTHW[:, :, frames], feat_cache=vae._enc_feat_map, feat_idx=vae._enc_conv_idx)
+            )
+        mode: torch.Tensor = vae.quant_conv(torch.cat(pieces, dim=2)).chunk(2, dim=1)[0]
+        vae.clear_cache()
+        return (mode.float() - self._mean) * self._inverse_std
+
+    def _decode(self, raw_BCthw: torch.Tensor) -> torch.Tensor:
+        """Pixels, not yet clamped. The loop is `AutoencoderKLWan._decode` with longer pieces."""
+        vae = self._vae
+        vae.clear_cache()
+        hidden = vae.post_quant_conv(raw_BCthw)
+        pieces = []
+        for start, stop in _pieces(hidden.shape[2], self._max_latents):
+            vae._conv_idx = [0]
+            piece = hidden[:, :, start:stop]
+            pieces.append(vae.decoder(piece, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=start == 0))
+        vae.clear_cache()
+        return torch.cat(pieces, dim=2)
 
     def _at_once(self, height: int, width: int) -> int:
         return max(1, self._max_pixels // (height * width))
 
 
-class PromptEncoder:
-    """Prompt embeddings at 512 tokens, as the stock pipeline makes them, each text encoded once and remembered."""
-
-    def __init__(self, model: VaceModel) -> None:
-        self._model = model
-        self._known: OrderedDict[str, torch.Tensor] = OrderedDict()
-
-    def __call__(self, text: str) -> torch.Tensor:
-        """Embedding (512, D) of `text`, rows after its last token zero.
-
-        Raises:
-            UsageError: the text is not known yet and the model was loaded without a text encoder.
-        """
-        embedding = self._known.get(text)
-        if embedding is None:
-            embedding = self._encode(prompt_clean(text))
-        _remember(self._known, text, embedding, _CACHED_PROMPTS)
-        return embedding
-
-    def _encode(self, text: str) -> torch.Tensor:
-        model = self._model
-        if model.text_encoder is None:
-            raise UsageError(f"model {model.ref}: loaded without its text encoder, but {text!r} is not embedded yet")
-        tokens = model.tokenizer(
-            [text],
-            padding="max_length",
-            max_length=TEXT_TOKENS,
-            truncation=True,
-            add_special_tokens=True,
-            return_attention_mask=True,
-            return_tensors="pt",
-        ).to(model.device)
-        embedding: torch.Tensor = model.text_encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state[0]
-        length = int(tokens.attention_mask.sum())
-        embedding = embedding.to(model.dtype)
-        embedding[length:] = 0
-        return embedding
+def _pieces(latents: int, size: int) -> list[tuple[int, int]]:
+    """The first latent frame alone, as the VAE wants it, then `size` at a time."""
+    return [(0, 1)] + [(start, min(start + size, latents)) for start in range(1, latents, size)]
 
 
 def _remember(cache: OrderedDict[_K, _V], key: _K, value: _V, limit: int) -> None:

@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
+import gc
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 
+from vace_batch import log, profiles
+from vace_batch.config import EngineSettings
 from vace_batch.errors import ClipError
-from vace_batch.vace.encode import ConditionEncoder, PromptEncoder
+from vace_batch.vace.encode import ConditionEncoder
 from vace_batch.vace.lora import LoraSwitch
-from vace_batch.vace.model import VaceModel
+from vace_batch.vace.model import VaceModel, dtype_of, load, load_text, place_of
+from vace_batch.vace.prompts import PromptEncoder, PromptStore
 from vace_batch.vace.sample import noise, sample
+from vace_batch.vace.tuning import CompiledShapes, offload, tune
 from vace_batch.vcu import VCU, Pixels
 
-_VAE_PIXELS = 1280 * 720
-"""Pixels of one frame of all windows that go through the VAE at once; its memory grows with them, not with time."""
+_LOG = log.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Made:
+    """What came of the VCU at `index`: its frames, uint8 (T, H, W, 3) RGB, or its error.
+
+    `seconds` is its share of the time that its batch took.
+    """
+
+    index: int
+    frames: Pixels | None = None
+    error: ClipError | None = None
+    seconds: float = 0.0
 
 
 class Engine(Protocol):
     """Generates windows. Windows of any shapes may come together; each result depends on its own VCU alone."""
 
-    def generate(self, vcus: Sequence[VCU]) -> list[Pixels]:
-        """Frames, uint8 (T, H, W, 3) RGB, of each VCU in order.
+    def stream(self, vcus: Sequence[VCU]) -> Iterator[Made]:
+        """Each VCU's result as soon as it is there, in any order.
 
-        Raises:
-            ClipError: the model's output is not finite.
+        Errors: `not_finite` where the model's output is not finite, `out_of_memory` where a window does not fit alone,
+        `lora_unusable` where its LoRA cannot be used.
         """
         ...
 
@@ -37,29 +57,96 @@ class VaceEngine:
     The default is the model's longest window: a batch then takes no more memory than that. Not for several threads.
     """
 
-    def __init__(self, model: VaceModel, *, max_batch_tokens: int | None = None, vae_pixels: int = _VAE_PIXELS) -> None:
+    def __init__(
+        self, model: VaceModel, settings: EngineSettings | None = None, *, prompts: PromptEncoder | None = None
+    ) -> None:
         self.model = model
-        self._max_batch_tokens = max_batch_tokens or model.profile.max_tokens
-        self._conditions = ConditionEncoder(model.vae, model.device, vae_pixels)
-        self._prompts = PromptEncoder(model)
+        settings = settings or EngineSettings()
+        tune(model, settings)
+        self._offloaded = settings.offload != "none"
+        self._compiled = CompiledShapes(settings.compile)
+        self._max_batch_tokens = settings.max_batch_tokens or model.profile.max_tokens
+        self._conditions = ConditionEncoder(model.vae, model.device, settings.vae_pixels, settings.vae_latents)
+        self._prompts = prompts or PromptEncoder.of(model)
         self._loras = LoraSwitch(model.transformer)
 
     def generate(self, vcus: Sequence[VCU]) -> list[Pixels]:
         """Frames, uint8 (T, H, W, 3) RGB, of each VCU in order.
 
         Raises:
-            ClipError: the model's output is not finite, or a LoRA cannot be used.
+            ClipError: the model's output is not finite, a window does not fit into memory, or a LoRA cannot be used.
             UsageError: a prompt is not embedded and the model was loaded without a text encoder.
         """
         results: dict[int, Pixels] = {}
-        for indices in self._batches(vcus):
-            batch = [vcus[i] for i in indices]
-            latents = self.denoise(batch)
-            _check_finite(batch, latents)
-            with torch.inference_mode():
-                frames_BTHWC = self._conditions.decode(latents[:, :, len(batch[0].references) :])
-            results.update(zip(indices, frames_BTHWC.numpy(), strict=True))
+        for made in self.stream(vcus):
+            if made.frames is None:
+                raise made.error or RuntimeError("neither frames nor an error")
+            results[made.index] = made.frames
         return [results[i] for i in range(len(vcus))]
+
+    def stream(self, vcus: Sequence[VCU]) -> Iterator[Made]:
+        """Each VCU's result as soon as it is there, batch after batch.
+
+        Raises:
+            UsageError: a prompt is not embedded and the model was loaded without a text encoder.
+        """
+        groups: defaultdict[str, list[int]] = defaultdict(list)
+        for index, vcu in enumerate(vcus):
+            groups[vcu.batch_key].append(index)
+        for group in groups.values():
+            while group:
+                size = max(1, self._max_batch_tokens // vcus[group[0]].num_tokens)
+                yield from self._made(vcus, group[:size])
+                group = group[size:]
+
+    def _made(self, vcus: Sequence[VCU], indices: Sequence[int]) -> Iterator[Made]:
+        """One batch. Where it does not fit or is not finite, its windows are done again in smaller ones."""
+        batch, began, lacked = [vcus[i] for i in indices], time.monotonic(), None
+        try:
+            frames, broken = self._frames(batch)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            lacked = str(error)  # the error itself would keep the batch's tensors alive
+        except ClipError as error:  # a LoRA, which all of the batch have
+            yield from (Made(index=index, error=error) for index in indices)
+            return
+        if lacked is not None:
+            yield from self._smaller(vcus, indices, lacked)
+            return
+        again = broken if len(batch) > 1 else set()
+        seconds = (time.monotonic() - began) / len(batch)
+        for position, index in enumerate(indices):
+            if position in again:
+                continue
+            verdict = _not_finite(vcus[index]) if position in broken else None
+            yield Made(index=index, frames=None if verdict else frames[position], error=verdict, seconds=seconds)
+        for position in again:
+            yield from self._made(vcus, [indices[position]])
+
+    def _smaller(self, vcus: Sequence[VCU], indices: Sequence[int], reason: str) -> Iterator[Made]:
+        """After running out of memory: half the batch, from now on; then offload; then it is the window's error."""
+        _free_memory()
+        first = vcus[indices[0]]
+        if len(indices) > 1:
+            half = (len(indices) + 1) // 2
+            self._max_batch_tokens = half * first.num_tokens
+            _LOG.warning("out of memory with %d windows of %s: from now on %d", len(indices), first.shape_key, half)
+            for start in range(0, len(indices), half):
+                yield from self._made(vcus, indices[start : start + half])
+        elif not self._offloaded:
+            self._offloaded = True
+            _LOG.warning("out of memory with one window of %s: the blocks are offloaded from now on", first.shape_key)
+            offload(self.model.transformer, self.model.device)
+            yield from self._made(vcus, indices)
+        else:
+            yield Made(index=indices[0], error=_out_of_memory(first, reason))
+
+    def _frames(self, batch: Sequence[VCU]) -> tuple[list[Pixels], set[int]]:
+        """Frames of a batch, and the positions of those that are not finite."""
+        latents = self.denoise(batch)
+        finite = torch.isfinite(latents).flatten(1).all(dim=1).tolist()
+        with torch.inference_mode():
+            frames_BTHWC = self._conditions.decode(latents[:, :, len(batch[0].references) :])
+        return list(frames_BTHWC.numpy()), {position for position, good in enumerate(finite) if not good}
 
     def denoise(self, vcus: Sequence[VCU]) -> torch.Tensor:
         """Latents before decoding, float32 (B, 16, references + t, h, w), of VCUs of one batch key.
@@ -73,30 +160,66 @@ class VaceEngine:
             raise ValueError(f"a batch: expected VCUs of one shape and sampling, got {keys}")
         self._loras.use(vcus[0].sampling.loras)
         channels = self.model.transformer.config.in_channels
-        with torch.inference_mode():
+        texts = [vcu.prompt for vcu in vcus] + [vcu.negative_prompt or "" for vcu in vcus]
+        with torch.inference_mode(), self._compiled.of(f"{len(vcus)}x{vcus[0].shape_key}"):
+            conditional, unconditional = self._prompts(texts).chunk(2)
             return sample(
                 self.model,
                 torch.stack([noise(vcu, channels) for vcu in vcus]).to(self.model.device),
                 self._conditions.control(vcus),
-                torch.stack([self._prompts(vcu.prompt) for vcu in vcus]),
-                torch.stack([self._prompts(vcu.negative_prompt or "") for vcu in vcus]),
+                conditional,
+                unconditional,
                 vcus[0].sampling,
             )
 
-    def _batches(self, vcus: Sequence[VCU]) -> Iterator[list[int]]:
-        groups: defaultdict[str, list[int]] = defaultdict(list)
-        for index, vcu in enumerate(vcus):
-            groups[vcu.batch_key].append(index)
-        for group in groups.values():
-            size = max(1, self._max_batch_tokens // vcus[group[0]].num_tokens)
-            for start in range(0, len(group), size):
-                yield group[start : start + size]
+
+def open_engine(
+    ref: str,
+    *,
+    revision: str | None = None,
+    settings: EngineSettings | None = None,
+    prompts_uri: str | None = None,
+    texts: Sequence[str] = (),
+) -> VaceEngine:
+    """Load `ref` and make its engine.
+
+    `prompts_uri` is where prompt embeddings are shared. Those of `texts` that are not there are encoded first, so that
+    the text encoder and the transformer are never in memory together.
+
+    Raises:
+        UsageError: it cannot be loaded, or the settings do not work here.
+    """
+    settings, device = settings or EngineSettings(), place_of(None)
+    revision, dtype = revision or profiles.revision(ref), dtype_of(place_of(None), settings.dtype)
+    prompts = PromptEncoder(
+        partial(load_text, ref, revision, device=device, dtype=dtype),
+        device,
+        dtype,
+        store=PromptStore(prompts_uri, f"{revision} {dtype}") if prompts_uri else None,
+        keep=settings.text_encoder == "keep",
+    )
+    prompts.prepare(texts)
+    model = load(ref, device=device, dtype=dtype, text_encoder=False, revision=revision)
+    return VaceEngine(model, settings, prompts=prompts)
 
 
-def _check_finite(vcus: Sequence[VCU], latents: torch.Tensor) -> None:
-    finite = torch.isfinite(latents).flatten(1).all(dim=1).tolist()
-    broken = [vcu.window_id for vcu, good in zip(vcus, finite, strict=True) if not good]
-    if broken:
-        raise ClipError(
-            "not_finite", f"the model's output is not finite for {', '.join(broken)}; try another dtype or seed"
-        )
+def _not_finite(vcu: VCU) -> ClipError:
+    return ClipError(
+        "not_finite", f"the model's output is not finite for {vcu.window_id}; try another dtype or another seed"
+    )
+
+
+def _out_of_memory(vcu: VCU, reason: str) -> ClipError:
+    size = f"{vcu.size.width}x{vcu.size.height}x{vcu.num_frames}"
+    return ClipError(
+        "out_of_memory",
+        f"a window of {size} ({vcu.num_tokens:,} tokens) does not fit into this device's memory, alone and with the "
+        "model offloaded; give the job a smaller sampling.max_frames, fewer references, or a GPU with more memory "
+        f"({reason.splitlines()[0] if reason else 'no details'})",
+    )
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

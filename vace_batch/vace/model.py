@@ -68,8 +68,7 @@ def load(
             downloaded.
     """
     known, found = profiles.profile(ref), _revision(ref, revision)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
+    place, dtype = place_of(device), dtype or dtype_of(place_of(device))
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory(prefix="vace-batch-") as scratch:
@@ -96,6 +95,33 @@ def load(
             )
         except (OSError, SafetensorError, HfHubHTTPError) as error:
             raise UsageError(f"model {ref}: cannot be loaded: {error}") from error
+
+
+def place_of(device: str | torch.device | None) -> torch.device:
+    """`device`, or CUDA where there is one."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def dtype_of(device: torch.device, name: str = "auto") -> torch.dtype:
+    """The dtype of that name; "auto" is float32 on a CPU and bfloat16 elsewhere."""
+    automatic = "float32" if device.type == "cpu" else "bfloat16"
+    dtype: torch.dtype = getattr(torch, automatic if name == "auto" else name)
+    return dtype
+
+
+def load_text(ref: str, revision: str, *, device: torch.device, dtype: torch.dtype) -> tuple[Any, UMT5EncoderModel]:
+    """The tokenizer and the text encoder of `ref` alone.
+
+    Raises:
+        UsageError: as `load`.
+    """
+    with tempfile.TemporaryDirectory(prefix="vace-batch-") as scratch:
+        try:
+            path = _local_path(ref, _revision(ref, revision), Path(scratch), text_encoder=True)
+            tokenizer = AutoTokenizer.from_pretrained(path, subfolder="tokenizer")
+            return tokenizer, _load(UMT5EncoderModel, path, "text_encoder", device, dtype=dtype)
+        except (OSError, SafetensorError, HfHubHTTPError) as error:
+            raise UsageError(f"model {ref}: its text encoder cannot be loaded: {error}") from error
 
 
 def _revision(ref: str, planned: str | None) -> str:

@@ -1,0 +1,71 @@
+"""How a loaded transformer computes: attention back end, fp8 storage, compiled blocks, group offload."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from diffusers import WanVACETransformer3DModel
+
+from vace_batch.config import EngineSettings
+from vace_batch.errors import UsageError
+from vace_batch.vace.model import VaceModel
+
+MAX_COMPILED_SHAPES = 6
+
+_GRAPHS_A_SHAPE = 4
+"""Plain blocks, VACE's first and its others, and one to spare; torch's own limit of 8 is hit at the third shape."""
+
+
+def tune(model: VaceModel, settings: EngineSettings) -> None:
+    """Apply the settings to the loaded transformer.
+
+    Raises:
+        UsageError: the attention back end is not known or not installed here, or two settings exclude each other.
+    """
+    transformer = model.transformer
+    if settings.compile and settings.offload != "none":
+        raise UsageError("engine.compile: expected false with engine.offload=group, whose hooks it cannot see through")
+    if settings.attention != "native":
+        try:
+            transformer.set_attention_backend(settings.attention)
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise UsageError(f"engine.attention={settings.attention}: {error}") from error
+    if settings.storage == "fp8":
+        transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=model.dtype)
+    if settings.offload == "group":
+        offload(transformer, model.device)
+    if settings.compile:
+        limit = MAX_COMPILED_SHAPES * _GRAPHS_A_SHAPE
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
+        transformer.compile_repeated_blocks(dynamic=False)
+
+
+def offload(transformer: WanVACETransformer3DModel, device: torch.device) -> None:
+    """Let the blocks wait in host memory; one at a time comes to `device`, the next on its way where it is a GPU."""
+    transformer.enable_group_offload(
+        onload_device=device,
+        offload_device=torch.device("cpu"),
+        offload_type="block_level",
+        num_blocks_per_group=1,
+        use_stream=device.type == "cuda",
+    )
+
+
+class CompiledShapes:
+    """Lets the first shapes be compiled and runs all others as they are: each costs minutes and memory."""
+
+    def __init__(self, enabled: bool) -> None:
+        self._enabled = enabled
+        self._seen: set[str] = set()
+
+    @contextlib.contextmanager
+    def of(self, shape: str) -> Iterator[None]:
+        if not self._enabled:
+            yield
+            return
+        if len(self._seen) < MAX_COMPILED_SHAPES:
+            self._seen.add(shape)
+        with torch.compiler.set_stance("default" if shape in self._seen else "force_eager"):
+            yield
