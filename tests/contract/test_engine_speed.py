@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from torch import nn
 
 from vace_batch import tasks
 from vace_batch.profiles import ResolvedSampling
-from vace_batch.vace.engine import VaceEngine
+from vace_batch.vace.engine import VaceEngine, open_engine
 from vace_batch.vace.model import VaceModel, load
+from vace_batch.vace.prompts import PromptEncoder, PromptStore
+from vace_batch.vace.sample import noise
 from vace_batch.vace.stepcache import StepCache
 from vace_batch.vcu import VCU
 
@@ -120,3 +123,122 @@ def test_the_step_cache_does_not_mix_the_windows_of_a_batch(engine: VaceEngine) 
     together = engine.denoise(windows)
     for vcu, latents in zip(windows, together, strict=True):
         assert (engine.denoise([vcu])[0] - latents).abs().max() < 10 * ROUNDING
+
+
+# --- prompts ---------------------------------------------------------------------------------------------------------
+
+
+def prompts_of(model: VaceModel, uri: str, opened: list[str]) -> PromptEncoder:
+    """An encoder that notes when the text encoder is loaded."""
+
+    def open_text() -> tuple[object, object]:
+        opened.append("loaded")
+        return model.tokenizer, model.text_encoder
+
+    return PromptEncoder(open_text, model.device, model.dtype, store=PromptStore(uri, model.revision))
+
+
+def test_stored_prompts_need_no_text_encoder_and_are_the_same_bits(model: VaceModel, tmp_path: Path) -> None:
+    opened: list[str] = []
+    first = prompts_of(model, str(tmp_path), opened)
+    first.prepare(["a lake", ""])
+    assert opened == ["loaded"], "all texts in one load"
+    later = prompts_of(model, str(tmp_path), opened)
+    engine = VaceEngine(replace(model, text_encoder=None), prompts=later)
+    vcu = window(1)
+    assert torch.equal(engine.denoise([vcu]), VaceEngine(model).denoise([vcu]))
+    assert opened == ["loaded"]
+    assert later(["a lake"]).shape == (1, 512, 64)
+    later(["a lake", "fog", "rain"])
+    assert opened == ["loaded"] * 2, "only for what is not stored"
+
+
+def test_an_opened_engine_holds_no_text_encoder_and_shares_its_prompts(tmp_path: Path, model: VaceModel) -> None:
+    uri = str(tmp_path / "prompts")
+    engine = open_engine("tiny", prompts_uri=uri, texts=["a lake", ""])
+    assert engine.model.text_encoder is None
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 2
+    assert max(file.stat().st_size for file in tmp_path.rglob("*.safetensors")) < 20_000, "padding is not stored"
+    vcu = window(1)
+    assert torch.equal(engine.denoise([vcu]), VaceEngine(model).denoise([vcu]))
+
+
+def test_another_model_or_dtype_does_not_get_these_prompts(tmp_path: Path) -> None:
+    store = PromptStore(str(tmp_path), "one float32")
+    store.put("a", torch.ones(2, 64))
+    assert torch.equal(store.get("a"), torch.ones(2, 64))  # type: ignore[arg-type]
+    assert PromptStore(str(tmp_path), "one bfloat16").get("a") is None
+    assert store.get("b") is None
+
+
+# --- memory and poison -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def memory_for(model: VaceModel, tokens: int, offloaded_tokens: int = 0) -> Iterator[None]:
+    """A device whose memory holds forwards of so many tokens; with offloaded blocks of `offloaded_tokens`."""
+
+    def check(_: nn.Module, __: object, kwargs: dict[str, torch.Tensor]) -> None:
+        batch, _, *sides = kwargs["hidden_states"].shape
+        limit = offloaded_tokens if is_offloaded(model) else tokens
+        if batch * int(np.prod(sides)) // 4 > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 40.00 GiB")
+
+    hook = model.transformer.register_forward_pre_hook(check, with_kwargs=True)
+    yield
+    hook.remove()
+
+
+def is_offloaded(model: VaceModel) -> bool:
+    registries = [
+        module._diffusers_hook for module in model.transformer.modules() if hasattr(module, "_diffusers_hook")
+    ]
+    return any(registry.get_hook("group_offloading") is not None for registry in registries)
+
+
+def test_out_of_memory_halves_the_batch_for_good(model: VaceModel) -> None:
+    windows = [window(1, seed, steps=1) for seed in range(6)]
+    exact = VaceEngine(model).generate(windows)
+    engine = VaceEngine(model)
+    with memory_for(model, 3 * windows[0].num_tokens), counting(model.transformer) as calls:
+        frames = engine.generate(windows)
+        first = list(calls)
+        engine.generate(windows)
+    assert max(first) == 3 and calls[len(first) :] == first
+    for ours, theirs in zip(frames, exact, strict=True):
+        assert np.abs(ours.astype(int) - theirs).max() <= 1
+    assert not is_offloaded(model)
+
+
+def test_out_of_memory_alone_offloads_and_then_is_the_windows_error_with_advice() -> None:
+    own = load("tiny", device="cpu")
+    engine = VaceEngine(own)
+    small, large = window(1, steps=1), window(9, steps=1)
+    expected = engine.generate([small])[0]
+    with memory_for(own, 0, small.num_tokens):
+        made = {made.index: made for made in engine.stream([large, small])}
+    assert is_offloaded(own)
+    assert made[1].frames is not None and np.abs(made[1].frames.astype(int) - expected).max() <= 1
+    error = made[0].error
+    assert error is not None and error.code == "out_of_memory" and not error.retryable
+    assert "48x32x9 (18 tokens)" in error.reason and "sampling.max_frames" in error.reason
+
+
+def test_one_poisoned_window_does_not_fail_its_neighbours(model: VaceModel) -> None:
+    windows = [window(1, seed, steps=1, prompt="") for seed in range(3)]
+    engine = VaceEngine(model)
+    whole = engine.generate(windows)
+
+    def poison(_: nn.Module, __: object, kwargs: dict[str, torch.Tensor], output: tuple[torch.Tensor]) -> None:
+        for position, latents in enumerate(kwargs["hidden_states"]):
+            if torch.equal(latents, noise(windows[1], 16)):
+                output[0][position] = float("nan")
+
+    hook = model.transformer.register_forward_hook(poison, with_kwargs=True)
+    with counting(model.transformer) as calls:
+        made = {made.index: made for made in engine.stream(windows)}
+    hook.remove()
+    assert calls == [3, 1], "the poisoned one is tried once more, alone"
+    assert made[1].error is not None and made[1].error.code == "not_finite" and "w1" in made[1].error.reason
+    for index in (0, 2):
+        np.testing.assert_array_equal(made[index].frames, whole[index])
