@@ -11,7 +11,7 @@ import posixpath
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass, replace
 from itertools import chain
 from pathlib import Path
