@@ -10,7 +10,8 @@ import pytest
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
-from vace_batch.masks.detect import Detector, MaskLogits, import_ultralytics
+from vace_batch.masks.detect import Detector, import_ultralytics
+from vace_batch.masks.detection import MaskLogits
 
 NAMES = {0: "person", 1: "sports ball", 2: "Car"}
 

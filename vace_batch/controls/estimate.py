@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
-from vace_batch.masks.detect import UNREADABLE_WEIGHTS, local_path, one_line
+from vace_batch.masks.detect import UNREADABLE_WEIGHTS, local_path
+from vace_batch.masks.detection import one_line
 
 Pixels = NDArray[np.uint8]
 

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -115,7 +116,7 @@ def _write(path: Path, shown: list[Shown], *, rate: Fraction, tone_hz: float) ->
 
 def moon_over_the_launch_pad() -> Iterator[Shown]:
     """A ball of moon drifts past a launch pad at dusk, seen by a camera that pans slowly to the right."""
-    pad, moon = _picture("rocket.jpg"), _picture("moon.png")
+    pad, moon = picture("rocket.jpg"), picture("moon.png")
     disc = cv2.resize(moon[70:350, 130:410], (56, 56), interpolation=cv2.INTER_AREA).astype(np.float32)
     disc = np.clip((disc - 80) * 2.1 + 70, 0, 255).astype(np.uint8)
     for index in range(NUM_FRAMES):
@@ -128,9 +129,9 @@ def moon_over_the_launch_pad() -> Iterator[Shown]:
 
 def horse_on_the_pavement() -> Iterator[Shown]:
     """A horse, cut from a silhouette and dressed in pale grass, trots over a pavement in front of a still camera."""
-    pavement = _tinted(_picture("brick.png"), (1.15, 0.82, 0.68))
-    coat = _tinted(_picture("grass.png") // 3 + 150, (1.12, 1.08, 0.98))
-    silhouette = (_picture("horse.png")[..., 0] < 128).astype(np.float32)
+    pavement = _tinted(picture("brick.png"), (1.15, 0.82, 0.68))
+    coat = _tinted(picture("grass.png") // 3 + 150, (1.12, 1.08, 0.98))
+    silhouette = (picture("horse.png")[..., 0] < 128).astype(np.float32)
     silhouette = np.asarray(cv2.resize(silhouette, (150, 123), interpolation=cv2.INTER_AREA), np.float32)
     dressed = np.asarray(cv2.resize(coat, (150, 123), interpolation=cv2.INTER_AREA), np.uint8)
     background = _view(pavement, centre=(256.0, 256.0), width=500.0)
@@ -143,7 +144,7 @@ def horse_on_the_pavement() -> Iterator[Shown]:
 
 def cat_comes_nearer() -> Iterator[Shown]:
     """Chelsea the cat while the camera closes in; nothing is to be removed."""
-    cat = _picture("chelsea.png")
+    cat = picture("chelsea.png")
     nothing = np.zeros((SIZE.height, SIZE.width), np.float32)
     for index in range(NUM_FRAMES):
         share = index / (NUM_FRAMES - 1)
@@ -177,7 +178,9 @@ def pictures_folder() -> Path:
     return Path(found.origin).parent / "data"
 
 
-def _picture(name: str) -> Picture:
+@cache
+def picture(name: str) -> Picture:
+    """One of the wheel's pictures, (H, W, 3) uint8; not to be written to."""
     with Image.open(pictures_folder() / name) as image:
         return np.asarray(image.convert("RGB"))
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box
-from vace_batch.masks.detect import UNREADABLE_WEIGHTS, local_path, one_line
+from vace_batch.masks.detect import UNREADABLE_WEIGHTS, local_path
+from vace_batch.masks.detection import one_line
 from vace_batch.masks.store import FrameMask, make_mask
 
 _INPUT_PX = 1024

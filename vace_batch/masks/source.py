@@ -17,7 +17,8 @@ import numpy.typing as npt
 from vace_batch.errors import ClipError
 from vace_batch.geometry import TOKEN_PX, Box, Size
 from vace_batch.manifest import Job, PointKey
-from vace_batch.masks.detect import DEFAULT_CONFIDENCE, Detection, Detector, download_release, fold_name
+from vace_batch.masks.detect import Detector, download_release
+from vace_batch.masks.detection import DEFAULT_CONFIDENCE, Detection, fold_name
 from vace_batch.masks.files import read_masks
 from vace_batch.masks.refine import refine, split_parts, subtract
 from vace_batch.masks.segment import Prompt, Segmenter

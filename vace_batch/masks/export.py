@@ -1,0 +1,89 @@
+"""Weights as an exported ONNX model: what CPU actors run instead of torch, kept by the digest of the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vace_batch.errors import ClipError
+from vace_batch.masks.detect import UNREADABLE_WEIGHTS, import_ultralytics, local_path
+from vace_batch.masks.detection import one_line
+
+_VERSION = 1
+_OPSET = 17
+
+
+def export_onnx(weights: str, target: str, shape: tuple[int, int] | None = None) -> str:
+    """Write the ONNX model of local detection or segmentation weights to `target`, which is returned.
+
+    It takes pictures of any size in multiples of the stride; `shape` (H, W) is the one it was made for.
+
+    Raises:
+        ClipError: `weights_not_found`, `bad_weights`, `export_failed`.
+        UsageError: ultralytics was imported before this package could make it load safely.
+    """
+    path = local_path(weights)
+    from ultralytics import YOLO
+
+    with tempfile.TemporaryDirectory(prefix="vace-batch-") as folder:
+        # ultralytics writes beside the weights, where there may be no leave to write.
+        copy = Path(folder, "weights.pt")
+        copy.symlink_to(path)
+        try:
+            model = YOLO(str(copy))
+        except UNREADABLE_WEIGHTS as error:
+            raise ClipError("bad_weights", f"weights {weights} cannot be loaded: {one_line(error)}") from error
+        try:
+            made = model.export(
+                format="onnx",
+                imgsz=list(shape or (640, 640)),
+                dynamic=True,
+                simplify=False,
+                opset=_OPSET,
+                device="cpu",
+                verbose=False,
+            )
+        except (*UNREADABLE_WEIGHTS, AssertionError) as error:
+            raise ClipError("export_failed", f"weights {weights}: no ONNX model: {one_line(error)}") from error
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        draft = f"{target}.{os.getpid()}.draft"
+        shutil.move(made, draft)
+        os.replace(draft, target)
+    return target
+
+
+def exported(weights: str, cache: str) -> str:
+    """The ONNX model of a local `.pt` file, made unless folder `cache` has it; an `.onnx` file is its own.
+
+    Raises:
+        ClipError: as `export_onnx`.
+    """
+    if weights.endswith(".onnx"):
+        return weights
+    with open(weights, "rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    target = Path(cache, f"{digest}.{_VERSION}.onnx")
+    return str(target) if target.is_file() else export_onnx(weights, str(target))
+
+
+def new_segmentation_model(classes: Sequence[str], scale: Sequence[float]) -> Any:
+    """An ultralytics YOLO11-seg with random weights, of `scale` [depth, width, most channels]; ready to be trained."""
+    import_ultralytics()
+    from ultralytics import YOLO
+    from ultralytics.cfg import get_cfg
+    from ultralytics.nn.tasks import SegmentationModel
+    from ultralytics.utils import YAML
+    from ultralytics.utils.checks import check_yaml
+
+    config = YAML.load(check_yaml("yolo11-seg.yaml")) | {"scales": {"n": list(scale)}, "scale": "n"}
+    yolo = YOLO("yolo11n-seg.yaml", verbose=False)
+    yolo.model = SegmentationModel(config, nc=len(classes), verbose=False)
+    yolo.model.names = dict(enumerate(classes))
+    yolo.model.args = get_cfg()
+    yolo.model.task = "segment"
+    return yolo

@@ -1,0 +1,186 @@
+"""Objects of a shot: what was seen frame by frame, grouped by identity, without what was seen by mistake.
+
+Coordinates are display pixels; a centre is (x, y).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vace_batch.geometry import Box
+from vace_batch.masks.store import PackedMask
+from vace_batch.masks.tracker import follow
+
+MOST_GAP_FRAMES = 15
+"""An object that is not seen for so long is still where its way leads; its mask is filled in."""
+
+# One or two frames in the middle of a shot are no object.
+_LEAST_SIGHTINGS = 3
+_LOST_FRAMES = 30
+# From frame to frame the edge of the picture may cut off most of an object; over a gap it must be of one size.
+_MOST_GROWTH, _MOST_GROWTH_AT_ONCE = 2.5, 5.0
+_REACH, _REACH_A_FRAME, _REACH_OF_ONE = 1.25, 0.1, 1.6
+_STEPS_OF_SPEED = 3
+_LOOKS_ALIKE = 0.25
+
+Point = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """An object in one frame; `look` is what its colours are like, equal lengths throughout, empty where unknown."""
+
+    index: int
+    label: str
+    confidence: float
+    box: Box
+    mask: PackedMask
+    look: tuple[float, ...] = ()
+
+    @property
+    def centre(self) -> Point:
+        return np.array([self.box.x + self.box.width / 2, self.box.y + self.box.height / 2])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracked:
+    """One object's appearance: `sightings` by rising frame; an object that went and came back has two, of one `id`."""
+
+    id: int
+    label: str
+    sightings: tuple[Sighting, ...]
+
+    @property
+    def area(self) -> float:
+        """Its mean box in pixels, times the frames that it was seen in."""
+        return float(sum(one.box.width * one.box.height for one in self.sightings))
+
+
+def track_shot(
+    sightings: Sequence[Sighting], shot: tuple[int, int], *, sure: float, unsure: float, first_id: int = 1
+) -> list[Tracked]:
+    """The objects of the shot of frames start..stop-1, numbered from `first_id` by their first frame.
+
+    An object must have been seen `sure` once and three times in all; at the ends of a shot once is enough.
+    """
+    by_label: dict[str, list[Sighting]] = defaultdict(list)
+    for one in sorted(sightings, key=lambda one: (one.index, -one.confidence)):
+        by_label[one.label].append(one)
+    kept = [
+        piece
+        for label in sorted(by_label)
+        for piece in _linked(_pieces(by_label[label], shot, sure, unsure))
+        if _is_object(piece, shot, sure)
+    ]
+    return _numbered(sorted(kept, key=lambda piece: (piece[0].index, piece[0].box.x, piece[0].box.y)), first_id)
+
+
+def _pieces(seen: list[Sighting], shot: tuple[int, int], sure: float, unsure: float) -> list[list[Sighting]]:
+    indices = [one.index for one in seen]
+    frames = []
+    for index in range(*shot):
+        first, last = bisect_left(indices, index), bisect_right(indices, index)
+        rows = [(one.box.x, one.box.y, one.box.right, one.box.bottom, one.confidence) for one in seen[first:last]]
+        frames.append((first, np.array(rows, np.float64).reshape(-1, 5)))
+    groups = follow(frames, sure, unsure, _LOST_FRAMES)
+    taken = {number for group in groups for number in group}
+    # ByteTrack tells of an object from its second frame on, and never of what moves faster than it expects.
+    groups += [[number] for number in range(len(seen)) if number not in taken]
+    pieces = [[seen[number] for number in group] for group in groups]
+    return [part for piece in pieces for part in _split_at_gaps(piece)]
+
+
+def _split_at_gaps(piece: list[Sighting]) -> list[list[Sighting]]:
+    """Cut at every gap: what ByteTrack did not take for the object may be what fills it, and linking decides again."""
+    parts = [piece[:1]]
+    for before, after in zip(piece, piece[1:], strict=False):
+        if after.index > before.index + 1:
+            parts.append([])
+        parts[-1].append(after)
+    return parts
+
+
+def _linked(pieces: list[list[Sighting]]) -> list[list[Sighting]]:
+    """Join pieces where one goes on where another ends: nearest first, each with one before and one after at most."""
+    pieces = sorted(pieces, key=lambda piece: piece[0].index)
+    starts = [piece[0].index for piece in pieces]
+    pairs = []
+    for number, piece in enumerate(pieces):
+        last = piece[-1].index
+        for other in range(bisect_left(starts, last + 1), bisect_right(starts, last + MOST_GAP_FRAMES + 1)):
+            steps = starts[other] - last
+            distance = _distance(piece, pieces[other])
+            if distance <= _reach(piece, pieces[other], steps) and _alike_in_size(piece[-1], pieces[other][0], steps):
+                pairs.append((steps, distance, number, other))
+    after: dict[int, int] = {}
+    for *_, number, other in sorted(pairs):
+        if number not in after and other not in after.values():
+            after[number] = other
+    heads = [number for number in range(len(pieces)) if number not in set(after.values())]
+    joined = []
+    for head in heads:
+        chain, number = list(pieces[head]), head
+        while (following := after.get(number)) is not None:
+            chain += pieces[following]
+            number = following
+        joined.append(chain)
+    return joined
+
+
+def _distance(before: list[Sighting], after: list[Sighting]) -> float:
+    """How far apart two pieces meet, the one led on by its speed or the other led back by its own."""
+    steps = after[0].index - before[-1].index
+    there = before[-1].centre + steps * _speed(before[-_STEPS_OF_SPEED - 1 :])
+    back = after[0].centre - steps * _speed(after[: _STEPS_OF_SPEED + 1])
+    return float(min(np.hypot(*(there - after[0].centre)), np.hypot(*(back - before[-1].centre))))
+
+
+def _speed(piece: list[Sighting]) -> Point:
+    steps = piece[-1].index - piece[0].index
+    return (piece[-1].centre - piece[0].centre) / steps if steps else np.zeros(2)
+
+
+def _reach(before: list[Sighting], after: list[Sighting], steps: int) -> float:
+    side = max(before[-1].box.width, before[-1].box.height, after[0].box.width, after[0].box.height)
+    base = _REACH_OF_ONE if len(before) == 1 or len(after) == 1 else _REACH
+    return side * (base + _REACH_A_FRAME * (steps - 1))
+
+
+def _alike_in_size(one: Sighting, other: Sighting, steps: int) -> bool:
+    areas = one.box.width * one.box.height, other.box.width * other.box.height
+    return max(areas) <= (_MOST_GROWTH_AT_ONCE if steps <= 2 else _MOST_GROWTH) * min(areas)
+
+
+def _is_object(piece: list[Sighting], shot: tuple[int, int], sure: float) -> bool:
+    at_an_end = piece[0].index == shot[0] or piece[-1].index == shot[1] - 1
+    enough = len(piece) >= _LEAST_SIGHTINGS or at_an_end
+    return enough and max(one.confidence for one in piece) >= sure
+
+
+def _numbered(pieces: list[list[Sighting]], first_id: int) -> list[Tracked]:
+    """One that looks like the only one of its kind that went before is that one, come back."""
+    made: list[Tracked] = []
+    for piece in pieces:
+        gone = {
+            track.id
+            for track in made
+            if track.label == piece[0].label
+            and all(other.sightings[-1].index < piece[0].index for other in made if other.id == track.id)
+            and _look_alike(track.sightings[-1], piece[0])
+        }
+        fresh = max((track.id for track in made), default=first_id - 1) + 1
+        number = gone.pop() if len(gone) == 1 else fresh
+        made.append(Tracked(id=number, label=piece[0].label, sightings=tuple(piece)))
+    return made
+
+
+def _look_alike(one: Sighting, other: Sighting) -> bool:
+    if not one.look or len(one.look) != len(other.look) or not _alike_in_size(one, other, MOST_GAP_FRAMES):
+        return False
+    return 0.5 * float(np.abs(np.subtract(one.look, other.look)).sum()) <= _LOOKS_ALIKE

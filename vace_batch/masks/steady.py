@@ -1,0 +1,163 @@
+"""An object's mask on every frame of its life: gaps filled by its shape, jitter voted down, nothing that flickers.
+
+Arrays are bool (h,w) in a box of display pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import OrderedDict
+from functools import cached_property
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vace_batch.geometry import Box, Size, union_of
+from vace_batch.masks.objects import MOST_GAP_FRAMES, Sighting
+from vace_batch.masks.store import Bits, FrameMask, make_mask, merge_masks
+
+# A box that jumps by chance is known by this many frames on each side, of which two vote on the mask's pixels.
+_FIT_FRAMES = 4
+_VOTE_FRAMES = 2
+_LEAST_VOTES = 3
+# An object's first and last frames are those that a detector misses most.
+_GRACE_FRAMES = 2
+_SAME_PX = 0.5
+
+Point = npt.NDArray[np.float64]
+
+
+def between(before: FrameMask, after: FrameMask, index: int, share: float, size: Size) -> FrameMask | None:
+    """The shape `share` of the way between two masks: boxes move linearly, outlines by their signed distances."""
+    pairs = zip(_edges(before.box), _edges(after.box), strict=True)
+    edges = [(1 - share) * one + share * other for one, other in pairs]
+    left, top, right, bottom = (math.floor(edges[0]), math.floor(edges[1]), math.ceil(edges[2]), math.ceil(edges[3]))
+    box = Box(left, top, right - left, bottom - top)
+    blend = (1 - share) * _signed(before.bits, box.size) + share * _signed(after.bits, box.size)
+    return _clipped(index, blend > 0, box, size)
+
+
+def moved(mask: FrameMask, index: int, dx: int, dy: int, size: Size) -> FrameMask | None:
+    """The mask at another place, as far as that is in the frame."""
+    return _clipped(index, mask.bits, mask.box.shift(dx, dy), size)
+
+
+class Steady:
+    """The mask of one object by frame; `sightings` by rising frame, no gap longer than `MOST_GAP_FRAMES`.
+
+    Nothing that was seen is taken away; what most neighbouring frames show, led along the object's way, is added.
+    """
+
+    def __init__(self, sightings: tuple[Sighting, ...], shot: tuple[int, int], size: Size) -> None:
+        self._sightings = sightings
+        self._size = size
+        self._indices = [one.index for one in sightings]
+        self.start = max(self._indices[0] - _GRACE_FRAMES, shot[0])
+        self.stop = min(self._indices[-1] + _GRACE_FRAMES + 1, shot[1])
+        self._unpacked: OrderedDict[int, FrameMask] = OrderedDict()
+
+    @cached_property
+    def _centres(self) -> Point:
+        return np.array([one.centre for one in self._sightings])
+
+    def at(self, index: int) -> FrameMask | None:
+        """The mask on frame `index`; None where the object is not, or not in the picture."""
+        if not self.start <= index < self.stop:
+            return None
+        place = bisect_left(self._indices, index)
+        if place < len(self._indices) and self._indices[place] == index:
+            seen: FrameMask | None = self._mask(place)
+        elif 0 < place < len(self._indices):
+            seen = self._filled(place, index)
+        else:
+            return self._led_on(0 if place == 0 else len(self._indices) - 1, index)
+        parts = [mask for mask in (seen, self._voted(index)) if mask is not None]
+        return merge_masks(parts)
+
+    def _mask(self, place: int) -> FrameMask:
+        if place not in self._unpacked:
+            self._unpacked[place] = self._sightings[place].mask.unpack()
+            while len(self._unpacked) > 4 * _VOTE_FRAMES + 4:
+                self._unpacked.popitem(last=False)
+        return self._unpacked[place]
+
+    def _filled(self, place: int, index: int) -> FrameMask | None:
+        first, last = self._indices[place - 1], self._indices[place]
+        assert last - first <= MOST_GAP_FRAMES + 1, "longer gaps are two lives"
+        share = (index - first) / (last - first)
+        before, after = self._mask(place - 1), self._mask(place)
+        parts = [between(before, after, index, share, self._size)]
+        if (way := self._way(index)) is not None:  # a drop may hide a turn, or that the picture's edge cuts it by now
+            for neighbour, mask in ((place - 1, before), (place, after)):
+                dx, dy = np.rint(way - self._centres[neighbour]).astype(int)
+                parts.append(moved(mask, index, int(dx), int(dy), self._size))
+        return merge_masks([part for part in parts if part is not None])
+
+    def _led_on(self, place: int, index: int) -> FrameMask | None:
+        """Before its first and after its last frame an object goes on as it came."""
+        ahead = self._way(index)
+        dx, dy = np.rint(ahead - self._centres[place]).astype(int) if ahead is not None else (0, 0)
+        there = moved(self._mask(place), index, int(dx), int(dy), self._size)
+        return merge_masks([part for part in (there, moved(self._mask(place), index, 0, 0, self._size)) if part])
+
+    def _way(self, index: int) -> Point | None:
+        """Where the object's centre is on frame `index` by a smooth path through its sightings; None with too few."""
+        first = bisect_left(self._indices, index - _FIT_FRAMES)
+        last = bisect_left(self._indices, index + _FIT_FRAMES + 1)
+        if last - first < _LEAST_VOTES:
+            return None
+        times = np.array(self._indices[first:last], np.float64) - index
+        outside = index < self._indices[0] or index > self._indices[-1]
+        degree = 2 if last - first > 2 * _LEAST_VOTES and not outside else 1
+        powers = np.vander(times, degree + 1)
+        return np.asarray(np.linalg.lstsq(powers, self._centres[first:last], rcond=None)[0][-1], np.float64)
+
+    def _voted(self, index: int) -> FrameMask | None:
+        first = bisect_left(self._indices, index - _VOTE_FRAMES)
+        last = bisect_left(self._indices, index + _VOTE_FRAMES + 1)
+        if last - first < _LEAST_VOTES or (way := self._way(index)) is None:
+            return None
+        steps = way - self._centres[first:last]
+        boxes = self._sightings[first:last]
+        if np.abs(steps).max() < _SAME_PX and len({one.box.size for one in boxes}) == 1 and self._alike(first, last):
+            return None
+        votes = [
+            (self._mask(place), np.rint(step).astype(int))
+            for place, step in zip(range(first, last), steps, strict=True)
+        ]
+        whole = union_of(mask.box.shift(int(dx), int(dy)) for mask, (dx, dy) in votes)
+        assert whole is not None
+        count = np.zeros((whole.height, whole.width), np.uint8)
+        for mask, (dx, dy) in votes:
+            count[mask.box.shift(int(dx) - whole.x, int(dy) - whole.y).slices] += mask.bits
+        return _clipped(index, count * 2 > len(votes), whole, self._size)
+
+    def _alike(self, first: int, last: int) -> bool:
+        return len({self._sightings[place].mask.data for place in range(first, last)}) == 1
+
+
+def _clipped(index: int, bits: Bits, box: Box, size: Size) -> FrameMask | None:
+    inside = box.clip(size)
+    if inside is None:
+        return None
+    return make_mask(index, bits[inside.shift(-box.x, -box.y).slices], (inside.x, inside.y))
+
+
+def _edges(box: Box) -> tuple[int, int, int, int]:
+    return box.x, box.y, box.right, box.bottom
+
+
+def _signed(bits: Bits, size: Size) -> npt.NDArray[np.float32]:
+    """Distance to the outline of `bits` stretched to `size`: positive inside."""
+    stretched = bits.view(np.uint8)
+    if stretched.shape != (size.height, size.width):
+        stretched = np.asarray(
+            cv2.resize(stretched * np.uint8(255), (size.width, size.height), interpolation=cv2.INTER_LINEAR) > 127,
+            np.uint8,
+        )
+    padded = np.pad(stretched, 1)
+    inside = cv2.distanceTransform(padded, cv2.DIST_L2, 3)
+    outside = cv2.distanceTransform(np.asarray(1 - padded, np.uint8), cv2.DIST_L2, 3)
+    return np.asarray((inside - outside)[1:-1, 1:-1], np.float32)
