@@ -121,7 +121,7 @@ def test_a_shaking_box_is_held_still_by_its_neighbours() -> None:
     raw = np.mean([(box_mask(0, box).full(SIZE) & true).sum() / true.sum() for box in boxes])
     made = [steady.at(index) for index in range(21)]
     held = np.mean([(mask.full(SIZE) & true).sum() / true.sum() for mask in made if mask is not None])
-    assert 1 - held < (1 - raw) / 3 and None not in made
+    assert 1 - held < (1 - raw) / 2 and None not in made
 
 
 def test_an_object_is_led_on_over_its_ends_but_not_out_of_the_shot() -> None:
