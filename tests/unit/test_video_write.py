@@ -47,6 +47,13 @@ CASES = {
     "mirrored.mp4": Media(rotation=90, hflip=True),
     "flipped.mp4": Media(hflip=True),
     "ten_bit.mp4": Media(pix_fmt="yuv420p10le", tags=(9, 9, 16, 1)),
+    "top_left.mp4": Media(
+        codec="libx265",
+        pix_fmt="yuv420p10le",
+        tags=(9, 9, 16, 1),
+        options={"x265-params": "log-level=error:chromaloc=2"},
+    ),
+    "centre.mkv": Media(options={"chroma_sample_location": "center"}),
     "full_range.mp4": Media(pix_fmt="yuvj420p", tags=(5, 5, 6, 2)),
     "untagged.mp4": Media(tags=(2, 2, 2, 0)),
     "wide_pixels.mkv": Media(sample_aspect_ratio=Fraction(16, 11)),

@@ -47,6 +47,11 @@ _KEEPS_PTS = frozenset({"libx264", "libx265", "libvpx", "libvpx-vp9", "libsvtav1
 _PRORES_PROFILE = {"Proxy": "proxy", "LT": "lt", "Standard": "standard", "HQ": "hq", "4444": "4444", "XQ": "4444xq"}
 _DNXHR_PROFILE = {"DNXHR LB": "dnxhr_lb", "DNXHR SQ": "dnxhr_sq", "DNXHR HQ": "dnxhr_hq", "DNXHR HQX": "dnxhr_hqx"}
 
+# Where decoders take chroma samples to sit when nobody says it; "center" for all others.
+_USUAL_LOCATION = {"libx264": "left", "libx265": "left", "mpeg4": "left", "mpeg2video": "left"}
+_SAYS_LOCATION = frozenset({"libx264", "libx265", "libsvtav1"})
+_CONTAINER_SAYS_LOCATION = frozenset({"matroska", "webm"})
+
 # Encoders that choose a profile by pixel format, and more of it than a source of these has.
 _X264_PROFILE = {"Baseline": "baseline", "Constrained Baseline": "baseline", "Main": "main"}
 
@@ -149,10 +154,15 @@ def _encoding(codec: str, pix_fmt: str, info: VideoInfo, settings: EncoderSettin
         words.append(f"{' and '.join(info.hdr.dynamic)} left out of re-encoded frames: {codec} is not given them")
     if (info.hdr.mastering or info.hdr.content_light) and codec not in ("libx264", "libx265", "libsvtav1"):
         words.append(f"HDR10 mastering and light levels left out: {codec} does not take them")
+    options = _options(codec, info, settings, container)
+    if info.chroma_location not in (None, _USUAL_LOCATION.get(codec, "center")):
+        options["chroma_sample_location"] = info.chroma_location
+        if codec not in _SAYS_LOCATION and container not in _CONTAINER_SAYS_LOCATION:
+            words.append(f"chroma location {info.chroma_location} left out: {codec} in {container} does not say it")
     return Encoding(
         codec=codec,
         pix_fmt=pix_fmt,
-        options=_options(codec, info, settings, container),
+        options=options,
         frame_clock=frame_clock,
         time_base=1 / rate if frame_clock else info.time_base,
         rate=rate,

@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from vace_batch.config import MediaLimits
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
+from vace_batch.video.chroma import chroma_location
 from vace_batch.video.frame import Orientation, is_editable
 from vace_batch.video.hdr import Hdr
 
@@ -53,7 +54,8 @@ class VideoInfo:
     `size` is in display orientation, `coded_size` as stored. `rotation` is the counter-clockwise angle, in degrees,
     that a player turns the stored picture by; `display_matrix` the whole 3x3 matrix (16.16) when there is one.
     `num_frames` and `variable_rate` are the header's claims; `scan` counts. `level` is the codec's own number;
-    `matrix`, `primaries`, `trc` and `color_range` are libav's (2, 2, 2, 0: untagged).
+    `matrix`, `primaries`, `trc` and `color_range` are libav's (2, 2, 2, 0: untagged);
+    `chroma_location` is libav's name, None where chroma is not subsampled.
     """
 
     path: str
@@ -77,6 +79,7 @@ class VideoInfo:
     primaries: int
     trc: int
     color_range: int
+    chroma_location: str | None
     hdr: Hdr
     num_audio: int
     num_subtitles: int
@@ -142,6 +145,7 @@ def probe(path: str, limits: MediaLimits | None = None) -> VideoInfo:
             primaries=int(frame.color_primaries),
             trc=int(frame.color_trc),
             color_range=int(frame.color_range),
+            chroma_location=chroma_location(frame),
             hdr=Hdr.of(frame),
             num_audio=len(container.streams.audio),
             num_subtitles=len(container.streams.subtitles),
