@@ -11,7 +11,7 @@ export PYTHONPATH := $(ROOT)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all check fmt bench docs-manifest flow clean
+.PHONY: help env demo test test-all check fmt chaos bench docs-manifest flow clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -37,6 +37,9 @@ check: env ## ruff, format, mypy --strict, import contracts
 fmt: env ## put the code into form
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format .
+
+chaos: env ## what breaks and what it costs, on a real Ray: every fault, then 20 runs of random kills; about 40 min
+	@$(BIN)/python -m tests.chaos.campaign $(CHAOS)
 
 bench: env ## every benchmark in benchmarks/
 	@for file in benchmarks/[a-z]*.py; do test -e "$$file" || continue; echo "== $$file"; $(BIN)/python "$$file" || exit 1; done

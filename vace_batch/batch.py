@@ -218,7 +218,13 @@ class ClipGraph:
         return ()
 
     def on_failed(self, unit: Unit, failure: Failure) -> Iterable[Unit]:
-        """A clip fails with its first failing step; clips that only share the window fail with it."""
+        """A clip fails with its first failing step; clips that only share the window fail with it.
+
+        Raises:
+            ClusterError: there is no room left to write to, which is no clip's fault.
+        """
+        if failure.code == "storage_full":
+            raise ClusterError(f"{failure.reason}; make room and give the same command again, it continues")
         kind, key = unit.unit_id.split("/", 1)
         if kind in ("prepare", "stitch"):
             clips = {key}
@@ -310,6 +316,9 @@ class ClipGraph:
 
 # --- running ---------------------------------------------------------------------------------------------------------
 
+DRAIN_GRACE_S = 20.0
+"""For running steps after SIGTERM: Kubernetes kills after 30 s, and stopping Ray and writing results take some, too."""
+
 
 def pools_of(options: Options, machine_gpus: int, batch: Batch | None = None) -> tuple[PoolSpec, PoolSpec]:
     """The CPU and the GPU pool. Without a GPU the same VACE actor runs on one CPU core.
@@ -374,9 +383,12 @@ def run_clips(
     """
     graph = ClipGraph(works)
     tally = _Tally(graph, show)
-    limits = DispatchLimits(payload_bytes=batch.options.payload_mb << 20)
+    limits = DispatchLimits(payload_bytes=batch.options.payload_mb << 20, drain_grace_s=DRAIN_GRACE_S)
     with log.bind(run=storage.digest(batch.out, str(time.time_ns()))[:8]):
-        runtime.run(graph, graph.first_units(), limits=limits, on_event=tally.add, should_stop=should_stop)
+        try:
+            runtime.run(graph, graph.first_units(), limits=limits, on_event=tally.add, should_stop=should_stop)
+        except OSError as error:
+            raise ClusterError(f"{batch.out}: the ledger cannot be written: {error}") from error
         tally.show()
 
 

@@ -47,9 +47,10 @@ def generate(vcus: Sequence[VCU], engine: Engine, out: str) -> list[Record | Cli
 
 def _store(ledger: Ledger, vcu: VCU, frames: NDArray[np.uint8], device_s: float) -> Record | None:
     started = time.monotonic()
-    uri = ledger.artifact_uri(vcu.window_id, ".mkv")
-    storage.publish(uri, encode_lossless(frames))
+    uri, data = ledger.artifact_uri(vcu.window_id, ".mkv"), encode_lossless(frames)
+    storage.publish(uri, data)
     seconds = {"seconds": round(device_s + time.monotonic() - started, 3), "device_s": round(device_s, 3)}
-    if not ledger.commit(vcu.window_id, {"artifact": ledger.relative(uri), "seed": vcu.seed} | seconds):
+    body = {"artifact": ledger.relative(uri), "digest": storage.digest(data), "seed": vcu.seed}
+    if not ledger.commit(vcu.window_id, body | seconds):
         storage.delete(uri)
     return ledger.done(vcu.window_id)

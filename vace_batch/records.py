@@ -42,7 +42,8 @@ def read_records(out: str, state: str, kind: str, *, compact_from: int | None = 
     files, copies = _read_copies(out, f"{state}-{kind}-")
     loose = [key for key, entry in listed.items() if copies.get(key, ("",))[0] != entry.version]
     fresh: _Copies = {}
-    contents = storage.read_many([storage.join(folder, listed[key].name) for key in loose])
+    sizes = [listed[key].size for key in loose]
+    contents = storage.read_many([storage.join(folder, listed[key].name) for key in loose], sizes)
     for key, content in zip(loose, contents, strict=True):
         if content is not None:  # None: taken back since it was listed
             fresh[key] = listed[key].version, content

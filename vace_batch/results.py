@@ -100,7 +100,7 @@ class Ledger:
 
     def _read(self, state: str, key: str) -> Record | None:
         try:
-            record: Record = json.loads(storage.read_bytes(self._uri(state, key)))
+            record: Record = storage.read_json(self._uri(state, key))
         except FileNotFoundError:
             return None
         return record
@@ -161,7 +161,7 @@ def read_run(out: str) -> Record:
         UsageError: it is not an output folder.
     """
     try:
-        run: Record = json.loads(storage.read_bytes(storage.join(out, "run.json")))
+        run: Record = storage.read_json(storage.join(out, "run.json"))
     except FileNotFoundError:
         raise UsageError(f"{out}: no run.json here; expected the OUT of an earlier `vace-batch run`") from None
     return run

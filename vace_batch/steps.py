@@ -433,7 +433,8 @@ def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: L
     records = {planned.window: _window_record(ledger, work, plan, planned) for planned in plan.windows}
 
     def open_window(window: Window) -> Iterator[NDArray[np.uint8]]:
-        return frames_from_bytes(storage.read_bytes(ledger.absolute(records[window]["artifact"])))
+        record = records[window]
+        return frames_from_bytes(storage.read_verified(ledger.absolute(record["artifact"]), record.get("digest")))
 
     patches = [
         RegionPatches(region, [window for window in records if window.region == number], open_window)

@@ -1,17 +1,18 @@
 """Files by URI through fsspec: local paths, file://, s3://, gs://, az://, memory://.
 
 Two promises: a reader never sees half a file (`publish`), and of several writers of one name exactly one wins
-(`create_exclusive`).
+(`create_exclusive`). A store's call that fails is tried again for some seconds before anybody hears of it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import json
 import os
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,12 +25,12 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from vace_batch.access import has_secret, redact
+from vace_batch.patience import Patient, again
 
 _SAMPLE_BYTES = 1 << 20
 _WHOLE_DIGEST_LIMIT = 64 << 20
 _REQUESTS_AT_ONCE = 32
 _LISTED_AS_ONE = 64
-_CONFLICT_TRIES = 6
 _memory_lock = threading.Lock()
 
 
@@ -48,7 +49,7 @@ def resolve(uri: str) -> tuple[Any, str]:
         raise ValueError(f"{redact(uri)}: expected no credentials in a URI; give them by the environment")
     # Other writers' files must be seen: s3fs and others would remember a folder's listing for ever.
     fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
-    return fs, path
+    return fs if isinstance(fs, MemoryFileSystem) else Patient(fs), path
 
 
 def is_local(uri: str) -> bool:
@@ -74,6 +75,41 @@ def read_bytes(uri: str) -> bytes:
     fs, path = resolve(uri)
     data: bytes = fs.cat_file(path)
     return data
+
+
+def read_verified(uri: str, expected: str | None) -> bytes:
+    """The whole file, whose `digest` must be `expected`; None, of records before there were digests, is not looked at.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it is not what was written, however often it is read.
+    """
+
+    def read() -> bytes:
+        data = read_bytes(uri)
+        if expected is not None and digest(data) != expected:
+            raise OSError(f"{redact(uri)}: its content is not what was written ({len(data)} bytes were read)")
+        return data
+
+    return read() if is_local(uri) else again(read)
+
+
+def read_json(uri: str) -> Any:
+    """The JSON object in a file; half an answer is asked again.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it is no JSON, however often it is read.
+    """
+
+    def read() -> Any:
+        data = read_bytes(uri)
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise OSError(f"{redact(uri)}: expected JSON, got {len(data)} bytes that are not: {error}") from error
+
+    return read() if is_local(uri) else again(read)
 
 
 def read_head(uri: str, num_bytes: int) -> bytes:
@@ -122,6 +158,7 @@ def staging(uri: str, draft: str) -> Iterator[str]:
             temporary = os.path.join(folder, "draft" + os.path.splitext(path)[1])
             yield temporary
             fs.put_file(temporary, path)
+            again(_check_size, fs, path, os.path.getsize(temporary))
         return
     temporary = resolve(draft)[1]
     for name in (path, temporary):
@@ -165,27 +202,29 @@ def create_exclusive(uri: str, data: bytes) -> bool:
                 return False
             fs.pipe_file(path, data)
         return True
-    return _create_in_store(fs, path, data) or bool(fs.cat_file(path) == data)
+    return again(_create_in_store, fs, path, data) or again(_is_mine, fs, path, data)
+
+
+def _is_mine(fs: Any, path: str, data: bytes) -> bool:
+    found: bytes = fs.cat_file(path)
+    if found != data and data.startswith(found):
+        raise OSError(f"{path}: half an answer")
+    return found == data
 
 
 def _create_in_store(fs: Any, path: str, data: bytes) -> bool:
-    for number in range(_CONFLICT_TRIES):
-        try:
-            with fs.open(path, "xb") as file:
-                file.write(data)
-            return True
-        except FileExistsError:
+    """Where two come at once AWS asks both to come again (ConditionalRequestConflict): an `OSError`, tried again."""
+    try:
+        with fs.open(path, "xb") as file:
+            file.write(data)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        # s3fs knows only AWS's own form of this answer.
+        if _store_code(error) == "PreconditionFailed":
             return False
-        except OSError as error:
-            code = _store_code(error)
-            # s3fs knows only AWS's own form of this answer.
-            if code == "PreconditionFailed":
-                return False
-            # Two at once: neither has been decided yet, AWS asks both to come again.
-            if code != "ConditionalRequestConflict" or number == _CONFLICT_TRIES - 1:
-                raise
-            time.sleep(0.05 * 2**number)
-    raise AssertionError("unreachable")
+        raise
+    return True
 
 
 def _store_code(error: BaseException) -> str | None:
@@ -277,20 +316,23 @@ def _remote_entry(name: str, info: dict[str, Any]) -> Entry:
     return Entry(name=name, size=int(info.get("size") or 0), modified_s=seconds, version=f"{tag}-{info.get('size')}")
 
 
-def read_many(uris: Sequence[str]) -> Iterator[bytes | None]:
-    """The content of each, in order; None for one that is not there."""
+def read_many(uris: Sequence[str], sizes: Sequence[int] | None = None) -> Iterator[bytes | None]:
+    """The content of each, in order; None for one that is not there. A store's answer has its size in `sizes`."""
 
-    def read(uri: str) -> bytes | None:
+    def read(uri: str, size: int | None = None) -> bytes | None:
         try:
-            return read_bytes(uri)
+            data = read_bytes(uri)
         except FileNotFoundError:
             return None
+        if size not in (None, len(data)):
+            raise OSError(f"{redact(uri)}: expected {size} bytes as listed, got {len(data)}")
+        return data
 
     if all(map(is_local, uris)):
         yield from map(read, uris)
         return
     with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
-        yield from pool.map(read, uris)
+        yield from pool.map(functools.partial(again, read), uris, sizes or [None] * len(uris))
 
 
 def num_bytes(uri: str) -> int:
@@ -323,7 +365,7 @@ def local_path(uri: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="vace-batch-") as folder:
         target = os.path.join(folder, "download" + os.path.splitext(path)[1])
-        fs.get_file(path, target)
+        again(_download, fs, path, target)
         yield target
 
 
@@ -333,8 +375,18 @@ def fetch(uri: str, target: str) -> None:
     Raises:
         FileNotFoundError: there is no such object.
     """
-    fs, path = resolve(uri)
+    again(_download, *resolve(uri), target)
+
+
+def _download(fs: Any, path: str, target: str) -> None:
     fs.get_file(path, target)
+    _check_size(fs, path, os.path.getsize(target))
+
+
+def _check_size(fs: Any, path: str, size: int) -> None:
+    stored = fs.info(path).get("size")
+    if stored is not None and stored != size:
+        raise OSError(f"{path}: the store has {stored} bytes, here are {size}")
 
 
 def digest(*parts: str | bytes) -> str:
