@@ -44,6 +44,16 @@ class PointKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pick:
+    """Which of the objects that `targets` find are meant: not classes `exclude`, of each shot the `largest` alone, or
+    those numbered `tracks` (as `vace-batch masks` shows them)."""
+
+    exclude: tuple[str, ...] = ()
+    largest: bool = False
+    tracks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Protect:
     """What must not change; subtracted from every mask, and wins."""
 
@@ -120,6 +130,7 @@ class Job:
     task: str
     row: int = 0
     targets: tuple[str, ...] = ()
+    pick: Pick = field(default_factory=Pick)
     boxes: tuple[BoxKey, ...] = ()
     points: tuple[PointKey, ...] = ()
     mask_uri: str | None = None

@@ -82,6 +82,14 @@ _POINTS = _list(
     )
 )
 
+_PICK = pa.struct(
+    [
+        _field("exclude", _list(pa.string()), "classes that are found and left alone"),
+        _field("largest", pa.bool_(), "true: only the largest object of each shot", default="false"),
+        _field("tracks", _list(pa.int64()), "only the objects of these numbers, as `vace-batch masks` shows them"),
+    ]
+)
+
 _PROTECT = pa.struct(
     [
         _field("targets", _list(pa.string()), "classes whose pixels are kept"),
@@ -178,6 +186,13 @@ SCHEMA = pa.schema(
             _list(pa.string()),
             "Mask source: classes of the detector. With `segmenter`, its boxes prompt SAM.",
             example=["person", "car"],
+        ),
+        _field(
+            "pick",
+            _PICK,
+            "Which of the objects that `targets` find are meant.",
+            example={"largest": True},
+            default="all of them",
         ),
         _field(
             "boxes",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vace_batch.job import COMPOSITIONS, BoxKey, Dilation, Expand, Extend, LoraRef, PointKey, Protect, Sampling
+from vace_batch.job import COMPOSITIONS, BoxKey, Dilation, Expand, Extend, LoraRef, Pick, PointKey, Protect, Sampling
 from vace_batch.manifest_schema import (
     CONTROLS,
     EXTEND_MODES,
@@ -233,6 +233,12 @@ def _points(value: Sequence[Mapping[str, Any] | None], cell: Cell) -> tuple[Poin
     return tuple(points)
 
 
+def _pick(value: Mapping[str, Any], cell: Cell) -> Pick:
+    tracks = [_integer(number, 1, MAX_FRAME, cell, ".tracks") for number in value.get("tracks") or ()]
+    exclude = _labels(value.get("exclude") or (), cell, ".exclude")
+    return Pick(exclude=exclude, largest=bool(value.get("largest")), tracks=tuple(tracks))
+
+
 def _protect(value: Mapping[str, Any], cell: Cell) -> Protect:
     mask_uri = value.get("mask_uri")
     return Protect(
@@ -357,6 +363,7 @@ PARSERS: dict[str, Parser] = {
     "video_uri": _uri,
     "task": _choice(TASKS),
     "targets": _labels,
+    "pick": _pick,
     "boxes": _boxes,
     "points": _points,
     "mask_uri": _uri,

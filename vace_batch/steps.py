@@ -52,7 +52,7 @@ from vace_batch.video.shots import Scan, scan
 from vace_batch.video.write import WriteReport, check_output, rewrite
 
 _MASK_FIELDS = frozenset(
-    ("targets", "boxes", "points", "mask_uri", "protect", "detector", "segmenter", "mask_shape", "dilate")
+    ("targets", "pick", "boxes", "points", "mask_uri", "protect", "detector", "segmenter", "mask_shape", "dilate")
 ) | {"start_s", "end_s", "background"}
 _PLAN_FIELDS = _MASK_FIELDS | {"control", "control_weights", "expand", "extend", "compose", "seed_scope"}
 

@@ -214,6 +214,15 @@ class Frame:
         stored = self._stored_rgb(self._stored_box(box), deep=False)
         return np.ascontiguousarray(self._orientation.display(stored)).astype(np.uint8, copy=False)
 
+    def small(self, size: Size) -> NDArray[np.uint8]:
+        """All of the picture at `size` (display orientation), (H, W, 3) uint8 RGB: to look at, not to work on."""
+        stored = size if self._orientation.turns % 2 == 0 else Size(size.height, size.width)
+        shrunk = self._frame.reformat(
+            width=stored.width, height=stored.height, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
+        )
+        pixels = self._orientation.display(shrunk.to_ndarray())
+        return np.ascontiguousarray(pixels).astype(np.uint8, copy=False)
+
     def rgb16(self, box: Box | None = None) -> NDArray[np.uint16]:
         """As `rgb`, scaled to 0..65535: keeps what a 10-bit source has.
 

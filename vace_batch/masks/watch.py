@@ -1,0 +1,249 @@
+"""One pass over the pixels of a clip: what detector and segmenter find, made into whole objects shot by shot."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vace_batch.errors import ClipError
+from vace_batch.geometry import Box, Size
+from vace_batch.job import Job, PointKey
+from vace_batch.masks.detect import Detector
+from vace_batch.masks.detection import LEAST_CONFIDENCE, Detection, fold_name
+from vace_batch.masks.objects import Sighting, Tracked, track_shot
+from vace_batch.masks.onnx import ExportedDetector
+from vace_batch.masks.segment import Prompt, Segmenter
+from vace_batch.masks.shapes import Track
+from vace_batch.masks.sparse import look_at_some
+from vace_batch.masks.steady import Steady
+from vace_batch.masks.store import FrameMask, PackedMask, box_mask, make_mask
+from vace_batch.video.frame import Frame
+
+RGB = npt.NDArray[np.uint8]
+Points = tuple[tuple[float, float, bool], ...]
+
+# How far an outline may leave the box that asked for it: a segmenter that takes the whole picture must not.
+_OUTLINE_REACH = 0.25
+# A followed object's next box: its last outline's, with room for what it moves from frame to frame.
+_FOLLOW_REACH = 0.05
+_LOOK_BINS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the pixels of frame `index` hold: masks to be replaced, masks to be kept, and which object each of the first
+    is, by number and class, where it is a tracked one."""
+
+    index: int
+    selected: list[FrameMask] = field(default_factory=list)
+    guarded: list[FrameMask] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class Followed:
+    """An object marked by points: prompted on their frames, then by its own last outline until the next cut."""
+
+    points: Mapping[int, Points]
+    cuts: frozenset[int]
+    last: Box | None = None
+
+    def prompt(self, index: int, size: Size) -> Prompt | None:
+        if index in self.cuts:
+            self.last = None
+        points = self.points.get(index, ())
+        if any(positive for *_, positive in points):
+            return Prompt(points=points)
+        return None if self.last is None else Prompt(box=grown(self.last, _FOLLOW_REACH, size), points=points)
+
+
+@dataclass(slots=True, kw_only=True)
+class Watcher:
+    """What looks at one clip.
+
+    `boxes` are prompts for the segmenter; `every` is how many frames a look may stand for.
+    """
+
+    job: Job
+    size: Size
+    detector: Detector | ExportedDetector | None = None
+    segmenter: Segmenter | None = None
+    confidence: float
+    every: int = 1
+    boxes: Sequence[Track] = ()
+    followed: Sequence[Followed] = ()
+    points: Mapping[int, Mapping[int, Points]] = field(default_factory=dict)
+
+    def watch(self, frames: Iterable[Frame], cuts: Sequence[int], frame_range: tuple[int, int]) -> Iterator[Found]:
+        """Every frame of start..stop-1, in order, once its shot is seen to the end."""
+        rest, next_id = iter(frames), 1
+        edges = [frame_range[0], *(cut for cut in sorted(cuts) if frame_range[0] < cut < frame_range[1])]
+        for start, stop in zip(edges, [*edges[1:], frame_range[1]], strict=True):
+            outlines: dict[int, list[PackedMask]] = {}
+            sightings = list(self._sightings(islice(rest, stop - start), outlines))
+            objects = track_shot(
+                sightings,
+                (start, stop),
+                sure=self.confidence,
+                unsure=min(self.confidence, LEAST_CONFIDENCE),
+                first_id=next_id,
+            )
+            next_id = max((one.id for one in objects), default=next_id - 1) + 1
+            yield from self._resolved(objects, outlines, (start, stop))
+
+    def _sightings(self, frames: Iterable[Frame], outlines: dict[int, list[PackedMask]]) -> Iterator[Sighting]:
+        def pictures() -> Iterator[tuple[int, RGB]]:
+            for frame in frames:
+                picture = self._picture(frame)
+                if self.segmenter is not None and (self.boxes or self.followed):
+                    outlines[frame.index] = [PackedMask.of(mask) for mask in self._prompted(frame.index, picture)]
+                yield frame.index, picture
+
+        def look(index: int, picture: RGB) -> list[Detection]:
+            shown[index] = picture
+            return self._detections(index, picture)
+
+        shown: dict[int, RGB] = {}
+        for index, found in look_at_some(pictures(), look, self.size, self.every):
+            picture = shown.pop(index, None)
+            for one in found:
+                mask = PackedMask.of(one.mask or box_mask(index, one.box))
+                looks = () if picture is None else _look(picture, one.box, self.size)
+                yield Sighting(
+                    index=index, label=one.label, confidence=one.confidence, box=one.box, mask=mask, look=looks
+                )
+
+    def _picture(self, frame: Frame) -> RGB:
+        if self.segmenter is None and isinstance(self.detector, ExportedDetector):
+            letterbox = self.detector.letterbox(self.size)
+            return letterbox.place(frame.small(letterbox.inner))
+        return frame.rgb()
+
+    def _targets(self) -> tuple[str, ...]:
+        return (*self.job.targets, *self.job.pick.exclude, *self.job.protect.targets)
+
+    def _detections(self, index: int, picture: RGB) -> list[Detection]:
+        if self.detector is None:
+            return []
+        conf = min(self.confidence, LEAST_CONFIDENCE)
+        if self.segmenter is None and isinstance(self.detector, ExportedDetector):
+            numbers = self.detector.check_targets(self._targets())
+            return self.detector.detect_small(
+                picture, self.detector.letterbox(self.size), numbers, conf=conf, index=index
+            )
+        found = self.detector.detect(picture, self._targets(), conf=conf, index=index)
+        if self.segmenter is None or not found:
+            return found
+        masks = self._outlines(index, picture, [Prompt(box=one.box) for one in found])
+        return [
+            one if mask is None else Detection(box=mask.box, label=one.label, confidence=one.confidence, mask=mask)
+            for one, mask in zip(found, masks, strict=True)
+        ]
+
+    def _outlines(self, index: int, picture: RGB, prompts: Sequence[Prompt]) -> list[FrameMask | None]:
+        assert self.segmenter is not None
+        outlines = self.segmenter.segment(picture, prompts, index=index)
+        return [kept_near(outline, prompt, self.size) for outline, prompt in zip(outlines, prompts, strict=True)]
+
+    def _prompted(self, index: int, picture: RGB) -> Iterator[FrameMask]:
+        """Outlines of boxes and points; where there is none, the box: an object to be removed must not stay."""
+        boxes = [(track.object_id, box) for track in self.boxes if (box := track.at(index, self.size))]
+        prompts = [Prompt(box=box, points=self.points.get(number, {}).get(index, ())) for number, box in boxes]
+        asked = [(follow, prompt) for follow in self.followed if (prompt := follow.prompt(index, self.size))]
+        outlines = self._outlines(index, picture, [*prompts, *(prompt for _, prompt in asked)])
+        for (_, box), outline in zip(boxes, outlines, strict=False):
+            yield outline or box_mask(index, box)
+        for (follow, _), outline in zip(asked, outlines[len(boxes) :], strict=True):
+            if outline is not None:
+                follow.last = outline.box
+                yield outline
+
+    def _resolved(
+        self, objects: Sequence[Tracked], outlines: Mapping[int, Sequence[PackedMask]], shot: tuple[int, int]
+    ) -> Iterator[Found]:
+        targets, protected = (set(map(fold_name, names)) for names in (self.job.targets, self.job.protect.targets))
+        selected = picked(self.job, [one for one in objects if fold_name(one.label) in targets])
+        wanted = [(one, Steady(one.sightings, shot, self.size)) for one in selected]
+        guards = [Steady(one.sightings, shot, self.size) for one in objects if fold_name(one.label) in protected]
+        for index in range(*shot):
+            found = Found(index=index, selected=[packed.unpack() for packed in outlines.get(index, ())])
+            found.names.extend("" for _ in found.selected)
+            for one, steady in wanted:
+                if (mask := steady.at(index)) is not None:
+                    found.selected.append(mask)
+                    found.names.append(f"{one.label} {one.id}")
+            found.guarded.extend(mask for steady in guards if (mask := steady.at(index)) is not None)
+            yield found
+
+
+def picked(job: Job, objects: Sequence[Tracked]) -> list[Tracked]:
+    """Those of a shot's `objects` that the job means."""
+    excluded = set(map(fold_name, job.pick.exclude))
+    kept = [one for one in objects if fold_name(one.label) not in excluded]
+    if job.pick.tracks:
+        kept = [one for one in kept if one.id in job.pick.tracks]
+    if job.pick.largest and kept:
+        areas: dict[int, float] = defaultdict(float)
+        for one in kept:
+            areas[one.id] += one.area
+        largest = max(areas, key=lambda number: areas[number])
+        kept = [one for one in kept if one.id == largest]
+    return kept
+
+
+def points_by_object(
+    points: Sequence[PointKey], size: Size, frame_range: tuple[int, int]
+) -> dict[int, dict[int, Points]]:
+    """Object id to frame to its points (x, y, is on the object).
+
+    Raises:
+        ClipError: `point_outside_frame`, `point_outside_range`, `no_positive_point`.
+    """
+    start, stop = frame_range
+    grouped: dict[int, dict[int, Points]] = defaultdict(dict)
+    for key in sorted(points, key=lambda key: (key.object_id, key.frame)):
+        who = f"points: object {key.object_id} on frame {key.frame}"
+        if not (0 <= key.x < size.width and 0 <= key.y < size.height):
+            raise ClipError("point_outside_frame", f"{who}: ({key.x:g}, {key.y:g}) is outside the frame of {size}")
+        if not start <= key.frame < stop:
+            reason = f"{who}: the job covers frames {start}..{stop - 1}; mark the object on one of these"
+            raise ClipError("point_outside_range", reason)
+        frames = grouped[key.object_id]
+        frames[key.frame] = (*frames.get(key.frame, ()), (key.x, key.y, key.positive))
+    for number, frames in grouped.items():
+        if not any(positive for *_, positive in next(iter(frames.values()))):
+            reason = f"points: object {number} needs a positive point on its first frame ({next(iter(frames))})"
+            raise ClipError("no_positive_point", reason)
+    return dict(grouped)
+
+
+def kept_near(outline: FrameMask | None, prompt: Prompt, size: Size) -> FrameMask | None:
+    """An outline, without what leaves the box that asked for it by much."""
+    if outline is None or prompt.box is None:
+        return outline
+    reach = grown(prompt.box, _OUTLINE_REACH, size)
+    return make_mask(outline.index, outline.within(reach), (reach.x, reach.y))
+
+
+def grown(box: Box, share: float, size: Size) -> Box:
+    """`box` and `share` of its longer side around it, in the frame."""
+    return box.pad(max(round(share * max(box.width, box.height)), 2)).clip(size) or box
+
+
+def _look(picture: RGB, box: Box, size: Size) -> tuple[float, ...]:
+    """A histogram of the colours in the middle of `box`, of a picture that shows a display of `size`."""
+    height, width = picture.shape[:2]
+    scale = min(width / size.width, height / size.height)
+    left, top = (width - size.width * scale) / 2, (height - size.height * scale) / 2
+    x, y = round((box.x + box.width / 4) * scale + left), round((box.y + box.height / 4) * scale + top)
+    part = picture[y : y + max(round(box.height / 2 * scale), 1), x : x + max(round(box.width / 2 * scale), 1)]
+    if not part.size:
+        return ()
+    counts = cv2.calcHist([np.ascontiguousarray(part)], [0, 1, 2], None, [_LOOK_BINS] * 3, [0, 256] * 3).ravel()
+    return tuple((counts / counts.sum()).tolist())
