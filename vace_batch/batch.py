@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
-from vace_batch import log, profiles, results, storage
+from vace_batch import log, profiles, results, storage, weights
 from vace_batch.access import Roots
 from vace_batch.cluster.resources import count_gpus
 from vace_batch.cluster.runtime import Runtime
@@ -53,14 +53,15 @@ def works_of(jobs: Sequence[Job], out: str, options: Options, folder: str) -> tu
     """
     roots = Roots.of([root for root in (folder, out, *options.allow_roots) if root])
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
-        return tuple(pool.map(lambda job: _work(job, out, options, roots), jobs))
+        lora_revision = cache(weights.file_revision)  # asked once for all jobs
+        return tuple(pool.map(lambda job: _work(job, out, options, roots, lora_revision), jobs))
 
 
-def _work(job: Job, out: str, options: Options, roots: Roots) -> ClipWork:
+def _work(job: Job, out: str, options: Options, roots: Roots, lora_revision: Callable[[str], str]) -> ClipWork:
     job, model = profiles.with_preset(job), job.model or options.model
     try:
         admit(job, roots, options)
-        fingerprints, loras = _fingerprints(job, options), resolve_loras(job, options)
+        fingerprints, loras = _fingerprints(job, options), resolve_loras(job, options, lora_revision)
     except ClipError as error:  # `prepare` tells the row; what may not be read is not looked at either
         fingerprints, model, loras = refusal(error), options.model, ()
     except OSError as error:
@@ -306,7 +307,7 @@ class ClipGraph:
         ledger = self._ledgers[work.out]
         body: results.Record = {"status": "failed", "job_id": work.job.job_id, "output": work.output, "step": unit.kind}
         body |= {"error_code": failure.code, "reason": failure.reason, "retryable": failure.retryable}
-        body |= {"attempts": failure.attempts, "windows": 0, "seconds": 0.0}
+        body |= {"attempts": failure.attempts, "windows": 0, "seconds": 0.0, "settings": work.settings}
         if failure.traceback:
             ledger.note_attempt(work.clip_key, {"step": unit.kind, "traceback": failure.traceback})
         ledger.quarantine(work.clip_key, body)

@@ -36,11 +36,16 @@ ManifestArg = Annotated[str, typer.Argument(metavar="MANIFEST", help="Parquet ma
 OutArg = Annotated[str, typer.Argument(metavar="OUT", help="Output folder of an earlier run.")]
 OutOption = Annotated[str, typer.Option("-o", "--out", metavar="OUT", help="Output folder: a path or an fsspec URI.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
-Model = Annotated[str, typer.Option(help="Default model: tiny, a local directory or a hub id.")]
+Model = Annotated[
+    str, typer.Option(help="Default model: tiny, a folder, hf://owner/name[@revision] or a store's folder.")
+]
 Detector = Annotated[str | None, typer.Option(help="Default YOLO weights for `targets`.")]
 Segmenter = Annotated[str | None, typer.Option(help="Default SAM weights for `points` and box prompts.")]
 Weights = Annotated[
-    list[str] | None, typer.Option("--weights", metavar="FOLDER", help="Where weights named in the manifest may lie.")
+    list[str] | None,
+    typer.Option(
+        "--weights", metavar="PLACE", help="Where weights named in the manifest may lie: a folder, s3://, hf://."
+    ),
 ]
 AllowRoot = Annotated[
     list[str] | None,

@@ -64,7 +64,9 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field("tiny", description="default of the manifest's `model`: tiny, a local directory or a hub id")
+    model: str = Field(
+        "tiny", description="default of the manifest's `model`: tiny, a directory, a hub id or a store's folder"
+    )
     detector: str | None = Field(None, description="default YOLO weights for `targets`")
     segmenter: str | None = Field(None, description="default SAM weights for point and box prompts")
     depth: str | None = Field(None, description="default ultralytics depth weights for the control depth")

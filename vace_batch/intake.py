@@ -12,6 +12,7 @@ from vace_batch.config import MediaLimits, Options
 from vace_batch.errors import ClipError
 from vace_batch.job import Job
 from vace_batch.loras import lora_refs
+from vace_batch.weights import without_revision
 
 _EMBEDDED_MODEL = "tiny"
 
@@ -72,7 +73,9 @@ def _admit_folder(column: str, uri: str, roots: Roots) -> None:
 
 
 def _is_among(model: str | None, folders: tuple[str, ...]) -> bool:
-    return model is not None and os.path.isabs(model) and Roots.of(folders).allow(model)
+    if model is None or not (os.path.isabs(model) or "://" in model):
+        return False
+    return Roots.of(folders).allow(without_revision(model))
 
 
 def check_bytes(job: Job, limits: MediaLimits) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from vace_batch import weights
 from vace_batch.access import Roots
@@ -46,8 +46,10 @@ def lora_refs(job: Job, options: Options) -> tuple[LoraRef, ...]:
     return tuple(LoraRef(uri=one.uri, weight=one.weight) for one in options.loras if one.preset in (None, preset))
 
 
-def resolve_loras(job: Job, options: Options) -> tuple[Lora, ...]:
-    """The LoRAs of `job` with what identifies each file.
+def resolve_loras(
+    job: Job, options: Options, revision: Callable[[str], str] = weights.file_revision
+) -> tuple[Lora, ...]:
+    """The LoRAs of `job` with what identifies each file, which `revision` says.
 
     Raises:
         ClipError: as `lora_refs`, and `lora_unusable`: one of the row's is not there.
@@ -55,8 +57,7 @@ def resolve_loras(job: Job, options: Options) -> tuple[Lora, ...]:
     """
     try:
         return tuple(
-            Lora(uri=ref.uri, revision=weights.file_revision(ref.uri), weight=ref.weight)
-            for ref in lora_refs(job, options)
+            Lora(uri=ref.uri, revision=revision(ref.uri), weight=ref.weight) for ref in lora_refs(job, options)
         )
     except UsageError as error:
         if job.loras is None:

@@ -381,7 +381,7 @@ SCHEMA = pa.schema(
         _field(
             "model",
             pa.string(),
-            "Weights in the diffusers layout: a folder, a hub id, or tiny (the built-in one).",
+            "Weights in the diffusers layout: a folder, hf://owner/name[@revision], a store's folder, tiny (built in).",
             example="Wan-AI/Wan2.1-VACE-1.3B-diffusers",
             default="the run's",
         ),

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar
-
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError
 
 from vace_batch import weights
 from vace_batch.errors import UsageError
@@ -42,8 +39,6 @@ _VAE_ENCODE_FLOP, _VAE_DECODE_FLOP, _VAE_BASE_DIM = 5.06e6, 8.5e6, 96
 """FLOP a pixel and frame of Wan's VAE, counted at its base width."""
 
 _T = TypeVar("_T", int, float)
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,17 +293,25 @@ def model_files(ref: str) -> Traversable:
 
 
 def profile(ref: str) -> ModelProfile:
-    """Profile of "tiny", of a local directory in the diffusers layout, or of a hub id.
+    """Profile of "tiny", of a directory in the diffusers layout, local or in a store, or of a hub id.
 
-    Of a directory only model_index.json, transformer/config.json and vae/config.json are read.
+    Of a directory only model_index.json, transformer/config.json and vae/config.json are read; of a hub id the same
+    where they are in the local cache, else its name says what it is.
 
     Raises:
         UsageError: there is no such model, it is not a VACE model, or nothing is known of this hub id.
     """
     if ref == TINY or is_directory(ref):
-        return _from_directory(ref, model_files(ref))
-    if not _HUB_ID.fullmatch(ref):
+        root = model_files(ref)
+        return _from_directory(ref, lambda name: root.joinpath(*name.split("/")).read_text(encoding="utf-8"))
+    place = weights.hub_place(ref)
+    if place is None and weights.is_store(ref):
+        return _from_directory(ref, lambda name: weights.read_text(ref, name))
+    if place is None or place.file:
         raise UsageError(f"model: expected {TINY}, a directory in the diffusers layout or a hub id, got {ref!r}")
+    with suppress(FileNotFoundError):
+        weights.read_text(ref, "transformer/config.json")
+        return _from_directory(ref, lambda name: weights.read_text(ref, name))
     for size, known in (("14b", _profile_14b), ("1.3b", _profile_1_3b)):
         if "vace" in ref.lower() and size in ref.lower():
             return known(ref)
@@ -319,7 +322,7 @@ def profile(ref: str) -> ModelProfile:
 
 
 def revision(ref: str) -> str:
-    """What identifies the weights: the commit of a hub id, else a digest of the configuration and weight files.
+    """What identifies the weights: a hub's commit, a digest of a store's listing, else of configuration and weights.
 
     Large files are sampled (64 blocks of 1 MiB, evenly spaced, and the size), so that 14B takes seconds, not minutes.
 
@@ -327,7 +330,8 @@ def revision(ref: str) -> str:
         UsageError: there is no such model, or the hub cannot be asked and has not been asked before.
     """
     if ref != TINY and not is_directory(ref):
-        return _hub_commit(ref)
+        profile(ref)
+        return weights.folder_revision(ref)
     digest = hashlib.blake2b(digest_size=16)
     found = sorted(_weight_files(model_files(ref)), key=lambda item: item[0])
     for name, file in found:
@@ -348,23 +352,9 @@ def _weight_files(root: Traversable, prefix: str = "") -> Iterator[tuple[str, Tr
             yield prefix + entry.name, entry
 
 
-def _hub_commit(ref: str) -> str:
-    profile(ref)
-    # What is cached wins over what is newest, so that a batch resumed next week finds its own windows again.
-    cached = try_to_load_from_cache(ref, "model_index.json")
-    try:
-        path = cached if isinstance(cached, str) else hf_hub_download(ref, "model_index.json")
-    except (OSError, HfHubHTTPError) as error:
-        raise UsageError(
-            f"model {ref}: not in the local cache, and the hub did not give it: {str(error).strip().splitlines()[0]} "
-            "Download it where there is a network, or give a directory"
-        ) from error
-    return Path(path).parent.name
-
-
-def _from_directory(ref: str, root: Traversable) -> ModelProfile:
-    _read_json(ref, root, "model_index.json")
-    config = _read_json(ref, root, "transformer/config.json")
+def _from_directory(ref: str, read: Callable[[str], str]) -> ModelProfile:
+    _read_json(ref, read, "model_index.json")
+    config = _read_json(ref, read, "transformer/config.json")
     if config.get("_class_name") != "WanVACETransformer3DModel":
         raise UsageError(f"model {ref}: expected a WanVACETransformer3DModel, got {config.get('_class_name')}")
     try:
@@ -374,7 +364,7 @@ def _from_directory(ref: str, root: Traversable) -> ModelProfile:
             dim=config["num_attention_heads"] * config["attention_head_dim"],
             ffn_dim=config["ffn_dim"],
             text_dim=config["text_dim"],
-            vae_base_dim=_read_json(ref, root, "vae/config.json").get("base_dim", _VAE_BASE_DIM),
+            vae_base_dim=_read_json(ref, read, "vae/config.json").get("base_dim", _VAE_BASE_DIM),
         )
     except KeyError as error:
         raise UsageError(f"model {ref}: transformer/config.json has no {error}") from None
@@ -385,13 +375,12 @@ def _from_directory(ref: str, root: Traversable) -> ModelProfile:
     return _small(ref, architecture)
 
 
-def _read_json(ref: str, root: Traversable, name: str) -> dict[str, Any]:
-    path = root.joinpath(*name.split("/"))
+def _read_json(ref: str, read: Callable[[str], str], name: str) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read(name))
     except FileNotFoundError:
         raise UsageError(f"model {ref}: {name} is missing; expected a directory in the diffusers layout") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise UsageError(f"model {ref}: {name} cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise UsageError(f"model {ref}: {name}: expected an object, got {type(value).__name__}")

@@ -408,7 +408,7 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> Record:
     with work.source() as path, storage.staging(output, draft) as target:
         body = _copy(path, target, work) if plan.masks is None else _rewrite(path, target, work, plan, ledger)
     body |= {"job_id": work.job.job_id, "output": work.output, "attempts": attempt}
-    body |= work.settings
+    body["settings"] = work.settings
     body["seconds"] = round(time.monotonic() - started + sum(row["seconds"] for row in body["window_rows"]), 3)
     ledger.commit(work.clip_key, body)
     return ledger.done(work.clip_key) or body

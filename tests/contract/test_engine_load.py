@@ -141,12 +141,12 @@ def test_a_hub_id_loads_from_the_cache_at_its_commit(saved: Path, hub: Path) -> 
     shutil.copytree(saved, hub)
     model = load(VACE_1_3B)
     assert load(VACE_1_3B, revision=COMMIT).revision == COMMIT
-    assert (model.revision, model.profile.max_tokens) == (COMMIT, 32_760)
+    assert (model.revision, model.profile.max_tokens) == (COMMIT, 9_216)
     np.testing.assert_array_equal(one_window(model), one_window(load(str(saved))))
 
 
 def test_a_hub_id_that_is_only_half_in_the_cache_is_a_usage_error(saved: Path, hub: Path) -> None:
     shutil.copytree(saved, hub)
     shutil.rmtree(hub / "transformer")
-    with pytest.raises(UsageError, match="model Wan-AI/Wan2.1-VACE-1.3B-diffusers: cannot be loaded"):
+    with pytest.raises(UsageError, match="model Wan-AI/Wan2.1-VACE-1.3B-diffusers: "):
         load(VACE_1_3B)

@@ -103,8 +103,10 @@ class LoraSwitch:
                 scales = _Scales(file.metadata() or {})
         except UsageError as error:
             raise _unusable(lora.uri, str(error)) from error
-        except (SafetensorError, OSError) as error:
+        except SafetensorError as error:
             raise _unusable(lora.uri, f"not a safetensors file ({error}); pickles are not read") from error
+        except OSError as error:
+            raise ClipError("lora_unusable", f"LoRA {lora.uri}: cannot be read: {error}", retryable=True) from error
         changes: dict[str, _Change] = {}
         for key in sorted(tensors):
             for name, part in self._target(lora.uri, key):

@@ -1,4 +1,4 @@
-"""Load a VACE model: the embedded one, a local directory in the diffusers layout, or a hub id. safetensors only."""
+"""Load a VACE model: the embedded one, or a directory in the diffusers layout: local, of a hub, in a store."""
 
 from __future__ import annotations
 
@@ -13,20 +13,15 @@ import torch
 import transformers
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanVACETransformer3DModel
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanRMS_norm
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoTokenizer, UMT5EncoderModel
 
-from vace_batch import profiles
+from vace_batch import profiles, weights
 from vace_batch.errors import UsageError
 from vace_batch.profiles import TINY, ModelProfile, is_directory, model_files
 from vace_batch.vace import stepcache
 from vace_batch.vace.seeded import write_seeded
-
-_PATTERNS = ["model_index.json", "*/*.json", "*/*.safetensors", "*/*.model", "*/*.txt"]
-"""What is downloaded of a hub id: never pickles."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,7 +51,7 @@ def load(
     text_encoder: bool = True,
     revision: str | None = None,
 ) -> VaceModel:
-    """Load `ref`: "tiny", a local directory, or a hub id (downloaded once into the hub's cache).
+    """Load `ref`: "tiny", a local directory, a hub id or a store's folder (fetched once a node); safetensors only.
 
     `device` is CUDA where there is one, unless given. `dtype` is the transformer's and the text encoder's: float32 on a
     CPU, bfloat16 elsewhere unless given. The VAE is always float32. `revision` is what `profiles.revision` said when
@@ -93,7 +88,7 @@ def load(
                 device=place,
                 dtype=dtype,
             )
-        except (OSError, SafetensorError, HfHubHTTPError) as error:
+        except (OSError, SafetensorError) as error:
             raise UsageError(f"model {ref}: cannot be loaded: {error}") from error
 
 
@@ -140,8 +135,7 @@ def _local_path(ref: str, commit: str, scratch: Path, text_encoder: bool) -> str
     if is_directory(ref):
         return ref
     if ref != TINY:
-        unwanted = [] if text_encoder else ["text_encoder/*"]
-        return str(snapshot_download(ref, revision=commit, allow_patterns=_PATTERNS, ignore_patterns=unwanted))
+        return str(weights.fetch_folder(ref, commit, () if text_encoder else ("text_encoder/*",)))
     files = model_files(TINY)
     if (files / "transformer" / "diffusion_pytorch_model.safetensors").is_file():
         return str(files)
