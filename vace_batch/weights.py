@@ -1,22 +1,18 @@
 """Where weights lie: a local place, a hub (`hf://owner/name[@revision][/file]`), or a store (`s3://…`, any fsspec).
 
-What a node fetches it keeps: the hub's files in the hub's own cache, a store's in `VACE_BATCH_CACHE`
-(~/.cache/vace-batch), of at most `VACE_BATCH_CACHE_GB` where that is set. safetensors, configurations and tokenizers
-only: a pickle can run code.
+A node keeps what it fetches: the hub's files in the hub's own cache, a store's with other remote files (nodecache.py).
+safetensors, configurations and tokenizers only: a pickle can run code.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
-import shutil
-import time
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -24,20 +20,16 @@ from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from
 from huggingface_hub.errors import HfHubHTTPError
 
 from vace_batch import storage
-from vace_batch.errors import UsageError
-from vace_batch.log import get_logger
+from vace_batch.errors import ClipError, UsageError
+from vace_batch.nodecache import local_copy
 
-PATTERNS = ("model_index.json", "*/*.json", "*/*.safetensors", "*/*.model", "*/*.txt")
+_SUFFIXES = (".json", ".safetensors", ".model", ".txt")
 """What is fetched of a folder: never pickles."""
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _BLOCK_BYTES = 1 << 20
 _SAMPLED_BLOCKS = 64
-_COMPLETE = ".complete"
-_RECENT_S = 3600.0
 _HUB = re.compile(r"(?:hf://)?(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w.-]+))?(?:(?<=.)/(?P<file>.+))?")
-_MD5 = re.compile(r'"?([0-9a-f]{32})"?-\d+')
-_LOG = get_logger(__name__)
 _T = TypeVar("_T")
 
 
@@ -106,7 +98,8 @@ def file_revision(uri: str) -> str:
     return digest.hexdigest()
 
 
-def fetch_file(uri: str, revision: str) -> Path:
+@contextmanager
+def local_file(uri: str, revision: str) -> Iterator[Path]:
     """The local file that holds `uri` at `revision`.
 
     Raises:
@@ -116,14 +109,17 @@ def fetch_file(uri: str, revision: str) -> Path:
     place = hub_place(uri) if uri.startswith("hf://") else None
     if place is not None and place.file:
         with _hub_errors(uri):
-            return Path(hf_hub_download(place.repo, place.file, revision=revision))
+            found = hf_hub_download(place.repo, place.file, revision=revision)
+        yield Path(found)
+        return
     if is_store(uri):
-        folder, name = uri.rsplit("/", 1)
-        return _fetched(uri, revision, {name: storage.join(folder, name)}, lambda: file_revision(uri)) / name
-    found = file_revision(uri)
-    if found != revision:
-        raise UsageError(f"weights {uri}: planned with revision {revision}, but here it is {found}")
-    return Path(storage.resolve(uri)[1])
+        with _copied(uri, revision) as path:
+            yield path
+        return
+    here = file_revision(uri)
+    if here != revision:
+        raise UsageError(f"weights {uri}: planned with revision {revision}, but here it is {here}")
+    yield Path(storage.resolve(uri)[1])
 
 
 # --- a folder in the diffusers layout --------------------------------------------------------------------------------
@@ -138,8 +134,7 @@ def folder_revision(ref: str) -> str:
     place = hub_place(ref)
     if place is not None:
         return _hub_commit(ref, place, "model_index.json")
-    listed = _listed(ref, ())
-    return storage.digest(*(part for name in sorted(listed) for part in (name, listed[name].version)))
+    return _listing_digest(_listed(ref))
 
 
 def read_text(ref: str, name: str) -> str:
@@ -157,8 +152,9 @@ def read_text(ref: str, name: str) -> str:
     return Path(cached).read_text(encoding="utf-8")
 
 
-def fetch_folder(ref: str, revision: str, leave_out: Sequence[str] = ()) -> Path:
-    """The local folder that holds `ref` at `revision`, without what the patterns `leave_out` name.
+@contextmanager
+def local_folder(ref: str, revision: str, parts: Sequence[str]) -> Iterator[Path]:
+    """A local folder that holds the `parts` (subfolders) of `ref` at `revision`, of a hub or a store.
 
     Raises:
         UsageError: it is another one by now.
@@ -166,21 +162,30 @@ def fetch_folder(ref: str, revision: str, leave_out: Sequence[str] = ()) -> Path
     """
     place = hub_place(ref)
     if place is not None:
+        wanted = ["model_index.json", *(f"{part}/*{suffix}" for part in parts for suffix in _SUFFIXES)]
         with _hub_errors(ref):
-            found = snapshot_download(
-                place.repo, revision=revision, allow_patterns=list(PATTERNS), ignore_patterns=list(leave_out)
-            )
-        return Path(found)
-    files = {name: storage.join(ref, name) for name in _listed(ref, leave_out)}
-    return _fetched(ref, revision, files, lambda: folder_revision(ref), *leave_out)
+            found = snapshot_download(place.repo, revision=revision, allow_patterns=wanted)
+        yield Path(found)
+        return
+    listed = _listed(ref)
+    if (here := _listing_digest(listed)) != revision:
+        raise UsageError(f"weights {ref}: planned with revision {revision}, but now it is {here}")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vace-batch-")))
+        for name, entry in listed.items():
+            if name.split("/")[0] in parts or "/" not in name:
+                link = folder / name
+                link.parent.mkdir(exist_ok=True)
+                link.symlink_to(stack.enter_context(_copied(storage.join(ref, name), entry.version)))
+        yield folder
 
 
-def _listed(ref: str, leave_out: Sequence[str]) -> dict[str, storage.Entry]:
+def _listed(ref: str) -> dict[str, storage.Entry]:
     entries = _asked(ref, lambda: {entry.name: entry for entry in storage.list_entries(ref)})
     found = {
         name: entry
         for name, entry in entries.items()
-        if any(fnmatch(name, pattern) for pattern in PATTERNS) and not any(fnmatch(name, out) for out in leave_out)
+        if name == "model_index.json" or (name.count("/") == 1 and name.endswith(_SUFFIXES))
     }
     if not any(name.endswith(".safetensors") for name in found):
         pickles = sorted(name for name in entries if name.endswith(_PICKLES))
@@ -190,7 +195,21 @@ def _listed(ref: str, leave_out: Sequence[str]) -> dict[str, storage.Entry]:
     return found
 
 
-# --- fetching --------------------------------------------------------------------------------------------------------
+def _listing_digest(listed: Mapping[str, storage.Entry]) -> str:
+    return storage.digest(*(part for name in sorted(listed) for part in (name, listed[name].version)))
+
+
+@contextmanager
+def _copied(uri: str, version: str) -> Iterator[Path]:
+    """This node's copy of a store's file, which stays while it is in use."""
+    try:
+        with local_copy(uri, version) as path:
+            yield Path(path)
+    except ClipError as error:
+        raise UsageError(f"weights {uri}: planned as {version}, but {error.reason}") from error
+
+
+# --- content and places -----------------------------------------------------------------------------------------------
 
 
 def sampled_blocks(stream: IO[bytes]) -> Iterator[bytes]:
@@ -205,78 +224,6 @@ def sampled_blocks(stream: IO[bytes]) -> Iterator[bytes]:
     for start in starts:
         stream.seek(start)
         yield stream.read(_BLOCK_BYTES)
-
-
-def cache_folder() -> Path:
-    """Where this node keeps what it fetches from stores."""
-    return Path(os.environ.get("VACE_BATCH_CACHE") or Path.home() / ".cache" / "vace-batch")
-
-
-def _fetched(ref: str, revision: str, files: Mapping[str, str], now: Callable[[], str], *more: str) -> Path:
-    """The folder in the cache with `files` (name: URI) of `ref`; of several processes one fetches, the others wait."""
-    folder = cache_folder() / storage.digest(ref, revision, *more)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_suffix(".lock")):
-        if not (folder / _COMPLETE).exists():
-            draft = folder.with_suffix(".part")
-            shutil.rmtree(draft, ignore_errors=True)  # of one that was killed
-            for name, uri in files.items():
-                _download(uri, draft / name)
-            found = now()
-            if found != revision:
-                shutil.rmtree(draft)
-                raise UsageError(f"weights {ref}: planned with revision {revision}, but now it is {found}")
-            (draft / _COMPLETE).touch()
-            draft.rename(folder)
-            _make_room(folder)
-        os.utime(folder / _COMPLETE)
-    return folder
-
-
-def _download(uri: str, target: Path) -> None:
-    """Fetch one file whole. A store's tag that is a digest of the content must be met, or the same bytes come twice:
-    with some kinds of encryption a tag only looks like a digest.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fs, path = storage.resolve(uri)
-    match = _MD5.fullmatch(storage.fingerprint(uri))
-    before = None
-    for _ in range(3):
-        started = time.monotonic()
-        fs.get_file(path, str(target))
-        if target.stat().st_size != storage.num_bytes(uri):
-            continue
-        with target.open("rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        if match is None or found in (match[1], before):
-            _LOG.info("fetched %s in %.1f s", uri, time.monotonic() - started)
-            return
-        before = found
-    raise OSError(f"weights {uri}: came damaged three times")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # closing gives it back, and so does dying
-
-
-def _make_room(kept: Path) -> None:
-    """Remove what was not used for longest, until the cache is below its limit; nothing of the last hour."""
-    limit = os.environ.get("VACE_BATCH_CACHE_GB")
-    if not limit:
-        return
-    used = {marker.parent: marker.stat().st_mtime for marker in kept.parent.glob("*/" + _COMPLETE)}
-    sizes = {folder: sum(file.stat().st_size for file in folder.rglob("*")) for folder in used}
-    for folder in sorted(used, key=used.__getitem__):
-        if sum(sizes.values()) <= float(limit) * 1e9 or used[folder] > time.time() - _RECENT_S:
-            return
-        _LOG.info("removing %s from the cache", folder)
-        with suppress(FileNotFoundError):
-            (folder / _COMPLETE).unlink()
-            shutil.rmtree(folder)
-        del sizes[folder]
 
 
 def _hub_commit(ref: str, place: HubPlace, file: str) -> str:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -55,10 +52,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def entries(cache: Path) -> list[Path]:
-    return [path for path in cache.iterdir() if path.is_dir()]
-
-
 def test_a_model_in_a_store_gives_the_pixels_of_the_local_one(model: str, folder: Path, cache: Path) -> None:
     storage.publish(storage.join(model, "transformer/pytorch_model.bin"), b"a pickle")
     revision = profiles.revision(model)
@@ -66,48 +59,27 @@ def test_a_model_in_a_store_gives_the_pixels_of_the_local_one(model: str, folder
     loaded = load(model, device="cpu", revision=revision)
     assert loaded.revision == revision
     np.testing.assert_array_equal(one_window(loaded), one_window(load(str(folder), device="cpu")))
-    assert not list(cache.rglob("*.bin")) and len(entries(cache)) == 1
+    assert not list(cache.rglob("*.bin")) and len(list(cache.rglob("*.safeten*"))) == 3
 
 
-def test_what_is_cached_is_not_fetched_again(model: str, cache: Path) -> None:
+def test_parts_are_fetched_once_and_only_when_they_are_wanted(model: str, cache: Path) -> None:
     revision = weights.folder_revision(model)
-    first = weights.fetch_folder(model, revision)
-    stamp = (first / WEIGHTS).stat().st_mtime_ns
-    assert weights.fetch_folder(model, revision) == first and (first / WEIGHTS).stat().st_mtime_ns == stamp
-    without = weights.fetch_folder(model, revision, ("text_encoder/*",))
-    assert without != first and not (without / "text_encoder").exists() and (without / WEIGHTS).exists()
+    with weights.local_folder(model, revision, ("transformer",)) as first:
+        assert (first / WEIGHTS).exists() and not (first / "vae").exists()
+        (inode,) = {file.stat().st_ino for file in cache.rglob("*.safeten*")}
+    with weights.local_folder(model, revision, ("transformer", "text_encoder")) as again:
+        assert (again / WEIGHTS).stat().st_ino == inode
+    assert len(list(cache.rglob("*.safeten*"))) == 2
 
 
-def test_another_content_is_another_revision_and_the_old_one_is_refused(model: str, folder: Path, cache: Path) -> None:
+def test_another_content_is_another_revision_and_the_old_one_is_refused(model: str, folder: Path) -> None:
     planned = weights.folder_revision(model)
-    uri = storage.join(model, WEIGHTS)
     changed = bytearray((folder / WEIGHTS).read_bytes())
     changed[-1] ^= 1
-    storage.publish(uri, bytes(changed))
+    storage.publish(storage.join(model, WEIGHTS), bytes(changed))
     assert weights.folder_revision(model) != planned
     with pytest.raises(UsageError, match=f"planned with revision {planned}, but now it is"):
-        weights.fetch_folder(model, planned)
-    assert entries(cache) == []
-
-
-def test_a_fetch_that_was_killed_is_begun_again(model: str, folder: Path, cache: Path) -> None:
-    revision = weights.folder_revision(model)
-    good = weights.fetch_folder(model, revision)
-    draft = good.with_suffix(".part")
-    (draft / "transformer").mkdir(parents=True)
-    (draft / WEIGHTS).write_bytes(b"half")
-    shutil.rmtree(good)
-    again = weights.fetch_folder(model, revision)
-    assert (again / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes() and not draft.exists()
-
-
-def test_several_at_once_fetch_once(model: str, cache: Path) -> None:
-    """The lock is on an open file, so threads stand for the processes of a node."""
-    revision = weights.folder_revision(model)
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda _: weights.fetch_folder(model, revision), range(3)))
-    assert len(set(found)) == 1 and entries(cache) == [found[0]]
-    assert len({(folder / WEIGHTS).stat().st_ino for folder in found}) == 1
+        load(model, device="cpu", revision=planned)
 
 
 def test_one_file_from_a_store(store: str, tmp_path: Path) -> None:
@@ -116,34 +88,22 @@ def test_one_file_from_a_store(store: str, tmp_path: Path) -> None:
     uri = f"{store}/loras/l.safetensors"
     storage.publish(uri, local.read_bytes())
     revision = weights.file_revision(uri)
-    assert weights.fetch_file(uri, revision).read_bytes() == local.read_bytes()
+    with weights.local_file(uri, revision) as found:
+        assert found.read_bytes() == local.read_bytes()
     storage.publish(uri, local.read_bytes() + b"x")
     assert weights.file_revision(uri) != revision
     with pytest.raises(UsageError, match="loras/none.safetensors: missing"):
         weights.file_revision(f"{store}/loras/none.safetensors")
 
 
-def test_damage_on_the_way_is_noticed(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    """A download of the right size with a wrong byte is done again; one that stays wrong in new ways is refused."""
-    uri, content = f"{store}/damage/a.safetensors", os.urandom(1000)
-    storage.publish(uri, content)
-    files = storage.resolve(uri)[0]
-    original, calls = files.get_file, []
-
-    def damaging(path: str, target: str) -> None:
-        original(path, target)
-        calls.append(path)
-        if len(calls) <= broken:
-            Path(target).write_bytes(content[:-1] + bytes([len(calls) ^ content[-1] ^ 128]))
-
-    monkeypatch.setattr(files, "get_file", damaging)
-    broken, revision = 1, weights.file_revision(uri)
-    assert weights.fetch_file(uri, revision).read_bytes() == content and len(calls) == 2
-    shutil.rmtree(cache)
-    broken = 9
-    with pytest.raises(OSError, match="came damaged three times"):
-        weights.fetch_file(uri, revision)
-    assert not [path for path in entries(cache) if path.suffix != ".part"]
+def test_a_file_that_changed_in_the_store_is_refused(store: str) -> None:
+    uri = f"{store}/loras/changed.safetensors"
+    storage.publish(uri, b"first")
+    revision = weights.file_revision(uri)
+    storage.publish(uri, b"other")
+    with pytest.raises(UsageError, match="planned as .* is another file than when it was planned"):
+        with weights.local_file(uri, revision):
+            pass
 
 
 def test_a_folder_of_pickles_says_what_to_do(store: str) -> None:
@@ -157,22 +117,9 @@ def test_a_folder_of_pickles_says_what_to_do(store: str) -> None:
         profiles.profile(f"{store}/nothing")
 
 
-def test_a_store_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_does_not_answer_is_named() -> None:
     with pytest.raises(UsageError, match="weights nosuch://a/b: cannot be reached"):
         weights.folder_revision("nosuch://a/b")
-
-
-def test_the_cache_keeps_to_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    uris = [f"memory://weights-limit/{number}.safetensors" for number in range(3)]
-    for number, uri in enumerate(uris):
-        storage.publish(uri, bytes([number]) * 1000)
-    found = [weights.fetch_file(uri, weights.file_revision(uri)).parent for uri in uris[:2]]
-    monkeypatch.setenv("VACE_BATCH_CACHE_GB", "0.0000021")
-    for age, folder in zip((9000, 5000), found, strict=True):
-        marker = folder / ".complete"
-        os.utime(marker, (marker.stat().st_atime - age, marker.stat().st_mtime - age))
-    last = weights.fetch_file(uris[2], weights.file_revision(uris[2])).parent
-    assert [folder.exists() for folder in (*found, last)] == [False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -206,6 +153,7 @@ def test_a_file_of_the_hub_comes_from_its_cache_at_its_commit(tmp_path: Path, mo
     file.write_bytes(b"weights")
     uri = "hf://owner/loras@v2/wan/a.safetensors"
     assert weights.file_revision(uri) == commit
-    assert weights.fetch_file(uri, commit).read_bytes() == b"weights"
+    with weights.local_file(uri, commit) as found:
+        assert found.read_bytes() == b"weights"
     with pytest.raises(UsageError, match="not in the local cache"):
         weights.file_revision("hf://owner/loras@v3/wan/a.safetensors")

@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,10 +51,9 @@ class LoraSwitch:
     the base back bit for bit, and one set after another never adds up rounding.
     """
 
-    def __init__(self, transformer: nn.Module, fetch: Callable[[str, str], Path] = weights.fetch_file) -> None:
+    def __init__(self, transformer: nn.Module) -> None:
         self._parameters = dict(transformer.named_parameters())
         self._aliases = _aliases(self._parameters)
-        self._fetch = fetch
         self._originals: dict[str, torch.Tensor] = {}
         self._fused: tuple[tuple[str, float], ...] = ()
 
@@ -97,8 +95,10 @@ class LoraSwitch:
     def _read(self, lora: Lora) -> dict[str, _Change]:
         """What a file says, by parameter; all of it fits the model."""
         try:
-            path = self._fetch(lora.uri, lora.revision)
-            with safe_open(path, framework="pt") as file:
+            with (
+                weights.local_file(lora.uri, lora.revision) as path,
+                safe_open(path, framework="pt") as file,
+            ):
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 scales = _Scales(file.metadata() or {})
         except UsageError as error:

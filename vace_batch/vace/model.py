@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
@@ -22,6 +24,8 @@ from vace_batch.errors import UsageError
 from vace_batch.profiles import TINY, ModelProfile, is_directory, model_files
 from vace_batch.vace import stepcache
 from vace_batch.vace.seeded import write_seeded
+
+_PARTS = ("transformer", "vae", "tokenizer", "scheduler")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,9 +70,9 @@ def load(
     place, dtype = place_of(device), dtype or dtype_of(place_of(device))
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    with tempfile.TemporaryDirectory(prefix="vace-batch-") as scratch:
-        try:
-            path = _local_path(ref, found, Path(scratch), text_encoder)
+    parts = (*_PARTS, "text_encoder") if text_encoder else _PARTS
+    try:
+        with _local_folder(ref, found, parts) as path:
             vae = _load(AutoencoderKLWan, path, "vae", place, torch_dtype=torch.float32)
             if place.type == "cpu" and torch.backends.mkldnn.is_available():
                 _use_fast_kernels(vae)
@@ -88,8 +92,8 @@ def load(
                 device=place,
                 dtype=dtype,
             )
-        except (OSError, SafetensorError) as error:
-            raise UsageError(f"model {ref}: cannot be loaded: {error}") from error
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"model {ref}: cannot be loaded: {error}") from error
 
 
 def place_of(device: str | torch.device | None) -> torch.device:
@@ -110,13 +114,12 @@ def load_text(ref: str, revision: str, *, device: torch.device, dtype: torch.dty
     Raises:
         UsageError: as `load`.
     """
-    with tempfile.TemporaryDirectory(prefix="vace-batch-") as scratch:
-        try:
-            path = _local_path(ref, _revision(ref, revision), Path(scratch), text_encoder=True)
+    try:
+        with _local_folder(ref, _revision(ref, revision), ("tokenizer", "text_encoder")) as path:
             tokenizer = AutoTokenizer.from_pretrained(path, subfolder="tokenizer")
             return tokenizer, _load(UMT5EncoderModel, path, "text_encoder", device, dtype=dtype)
-        except (OSError, SafetensorError, HfHubHTTPError) as error:
-            raise UsageError(f"model {ref}: its text encoder cannot be loaded: {error}") from error
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"model {ref}: its text encoder cannot be loaded: {error}") from error
 
 
 def _revision(ref: str, planned: str | None) -> str:
@@ -130,17 +133,20 @@ def _revision(ref: str, planned: str | None) -> str:
     return found
 
 
-def _local_path(ref: str, commit: str, scratch: Path, text_encoder: bool) -> str:
+@contextmanager
+def _local_folder(ref: str, revision: str, parts: Sequence[str]) -> Iterator[str]:
     """The directory to load from. The embedded model without weights is first written out with seeded ones."""
     if is_directory(ref):
-        return ref
-    if ref != TINY:
-        return str(weights.fetch_folder(ref, commit, () if text_encoder else ("text_encoder/*",)))
-    files = model_files(TINY)
-    if (files / "transformer" / "diffusion_pytorch_model.safetensors").is_file():
-        return str(files)
-    write_seeded(scratch)
-    return str(scratch)
+        yield ref
+    elif ref != TINY:
+        with weights.local_folder(ref, revision, parts) as folder:
+            yield str(folder)
+    elif (model_files(TINY) / "transformer" / "diffusion_pytorch_model.safetensors").is_file():
+        yield str(model_files(TINY))
+    else:
+        with tempfile.TemporaryDirectory(prefix="vace-batch-") as scratch:
+            write_seeded(Path(scratch))
+            yield scratch
 
 
 def _load(kind: Any, path: str, component: str, device: torch.device, **dtype: torch.dtype) -> Any:
