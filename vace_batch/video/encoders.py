@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
@@ -135,6 +135,15 @@ def configure(context: VideoCodecContext, encoding: Encoding, info: VideoInfo) -
     context.colorspace, context.color_primaries, context.color_trc = info.matrix, info.primaries, info.trc
     context.color_range = info.color_range
     context.options = dict(encoding.options)
+
+
+def open_encoder(encoding: Encoding, info: VideoInfo) -> VideoCodecContext:
+    """An open encoder that counts frames and puts headers into the stream."""
+    context = av.CodecContext.create(encoding.codec, "w")
+    assert isinstance(context, VideoCodecContext)
+    configure(context, replace(encoding, time_base=1 / encoding.rate), info)
+    context.open()
+    return context
 
 
 def _encoding(codec: str, pix_fmt: str, info: VideoInfo, settings: EncoderSettings, container: str) -> Encoding:

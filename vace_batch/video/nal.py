@@ -19,6 +19,7 @@ HEVC_SET_ID = 15
 
 _SETS = {"h264": (7, 8), "hevc": (32, 33, 34)}
 _H264_IDR, _HEVC_IDR = 5, (19, 20)
+_HEVC_BLA, _HEVC_CRA = (16, 17, 18), 21
 _START_CODE = re.compile(rb"\x00\x00\x01")
 _NEEDS_ESCAPE = re.compile(rb"\x00\x00(?=[\x00-\x03])")
 
@@ -95,6 +96,21 @@ def is_idr(codec: str, unit: bytes) -> bool:
     """Whether nothing from this picture on refers to what came before it."""
     kind = unit_type(codec, unit)
     return kind == _H264_IDR if codec == "h264" else kind in _HEVC_IDR
+
+
+def is_random_access(codec: str, unit: bytes) -> bool:
+    """Whether this is a key picture that becomes as good as an IDR picture by `as_broken_link`."""
+    return codec == "hevc" and unit_type(codec, unit) in (*_HEVC_BLA, _HEVC_CRA)
+
+
+def as_broken_link(unit: bytes) -> bytes:
+    """A unit of a CRA picture as one of a BLA picture without leading ones (H.265, 7.4.2.2); others as they are.
+
+    Both have the same syntax; only the kind in the unit's header differs.
+    """
+    if unit_type("hevc", unit) not in (*_HEVC_BLA, _HEVC_CRA):
+        return unit
+    return bytes([unit[0] & 0x81 | _HEVC_BLA[-1] << 1]) + unit[1:]
 
 
 def uses_our_ids(codec: str, sets: Iterable[bytes]) -> bool:

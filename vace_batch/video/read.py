@@ -62,9 +62,9 @@ class Decoder:
             self._index += 1
 
     def jump(self, index: int) -> None:
-        """After a flush: the next packet is a key frame and gives frame `index`, later than all before."""
+        """After a flush: the next packet is a key frame and gives frame `index`, which may have been given before."""
         self._stream.codec_context.flush_buffers()
-        self._index = index
+        self._index, self._last_pts = index, None
         if self._chunk_times is not None:
             self._chunk_times.clear()
 

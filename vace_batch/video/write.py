@@ -26,16 +26,8 @@ from vace_batch.video.encoders import EncoderSettings, Encoding, choose_encoding
 from vace_batch.video.frame import SWS_FLAGS, Frame
 from vace_batch.video.probe import VideoInfo, local_url, open_source, probe, video_stream
 from vace_batch.video.read import Decoder, demux
-from vace_batch.video.splice import (
-    Edited,
-    SplicedTrack,
-    SpliceFailed,
-    SplicePlan,
-    as_predicate,
-    check_result,
-    plan_splice,
-    to_encode,
-)
+from vace_batch.video.splice import SplicedTrack, SpliceFailed, check_result, to_encode
+from vace_batch.video.splice_plan import Edited, SplicePlan, as_predicate, plan_splice
 from vace_batch.video.tracks import add_copies, check_sound, copy_labels, copy_packet, copy_stream_labels, mux
 
 __all__ = ["EncoderSettings", "WriteReport", "check_output", "encode_lossless", "rewrite", "write_clip"]
