@@ -248,6 +248,21 @@ def doctor(
 
 
 @app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="An original checkpoint, such as Wan2.1-VACE-1.3B.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="The folder to write; --model takes it.")],
+    allow_pickle: Annotated[
+        list[str] | None, typer.Option(metavar="SHA256", help="Read this pickle too; Wan's published ones are known.")
+    ] = None,
+) -> None:
+    """Write an original VACE checkpoint in the diffusers layout, as safetensors."""
+    from vace_batch.vace.convert import convert as write
+
+    write(source, target, allowed=allow_pickle or (), say=_err.print)
+    _out.print(str(target))
+
+
+@app.command()
 def demo(out: OutOption = "demo-out") -> None:
     """Make three short clips, run the whole pipeline on them and draw a before/after sheet."""
     from vace_batch.demo.media import write_demo

@@ -379,7 +379,10 @@ def _read_json(ref: str, read: Callable[[str], str], name: str) -> dict[str, Any
     try:
         value = json.loads(read(name))
     except FileNotFoundError:
-        raise UsageError(f"model {ref}: {name} is missing; expected a directory in the diffusers layout") from None
+        original = is_directory(ref) and any(Path(ref).glob("*.pth"))
+        hint = "; it looks like an original checkpoint: `vace-batch convert` it" if original else ""
+        expected = "expected a directory in the diffusers layout"
+        raise UsageError(f"model {ref}: {name} is missing; {expected}{hint}") from None
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(f"model {ref}: {name} cannot be read: {error}") from error
     if not isinstance(value, dict):
