@@ -184,7 +184,8 @@ SCHEMA = pa.schema(
         _field(
             "targets",
             _list(pa.string()),
-            "Mask source: classes of the detector. With `segmenter`, its boxes prompt SAM.",
+            "Mask source: classes of the detector; @text is burned-in text, @overlay a logo: what stands still "
+            "while all else moves. With `segmenter`, their boxes prompt SAM.",
             example=["person", "car"],
         ),
         _field(

@@ -19,11 +19,13 @@ from vace_batch.masks.detection import DEFAULT_CONFIDENCE
 from vace_batch.masks.export import exported
 from vace_batch.masks.files import read_masks
 from vace_batch.masks.onnx import ExportedDetector
+from vace_batch.masks.overlay import OVERLAY, find_overlay
 from vace_batch.masks.refine import refine, split_parts, subtract
 from vace_batch.masks.segment import Segmenter
 from vace_batch.masks.shapes import Track, tracks
 from vace_batch.masks.store import FrameMask, box_mask, merge_masks
-from vace_batch.masks.watch import Followed, Found, Watcher, points_by_object
+from vace_batch.masks.text import TEXT, TextFinder
+from vace_batch.masks.watch import Followed, Found, Watcher, classes_of, points_by_object
 from vace_batch.masks.weights import find_weights
 from vace_batch.video.read import read_frames
 
@@ -68,7 +70,7 @@ class MaskModels:
     def weights_of(self, job: Job) -> dict[str, str | None]:
         """Paths of the weights that decide the job's masks, by column; None where they are not needed or not there."""
         wanted = {
-            "detector": (job.detector, self.detector, bool(job.targets or job.protect.targets)),
+            "detector": (job.detector, self.detector, bool(classes_of(job))),
             "segmenter": (job.segmenter, self.segmenter, bool(job.points or job.segmenter)),
         }
         paths: dict[str, str | None] = {}
@@ -114,6 +116,11 @@ def _loaded_segmenter(path: str, stamp: int, device: str) -> Segmenter:
     return Segmenter.load(path, device=device)
 
 
+@lru_cache(maxsize=1)
+def _text_finder() -> TextFinder:
+    return TextFinder()
+
+
 def has_mask_source(job: Job) -> bool:
     """Whether the job says where to change the picture; a job without it means all of the picture, or nothing."""
     return bool(job.boxes or job.mask_uri or job.targets or job.points)
@@ -150,6 +157,8 @@ def clip_masks(
         raise ClipError("no_mask_source", "expected boxes, mask_uri, targets or points; the job has none of them")
     start, stop = frame_range or (0, num_frames)
     finder = _Finder.of(job, size, num_frames, (start, stop), frozenset(cuts), models)
+    if finder.watcher is not None and OVERLAY in job.targets:  # known only when all has been seen
+        finder.watcher.overlay = find_overlay(read_frames(path, start, stop), stop - start, size)
     last_parts: list[FrameMask] = []
     last_mask: FrameMask | None = None
     for found in finder.watched(path, cuts, (start, stop)):
@@ -224,6 +233,7 @@ class _Finder:
                 size=size,
                 detector=_checked_detector(job, models),
                 segmenter=models.load_segmenter(job.segmenter) if job.segmenter or points else None,
+                text=_text_finder() if TEXT in (*job.targets, *job.protect.targets) else None,
                 confidence=models.confidence,
                 every=models.every,
                 boxes=selected if job.segmenter or points else (),
@@ -263,7 +273,7 @@ class _Finder:
 
 
 def _checked_detector(job: Job, models: MaskModels) -> Detector | ExportedDetector | None:
-    targets = (*job.targets, *job.pick.exclude, *job.protect.targets)
+    targets = classes_of(job)
     if not targets:
         return None
     detector = models.load_detector(job.detector)

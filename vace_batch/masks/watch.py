@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import cv2
@@ -18,11 +18,13 @@ from vace_batch.masks.detect import Detector
 from vace_batch.masks.detection import LEAST_CONFIDENCE, Detection, fold_name
 from vace_batch.masks.objects import Sighting, Tracked, track_shot
 from vace_batch.masks.onnx import ExportedDetector
+from vace_batch.masks.overlay import OVERLAY
 from vace_batch.masks.segment import Prompt, Segmenter
 from vace_batch.masks.shapes import Track
 from vace_batch.masks.sparse import look_at_some
 from vace_batch.masks.steady import Steady
 from vace_batch.masks.store import FrameMask, PackedMask, box_mask, make_mask
+from vace_batch.masks.text import LONGEST_PX, TEXT, TextFinder
 from vace_batch.video.frame import Frame
 
 RGB = npt.NDArray[np.uint8]
@@ -63,6 +65,14 @@ class Followed:
         return None if self.last is None else Prompt(box=grown(self.last, _FOLLOW_REACH, size), points=points)
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What is kept of a frame until it has been looked at: for the networks, and for the text detector."""
+
+    rgb: RGB
+    text: RGB | None
+
+
 @dataclass(slots=True, kw_only=True)
 class Watcher:
     """What looks at one clip.
@@ -74,6 +84,8 @@ class Watcher:
     size: Size
     detector: Detector | ExportedDetector | None = None
     segmenter: Segmenter | None = None
+    text: TextFinder | None = None
+    overlay: FrameMask | None = None
     confidence: float
     every: int = 1
     boxes: Sequence[Track] = ()
@@ -98,46 +110,49 @@ class Watcher:
             yield from self._resolved(objects, outlines, (start, stop))
 
     def _sightings(self, frames: Iterable[Frame], outlines: dict[int, list[PackedMask]]) -> Iterator[Sighting]:
-        def pictures() -> Iterator[tuple[int, RGB]]:
+        def pictures() -> Iterator[tuple[int, Picture]]:
             for frame in frames:
                 picture = self._picture(frame)
                 if self.segmenter is not None and (self.boxes or self.followed):
-                    outlines[frame.index] = [PackedMask.of(mask) for mask in self._prompted(frame.index, picture)]
+                    outlines[frame.index] = [PackedMask.of(mask) for mask in self._prompted(frame.index, picture.rgb)]
                 yield frame.index, picture
 
-        def look(index: int, picture: RGB) -> list[Detection]:
+        def look(index: int, picture: Picture) -> list[Detection]:
             shown[index] = picture
             return self._detections(index, picture)
 
-        shown: dict[int, RGB] = {}
+        shown: dict[int, Picture] = {}
         for index, found in look_at_some(pictures(), look, self.size, self.every):
             picture = shown.pop(index, None)
             for one in found:
                 mask = PackedMask.of(one.mask or box_mask(index, one.box))
-                looks = () if picture is None else _look(picture, one.box, self.size)
+                looks = () if picture is None else _look(picture.rgb, one.box, self.size)
                 yield Sighting(
                     index=index, label=one.label, confidence=one.confidence, box=one.box, mask=mask, look=looks
                 )
 
-    def _picture(self, frame: Frame) -> RGB:
+    def _picture(self, frame: Frame) -> Picture:
+        text = None if self.text is None else frame.small(at_most(self.size, LONGEST_PX))
         if self.segmenter is None and isinstance(self.detector, ExportedDetector):
             letterbox = self.detector.letterbox(self.size)
-            return letterbox.place(frame.small(letterbox.inner))
-        return frame.rgb()
+            return Picture(letterbox.place(frame.small(letterbox.inner)), text)
+        alone = text is not None and self.segmenter is None and self.detector is None
+        return Picture(text if alone and text is not None else frame.rgb(), text)
 
-    def _targets(self) -> tuple[str, ...]:
-        return (*self.job.targets, *self.job.pick.exclude, *self.job.protect.targets)
+    def _detections(self, index: int, picture: Picture) -> list[Detection]:
+        lines = self.text.find(picture.text, self.size, index) if self.text and picture.text is not None else []
+        return lines + self._objects(index, picture.rgb)
 
-    def _detections(self, index: int, picture: RGB) -> list[Detection]:
+    def _objects(self, index: int, picture: RGB) -> list[Detection]:
         if self.detector is None:
             return []
         conf = min(self.confidence, LEAST_CONFIDENCE)
         if self.segmenter is None and isinstance(self.detector, ExportedDetector):
-            numbers = self.detector.check_targets(self._targets())
+            numbers = self.detector.check_targets(classes_of(self.job))
             return self.detector.detect_small(
                 picture, self.detector.letterbox(self.size), numbers, conf=conf, index=index
             )
-        found = self.detector.detect(picture, self._targets(), conf=conf, index=index)
+        found = self.detector.detect(picture, classes_of(self.job), conf=conf, index=index)
         if self.segmenter is None or not found:
             return found
         masks = self._outlines(index, picture, [Prompt(box=one.box) for one in found])
@@ -173,6 +188,8 @@ class Watcher:
         guards = [Steady(one.sightings, shot, self.size) for one in objects if fold_name(one.label) in protected]
         for index in range(*shot):
             found = Found(index=index, selected=[packed.unpack() for packed in outlines.get(index, ())])
+            if self.overlay is not None:
+                found.selected.append(replace(self.overlay, index=index))
             found.names.extend("" for _ in found.selected)
             for one, steady in wanted:
                 if (mask := steady.at(index)) is not None:
@@ -180,6 +197,18 @@ class Watcher:
                     found.names.append(f"{one.label} {one.id}")
             found.guarded.extend(mask for steady in guards if (mask := steady.at(index)) is not None)
             yield found
+
+
+def classes_of(job: Job) -> tuple[str, ...]:
+    """Classes that a job asks the detector for; text and overlays have detectors of their own."""
+    asked = (*job.targets, *job.pick.exclude, *job.protect.targets)
+    return tuple(name for name in asked if name not in (TEXT, OVERLAY))
+
+
+def at_most(size: Size, longest: int) -> Size:
+    """`size` in its proportions, no side longer than `longest`."""
+    scale = min(1.0, longest / max(size.width, size.height))
+    return Size(max(round(size.width * scale), 1), max(round(size.height * scale), 1))
 
 
 def picked(job: Job, objects: Sequence[Tracked]) -> list[Tracked]:
