@@ -10,10 +10,11 @@ import av
 import av.error
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
-from av.stream import Discard, Stream
+from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
 from vace_batch.errors import ClipError
+from vace_batch.video.probe import open_source
 
 # Brands and the writer's name belong to the file that was, statistics to the pictures that were.
 _STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "bps", "number_of_", "_stat")
@@ -63,11 +64,23 @@ def add_copies(
     for stream in source.streams:
         if stream is track or _is_remade(stream):
             continue
-        if _takes(muxer, stream):
+        if stream.disposition & Disposition.attached_pic and muxer == "matroska":
+            _attach_cover(sink, source, stream)
+        elif _takes(muxer, stream):
             copies[stream.index] = _add_copy(sink, stream)
         else:
             words.append(f"{stream.type} track {stream.index} left out: {muxer} does not take it")
     return copies
+
+
+def _attach_cover(sink: OutputContainer, source: InputContainer, stream: Stream) -> None:
+    """A cover picture is a video track to libav, but Matroska's muxer would make a film of one frame of it."""
+    with open_source(source.name.removeprefix("file:")) as again:
+        picture = next(packet for packet in again.demux(again.streams[stream.index]) if packet.size)
+    kind = {"mjpeg": "jpeg"}.get(stream.codec_context.name, stream.codec_context.name)
+    labels = {key.lower(): value for key, value in stream.metadata.items()}
+    name = labels.get("filename", f"cover.{kind.replace('jpeg', 'jpg')}")
+    sink.add_attachment(name, labels.get("mimetype", f"image/{kind}"), bytes(picture))
 
 
 def check_sound(source: InputContainer, muxer: str) -> None:

@@ -138,7 +138,7 @@ def _write(
         copy_labels(source, sink, canvas.lead_s(info) if canvas else Fraction(0))
         wanted = [stream for stream in source.streams if stream is track or stream.index in copies]
         for packet in demux(source, info.path, *wanted):
-            if packet.stream_index == track.index:
+            if packet.stream.index == track.index:
                 picture.feed(packet)
             elif packet.size:
                 copy_packet(packet, copies[packet.stream_index], sink, canvas.lead_s(info) if canvas else Fraction(0))
