@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchify
 
 from vace_batch.geometry import TEMPORAL_STRIDE, latent_num_frames
 from vace_batch.vcu import VCU
@@ -146,6 +147,8 @@ class ConditionEncoder:
     def _encode(self, pixels_BCTHW: torch.Tensor) -> torch.Tensor:
         """Normalised latents: the posterior's mode. The loop is `AutoencoderKLWan._encode` with longer pieces."""
         vae, pixels_BCTHW = self._vae, pixels_BCTHW.to(self._vae.dtype)
+        if vae.config.patch_size is not None:
+            pixels_BCTHW = patchify(pixels_BCTHW, vae.config.patch_size)
         vae.clear_cache()
         pieces = []
         for start, stop in _pieces(latent_num_frames(pixels_BCTHW.shape[2]), self._max_latents):
@@ -169,7 +172,8 @@ class ConditionEncoder:
             piece = hidden[:, :, start:stop]
             pieces.append(vae.decoder(piece, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=start == 0))
         vae.clear_cache()
-        return torch.cat(pieces, dim=2)
+        pixels: torch.Tensor = torch.cat(pieces, dim=2)
+        return pixels if vae.config.patch_size is None else unpatchify(pixels, vae.config.patch_size)
 
     def _at_once(self, height: int, width: int) -> int:
         return max(1, self._max_pixels // (height * width))
