@@ -79,6 +79,11 @@ Crf = Annotated[int | None, typer.Option(min=0, max=63, help="Encoder quality; b
 FeatherPx = Annotated[int, typer.Option(min=0, help="How far the fill fades into the source outside the mask.")]
 
 
+KeepMasks = Annotated[
+    str | None, typer.Option("--keep-masks", metavar="FORMAT", help="Also write OUT/masks: ffv1, coco or parquet.")
+]
+
+
 @app.callback(invoke_without_command=True)
 def _main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
@@ -156,6 +161,7 @@ def run(
     crf: Crf = None,
     feather_px: FeatherPx = 2,
     engine: EngineOption = None,
+    keep_masks: KeepMasks = None,
     as_json: Json = False,
 ) -> None:
     """Run a manifest. What OUT already holds is not done again."""
@@ -174,6 +180,7 @@ def run(
         gpu_actors=gpu_actors,
         max_batch=max_batch,
         crf=crf,
+        keep_masks=_kept(keep_masks),
         feather_px=feather_px,
         engine=_engine(engine),
     )
@@ -303,12 +310,55 @@ def manifest(
     _out.print(f"{out}: {count} rows")
 
 
+@app.command()
+def masks(
+    manifest: ManifestArg,
+    out: OutOption,
+    detector: Detector = None,
+    segmenter: Segmenter = None,
+    weights: Weights = None,
+    allow_root: AllowRoot = None,
+    form: Annotated[str, typer.Option("--format", help="ffv1, png, coco or parquet.")] = "ffv1",
+    as_json: Json = False,
+) -> None:
+    """Make only the masks, and a video of each clip that shows them: look, correct a file, name it as `mask_uri`."""
+    from vace_batch.batch import mask_models, works_of
+    from vace_batch.manifest import read_manifest
+    from vace_batch.manifest_uri import folder_of
+    from vace_batch.masks.kept import SUFFIXES
+    from vace_batch.review import review
+
+    if form not in SUFFIXES:
+        raise UsageError(f"--format: expected one of {', '.join(SUFFIXES)}, got {form!r}")
+    options = Options(
+        detector=detector, segmenter=segmenter, weights_folders=tuple(weights or ()), allow_roots=_roots(allow_root)
+    )
+    found = read_manifest(manifest)
+    works = works_of(found.jobs, out, options, folder_of(found.uri))
+    rows = [review(work, mask_models(options), Path(out), form) for work in works]
+    if as_json:
+        _print_json({"jobs": [row.as_dict() for row in rows]})
+    else:
+        for row in rows:
+            what = row.error or f"{row.masked_frames} of {row.frames} frames masked: {row.masks}, {row.overlay}"
+            _out.print(f"{'failed' if row.error else 'masks '}   {row.job_id}: {what}")
+            for line in (*row.objects, *row.words):
+                _out.print(f"         {line}")
+    raise typer.Exit(EXIT_FAILED if any(row.error for row in rows) else EXIT_DONE)
+
+
 # --- shared ----------------------------------------------------------------------------------------------------------
 
 
 def _roots(given: list[str] | None) -> tuple[str, ...]:
     """Absolute, so that a later `retry` from another folder means the same."""
     return tuple(root if "://" in root else str(Path(root).resolve()) for root in given or ())
+
+
+def _kept(given: str | None) -> Any:
+    if given not in (None, "ffv1", "coco", "parquet"):
+        raise UsageError(f"--keep-masks: expected ffv1, coco or parquet, got {given!r}")
+    return given
 
 
 def _loras(given: list[str] | None) -> tuple[LoraOption, ...]:

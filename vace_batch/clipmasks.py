@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
@@ -14,6 +14,7 @@ from vace_batch.geometry import Box, Size
 from vace_batch.job import Job
 from vace_batch.masks.source import MaskModels, clip_masks, has_mask_source, needs_pixels
 from vace_batch.masks.store import FrameMask, MaskSummary, box_mask, write_masks
+from vace_batch.masks.watch import Notes
 from vace_batch.nodecache import local_copy
 from vace_batch.stage import Stage, staged_masks
 from vace_batch.video.shots import Scan
@@ -55,6 +56,7 @@ class Search:
     frame_range: tuple[int, int]
     models: MaskModels | None
     versions: Mapping[str, str]
+    notes: Notes = field(default_factory=Notes)
 
     @contextlib.contextmanager
     def masks(self) -> Iterator[Iterator[FrameMask]]:
@@ -71,6 +73,7 @@ class Search:
                 cuts=self.found.cuts,
                 frame_range=self.frame_range,
                 models=self.models or MaskModels(),
+                notes=self.notes,
             )
 
     def whole(self) -> Iterator[FrameMask]:

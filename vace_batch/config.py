@@ -75,6 +75,9 @@ class Options(BaseModel):
     weights_folders: tuple[str, ...] = Field((), description="where weights named by a manifest's row may lie")
     allow_roots: tuple[str, ...] = Field((), description="what rows may read beside the manifest's folder and OUT")
     media: MediaLimits = Field(default_factory=MediaLimits, description="what a video may be at most")
+    keep_masks: Literal["ffv1", "coco", "parquet"] | None = Field(
+        None, description="also write what was to change to OUT/masks, in this form"
+    )
     feather_px: int = Field(2, ge=0, le=64, description="how far the fill fades into the source outside the mask")
     crf: int | None = Field(None, ge=0, le=51, description="encoder quality; by codec where unset")
     cpu_actors: int | None = Field(None, ge=1, description="processes for masks, VCUs and stitching")

@@ -33,6 +33,7 @@ from vace_batch.generation import generate as generate
 from vace_batch.geometry import Box, Size
 from vace_batch.intake import admit, check_bytes, check_refusal
 from vace_batch.job import Job, pixel_fields
+from vace_batch.masks.kept import SUFFIXES, write_kept
 from vace_batch.masks.refine import split_parts
 from vace_batch.masks.source import MaskModels, has_mask_source
 from vace_batch.masks.store import MaskReader, write_masks
@@ -170,6 +171,7 @@ class ClipPlan:
     new: tuple[int, int] = (0, 0)
     scales: tuple[dict[str, Scale], ...] = ()
     recovered_share: float = 0.0
+    words: tuple[str, ...] = ()
     masks: str | None = None
     recovered: str | None = None
     holes: str | None = None
@@ -274,6 +276,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         regions=regions,
         windows=windows,
         masked_frames=len(masked.boxes),
+        words=tuple(search.notes.words),
         recovered_share=round(share, 4),
         masks=files["masks"] if masked.boxes else None,
         recovered=files["recovered"] if share else None,
@@ -409,9 +412,24 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> Record:
         body = _copy(path, target, work) if plan.masks is None else _rewrite(path, target, work, plan, ledger)
     body |= {"job_id": work.job.job_id, "output": work.output, "attempts": attempt}
     body["settings"] = work.settings
+    body["words"] = [*plan.words, *body.get("words", ())]
+    if work.options.keep_masks and plan.masks:
+        body["masks"] = _kept_masks(work, plan, ledger)
     body["seconds"] = round(time.monotonic() - started + sum(row["seconds"] for row in body["window_rows"]), 3)
     ledger.commit(work.clip_key, body)
     return ledger.done(work.clip_key) or body
+
+
+def _kept_masks(work: ClipWork, plan: ClipPlan, ledger: Ledger) -> str:
+    """Write what was to change beside the results, for people and other tools; returns its name in OUT."""
+    form = work.options.keep_masks or ""
+    stem = posixpath.splitext(work.output.removeprefix("videos/"))[0]
+    name = f"masks/{stem}{SUFFIXES[form]}"
+    with work.source() as path, _files(work, plan) as files:
+        rate = probe(path, work.options.media).average_rate
+        with storage.staging(ledger.absolute(name), ledger.artifact_uri(work.clip_key, SUFFIXES[form])) as target:
+            write_kept(MaskReader(files["masks"]), plan.num_frames, rate, target, form)
+    return name
 
 
 def _copy(source: str, target: str, work: ClipWork) -> Record:

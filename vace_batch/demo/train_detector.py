@@ -1,6 +1,6 @@
 """Train the demo's detector: YOLO11-seg of half the smallest width, on pictures that are composed as they are needed.
 
-    python -m vace_batch.demo.train_detector FOLDER [--minutes 20]      writes FOLDER/objects.onnx
+    python -m vace_batch.demo.train_detector FOLDER [--minutes 45] [--start STATE]      writes FOLDER/objects.onnx
 
 It starts from random weights and downloads nothing: backgrounds and silhouettes come out of the scikit-image wheel, the
 rest is drawn. Needs ultralytics (AGPL-3.0) and onnx; what it makes is used without them. See objects.md.
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,15 +23,18 @@ import numpy.typing as npt
 import torch
 
 from vace_batch.demo.media import picture
+from vace_batch.geometry import align_up
 
 CLASSES = ("ball", "horse", "car")
 WIDTH, HEIGHT = 384, 224
-BATCH = 16
+BATCH = 8
 SEED = 11
 
 _DEPTH_WIDTH_CHANNELS = [0.33, 0.125, 512]
 _PEAK_RATE = 3e-3
 _WARM_UP = 0.03
+_SMALL_UNTIL = 0.6  # pictures of half the size cost a quarter: most of the time goes there
+_STRIDE = 32
 _STROKE = 4  # the mask head's grid: a quarter of the picture's
 _TEXTURES = ("brick.png", "grass.png", "gravel.png", "moon.png", "coffee.png", "chelsea.png", "astronaut.png")
 _VIEWS = (*_TEXTURES, "rocket.jpg", "hubble_deep_field.jpg", "motorcycle_left.png")
@@ -177,49 +179,53 @@ def _developed(canvas: Picture, random: np.random.Generator) -> Picture:
     return canvas
 
 
-def batches(random: np.random.Generator) -> Iterator[dict[str, torch.Tensor]]:
-    """Endless batches in the form of ultralytics' segmentation loss."""
-    while True:
-        made = [compose(random) for _ in range(BATCH)]
-        grids = np.zeros((BATCH, HEIGHT // _STROKE, WIDTH // _STROKE), np.float32)
-        rows: list[tuple[float, ...]] = []
-        for image, labelled in enumerate(made):
-            for number, (label, mask) in enumerate(labelled.objects, 1):
-                ys, xs = np.nonzero(mask)
-                left, right, top, bottom = xs.min(), xs.max() + 1, ys.min(), ys.max() + 1
-                grids[image][cv2.resize(mask.view(np.uint8), grids.shape[:0:-1], interpolation=cv2.INTER_AREA) > 0] = (
-                    number
-                )
-                box = (left + right) / 2 / WIDTH, (top + bottom) / 2 / HEIGHT
-                rows.append((image, label, *box, (right - left) / WIDTH, (bottom - top) / HEIGHT))
-        table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
-        pictures = torch.from_numpy(np.stack([labelled.picture_HW3 for labelled in made]))
-        yield {
-            "img": pictures.permute(0, 3, 1, 2).float() / 255,
-            "batch_idx": table[:, 0],
-            "cls": table[:, 1:2],
-            "bboxes": table[:, 2:],
-            "masks": torch.from_numpy(grids),
-        }
+def batch_of(random: np.random.Generator, shrink: int) -> dict[str, torch.Tensor]:
+    """A batch in the form of ultralytics' segmentation loss, `shrink` times smaller; every other one is a mirror."""
+    made = []
+    for _ in range(BATCH // 2):
+        one = compose(random)
+        made += [one, Labelled(one.picture_HW3[:, ::-1], tuple((label, mask[:, ::-1]) for label, mask in one.objects))]
+    width, height = align_up(WIDTH // shrink, _STRIDE), align_up(HEIGHT // shrink, _STRIDE)
+    pictures = [cv2.resize(one.picture_HW3, (width, height), interpolation=cv2.INTER_AREA) for one in made]
+    grid = width // _STROKE, height // _STROKE
+    grids = np.zeros((BATCH, grid[1], grid[0]), np.float32)
+    rows: list[tuple[float, ...]] = []
+    for image, labelled in enumerate(made):
+        for number, (label, mask) in enumerate(labelled.objects, 1):
+            ys, xs = np.nonzero(mask)
+            left, right, top, bottom = xs.min(), xs.max() + 1, ys.min(), ys.max() + 1
+            share = cv2.resize(mask.astype(np.float32), grid, interpolation=cv2.INTER_AREA)
+            grids[image][share > 0.5] = number
+            middle = (left + right) / 2 / WIDTH, (top + bottom) / 2 / HEIGHT
+            rows.append((image, label, *middle, (right - left) / WIDTH, (bottom - top) / HEIGHT))
+    table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
+    return {
+        "img": torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255,
+        "batch_idx": table[:, 0],
+        "cls": table[:, 1:2],
+        "bboxes": table[:, 2:],
+        "masks": torch.from_numpy(grids),
+    }
 
 
-def train(minutes: float) -> Any:
+def train(minutes: float, start: Path | None) -> Any:
     """A trained ultralytics YOLO; the learning rate follows the clock, so that it is done when time is up."""
     from vace_batch.masks.export import new_segmentation_model
 
     torch.manual_seed(SEED)
     yolo = new_segmentation_model(CLASSES, _DEPTH_WIDTH_CHANNELS)
     model = yolo.model
+    if start is not None:
+        model.load_state_dict(torch.load(start, weights_only=True))
     optimizer = torch.optim.AdamW(model.parameters(), lr=_PEAK_RATE, weight_decay=5e-4)
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
     )
     started, step, shown = time.monotonic(), 0, 0.0
     model.train()
-    for batch in batches(np.random.default_rng(SEED)):
-        share = (time.monotonic() - started) / (60 * minutes)
-        if share >= 1:
-            break
+    random = np.random.default_rng(SEED)
+    while (share := (time.monotonic() - started) / (60 * minutes)) < 1:
+        batch = batch_of(random, 2 if share < _SMALL_UNTIL else 1)
         rate = share / _WARM_UP if share < _WARM_UP else 0.5 * (1 + math.cos(math.pi * share)) + 0.01
         for group in optimizer.param_groups:
             group["lr"] = _PEAK_RATE * rate
@@ -231,7 +237,7 @@ def train(minutes: float) -> Any:
         average.update_parameters(model)
         step += 1
         shown = 0.98 * shown + 0.02 * float(loss.detach().sum()) / BATCH
-        if step % 50 == 0:
+        if step % 100 == 0:
             words = " ".join(f"{name} {float(value):.3f}" for name, value in parts.items())
             print(f"{share:4.0%} step {step} loss {shown:.2f} {words}", flush=True)
     model.load_state_dict(average.module.state_dict())
@@ -242,12 +248,14 @@ def main() -> None:
     """Train and export."""
     parser = argparse.ArgumentParser(description="Train the demo's detector.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--minutes", type=float, default=45.0)
+    parser.add_argument("--start", type=Path, help="go on from FOLDER/state.pt of an earlier run")
     arguments = parser.parse_args()
     from vace_batch.masks.export import export_onnx
 
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    yolo = train(arguments.minutes)
+    yolo = train(arguments.minutes, arguments.start)
+    torch.save(yolo.model.state_dict(), arguments.folder / "state.pt")
     yolo.save(arguments.folder / "objects.pt")
     print(export_onnx(str(arguments.folder / "objects.pt"), str(arguments.folder / "objects.onnx"), (HEIGHT, WIDTH)))
 

@@ -1,10 +1,12 @@
-"""Masks made elsewhere: a video, a picture, or a folder with a picture a frame. White (above 127) is the mask."""
+"""Masks made elsewhere: a video, a picture, or a folder with a picture a frame, white (above 127) is the mask; COCO
+run-length JSON; and this package's own Parquet.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import repeat
 from pathlib import Path
 
@@ -14,11 +16,13 @@ from PIL import Image
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
-from vace_batch.masks.store import Bits, FrameMask, make_mask
+from vace_batch.masks.coco import read_coco
+from vace_batch.masks.store import Bits, FrameMask, MaskReader, make_mask
 from vace_batch.video.read import read_gray, read_image
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 _THRESHOLD = 127
+_CHUNK_FRAMES = 64
 
 
 def read_masks(path: str, size: Size, num_frames: int, start: int = 0, stop: int | None = None) -> Iterator[FrameMask]:
@@ -29,13 +33,19 @@ def read_masks(path: str, size: Size, num_frames: int, start: int = 0, stop: int
 
     Raises:
         ClipError: `mask_not_found`, `mask_size_mismatch`, `mask_length_mismatch`, `mask_too_dark`,
-            `mask_transparent`, and what reading a video or picture raises.
+            `mask_transparent`, `bad_mask_file`, and what reading a video or picture raises.
     """
     stop = num_frames if stop is None else stop
     source = Path(path)
     if not source.exists():
         raise ClipError("mask_not_found", f"mask_uri: no such file or folder: {path}")
-    if source.is_dir():
+    frames: Iterable[tuple[int, Bits]]
+    if source.suffix.lower() == ".json":
+        frames = _from_coco(source, num_frames, start, stop)
+    elif source.suffix.lower() == ".parquet":
+        yield from _from_parquet(source, size, num_frames, start, stop)
+        return
+    elif source.is_dir():
         frames = _from_folder(source, num_frames, start, stop)
     elif source.suffix.lower() in IMAGE_SUFFIXES:
         frames = zip(range(start, stop), repeat(_picture(source)), strict=False)
@@ -72,6 +82,29 @@ def _from_folder(folder: Path, num_frames: int, start: int, stop: int) -> Iterat
         raise ClipError("mask_length_mismatch", reason)
     for index, file in enumerate(sorted(pictures, key=_natural)[start:stop], start):
         yield index, _picture(file)
+
+
+def _from_coco(file: Path, num_frames: int, start: int, stop: int) -> Iterator[tuple[int, Bits]]:
+    length, masks = read_coco(file)
+    if length is not None and length != num_frames:
+        reason = f"mask_uri: the video has {num_frames} frames, {file.name} speaks of {length}"
+        raise ClipError("mask_length_mismatch", reason)
+    return ((index, bits) for index, bits in masks if start <= index < stop)
+
+
+def _from_parquet(file: Path, size: Size, num_frames: int, start: int, stop: int) -> Iterator[FrameMask]:
+    try:
+        reader = MaskReader(file)
+        last = max(reader.boxes(), default=0)
+    except (ValueError, KeyError, OSError) as error:
+        raise ClipError("bad_mask_file", f"mask_uri: {file.name} is no mask file: {error}") from error
+    if reader.size != size:
+        raise ClipError("mask_size_mismatch", f"mask_uri: the masks are {reader.size}, the video is {size}")
+    if last >= num_frames:
+        reason = f"mask_uri: the video has {num_frames} frames, {file.name} has a mask on frame {last}"
+        raise ClipError("mask_length_mismatch", reason)
+    for first in range(start, stop, _CHUNK_FRAMES):
+        yield from reader.get(first, min(first + _CHUNK_FRAMES, stop)).values()
 
 
 def _picture(file: Path) -> Bits:

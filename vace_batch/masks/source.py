@@ -25,7 +25,7 @@ from vace_batch.masks.segment import Segmenter
 from vace_batch.masks.shapes import Track, tracks
 from vace_batch.masks.store import FrameMask, box_mask, merge_masks
 from vace_batch.masks.text import TEXT, TextFinder
-from vace_batch.masks.watch import Followed, Found, Watcher, classes_of, points_by_object
+from vace_batch.masks.watch import Followed, Found, Notes, Watcher, classes_of, points_by_object
 from vace_batch.masks.weights import find_weights
 from vace_batch.video.read import read_frames
 
@@ -142,13 +142,14 @@ def clip_masks(
     cuts: Sequence[int] = (),
     frame_range: tuple[int, int] | None = None,
     min_px: int = TOKEN_PX,
+    notes: Notes | None = None,
 ) -> Iterator[FrameMask]:
     """What to replace in each frame of `frame_range` (start, stop) of the local video at `path`, in order.
 
     Boxes, mask file, detected targets and prompted objects of the job are joined; each object is shaped and dilated by
     its own size, parts thinner than `min_px` grow, and protected pixels are taken out last. Frames without a mask are
     left out. `job.mask_uri` and `job.protect.mask_uri` must be local paths. `cuts` are the first frames of later shots;
-    an object marked by points is followed from them to the next cut.
+    an object marked by points is followed from them to the next cut. `notes` takes what is worth saying.
 
     Raises:
         ClipError: `no_mask_source`, and what boxes, mask files, weights, refining and reading raise; at any frame.
@@ -156,12 +157,14 @@ def clip_masks(
     if not has_mask_source(job):
         raise ClipError("no_mask_source", "expected boxes, mask_uri, targets or points; the job has none of them")
     start, stop = frame_range or (0, num_frames)
-    finder = _Finder.of(job, size, num_frames, (start, stop), frozenset(cuts), models)
+    finder = _Finder.of(job, size, num_frames, (start, stop), frozenset(cuts), models, notes or Notes())
     if finder.watcher is not None and OVERLAY in job.targets:  # known only when all has been seen
         finder.watcher.overlay = find_overlay(read_frames(path, start, stop), stop - start, size)
     last_parts: list[FrameMask] = []
     last_mask: FrameMask | None = None
     for found in finder.watched(path, cuts, (start, stop)):
+        if notes is not None:
+            notes.see(found)
         parts, protected = finder.at(found)
         if not _same(parts, last_parts):
             last_mask = refine(parts, size, shape=job.mask_shape, dilation=job.dilate, min_px=min_px)
@@ -217,6 +220,7 @@ class _Finder:
         frame_range: tuple[int, int],
         cuts: frozenset[int],
         models: MaskModels,
+        notes: Notes,
     ) -> _Finder:
         """Check all that can be checked before a frame is decoded."""
 
@@ -228,15 +232,16 @@ class _Finder:
         watcher = None
         if needs_pixels(job):
             boxed = {track.object_id for track in selected}
+            segmenter = _segmenter_or_word(job, models, notes)
             watcher = Watcher(
                 job=job,
                 size=size,
                 detector=_checked_detector(job, models),
-                segmenter=models.load_segmenter(job.segmenter) if job.segmenter or points else None,
+                segmenter=segmenter,
                 text=_text_finder() if TEXT in (*job.targets, *job.protect.targets) else None,
                 confidence=models.confidence,
                 every=models.every,
-                boxes=selected if job.segmenter or points else (),
+                boxes=selected if segmenter is not None else (),
                 followed=[Followed(points=keys, cuts=cuts) for number, keys in points.items() if number not in boxed],
                 points=points,
             )
@@ -270,6 +275,23 @@ class _Finder:
         for file in (self.file, self.protect_file):
             if file is not None:
                 file.finish()
+
+
+def _segmenter_or_word(job: Job, models: MaskModels, notes: Notes) -> Segmenter | None:
+    """The segmenter that the job needs. Boxes and targets can do without one, points cannot.
+
+    Raises:
+        ClipError: as `MaskModels.load_segmenter`.
+    """
+    if not (job.segmenter or job.points):
+        return None
+    try:
+        return models.load_segmenter(job.segmenter)
+    except ClipError as error:
+        if job.points or error.code not in ("weights_not_found", "bad_weights"):
+            raise
+        notes.words.append(f"no_segmenter: masks are those of the detector or the boxes ({error.code})")
+        return None
 
 
 def _checked_detector(job: Job, models: MaskModels) -> Detector | ExportedDetector | None:

@@ -65,6 +65,23 @@ class Followed:
         return None if self.last is None else Prompt(box=grown(self.last, _FOLLOW_REACH, size), points=points)
 
 
+@dataclass(slots=True)
+class Notes:
+    """What is worth saying of a clip's masks.
+
+    `words` are for its result; `objects`, where they are wanted (not None), each frame's tracked ones with their boxes.
+    """
+
+    words: list[str] = field(default_factory=list)
+    objects: dict[int, list[tuple[str, Box]]] | None = None
+
+    def see(self, found: Found) -> None:
+        """Note the objects of a frame."""
+        if self.objects is not None:
+            named = zip(found.names, found.selected, strict=True)
+            self.objects[found.index] = [(name, mask.box) for name, mask in named if name]
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """What is kept of a frame until it has been looked at: for the networks, and for the text detector."""
