@@ -6,9 +6,11 @@ Frames count from 0 in the order they are shown; ranges are half-open; boxes are
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from itertools import combinations, product
+from functools import cached_property
+from itertools import product
 
 from vace_batch.geometry import TOKEN_PX, Box, Size, align_down, align_up, legal_num_frames, token_count, union_of
 
@@ -75,28 +77,43 @@ class Window:
     box: Box
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Track:
-    """What one region is made for: the bounding box of its mask in every frame that has one."""
+    """What one region is made for: the bounding box of its mask in every frame that has one; `frames` rise."""
 
-    boxes: Mapping[int, Box]
+    frames: Sequence[int]
+    boxes: Sequence[Box]
+
+    @classmethod
+    def of(cls, boxes: Mapping[int, Box]) -> Track:
+        """The track of boxes by frame."""
+        frames = sorted(boxes)
+        return cls(frames=frames, boxes=[boxes[index] for index in frames])
 
     @property
     def start(self) -> int:
-        return min(self.boxes)
+        return self.frames[0]
 
     @property
     def stop(self) -> int:
-        return max(self.boxes) + 1
+        return self.frames[-1] + 1
 
-    @property
+    @cached_property
     def margin(self) -> int:
         """Context round the mask in px: a quarter of its longer side in the frame where it is largest."""
-        return max(2 * TOKEN_PX, max(max(box.width, box.height) for box in self.boxes.values()) // 4)
+        return max(2 * TOKEN_PX, max(max(box.width, box.height) for box in self.boxes) // 4)
+
+    @cached_property
+    def whole(self) -> Box:
+        """The smallest box that holds all masks."""
+        box = union_of(self.boxes)
+        assert box is not None
+        return box
 
     def union(self, start: int, stop: int) -> Box | None:
         """The smallest box that holds the masks of frames start..stop-1."""
-        return union_of(box for index, box in self.boxes.items() if start <= index < stop)
+        first, last = bisect_left(self.frames, start), bisect_left(self.frames, stop)
+        return union_of(self.boxes[first:last])
 
 
 def shots_of(num_frames: int, cuts: Sequence[int]) -> tuple[Shot, ...]:
@@ -144,18 +161,12 @@ def plan_clip(
 def tracks_of(parts: Mapping[int, Sequence[Box]], shot: Shot, frame: Size, limits: Limits) -> list[Track]:
     """The parts of one shot's masks, sorted into what shares a region, earliest first."""
     tracks = [
-        Track(boxes={index: box for index, box in boxes.items() if start <= index < stop})
+        run
         for boxes in _near_parts(parts)
-        for start, stop in masked_runs(list(boxes), shot, limits.overlap_frames)
+        for run in _runs_of(Track.of(boxes), masked_runs(list(boxes), shot, limits.overlap_frames))
     ]
-    tracks.sort(key=lambda track: (track.start, track.stop, astuple(track.boxes[track.start])))
-    while True:
-        pair = _cheaper_together(tracks, frame, limits)
-        if pair is None:
-            return tracks
-        first, second = pair
-        merged = _joined(tracks[first], tracks[second])
-        tracks = [*tracks[:first], merged, *tracks[first + 1 : second], *tracks[second + 1 :]]
+    tracks.sort(key=lambda track: (track.start, track.stop, astuple(track.boxes[0])))
+    return _joined_where_cheaper(tracks, frame, limits)
 
 
 def _near_parts(parts: Mapping[int, Sequence[Box]]) -> list[dict[int, Box]]:
@@ -187,26 +198,44 @@ def _cells(box: Box) -> tuple[int, int, int, int]:
     return grown.x // _CELL_PX, grown.y // _CELL_PX, (grown.right - 1) // _CELL_PX, (grown.bottom - 1) // _CELL_PX
 
 
-def _cheaper_together(tracks: Sequence[Track], frame: Size, limits: Limits) -> tuple[int, int] | None:
-    for first, second in combinations(range(len(tracks)), 2):
-        one, other = tracks[first], tracks[second]
-        if one.start >= other.stop + limits.overlap_frames or other.start >= one.stop + limits.overlap_frames:
-            continue
-        if _cost(_joined(one, other), frame, limits) <= _cost(one, frame, limits) + _cost(other, frame, limits):
-            return first, second
-    return None
+def _runs_of(track: Track, runs: Sequence[tuple[int, int]]) -> Iterator[Track]:
+    for start, stop in runs:
+        part = slice(bisect_left(track.frames, start), bisect_left(track.frames, stop))
+        yield Track(frames=track.frames[part], boxes=track.boxes[part])
+
+
+def _joined_where_cheaper(tracks: list[Track], frame: Size, limits: Limits) -> list[Track]:
+    """Tracks, earliest first, pairs of them joined as long as that saves work; an hour may have thousands."""
+    tracks, costs = list(tracks), [_cost(track, frame, limits) for track in tracks]
+    at = 0
+    while at < len(tracks):
+        for other in range(at + 1, len(tracks)):
+            if tracks[other].start >= tracks[at].stop + limits.overlap_frames:
+                at += 1
+                break
+            joined = _joined(tracks[at], tracks[other])
+            cost = _cost(joined, frame, limits)
+            if cost <= costs[at] + costs[other]:
+                tracks[at], costs[at] = joined, cost
+                del tracks[other], costs[other]
+                # Those before it may be worth joining with what it has become.
+                at = next(n for n, track in enumerate(tracks) if track.stop + limits.overlap_frames > joined.start)
+                break
+        else:
+            at += 1
+    return tracks
 
 
 def _joined(one: Track, other: Track) -> Track:
-    boxes = dict(one.boxes)
-    for index, box in other.boxes.items():
+    boxes = dict(zip(one.frames, one.boxes, strict=True))
+    for index, box in zip(other.frames, other.boxes, strict=True):
         boxes[index] = boxes[index].union(box) if index in boxes else box
-    return Track(boxes=boxes)
+    return Track.of(boxes)
 
 
 def _cost(track: Track, frame: Size, limits: Limits) -> int:
     """Pixels that a track's windows show to the model."""
-    crop = _crop_size([track.union(track.start, track.stop)], track.margin, frame, limits)
+    crop = _crop_size([track.whole], track.margin, frame, limits)
     spans = spread(track.start, track.stop, limits)
     return sum(stop - start for start, stop in spans) * crop.width * crop.height
 
@@ -216,7 +245,7 @@ def _plan_track(
 ) -> tuple[Region, list[Window]]:
     """One region and its windows. Their boxes are the same, or follow the object where that makes them much smaller."""
     spans = [_legal_span(start, stop, shot) for start, stop in spread(track.start, track.stop, limits)]
-    whole = track.union(track.start, track.stop)
+    whole = track.whole
     unions = [track.union(start, stop) or whole for start, stop, _ in spans]
     constant, following = (_crop_size(boxes, track.margin, frame, limits) for boxes in ([whole], unions))
     if following.width * following.height * _WORTH_FOLLOWING > constant.width * constant.height:
@@ -230,9 +259,8 @@ def _plan_track(
     return Region(shot=shot_number, start=track.start, stop=track.stop, crop=following, size=size), windows
 
 
-def _crop_size(unions: Sequence[Box | None], margin: int, frame: Size, limits: Limits) -> Size:
-    """The size that holds each of `unions` with context, in a bucket where the frame has room for one."""
-    boxes = [union for union in unions if union is not None]
+def _crop_size(boxes: Sequence[Box], margin: int, frame: Size, limits: Limits) -> Size:
+    """The size that holds each of `boxes` with context, in a bucket where the frame has room for one."""
     width, height = max(box.width for box in boxes), max(box.height for box in boxes)
     return Size(
         _crop_side(width, margin, frame.width, limits.min_side),
@@ -255,9 +283,8 @@ def _bucket(side: int) -> int:
     return align_up(side, step)
 
 
-def _place(union: Box | None, crop: Size, frame: Size) -> Box:
+def _place(union: Box, crop: Size, frame: Size) -> Box:
     """A box of size `crop` inside the frame with `union` in its middle, as far as the frame allows."""
-    assert union is not None
     x = union.x + union.width // 2 - crop.width // 2
     y = union.y + union.height // 2 - crop.height // 2
     return Box(
