@@ -151,11 +151,15 @@ class ExportedDetector:
             found.append(Detection(box=where, label=self.classes[label], confidence=score, mask=mask))
         return found
 
-    def _run(self, placed_HWC: npt.NDArray[np.uint8], network: Size) -> list[Floats]:
+    def session(self, network: Size) -> Callable[[Floats], list[Floats]]:
+        """The bare network for pictures of one size: (1,3,H,W) in 0..1 to its outputs."""
         if network not in self._sessions:
             self._sessions[network] = _session(self._weights, self._threads, network)
+        return self._sessions[network]
+
+    def _run(self, placed_HWC: npt.NDArray[np.uint8], network: Size) -> list[Floats]:
         # One pass: planes of floats straight from bytes.
-        return self._sessions[network](np.asarray(cv2.dnn.blobFromImage(placed_HWC, 1 / 255), np.float32))
+        return self.session(network)(np.asarray(cv2.dnn.blobFromImage(placed_HWC, 1 / 255), np.float32))
 
     def _decode(
         self, found_FA: Floats, numbers: set[int], conf: float
