@@ -429,6 +429,7 @@ def main(
     """Run the faults and print the table."""
     print("| fault | runs | windows | lost | recorded twice | run again | ran when it happened | recovered after |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
+    failed: list[str] = []
     plans: list[tuple[str, Callable[[Stage], None], int, int]] = [(name, act, 1, small) for name, act in FAULTS.items()]
     for name, act, times, count in [*plans, (RANDOM, random_kills, runs, windows)]:
         if only not in name or not times:
@@ -436,9 +437,15 @@ def main(
         if act is disk_full and not may_mount():
             print(f"| {name} | not run: this process may not mount a file system |")
             continue
-        row = together([one(name, act, windows=count, seed=seed) for seed in range(times)])
+        try:
+            row = together([one(name, act, windows=count, seed=seed) for seed in range(times)])
+        except AssertionError as error:
+            failed.append(name)
+            print(f"| {name} | FAILED: {' '.join(str(error).split())[:200]} |", flush=True)
+            continue
         cells = (row.runs, row.windows, row.lost, row.duplicated, row.rerun, row.running)
         print(f"| {row.fault} | {' | '.join(map(str, cells))} | {row.recover_s:.1f} s |", flush=True)
+    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
 
 
 if __name__ == "__main__":

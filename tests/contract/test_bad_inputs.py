@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections.abc import Mapping
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.media_files import Media, Sound, make
+from tests.bad_media import good_video, write_broken, write_images, write_lying, write_masks, write_special
 from vace_batch.batch import Batch, ClipGraph, close_batch, open_batch
 from vace_batch.cluster.units import Failure
 from vace_batch.config import MediaLimits, Options
@@ -25,18 +22,13 @@ from vace_batch.errors import ClipError, ManifestError
 from vace_batch.manifest import read_manifest
 from vace_batch.masks.source import MaskModels
 from vace_batch.steps import prepare
-from vace_batch.video.write import rewrite, write_clip
 
 BOX = {"x": 8.0, "y": 8.0, "width": 16.0, "height": 16.0}
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A small MP4 whose index comes first."""
-    folder = tmp_path_factory.mktemp("good")
-    media = Media(num_frames=24, sounds=(Sound(),), options={"preset": "medium", "crf": "12"})
-    rewrite(make(folder / "a.mp4", media), str(folder / "b.mp4"), lambda frame: None)
-    return (folder / "b.mp4").read_bytes()
+    return good_video(tmp_path_factory.mktemp("good"))
 
 
 def outcomes(folder: Path, rows: list[Mapping[str, Any]], options: Options | None = None) -> dict[str, str]:
@@ -74,92 +66,32 @@ def row(name: str, **fields: object) -> dict[str, object]:
     return {"job_id": name, "video_uri": name, **fields}
 
 
-def with_box_size(data: bytes, box: bytes, offset: int, value: bytes) -> bytes:
-    """`data` with `value` at `offset` after the name of its first box called `box`."""
-    at = data.index(box) + 4 + offset
-    return data[:at] + value + data[at + len(value) :]
-
-
 def test_files_that_are_no_whole_videos(tmp_path: Path, good: bytes) -> None:
-    index_last = Path(make(tmp_path / "last.mp4", Media())).read_bytes()
-    middle = good.index(b"mdat") + (len(good) - good.index(b"mdat")) // 2
-    noise = np.random.default_rng(0).bytes(200)
-    contents = {
-        "ok.mp4": good,
-        "truncated_faststart.mp4": good[: len(good) * 6 // 10],
-        "truncated_moov_end.mp4": index_last[: len(index_last) - 400],
-        "zero_byte.mp4": b"",
-        "text.mp4": b"no video at all\n" * 50,
-        "html_error_page.mp4": b"<!DOCTYPE html><html><title>404</title></html>" * 20,
-        "corrupt_middle.mp4": good[:middle] + noise + good[middle + 200 :],
-        "zeroed_middle.mp4": good[:middle] + bytes(400) + good[middle + 400 :],
-        "hls_playlist.mp4": b"#EXTM3U\n#EXTINF:1,\nok.mp4\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n",
-        "ffconcat.mp4": b"ffconcat version 1.0\nfile '/etc/passwd'\n",
-        "ffconcat_relative.mp4": b"ffconcat version 1.0\nfile 'ok.mp4'\n",
-        "unknown_codec.mp4": good.replace(b"avc1", b"zzzz"),
-    }
-    expected = {name: "not_a_video" for name in ("text.mp4", "html_error_page.mp4", "hls_playlist.mp4")}
-    expected |= {name: "not_a_video" for name in ("ffconcat.mp4", "ffconcat_relative.mp4")}
-    expected |= {"ok.mp4": "ok", "zero_byte.mp4": "empty_file", "truncated_moov_end.mp4": "unreadable_video"}
-    damaged = ("truncated_faststart.mp4", "corrupt_middle.mp4", "zeroed_middle.mp4")
-    expected |= {name: "damaged_video" for name in damaged} | {"unknown_codec.mp4": "unsupported_codec"}
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-    assert outcomes(tmp_path, [row(name) for name in contents]) == expected
+    (tmp_path / "ok.mp4").write_bytes(good)
+    expected = {"ok.mp4": "ok", **write_broken(tmp_path, good)}
+    assert outcomes(tmp_path, [row(name) for name in expected]) == expected
 
 
 def test_streams_and_headers_that_lie(tmp_path: Path, good: bytes) -> None:
-    write_clip(tmp_path / "tiny_2x2.mp4", np.zeros((5, 2, 2, 3), np.uint8), rate=Fraction(25))
-    make(tmp_path / "audio_only.mp4", Media(num_frames=0, sounds=(Sound(),)))
-    make(tmp_path / "sparse_1h.mp4", Media(num_frames=3, pts=[0, 45_000, 90_000], time_base=Fraction(1, 25)))
-    one, other = (Path(make(tmp_path / f"{w}.ts", Media(codec="mpeg2video", width=w))) for w in (64, 80))
-    (tmp_path / "size_changes.ts").write_bytes(one.read_bytes() + other.read_bytes())
-    # Width and height of the sample description, 16 bits each; the stream's own header is not touched.
-    (tmp_path / "huge_declared.mp4").write_bytes(with_box_size(good, b"avc1", 24, struct.pack(">HH", 65535, 65535)))
-    huge = Media(codec="mjpeg", pix_fmt="yuvj420p", num_frames=1, tags=(5, 1, 1, 2))
-    picture = Path(make(tmp_path / "huge_real.mov", huge)).read_bytes()
-    start = picture.index(b"\xff\xc0") + 5  # a JPEG frame header says height, then width
-    picture = picture[:start] + struct.pack(">HH", 16000, 16000) + picture[start + 4 :]
-    (tmp_path / "huge_real.mov").write_bytes(with_box_size(picture, b"jpeg", 24, struct.pack(">HH", 16000, 16000)))
-    for kind in ("JPEG", "PNG"):
-        Image.new("RGB", (64, 48)).save(tmp_path / f"{kind.lower()}_renamed.mp4", format=kind)
-    names = ["tiny_2x2.mp4", "audio_only.mp4", "sparse_1h.mp4", "size_changes.ts", "huge_declared.mp4", "huge_real.mov"]
+    expected = write_lying(tmp_path, good)
+    names = [*expected, "huge_declared.mp4", "huge_real.mov"]
     found = outcomes(tmp_path, [row(name, boxes=[{**BOX, "x": 0.0, "y": 0.0}]) for name in names])
     # The stream decides, or it is refused; nothing that large is ever held.
     assert found["huge_declared.mp4"] in ("ok", "too_large")
     # Its decoder refuses the size in the picture's own header before it takes memory.
     assert found["huge_real.mov"] in ("too_large", "unreadable_video")
-    assert {name: code for name, code in found.items() if not name.startswith("huge")} == {
-        "tiny_2x2.mp4": "ok",
-        "audio_only.mp4": "no_video_track",
-        "sparse_1h.mp4": "ok",
-        "size_changes.ts": "size_changed",
-    }
-    images = outcomes(tmp_path, [row("jpeg_renamed.mp4"), row("png_renamed.mp4")])
-    assert set(images.values()) == {"is_an_image"}
+    assert {name: found[name] for name in expected} == expected
+    images = write_images(tmp_path)
+    assert outcomes(tmp_path, [row(name) for name in images]) == images
 
 
 def test_what_is_no_file(tmp_path: Path, good: bytes) -> None:
     (tmp_path / "ok.mp4").write_bytes(good)
-    (tmp_path / "directory.mp4").mkdir()
-    (tmp_path / "dangling_link.mp4").symlink_to("nowhere.mp4")
-    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
     (tmp_path / "link.mp4").symlink_to("ok.mp4")
-    os.mkfifo(tmp_path / "fifo.mp4")
+    expected = {"ok.mp4": "ok", "link.mp4": "ok", "socket.mp4": "not_a_file", **write_special(tmp_path)}
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(os.path.relpath(tmp_path / "socket.mp4"))
-        names = ["ok.mp4", "directory.mp4", "dangling_link.mp4", "loop.mp4", "link.mp4", "fifo.mp4", "socket.mp4"]
-        found = outcomes(tmp_path, [row(name) for name in [*names, "does_not_exist.mp4"]])
-    assert found == {
-        "ok.mp4": "ok",
-        "link.mp4": "ok",
-        "directory.mp4": "is_directory",
-        "dangling_link.mp4": "not_found",
-        "loop.mp4": "not_found",
-        "does_not_exist.mp4": "not_found",
-        "fifo.mp4": "not_a_file",
-        "socket.mp4": "not_a_file",
-    }
+        assert outcomes(tmp_path, [row(name) for name in expected]) == expected
 
 
 def test_only_what_was_given_is_read(tmp_path: Path, good: bytes) -> None:
@@ -303,9 +235,7 @@ def test_bad_rows_stop_before_any_work(tmp_path: Path, rows: list[Mapping[str, A
 
 def test_masks_and_boxes_that_do_not_fit(tmp_path: Path, good: bytes) -> None:
     (tmp_path / "ok.mp4").write_bytes(good)
-    gray = np.zeros((24, 24, 32, 3), np.uint8)
-    write_clip(tmp_path / "small.mp4", gray, rate=Fraction(25))
-    write_clip(tmp_path / "short.mp4", np.zeros((10, 48, 64, 3), np.uint8), rate=Fraction(25))
+    masks = write_masks(tmp_path)
     Image.new("L", (64, 48), 255).save(tmp_path / "all.png")
     rows = [
         row("mask size", video_uri="ok.mp4", mask_uri="small.mp4"),
@@ -318,8 +248,8 @@ def test_masks_and_boxes_that_do_not_fit(tmp_path: Path, good: bytes) -> None:
     found = outcomes(tmp_path, rows)
     assert found.pop("outside") not in ("ok", "internal_error")
     assert found == {
-        "mask size": "mask_size_mismatch",
-        "mask length": "mask_length_mismatch",
+        "mask size": masks["small.mp4"],
+        "mask length": masks["short.mp4"],
         "mask all": "ok",
         "corner": "ok",
         "class": "no_detector",
