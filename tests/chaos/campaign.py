@@ -348,23 +348,24 @@ def two_drivers(stage: Stage) -> None:
 
 
 def random_kills(stage: Stage) -> None:
-    """Every other second an actor is killed, sometimes the driver; one window kills its process whatever happens."""
+    """Three to six times an actor or the driver is killed; one window kills its process whatever happens."""
     bad = stage.random.randrange(stage.trial.windows)
     stage.trial, stage.hopeless = replace(stage.trial, words={str(bad): "poison"}), {bad: "worker_died"}
-    driver = stage.start()
-    while driver.process.poll() is None:
-        time.sleep(stage.random.uniform(0.3, 1.5))
-        dead = {event["pid"] for event in driver.told("killed")}
-        alive = [event["pid"] for event in driver.told("ready") if event["pid"] not in dead]
-        if not alive or driver.process.poll() is not None:
-            continue
-        if stage.random.random() < 0.1:
+    driver, killed = stage.start(), set[int]()
+    for _ in range(stage.random.randint(3, 6)):
+        target = driver.windows_done() + stage.random.randint(1, stage.trial.windows // 6)
+        while driver.process.poll() is None and driver.windows_done() < target:
+            time.sleep(0.01)
+        if driver.process.poll() is not None:
+            break
+        alive = _children(driver.process.pid) & {event["pid"] for event in driver.told("ready")} - killed
+        if stage.random.random() < 0.2 or not alive:
+            stage.fault()
             driver.kill()
             driver = stage.start()
-            continue
-        victim = stage.random.choice(alive)
-        driver.events.append({"what": "killed", "pid": victim})
-        if victim in _children(driver.process.pid):
+        else:
+            victim = stage.random.choice(sorted(alive))
+            killed.add(victim)
             stage.kill(victim)
     assert driver.end() == 1
 
@@ -420,6 +421,11 @@ def together(rows: list[Row]) -> Row:
     return Row(fault=rows[0].fault, recover_s=max(row.recover_s for row in rows), **sums)
 
 
+def _told(row: Row) -> Row:
+    print(row, file=sys.stderr, flush=True)
+    return row
+
+
 def main(
     runs: Annotated[int, typer.Option(help="runs of the random kills")] = 20,
     windows: Annotated[int, typer.Option(help="windows of each of them")] = 200,
@@ -438,7 +444,7 @@ def main(
             print(f"| {name} | not run: this process may not mount a file system |")
             continue
         try:
-            row = together([one(name, act, windows=count, seed=seed) for seed in range(times)])
+            row = together([_told(one(name, act, windows=count, seed=seed)) for seed in range(times)])
         except AssertionError as error:
             failed.append(name)
             print(f"| {name} | FAILED: {' '.join(str(error).split())[:200]} |", flush=True)

@@ -12,7 +12,8 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,7 +140,7 @@ def main(trial: Trial) -> int:
             PoolSpec(name="gpu", num_actors=trial.gpu_actors, num_cpus=0.5, max_batch=trial.max_batch, **setup),
         )
         store = None if trial.object_store_mb is None else trial.object_store_mb << 20
-        with Runtime(pools, object_store_bytes=store) as runtime:
+        with closing(_opened(pools, store)) as runtime:
             signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
 
             def tell(event: Event) -> None:
@@ -165,6 +166,16 @@ def main(trial: Trial) -> int:
     failures = {job["job_id"]: [job["error_code"], job["reason"]] for job in summary.jobs if job["error_code"]}
     say("end", counts=counts, failures=failures, deaths=totals.actor_deaths, retries=totals.retries)
     return 130 if asked else int(bool(summary.failed))
+
+
+def _opened(pools: Sequence[PoolSpec], object_store_bytes: int | None) -> Runtime:
+    """Ray gives a node 30 s to start, which on a busy machine may be too few; that is not what is tried here."""
+    for _ in range(4):
+        try:
+            return Runtime(pools, object_store_bytes=object_store_bytes).__enter__()
+        except ClusterError as error:
+            say("not started", reason=str(error))
+    raise ClusterError("Ray does not start here")
 
 
 def _cluster(trial: Trial) -> Cluster | None:

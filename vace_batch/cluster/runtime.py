@@ -37,7 +37,7 @@ from types import TracebackType
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
 
 from vace_batch.cluster.actors import Work, Worker
 from vace_batch.cluster.board import Order, Reply
@@ -353,7 +353,8 @@ class Runtime:
                 logging_level="ERROR",
                 **({} if self._address else own),
             )
-        except (ConnectionError, RuntimeError, OSError, ValueError, RayError) as error:
+        except Exception as error:  # where a node does not start in time Ray raises just that
+            ray.shutdown()
             where = f"join the Ray cluster at {self._address}" if self._address else "start Ray on this machine"
             raise ClusterError(f"cannot {where}: {error}") from error
         self._owns_ray = True
