@@ -22,7 +22,7 @@ from vace_batch.cluster.units import Limits as DispatchLimits
 from vace_batch.config import Options
 from vace_batch.errors import ClipError, ClusterError, UsageError
 from vace_batch.intake import admit, refusal
-from vace_batch.job import Job
+from vace_batch.job import Job, job_json
 from vace_batch.loras import resolve_loras
 from vace_batch.manifest import Manifest
 from vace_batch.manifest_uri import folder_of
@@ -131,7 +131,8 @@ class Batch:
 
     @property
     def pending(self) -> tuple[ClipWork, ...]:
-        return tuple(work for work in self.works if work.clip_key not in self.finished)
+        planned = zip(self.works, self.planned, strict=True)
+        return tuple(work for work, job in planned if job.clip_key not in self.finished)
 
 
 def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
@@ -147,7 +148,7 @@ def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
             clip_key=work.clip_key,
             prep_key=work.prep_key,
             output=work.output,
-            row=results.job_json(work.job),
+            row=job_json(work.job),
         )
         for work in works
     )

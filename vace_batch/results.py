@@ -29,7 +29,6 @@ import pyarrow.parquet as pq
 from vace_batch import storage
 from vace_batch.access import redact
 from vace_batch.errors import UsageError
-from vace_batch.job import Job
 from vace_batch.records import COMPACT_FROM, read_records
 from vace_batch.records import Record as Record
 
@@ -137,11 +136,6 @@ class PlannedJob:
 
 
 _PLAN_SCHEMA = pa.schema([(name, pa.string()) for name in ("job_id", "clip_key", "prep_key", "output", "row")])
-
-
-def job_json(job: Job) -> str:
-    """A manifest row as one line of JSON."""
-    return json.dumps(asdict(job), sort_keys=True)
 
 
 def write_plan(out: str, planned: Sequence[PlannedJob], run: Mapping[str, Any]) -> None:
