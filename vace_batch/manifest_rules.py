@@ -125,7 +125,8 @@ def _task_columns(row: Mapping[str, Any]) -> Iterator[RowFault]:
             yield column, "null", f"a value for {task}"
     prompt = row.get("prompt")
     expand = row.get("expand")
-    grows = isinstance(expand, Expand) and not expand.inner or (task == "outpainting" and expand is None)
+    by_itself = task == "outpainting" or row.get("compose") == "expand"
+    grows = not expand.inner if isinstance(expand, Expand) else expand is None and by_itself
     for column in ("start_s", "end_s"):
         if grows and isinstance(row.get(column), float):
             yield column, shown(row[column]), "nothing where the picture grows, which all frames do"
@@ -155,6 +156,8 @@ def _control(row: Mapping[str, Any]) -> Iterator[RowFault]:
 
 def _extension(row: Mapping[str, Any]) -> Iterator[RowFault]:
     processes, extend = _processes(row), row.get("extend")
+    if extend is None and "extension" in processes:
+        yield "extend", "null", f"a value for compose {row['compose']}"
     if not isinstance(extend, Extend):
         return
     if row.get("task") == "composition" and processes and "extension" not in processes:

@@ -333,7 +333,7 @@ SCHEMA = pa.schema(
             _EXPAND,
             "How far the picture grows, side by side.",
             example={"left": 0.25, "right": 0.25},
-            default="0.25 on every side",
+            default="outpainting and compose expand: 0.25 on every side",
             tasks=EXPAND_TASKS,
         ),
         _field(
@@ -341,7 +341,7 @@ SCHEMA = pa.schema(
             _EXTEND,
             "Which frames are new. All of them and what is known must fit into one window.",
             example={"mode": "first", "unit": "clip", "seconds": 1.0},
-            default="required for extension",
+            default="required for extension, also in a composition",
             tasks=EXTEND_TASKS,
         ),
         _field(

@@ -57,7 +57,7 @@ def stage_of(job: Job, size: Size, rate: Fraction | None) -> Stage:
     A canvas grows by whole tokens, so that the source keeps its chroma samples and its place in the model's grid.
     """
     expand = job.expand
-    if job.task == "outpainting" and expand is None:
+    if expand is None and (job.task == "outpainting" or job.compose == "expand"):
         expand = DEFAULT_EXPAND
     box = Box(0, 0, size.width, size.height)
     before = after = 0

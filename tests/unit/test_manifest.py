@@ -218,6 +218,7 @@ def test_rows_count_from_0_over_batches(tmp_path: Path, monkeypatch: pytest.Monk
         ({"start_s": 2.0, "end_s": 2.0}, "end_s"),
         ({"seed": -1}, "seed"),
         ({"priority": 1001}, "priority"),
+        ({"task": "composition", "compose": "extension+repaint"}, "extend"),
         ({"loras": [{"uri": "a.pt"}]}, "loras[0].uri"),
         ({"loras": [{"uri": None}]}, "loras[0].uri"),
         ({"loras": [{"uri": "http://a/b.safetensors"}]}, "loras[0].uri"),

@@ -56,6 +56,7 @@ def test_inner_keeps_the_size(shares: tuple[float, ...], width: int, height: int
 def test_outpainting_without_more_words_grows_a_quarter_on_every_side() -> None:
     stage = stage_of(job("outpainting"), Size(640, 320), None)
     assert (stage.size, stage.source) == (Size(960, 480), Box(160, 80, 640, 320))
+    assert stage_of(job("composition", compose="expand"), Size(640, 320), None) == stage
     assert stage_of(job("removal"), Size(640, 320), None) == Stage(
         size=Size(640, 320), source=Box(0, 0, 640, 320), kept=Box(0, 0, 640, 320)
     )

@@ -185,7 +185,7 @@ def test_an_extension_that_adds_frames_shows_the_source_beside_them(
     [
         ({"task": "outpainting", "expand": Expand(left=0.25)}, Size(128, 64), FRAMES),
         ({"task": "extension", "extend": Extend(mode="last", seconds=0.24)}, Size(96, 64), FRAMES + 6),
-        ({"task": "composition", "compose": "expand", "extend": Extend(seconds=0.2)}, Size(96, 64), FRAMES + 5),
+        ({"task": "composition", "compose": "expand", "extend": Extend(seconds=0.2)}, Size(160, 96), FRAMES + 5),
     ],
 )
 def test_what_grows_is_stitched_whole(
