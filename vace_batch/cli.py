@@ -242,7 +242,7 @@ def doctor(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check this machine: versions, cores, GPUs, Ray, storage, and one small window through the model."""
+    """Check this machine: versions, cores, GPUs, storage; a small window through the model, what others will take."""
     from vace_batch.doctor import examine
 
     checks = examine(model, out)
