@@ -197,5 +197,5 @@ def job_json(job: Job) -> str:
 
 
 def _members(part: Any) -> dict[str, Any]:
-    """The fields of a part of a job; `dataclasses.asdict` copies each value deeply, which is most of planning's time."""
+    """The fields of a part of a job; `dataclasses.asdict` copies each value deeply, most of planning's time."""
     return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
