@@ -328,7 +328,8 @@ def pools_of(options: Options, machine_gpus: int, batch: Batch | None = None) ->
     The prompts of `batch` are embedded before the model is loaded, and the embeddings kept in its folder.
     """
     cores = os.cpu_count() or 1
-    gpu_actors = options.gpu_actors or machine_gpus or 1
+    devices = options.engine.devices
+    gpu_actors = options.gpu_actors or machine_gpus // devices or 1
     cpu_actors = options.cpu_actors or max(1, cores - gpu_actors)
     models = MaskModels(detector=options.detector, segmenter=options.segmenter)
     cpu = PoolSpec(
@@ -337,7 +338,8 @@ def pools_of(options: Options, machine_gpus: int, batch: Batch | None = None) ->
     gpu = PoolSpec(
         name="gpu",
         num_actors=gpu_actors,
-        num_gpus=1.0 if machine_gpus else 0.0,
+        num_cpus=float(devices),
+        num_gpus=float(devices) if machine_gpus else 0.0,
         setup="vace_batch.workers:vace_setup",
         setup_args={
             "model": options.model,

@@ -49,6 +49,7 @@ class EngineSettings(BaseModel):
     )
     compile: bool = Field(False, description="compile the transformer's blocks, for the first 6 shapes")
     offload: Literal["none", "group"] = Field("none", description="group: blocks wait in host memory; slow and small")
+    devices: int = Field(1, ge=1, le=8, description="devices of one machine that share a window's tokens")
     text_encoder: Literal["drop", "keep"] = Field("drop", description="drop: it goes again when prompts are embedded")
     max_batch_tokens: int | None = Field(None, ge=1, description="tokens in one forward; the model's longest window")
     vae_pixels: int = Field(1280 * 720, ge=1, description="pixels of one frame of all windows at once in the VAE")

@@ -12,7 +12,7 @@ from vace_batch.errors import ClipError
 from vace_batch.masks.source import MaskModels
 
 if TYPE_CHECKING:
-    from vace_batch.vace.engine import Engine
+    from vace_batch.vace.engine import VaceEngine
 
 
 class Engines:
@@ -26,17 +26,19 @@ class Engines:
         self._prompts_uri = prompts_uri
         self._texts = texts
         self._loaded: tuple[str, str] | None = None
-        self._engine: Engine | None = None
+        self._engine: VaceEngine | None = None
 
-    def get(self, ref: str, revision: str) -> Engine:
+    def get(self, ref: str, revision: str) -> VaceEngine:
         """The engine of model `ref` at the revision that was planned with.
 
         Raises:
             UsageError: it cannot be loaded.
         """
-        if self._engine is None or (ref, revision) != self._loaded:
+        if self._engine is None or not self._engine.usable or (ref, revision) != self._loaded:
             from vace_batch.vace.engine import open_engine
 
+            if self._engine is not None:
+                self._engine.close()
             self._engine = None  # the old model's memory goes before the new one comes
             self._engine = open_engine(
                 ref,

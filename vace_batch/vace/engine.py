@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import time
 from collections import defaultdict
@@ -18,6 +19,7 @@ from vace_batch.errors import ClipError
 from vace_batch.vace.encode import ConditionEncoder
 from vace_batch.vace.lora import LoraSwitch
 from vace_batch.vace.model import VaceModel, dtype_of, load, load_text, place_of
+from vace_batch.vace.parallel import Helpers, TokenSplit
 from vace_batch.vace.prompts import PromptEncoder, PromptStore
 from vace_batch.vace.sample import noise, sample
 from vace_batch.vace.tuning import CompiledShapes, offload, tune
@@ -58,9 +60,17 @@ class VaceEngine:
     """
 
     def __init__(
-        self, model: VaceModel, settings: EngineSettings | None = None, *, prompts: PromptEncoder | None = None
+        self,
+        model: VaceModel,
+        settings: EngineSettings | None = None,
+        *,
+        prompts: PromptEncoder | None = None,
+        split: TokenSplit | None = None,
+        helpers: Helpers | None = None,
     ) -> None:
         self.model = model
+        self._split = split
+        self._helpers = helpers
         settings = settings or EngineSettings()
         tune(model, settings)
         self._offloaded = settings.offload != "none"
@@ -105,6 +115,8 @@ class VaceEngine:
         try:
             frames, broken = self._frames(batch)
         except (torch.OutOfMemoryError, MemoryError) as error:
+            if self._helpers:
+                raise
             lacked = str(error)  # the error itself would keep the batch's tensors alive
         except ClipError as error:  # a LoRA, which all of the batch have
             yield from (Made(index=index, error=error) for index in indices)
@@ -121,6 +133,16 @@ class VaceEngine:
             yield Made(index=index, frames=None if verdict else frames[position], error=verdict, seconds=seconds)
         for position in again:
             yield from self._made(vcus, [indices[position]])
+
+    @property
+    def usable(self) -> bool:
+        """False when processes that shared the work are gone: the engine must be opened again."""
+        return self._helpers is None or self._helpers.usable
+
+    def close(self) -> None:
+        """End the processes that share the work, where there are any."""
+        if self._helpers is not None:
+            self._helpers.close()
 
     def _smaller(self, vcus: Sequence[VCU], indices: Sequence[int], reason: str) -> Iterator[Made]:
         """After running out of memory: half the batch, from now on; then offload; then it is the window's error."""
@@ -158,11 +180,20 @@ class VaceEngine:
         keys = sorted({vcu.batch_key for vcu in vcus})
         if len(keys) != 1:
             raise ValueError(f"a batch: expected VCUs of one shape and sampling, got {keys}")
+        with torch.inference_mode(), self._helpers.beside(vcus) if self._helpers else contextlib.nullcontext():
+            return self._denoised(vcus)
+
+    def _denoised(self, vcus: Sequence[VCU]) -> torch.Tensor:
         self._loras.use(vcus[0].sampling.loras)
+        if self._split is not None:
+            if vcus[0].sampling.step_cache:
+                raise ClipError("unsupported", "sampling.step_cache: expected 0 with engine.devices above 1")
+            self._split.use(vcus[0].num_tokens)
         channels = self.model.transformer.config.in_channels
-        texts = [vcu.prompt for vcu in vcus] + [vcu.negative_prompt or "" for vcu in vcus]
-        with torch.inference_mode(), self._compiled.of(f"{len(vcus)}x{vcus[0].shape_key}"):
-            conditional, unconditional = self._prompts(texts).chunk(2)
+        conditional, unconditional = self._prompts(
+            [vcu.prompt for vcu in vcus] + [vcu.negative_prompt or "" for vcu in vcus]
+        ).chunk(2)
+        with self._compiled.of(f"{len(vcus)}x{vcus[0].shape_key}"):
             return sample(
                 self.model,
                 torch.stack([noise(vcu, channels) for vcu in vcus]).to(self.model.device),
@@ -180,17 +211,20 @@ def open_engine(
     settings: EngineSettings | None = None,
     prompts_uri: str | None = None,
     texts: Sequence[str] = (),
+    device: torch.device | None = None,
+    rank: int = 0,
 ) -> VaceEngine:
     """Load `ref` and make its engine.
 
     `prompts_uri` is where prompt embeddings are shared. Those of `texts` that are not there are encoded first, so that
-    the text encoder and the transformer are never in memory together.
+    the text encoder and the transformer are never in memory together. With `settings.devices` above 1 helper processes
+    are started that share its work; `rank` and `device` are those of a helper, which has joined already.
 
     Raises:
         UsageError: it cannot be loaded, or the settings do not work here.
     """
-    settings, device = settings or EngineSettings(), place_of(None)
-    revision, dtype = revision or profiles.revision(ref), dtype_of(place_of(None), settings.dtype)
+    settings, device = settings or EngineSettings(), place_of(device)
+    revision, dtype = revision or profiles.revision(ref), dtype_of(device, settings.dtype)
     prompts = PromptEncoder(
         partial(load_text, ref, revision, device=device, dtype=dtype),
         device,
@@ -199,8 +233,14 @@ def open_engine(
         keep=settings.text_encoder == "keep",
     )
     prompts.prepare(texts)
+    helpers = split = None
+    if settings.devices > 1 and rank == 0:
+        shared = {"ref": ref, "revision": revision, "settings": settings, "prompts_uri": prompts_uri, "texts": texts}
+        helpers = Helpers(settings.devices, device, shared)
     model = load(ref, device=device, dtype=dtype, text_encoder=False, revision=revision)
-    return VaceEngine(model, settings, prompts=prompts)
+    if settings.devices > 1:
+        split = TokenSplit(model.transformer, settings.devices, device)
+    return VaceEngine(model, settings, prompts=prompts, split=split, helpers=helpers)
 
 
 def _not_finite(vcu: VCU) -> ClipError:

@@ -1,0 +1,297 @@
+"""Our engine against diffusers' WanVACEPipeline: same modules, random weights, same inputs, interleaved in one run.
+
+    python benchmarks/engine.py                        a middling model on the CPU; batches, counts, busy share
+    python benchmarks/engine.py --device cuda          the real 1.3B in bfloat16, at 256x256x81 and 480x832x81
+    python benchmarks/engine.py --device cuda --large  the real 14B too, where it fits
+
+Ratios are what counts: each round times the stock calls and then ours, so that a noisy machine slows both. Only what
+changes nothing in the result is on: batches, cached prompts, one forward where both prompts are equal, one encoding of
+the video and none of the neutral half.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanVACEPipeline, WanVACETransformer3DModel
+from torch import nn
+from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
+
+from vace_batch import generation, profiles, tasks
+from vace_batch.config import EngineSettings
+from vace_batch.profiles import Architecture, ModelProfile, ResolvedSampling
+from vace_batch.vace import stepcache
+from vace_batch.vace.engine import VaceEngine
+from vace_batch.vace.model import VaceModel
+from vace_batch.vcu import VCU
+
+MIDDLING = Architecture(num_layers=8, num_vace_layers=4, dim=512, ffn_dim=2048, text_dim=256, vae_base_dim=24)
+REAL = {name: profiles.profile(name) for name in (profiles.VACE_1_3B, profiles.VACE_14B)}
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """The two on the same modules."""
+
+    engine: VaceEngine
+    stock: WanVACEPipeline
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+def transformer_of(architecture: Architecture, device: torch.device, dtype: torch.dtype) -> WanVACETransformer3DModel:
+    """Random weights in the dtypes that loading gives: norms and the time embedding stay float32."""
+    stride = architecture.num_layers // architecture.num_vace_layers
+    with device, default_dtype(dtype):
+        transformer = WanVACETransformer3DModel(
+            num_attention_heads=architecture.dim // 128,
+            attention_head_dim=128,
+            text_dim=architecture.text_dim,
+            ffn_dim=architecture.ffn_dim,
+            num_layers=architecture.num_layers,
+            vace_layers=list(range(0, architecture.num_layers, stride)),
+        )
+    for name, parameter in transformer.named_parameters():
+        if any(kept in name.split(".") for kept in transformer._keep_in_fp32_modules):
+            parameter.data = parameter.data.float()
+    stepcache.install(transformer)
+    return transformer.eval().requires_grad_(False)
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    yield
+    torch.set_default_dtype(before)
+
+
+def peers(profile: ModelProfile, device: torch.device, dtype: torch.dtype) -> Peers:
+    """Both on one set of modules. The text encoder has one layer: what a prompt costs is not what is compared."""
+    torch.manual_seed(0)
+    architecture = profile.architecture
+    tiny = profiles.model_files(profiles.TINY)
+    tokenizer = AutoTokenizer.from_pretrained(str(tiny), subfolder="tokenizer")
+    text = UMT5Config(vocab_size=len(tokenizer) + 512, d_model=architecture.text_dim, d_kv=64, d_ff=512, num_layers=1)
+    with device:
+        encoder = UMT5EncoderModel(text).to(dtype).eval().requires_grad_(False)
+        vae = AutoencoderKLWan(base_dim=architecture.vae_base_dim).eval().requires_grad_(False)
+    scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=profile.flow_shift
+    )
+    model = VaceModel(
+        ref="random",
+        revision="random",
+        profile=profile,
+        transformer=transformer_of(architecture, device, dtype),
+        vae=vae,
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        scheduler_config=dict(scheduler.config),
+        device=device,
+        dtype=dtype,
+    )
+    stock = WanVACEPipeline(tokenizer, encoder, vae, scheduler, transformer=model.transformer)
+    stock.set_progress_bar_config(disable=True)
+    return Peers(VaceEngine(model), stock)
+
+
+# --- work ------------------------------------------------------------------------------------------------------------
+
+
+def windows(count: int, shape: tuple[int, int, int], steps: int, *, guided: bool) -> list[VCU]:
+    """Removal windows of (frames, height, width): noise with a box to fill."""
+    rng, made = np.random.default_rng(0), []
+    sampling = ResolvedSampling(num_inference_steps=steps, guidance_scale=5.0, flow_shift=3.0)
+    mask = np.zeros(shape, np.bool_)
+    mask[:, shape[1] // 4 : shape[1] // 2, shape[2] // 4 : shape[2] // 2] = True
+    for number in range(count):
+        given = tasks.WindowSettings(window_id=f"window-{number}", sampling=sampling, seed=number)
+        vcu = tasks.removal(rng.integers(0, 256, (*shape, 3), np.uint8), mask, given)
+        made.append(replace(vcu, prompt="an empty street" if guided else "", negative_prompt=""))
+    return made
+
+
+def ask_stock(stock: WanVACEPipeline, vcu: VCU) -> np.ndarray:
+    video = torch.from_numpy(vcu.frames_THWC.copy()).permute(0, 3, 1, 2).float() / 255
+    video[torch.from_numpy(vcu.neutral_THW)[:, None].expand_as(video)] = 0.5
+    mask = torch.from_numpy(vcu.mask_THW)[:, None].expand_as(video).float()
+    frames: np.ndarray = stock(
+        prompt=vcu.prompt,
+        negative_prompt=vcu.negative_prompt,
+        video=[video],
+        mask=[mask],
+        height=vcu.size.height,
+        width=vcu.size.width,
+        num_frames=vcu.num_frames,
+        num_inference_steps=vcu.sampling.num_inference_steps,
+        guidance_scale=vcu.sampling.guidance_scale,
+        generator=torch.Generator("cpu").manual_seed(vcu.seed),
+    ).frames[0]
+    return frames
+
+
+def seconds(device: torch.device, work: Callable[[], object]) -> float:
+    """Wall seconds, the device's queue included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def compare(both: Peers, batch: Sequence[VCU], rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds of stock calls one by one and of our one call, by round; a first round warms up and is not counted."""
+    device, stock_s, ours_s = both.engine.model.device, [], []
+    for number in range(rounds + 1):
+        theirs = seconds(device, lambda: [ask_stock(both.stock, vcu) for vcu in batch])
+        ours = seconds(device, lambda: both.engine.generate(batch))
+        if number:
+            stock_s.append(theirs)
+            ours_s.append(ours)
+    return stock_s, ours_s
+
+
+def show_ratio(name: str, stock_s: Sequence[float], ours_s: Sequence[float]) -> None:
+    ratios = [theirs / ours for theirs, ours in zip(stock_s, ours_s, strict=True)]
+    middle = f"{statistics.median(stock_s):9.2f} {statistics.median(ours_s):9.2f} {statistics.median(ratios):8.2f}"
+    print(f"{name:52s} {middle}   {min(ratios):.2f}-{max(ratios):.2f}", flush=True)
+
+
+# --- counts ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def counted(module: nn.Module, forwards: list[int]) -> Iterator[None]:
+    """Appends the batch size of each of the module's forwards."""
+
+    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], __: object) -> None:
+        forwards.append(len(args[0] if args else next(iter(kwargs.values()))))
+
+    hook = module.register_forward_hook(note, with_kwargs=True)
+    yield
+    hook.remove()
+
+
+def count_encodes(both: Peers, batch: Sequence[VCU]) -> None:
+    """Videos that go through the VAE's encoder and texts through the text encoder, by window."""
+    latents = (batch[0].num_frames - 1) // 4 + 1
+    model = both.engine.model
+    runs = {
+        "stock": lambda: [ask_stock(both.stock, vcu) for vcu in batch],
+        "ours": lambda: both.engine.generate(batch),
+    }
+    both.engine.generate(batch)  # a run's first windows fill the caches
+    for name, work in runs.items():
+        videos: list[int] = []
+        texts: list[int] = []
+        with counted(model.vae.encoder, videos), counted(model.text_encoder.encoder.block[0], texts):
+            work()
+        per_window = f"{sum(videos) / latents / len(batch):g} videos encoded, {sum(texts) / len(batch):g} texts encoded"
+        print(f"{name:5s} a window: {per_window}")
+
+
+def busy_share(engine: VaceEngine, batch: Sequence[VCU]) -> None:
+    """Share of the time in which the engine works: frames written after each window, and while the next one is made."""
+    settings = EngineSettings(max_batch_tokens=batch[0].num_tokens)
+    engine = VaceEngine(engine.model, settings)
+    for name, calls in (("written after each window", [[vcu] for vcu in batch]), ("written meanwhile", [batch])):
+        with tempfile.TemporaryDirectory() as out:
+            began = time.perf_counter()
+            records = [record for call in calls for record in generation.generate(call, engine, out)]
+            took = time.perf_counter() - began
+        busy = sum(record["device_s"] for record in records)
+        host = sum(record["seconds"] - record["device_s"] for record in records) / len(records)
+        print(f"{name:28s} {busy / took:6.1%} busy over {len(records)} windows; {host:.3f} s to write one")
+
+
+# --- the two machines ------------------------------------------------------------------------------------------------
+
+
+def on_cpu(rounds: int) -> None:
+    torch.set_num_threads(1)
+    profile = ModelProfile(
+        name="middling", architecture=MIDDLING, max_tokens=4096, max_frames=81, overlap_frames=8, min_side=64,
+        num_inference_steps=4, guidance_scale=5.0, flow_shift=3.0,
+    )  # fmt: skip
+    both = peers(profile, torch.device("cpu"), torch.float32)
+    print(f"{'4 windows, 3 steps, seconds':52s} {'stock':>9s} {'ours':>9s} {'ratio':>8s}   spread")
+    for shape in ((5, 64, 64), (9, 96, 96)):
+        for guided in (True, False):
+            batch = windows(4, shape, 3, guided=guided)
+            text = "two prompts" if guided else "equal prompts, as removals have"
+            name = f"{shape[2]}x{shape[1]}x{shape[0]}, {batch[0].num_tokens} tokens, {text}"
+            show_ratio(name, *compare(both, batch, rounds))
+    count_encodes(both, windows(4, (9, 96, 96), 1, guided=True))
+    busy_share(both.engine, windows(8, (17, 128, 128), 2, guided=False))
+
+
+def matmul_tflops(device: torch.device, side: int = 8192) -> float:
+    """What a square bfloat16 matmul of this device gives, the best of 20."""
+    left, right = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    best = min(seconds(device, lambda: left @ right) for _ in range(20))
+    return 2 * side**3 / best / 1e12
+
+
+def on_gpu(rounds: int, steps: int, large: bool) -> None:
+    device = torch.device("cuda")
+    peak = matmul_tflops(device)
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
+    print(f"8192^3 bfloat16 matmul: {peak:.0f} TFLOP/s; {steps} steps, two prompts\n")
+    columns = f"{'stock s':>9s} {'ours s':>9s} {'ratio':>7s} {'TFLOP/s':>8s} {'of matmul':>10s} {'GiB':>6s}"
+    print(f"{'model, window':40s} {columns}")
+    for name in (profiles.VACE_1_3B, profiles.VACE_14B)[: 1 + large]:
+        torch.cuda.empty_cache()
+        both = peers(REAL[name], device, torch.bfloat16)
+        for count, shape in ((1, (81, 256, 256)), (4, (81, 256, 256)), (1, (81, 480, 832))):
+            batch = windows(count, shape, steps, guided=True)
+            torch.cuda.reset_peak_memory_stats()
+            show_gpu(both, name, batch, rounds, peak)
+        del both
+
+
+def show_gpu(both: Peers, name: str, batch: Sequence[VCU], rounds: int, peak: float) -> None:
+    """One row; a window that does not fit is said so."""
+    vcu = batch[0]
+    label = f"{name.split('VACE-')[1].split('-')[0]} {len(batch)} x {vcu.size}x{vcu.num_frames}"
+    try:
+        stock_s, ours_s = compare(both, batch, rounds)
+    except torch.OutOfMemoryError:
+        print(f"{label:40s} does not fit")
+        return
+    theirs, ours = statistics.median(stock_s), statistics.median(ours_s)
+    flop = len(batch) * both.engine.model.profile.window_flop(vcu.num_frames, vcu.size, vcu.sampling)
+    rate, memory = flop / ours / 1e12, torch.cuda.max_memory_allocated() / 2**30
+    print(
+        f"{label:40s} {theirs:9.2f} {ours:9.2f} {theirs / ours:7.2f} {rate:8.0f} {rate / peak:10.0%} {memory:6.1f}",
+        flush=True,
+    )
+
+
+def main(
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    rounds: Annotated[int, typer.Option(help="timed rounds")] = 3,
+    steps: Annotated[int, typer.Option(help="denoising steps on a GPU")] = 10,
+    large: Annotated[bool, typer.Option("--large", help="the 14B too")] = False,
+) -> None:
+    """Print the tables."""
+    if device == "cpu":
+        on_cpu(rounds)
+    else:
+        on_gpu(rounds, steps, large)
+
+
+if __name__ == "__main__":
+    typer.run(main)
