@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vace_batch.background.mesh import Mesh, make_mesh, mesh_strength, neighbours, shifts_at, staying_together
+from vace_batch.background.mesh import Mesh, MeshFile, make_mesh, mesh_strength, neighbours, shifts_at, staying_together
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import FrameMask
 from vace_batch.plan import Shot
@@ -180,6 +180,7 @@ class _Tracker:
         self._small_to_tiny = shrinking(small, self._tiny)
         self._orb = _cv.ORB_create(nfeatures=800, fastThreshold=7)
         self._done: list[Segment] = []
+        self._meshes = MeshFile()
         self._poses: list[Pose] = []
         self._link: Pose | None = None
         self._anchor: _View | None = None
@@ -318,8 +319,8 @@ class _Tracker:
         if strength and not np.array_equal(fit.matrix, np.eye(3)):
             fit.bend_px = float(np.percentile(np.linalg.norm(rest[together], axis=1), 90))
             kept = rest[together] * np.float32(strength)
-            fit.there = make_mesh(now[together], kept, self._small, self._size)
-            fit.back = make_mesh(self._points[together], kept, self._small, self._size)
+            fit.there = make_mesh(now[together], kept, self._small, self._size, self._meshes)
+            fit.back = make_mesh(self._points[together], kept, self._small, self._size, self._meshes)
             seen_here = shifts_at(self._points, self._points[together], rest[together])
             self._where = project(np.linalg.inv(fit.matrix), self._points - seen_here)
             self._where[together] = now[together]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import tempfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,16 +34,41 @@ _LEAST_FLOW_PX = 24
 _MAX_FINE_PX = 4.0
 
 
+class MeshFile:
+    """The grids of a shot's meshes, in an unnamed temporary file: a long shot has thousands and uses few at a time."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="vace-batch-")
+        self._end = 0
+
+    def write(self, grid: npt.NDArray[Any]) -> int:
+        """Keep a float32 grid; returns where it lies."""
+        at = self._end
+        self._end += os.pwrite(self._file.fileno(), np.ascontiguousarray(grid, np.float32).tobytes(), at)
+        return at
+
+    def read(self, at: int, shape: tuple[int, int, int]) -> npt.NDArray[Any]:
+        """The grid of `shape` that lies there."""
+        return np.frombuffer(os.pread(self._file.fileno(), 4 * math.prod(shape), at), np.float32).reshape(shape)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mesh:
-    """Shifts in full-size pixels on a grid of cell centres over a frame of `size`, (rows, columns, 2) float32."""
+    """Shifts in full-size pixels on a grid of cell centres over a frame of `size`."""
 
     size: Size
-    shifts: npt.NDArray[Any]
+    shape: tuple[int, int, int]
+    place: int
+    file: MeshFile
+
+    @property
+    def shifts(self) -> npt.NDArray[Any]:
+        """(rows, columns, 2) float32, read from the file; not to be written to."""
+        return self.file.read(self.place, self.shape)
 
     def at(self, places_xy: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The shifts at (h, w, 2) pixel places; beyond the frame those of its edge."""
-        rows, columns = self.shifts.shape[:2]
+        rows, columns = self.shape[:2]
         cells = (places_xy + 0.5) * np.array([columns / self.size.width, rows / self.size.height], np.float32) - 0.5
         cells = np.clip(cells, -1, max(rows, columns)).astype(np.float32)
         return look_up(self.shifts, cells, cv2.INTER_LINEAR)
@@ -96,7 +124,7 @@ def mesh_strength(rest: Points) -> float:
     return float(np.clip((far - _FEW_PX) / (_MUCH_PX - _FEW_PX), 0, 1))
 
 
-def make_mesh(at: Points, rest: Points, small: Size, size: Size) -> Mesh:
+def make_mesh(at: Points, rest: Points, small: Size, size: Size, file: MeshFile) -> Mesh:
     """The mesh of a frame of `size` from shifts `rest` at points `at`, both in pixels of the frame at `small` size."""
     columns = _CELLS if small.width >= small.height else max(2, round(_CELLS * small.width / small.height))
     rows = max(2, round(columns * small.height / small.width))
@@ -105,7 +133,8 @@ def make_mesh(at: Points, rest: Points, small: Size, size: Size) -> Mesh:
     )
     shifts = shifts_at(np.stack([x, y], axis=-1).reshape(-1, 2), at, rest)
     scale = np.array([size.width / small.width, size.height / small.height])
-    return Mesh(size=size, shifts=(shifts * scale).reshape(rows, columns, 2).astype(np.float32))
+    place = file.write((shifts * scale).astype(np.float32))
+    return Mesh(size=size, shape=(rows, columns, 2), place=place, file=file)
 
 
 def shifts_at(places: npt.NDArray[Any], at: Points, rest: Points) -> npt.NDArray[np.float64]:
