@@ -64,10 +64,14 @@ class Protect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dilation:
-    """How far a mask grows: `px` source pixels, or `percent` of the object's longer side."""
+    """How far a mask grows: `px` source pixels, `percent` of the object's longer side, or `tokens` of 16 px.
+
+    A token is 16 source pixels wherever the model sees the picture at its own size.
+    """
 
     px: float | None = None
     percent: float | None = None
+    tokens: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ REFERENCE_TASKS = ("inpainting", "restyle", "r2v", "composition")
 CONTROL_TASKS = ("restyle", "composition")
 EXPAND_TASKS = ("outpainting", "composition")
 EXTEND_TASKS = ("extension", "composition")
-MASK_SHAPES = ("mask", "hull", "box")
+MASK_SHAPES = ("mask", "filled", "hull", "box")
 CONTROLS = ("depth", "pose", "pose_body", "flow", "gray", "scribble", "layout_bbox", "layout_track", "plain")
 PROCESSES = ("repaint", "extension", "control")
 EXTEND_MODES = ("first", "last", "firstlast")
@@ -237,7 +237,8 @@ SCHEMA = pa.schema(
         _field(
             "mask_shape",
             pa.string(),
-            "mask as found, its convex hull, or its box. A tight mask's shape gives the object away.",
+            "mask as found, filled (without its holes), its convex hull, or its box. A tight mask's shape gives the "
+            "object away.",
             example="hull",
             default="mask",
         ),
@@ -252,10 +253,11 @@ SCHEMA = pa.schema(
         _field(
             "dilate",
             pa.string(),
-            "How far a mask grows: source pixels (0..1000) or percent of the object's longer side (0..200).",
+            "How far a mask grows: source pixels (0..1000), percent of the object's longer side (0..200) or "
+            "the model's tokens of 16 px (0..16).",
             example="5%",
             default="6px",
-            unit="px or %",
+            unit="px, % or tokens",
         ),
         _field(
             "prompt",

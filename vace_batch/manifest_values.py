@@ -38,10 +38,10 @@ MAX_COORDINATE_PX = 1_000_000
 MAX_FRAME = 2**31 - 1
 MAX_TIME_S = 10_000_000
 MIN_WINDOW_FRAMES, MAX_WINDOW_FRAMES = 5, 241
-MAX_DILATION = {"px": 1_000, "%": 200}
+MAX_DILATION = {"px": 1_000, "%": 200, "token": 16}
 
 _SHOWN_CHARS = 60
-_DILATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(px|%)")
+_DILATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(px|%|tokens?)")
 _OUTPUT_SUFFIX = re.compile(r"[^/]+\.[A-Za-z0-9]{1,8}")
 
 _repr = reprlib.Repr()
@@ -251,10 +251,11 @@ def _protect(value: Mapping[str, Any], cell: Cell) -> Protect:
 def _dilation(value: str, cell: Cell) -> Dilation | None:
     match = _DILATION.fullmatch(value.strip())
     amount = float(match[1]) if match else -1.0
-    if not match or amount > MAX_DILATION[match[2]]:
-        cell.fault("", value, "a number and a unit: 0..1000px or 0..200%, such as '6px' or '5%'")
+    if not match or amount > MAX_DILATION[match[2].rstrip("s")]:
+        cell.fault("", value, "a number and a unit: 0..1000px, 0..200% or 0..16tokens, such as '6px', '5%' or '1token'")
         return None
-    return Dilation(px=amount) if match[2] == "px" else Dilation(percent=amount)
+    names = {"px": "px", "%": "percent", "token": "tokens"}
+    return Dilation(**{names[match[2].rstrip("s")]: amount})
 
 
 def _references(value: Sequence[str | None], cell: Cell) -> tuple[str, ...]:

@@ -294,7 +294,8 @@ def test_all_faults_of_all_rows_come_at_once_in_row_order() -> None:
     ]
     assert faults[0].expected == "prompt?"
     assert str(faults[1]) == (
-        "row 0 (a), column dilate: got '6', expected a number and a unit: 0..1000px or 0..200%, such as '6px' or '5%'"
+        "row 0 (a), column dilate: got '6', expected a number and a unit: 0..1000px, 0..200% or 0..16tokens, "
+        "such as '6px', '5%' or '1token'"
     )
 
 

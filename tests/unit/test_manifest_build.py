@@ -37,7 +37,7 @@ def test_a_folder_becomes_sorted_rows_with_relative_uris(tmp_path: Path) -> None
     table = pq.read_table(out)
     assert table.column("video_uri").to_pylist() == ["v/a.mov", "v/b.MP4", "v/deep/er/c.mkv"]
     assert table.schema.metadata[VERSION_KEY.encode()] == b"1"
-    assert table.schema.field("dilate").metadata[b"unit"] == b"px or %"
+    assert table.schema.field("dilate").metadata[b"unit"] == b"px, % or tokens"
     jobs = read_manifest(out).jobs
     assert [job.job_id for job in jobs] == ["a", "b", "deep/er/c"]
     assert jobs[0].video_uri == str(tmp_path / "v/a.mov") and jobs[0].targets == ("car",)

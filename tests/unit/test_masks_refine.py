@@ -177,3 +177,47 @@ def test_feather_of_nothing_and_of_no_width() -> None:
     bits = disk(45, 35, 12).full(SIZE)
     assert np.array_equal(feather_alpha(bits, 0), bits.astype(np.float32))
     assert not feather_alpha(np.zeros((4, 4), bool), 3).any()
+
+
+def test_a_token_of_dilation_is_sixteen_pixels() -> None:
+    mask = box_mask(0, Box(40, 30, 10, 10))
+    assert dilate(mask, SIZE, Dilation(tokens=1)) == dilate(mask, SIZE, Dilation(px=16))
+
+
+def test_holes_are_filled_only_when_asked() -> None:
+    ring = disk(45, 35, 20).full(SIZE) & ~disk(45, 35, 8).full(SIZE)
+    mask = make_mask(0, ring)
+    assert mask is not None
+    assert np.array_equal(shape_mask(mask, "mask").full(SIZE), ring)
+    filled = shape_mask(mask, "filled").full(SIZE)
+    assert np.array_equal(filled, disk(45, 35, 20).full(SIZE))
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.35, 1.0, -2.0])
+def test_a_wire_of_three_pixels_reaches_the_encoded_mask_channels(slope: float) -> None:
+    """It sways, and each of its pixels on each of a group's frames is in the group's 64 channels; no token is thin."""
+    torch = pytest.importorskip("torch")
+    from vace_batch.vace.encode import latent_mask
+
+    size, frames = Size(128, 96), 9
+    rows, columns = np.mgrid[: size.height, : size.width].astype(float)
+    wires = []
+    for index in range(frames):
+        across = (rows - 48 - slope * (columns - 64) - 5 * np.sin(index)) / np.hypot(1, slope)
+        wires.append(np.abs(across) <= 1.5)
+    made = []
+    for index, wire in enumerate(wires):
+        mask = make_mask(index, wire)
+        assert mask is not None
+        refined = refine([mask], size)
+        assert refined is not None
+        made.append(refined.full(size))
+    channels = latent_mask(torch.from_numpy(np.stack(made)), "max4")
+    assert channels.shape == (64, 3, 12, 16)
+    pixels = channels.reshape(8, 8, 3, 12, 16).permute(2, 3, 0, 4, 1).reshape(3, 96, 128).bool().numpy()
+    for latent, group in enumerate((range(1), range(1, 5), range(5, 9))):
+        true = np.any([wires[index] for index in group], axis=0)
+        assert (pixels[latent] & true).sum() == true.sum()
+        tokens = pixels[latent].reshape(6, 16, 8, 16).sum(axis=(1, 3))
+        crossed = true.reshape(6, 16, 8, 16).sum(axis=(1, 3)) >= 16
+        assert crossed.any() and tokens[crossed].min() >= 64

@@ -17,7 +17,7 @@ from vace_batch.geometry import TOKEN_PX, Box, Size
 from vace_batch.manifest import Dilation
 from vace_batch.masks.store import Bits, FrameMask, make_mask, merge_masks
 
-MASK_SHAPES = ("mask", "hull", "box")
+MASK_SHAPES = ("mask", "filled", "hull", "box")
 DEFAULT_DILATION = Dilation(px=6.0)
 
 # float32 distances: sqrt(36) may come back a hair above 6.
@@ -33,7 +33,9 @@ Indices = npt.NDArray[np.intp]
 
 
 def shape_mask(mask: FrameMask, shape: str) -> FrameMask:
-    """The mask itself, or the convex hull or bounding box of each of its connected parts (`mask | hull | box`).
+    """The mask itself or, of each of its connected parts, what its outline holds, convex hull or bounding box.
+
+    The shapes are `mask | filled | hull | box`; only `mask` keeps holes.
 
     Hull and box hide the object's outline, which a tight mask gives away to the model.
 
@@ -47,7 +49,9 @@ def shape_mask(mask: FrameMask, shape: str) -> FrameMask:
     canvas = mask.bits.astype(np.uint8)
     contours, _ = cv2.findContours(canvas, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     for contour in contours:
-        if shape == "hull":
+        if shape == "filled":
+            cv2.drawContours(canvas, [contour], -1, 1, cv2.FILLED)
+        elif shape == "hull":
             cv2.fillConvexPoly(canvas, cv2.convexHull(contour), 1)
         else:
             x, y, width, height = cv2.boundingRect(contour)
@@ -67,15 +71,17 @@ def split_parts(mask: FrameMask) -> list[FrameMask]:
 
 
 def dilate(mask: FrameMask, size: Size, dilation: Dilation) -> FrameMask:
-    """The mask and every pixel of the frame within the dilation's radius of it (Euclidean, px or % of the longer side).
+    """The mask and every pixel of the frame within the dilation's radius of it, by Euclidean distance.
 
-    With both given the larger counts. The result is clipped to the frame, and complete up to its edges.
+    The radius is in px, percent of the mask's longer side, or tokens; with several given the largest counts. The result
+    is clipped to the frame, and complete up to its edges.
 
     Raises:
         ClipError: `bad_dilation`, the radius is negative or not finite.
     """
-    radius = max(dilation.px or 0.0, (dilation.percent or 0.0) / 100 * max(mask.box.width, mask.box.height))
-    if not math.isfinite(radius) or min(dilation.px or 0.0, dilation.percent or 0.0) < 0:
+    px, percent, tokens = dilation.px or 0.0, dilation.percent or 0.0, dilation.tokens or 0.0
+    radius = max(px, percent / 100 * max(mask.box.width, mask.box.height), tokens * TOKEN_PX)
+    if not math.isfinite(radius) or min(px, percent, tokens) < 0:
         raise ClipError("bad_dilation", f"dilate: expected finite values of at least 0, got {dilation}")
     box = mask.box.pad(math.ceil(radius)).clip(size)
     if not radius or box is None:
