@@ -12,6 +12,7 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.detect import Detector, import_ultralytics
 from vace_batch.masks.detection import MaskLogits
+from vace_batch.masks.export import export_onnx
 
 NAMES = {0: "person", 1: "sports ball", 2: "Car"}
 
@@ -169,3 +170,25 @@ def test_a_name_that_ultralytics_would_change_is_refused(models: dict[str, str],
     (tmp_path / "it's.pt").write_bytes(Path(models["yolo11n"]).read_bytes())
     with pytest.raises(ClipError, match="rename"):
         Detector.load(str(tmp_path / "it's.pt"))
+
+
+def test_an_open_vocabulary_takes_any_name_once_it_is_told(tmp_path: Path, rgb: np.ndarray) -> None:
+    import_ultralytics()
+    import torch
+    from ultralytics import YOLOE
+
+    YOLOE("yoloe-11n-seg.yaml").save(tmp_path / "open.pt")
+    detector = Detector.load(str(tmp_path / "open.pt"))
+    with pytest.raises(ClipError) as error:  # its text encoder is a package and a download of its own
+        detector.check_targets(["red  car", "dog"])
+    assert error.value.code == "no_text_encoder"
+    embeddings = torch.nn.functional.normalize(
+        torch.randn(1, 2, 512, generator=torch.Generator().manual_seed(0)), dim=-1
+    )
+    detector._model.set_classes(["red car", "dog"], embeddings)
+    detector.classes = {0: "red car", 1: "dog"}
+    assert detector.check_targets(["red  car", "dog"]) == [0, 1]
+    assert {one.label for one in detector.detect(rgb, ["red car", "dog"], conf=1e-7)} <= {"red car", "dog"}
+    with pytest.raises(ClipError) as error:
+        export_onnx(str(tmp_path / "open.pt"), str(tmp_path / "open.onnx"))
+    assert error.value.code == "export_failed" and not (tmp_path / "open.onnx").exists()

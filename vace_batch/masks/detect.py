@@ -58,10 +58,24 @@ class Detector:
     def check_targets(self, targets: Sequence[str]) -> list[int]:
         """The class numbers of `targets`, compared without case and outer blanks.
 
+        YOLOE and YOLO-World find whatever is named: they are told the names here, once, which takes their text encoder.
+
         Raises:
-            ClipError: `unknown_class`, with the nearest names that the weights know.
+            ClipError: `unknown_class`, with the nearest names that the weights know; `no_text_encoder`.
         """
+        if finds_what_is_named(self._model):
+            self._name(list(dict.fromkeys(" ".join(target.split()) for target in targets)))
         return ask_for(targets, self.classes, self._weights)
+
+    def _name(self, names: list[str]) -> None:
+        if names == list(self.classes.values()):
+            return
+        try:
+            self._model.set_classes(names)
+        except (*UNREADABLE_WEIGHTS, AssertionError) as error:
+            reason = f"weights {self._weights}: their text encoder is not to be had here: {one_line(error)}"
+            raise ClipError("no_text_encoder", reason) from error
+        self.classes = dict(enumerate(names))
 
     def detect(
         self,
@@ -100,6 +114,13 @@ class Detector:
             label = self.classes[int(class_number)]
             found.append(Detection(box=box, label=label, confidence=confidence, mask=mask))
         return found
+
+
+def finds_what_is_named(model: Any) -> bool:
+    """Whether a loaded ultralytics model has an open vocabulary."""
+    from ultralytics import YOLOE, YOLOWorld
+
+    return isinstance(model, (YOLOE, YOLOWorld))
 
 
 @cache

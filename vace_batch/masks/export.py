@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vace_batch.errors import ClipError
-from vace_batch.masks.detect import UNREADABLE_WEIGHTS, import_ultralytics, local_path
+from vace_batch.masks.detect import UNREADABLE_WEIGHTS, finds_what_is_named, import_ultralytics, local_path
 from vace_batch.masks.detection import one_line
 
 _VERSION = 1
@@ -38,6 +38,8 @@ def export_onnx(weights: str, target: str, shape: tuple[int, int] | None = None)
             model = YOLO(str(copy))
         except UNREADABLE_WEIGHTS as error:
             raise ClipError("bad_weights", f"weights {weights} cannot be loaded: {one_line(error)}") from error
+        if finds_what_is_named(model):
+            raise ClipError("export_failed", f"weights {weights}: an export knows only the names it was made with")
         try:
             made = model.export(
                 format="onnx",
