@@ -16,6 +16,7 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 from safetensors.torch import save_file
 
 from vace_batch import tasks, weights
+from vace_batch.config import EngineSettings
 from vace_batch.errors import ClipError
 from vace_batch.profiles import Lora, ResolvedSampling
 from vace_batch.vace.engine import VaceEngine
@@ -315,3 +316,18 @@ def test_windows_with_other_loras_are_no_batch(base: Tensors, tmp_path: Path) ->
     keys = {window(1).batch_key, window(1, one).batch_key, window(1, replace(one, weight=0.5)).batch_key}
     assert len(keys) == 3
     assert window(1, one).batch_key == window(2, one).batch_key
+
+
+@pytest.mark.parametrize("settings", [EngineSettings(storage="fp8"), EngineSettings(offload="group")], ids=str)
+def test_weights_that_rest_elsewhere_are_changed_and_restored_too(
+    settings: EngineSettings, base: Tensors, tmp_path: Path
+) -> None:
+    engine = VaceEngine(load("tiny", device="cpu"), settings)
+    transformer = engine.model.transformer
+    before = {name: weight.detach().clone() for name, weight in transformer.named_parameters()}
+    plain, changed = window(1), window(1, lora(tmp_path, base, 1))
+    first, other, again = (engine.generate([vcu])[0] for vcu in (plain, changed, plain))
+    assert (other != first).any()
+    np.testing.assert_array_equal(again, first)
+    for name, weight in transformer.named_parameters():
+        assert torch.equal(weight.float(), before[name].float()) and weight.dtype == before[name].dtype
