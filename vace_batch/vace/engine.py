@@ -73,7 +73,7 @@ class VaceEngine:
         self._helpers = helpers
         settings = settings or EngineSettings()
         tune(model, settings)
-        self._offloaded = settings.offload != "none"
+        self._may_offload = settings.offload == "none" and not settings.compile
         self._compiled = CompiledShapes(settings.compile)
         self._max_batch_tokens = settings.max_batch_tokens or model.profile.max_tokens
         self._conditions = ConditionEncoder(model.vae, model.device, settings.vae_pixels, settings.vae_latents)
@@ -146,6 +146,7 @@ class VaceEngine:
 
     def _smaller(self, vcus: Sequence[VCU], indices: Sequence[int], reason: str) -> Iterator[Made]:
         """After running out of memory: half the batch, from now on; then offload; then it is the window's error."""
+        self.model.vae.clear_cache()
         _free_memory()
         first = vcus[indices[0]]
         if len(indices) > 1:
@@ -154,10 +155,10 @@ class VaceEngine:
             _LOG.warning("out of memory with %d windows of %s: from now on %d", len(indices), first.shape_key, half)
             for start in range(0, len(indices), half):
                 yield from self._made(vcus, indices[start : start + half])
-        elif not self._offloaded:
-            self._offloaded = True
+        elif self._may_offload:
+            self._may_offload = False
             _LOG.warning("out of memory with one window of %s: the blocks are offloaded from now on", first.shape_key)
-            offload(self.model.transformer, self.model.device)
+            offload(self.model)
             yield from self._made(vcus, indices)
         else:
             yield Made(index=indices[0], error=_out_of_memory(first, reason))
@@ -184,6 +185,8 @@ class VaceEngine:
             return self._denoised(vcus)
 
     def _denoised(self, vcus: Sequence[VCU]) -> torch.Tensor:
+        if vcus[0].sampling.loras and self.model.transformer_2 is not None:
+            raise ClipError("unsupported", "loras: expected none with a model of two experts, which want one each")
         self._loras.use(vcus[0].sampling.loras)
         if self._split is not None:
             if vcus[0].sampling.step_cache:
@@ -239,7 +242,7 @@ def open_engine(
         helpers = Helpers(settings.devices, device, shared)
     model = load(ref, device=device, dtype=dtype, text_encoder=False, revision=revision)
     if settings.devices > 1:
-        split = TokenSplit(model.transformer, settings.devices, device)
+        split = TokenSplit(model.experts, settings.devices, device)
     return VaceEngine(model, settings, prompts=prompts, split=split, helpers=helpers)
 
 
@@ -253,8 +256,8 @@ def _out_of_memory(vcu: VCU, reason: str) -> ClipError:
     size = f"{vcu.size.width}x{vcu.size.height}x{vcu.num_frames}"
     return ClipError(
         "out_of_memory",
-        f"a window of {size} ({vcu.num_tokens:,} tokens) does not fit into this device's memory, alone and with the "
-        "model offloaded; give the job a smaller sampling.max_frames, fewer references, or a GPU with more memory "
+        f"a window of {size} ({vcu.num_tokens:,} tokens) does not fit into this device's memory, even alone; give the "
+        "job a smaller sampling.max_frames, fewer references, or a GPU with more memory "
         f"({reason.splitlines()[0] if reason else 'no details'})",
     )
 

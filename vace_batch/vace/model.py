@@ -13,7 +13,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanVACETransformer3DModel
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanVACEPipeline, WanVACETransformer3DModel
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanRMS_norm
 from safetensors import SafetensorError
 from torch import nn
@@ -25,7 +25,7 @@ from vace_batch.profiles import TINY, ModelProfile, is_directory, model_files
 from vace_batch.vace import stepcache
 from vace_batch.vace.seeded import write_seeded
 
-_PARTS = ("transformer", "vae", "tokenizer", "scheduler")
+_PARTS = ("transformer", "transformer_2", "vae", "tokenizer", "scheduler")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,6 +33,8 @@ class VaceModel:
     """A loaded model. The VAE keeps state on itself while it works: one engine a model, one thread an engine.
 
     `text_encoder` is None where the model was loaded without it. `revision` identifies the weights in every result.
+    Wan 2.2 has two experts: `transformer` down to the timestep `boundary` (of the scheduler's 0..1000), then
+    `transformer_2`; both are None in Wan 2.1.
     """
 
     ref: str
@@ -45,6 +47,13 @@ class VaceModel:
     scheduler_config: dict[str, Any]
     device: torch.device
     dtype: torch.dtype
+    transformer_2: WanVACETransformer3DModel | None = None
+    boundary: float | None = None
+
+    @property
+    def experts(self) -> tuple[WanVACETransformer3DModel, ...]:
+        """One transformer, or the two of Wan 2.2."""
+        return (self.transformer,) if self.transformer_2 is None else (self.transformer, self.transformer_2)
 
 
 def load(
@@ -76,24 +85,40 @@ def load(
             vae = _load(AutoencoderKLWan, path, "vae", place, torch_dtype=torch.float32)
             if place.type == "cpu" and torch.backends.mkldnn.is_available():
                 _use_fast_kernels(vae)
-            transformer = _load(WanVACETransformer3DModel, path, "transformer", place, torch_dtype=dtype)
-            stepcache.install(transformer)
+            experts = [
+                _load(WanVACETransformer3DModel, path, name, place, torch_dtype=dtype)
+                for name in ("transformer", "transformer_2")
+                if name == "transformer" or (Path(path) / name).is_dir()
+            ]
+            for expert in experts:
+                stepcache.install(expert)
+            scheduler = UniPCMultistepScheduler.load_config(path, subfolder="scheduler")
             return VaceModel(
                 ref=ref,
                 revision=found,
                 profile=known,
-                transformer=transformer,
+                transformer=experts[0],
+                transformer_2=experts[1] if len(experts) > 1 else None,
+                boundary=_boundary(path, scheduler) if len(experts) > 1 else None,
                 vae=vae,
                 tokenizer=AutoTokenizer.from_pretrained(path, subfolder="tokenizer"),
                 text_encoder=_load(UMT5EncoderModel, path, "text_encoder", place, dtype=dtype)
                 if text_encoder
                 else None,
-                scheduler_config=UniPCMultistepScheduler.load_config(path, subfolder="scheduler"),
+                scheduler_config=scheduler,
                 device=place,
                 dtype=dtype,
             )
     except (OSError, SafetensorError) as error:
         raise UsageError(f"model {ref}: cannot be loaded: {error}") from error
+
+
+def _boundary(path: str, scheduler: dict[str, Any]) -> float:
+    """The timestep below which the second expert works."""
+    ratio = WanVACEPipeline.load_config(path, local_files_only=True).get("boundary_ratio")
+    if ratio is None:
+        raise UsageError(f"model {path}: it has a transformer_2, but model_index.json has no boundary_ratio")
+    return float(ratio * scheduler["num_train_timesteps"])
 
 
 def place_of(device: str | torch.device | None) -> torch.device:

@@ -37,7 +37,7 @@ VACE_PLAN: dict[str, Any] = {
 
 
 class TokenSplit:
-    """Lets a transformer share its tokens with the other processes of the group; each calls it with the same input.
+    """Lets transformers share their tokens with the other processes of the group; each calls them with the same.
 
     Plain Ulysses needs tokens and heads that `degree` divides; diffusers' variant for any number works on CUDA alone.
     Windows of other numbers of tokens are denoised whole, by every process.
@@ -46,11 +46,11 @@ class TokenSplit:
         UsageError: `degree` does not divide the model's heads.
     """
 
-    def __init__(self, transformer: WanVACETransformer3DModel, degree: int, device: torch.device) -> None:
-        heads = transformer.config.num_attention_heads
+    def __init__(self, transformers: Sequence[WanVACETransformer3DModel], degree: int, device: torch.device) -> None:
+        heads = transformers[0].config.num_attention_heads
         if heads % degree:
             raise UsageError(f"engine.devices: expected a divisor of the model's {heads} heads, got {degree}")
-        self._transformer = transformer
+        self._transformers = transformers
         self._config = ContextParallelConfig(ulysses_degree=degree)
         # `enable_parallelism` of diffusers 0.42 divides by the number of accelerators and so cannot run on a CPU.
         mesh = init_device_mesh(device.type, self._config.mesh_shape, mesh_dim_names=self._config.mesh_dim_names)
@@ -64,13 +64,14 @@ class TokenSplit:
         wanted = tokens % self._degree == 0
         if wanted == self._on:
             return
-        for module in self._transformer.modules():
-            if isinstance(module, WanAttention):
-                module.processor._parallel_config = self._whole if wanted else None
-        if wanted:
-            apply_context_parallel(self._transformer, self._config, VACE_PLAN)
-        else:
-            remove_context_parallel(self._transformer, VACE_PLAN)
+        for transformer in self._transformers:
+            for module in transformer.modules():
+                if isinstance(module, WanAttention):
+                    module.processor._parallel_config = self._whole if wanted else None
+            if wanted:
+                apply_context_parallel(transformer, self._config, VACE_PLAN)
+            else:
+                remove_context_parallel(transformer, VACE_PLAN)
         self._on = wanted
 
 

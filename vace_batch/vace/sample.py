@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
-from diffusers import UniPCMultistepScheduler
+from diffusers import UniPCMultistepScheduler, WanVACETransformer3DModel
 
 from vace_batch.geometry import latent_num_frames
 from vace_batch.profiles import ResolvedSampling
@@ -55,18 +56,29 @@ def sample(
         dtype=model.dtype,
     )
     guided = _guided(conditional_BLD, unconditional_BLD)
-    towards, away = (StepCache(sampling.step_cache) if sampling.step_cache else None for _ in range(2))
+    new_cache = partial(StepCache, sampling.step_cache) if sampling.step_cache else lambda: None
+    caches = {id(expert): (new_cache(), new_cache()) for expert in model.experts}
+    experts = [expert_at(model, timestep) for timestep in scheduler.timesteps.tolist()]
     latents = noise_BCthw
     for step, timestep in enumerate(scheduler.timesteps):
+        transformer = experts[step]
+        towards, away = caches[id(transformer)]
         inputs = latents.to(model.dtype)
-        velocity = _forward(model, inputs, timestep, conditional_BLD, control, scale, towards)
+        velocity = _forward(transformer, inputs, timestep, conditional_BLD, control, scale, towards)
         if guided and step in sampling.guided_steps:
             opposite = _forward(
-                model, inputs[guided], timestep, unconditional_BLD[guided], control[guided], scale, away
+                transformer, inputs[guided], timestep, unconditional_BLD[guided], control[guided], scale, away
             )
             velocity[guided] = opposite + sampling.guidance_scale * (velocity[guided] - opposite)
         latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
     return latents
+
+
+def expert_at(model: VaceModel, timestep: float) -> WanVACETransformer3DModel:
+    """The transformer that works at `timestep`: of Wan 2.2's two the second below the boundary."""
+    if model.transformer_2 is None or model.boundary is None or timestep >= model.boundary:
+        return model.transformer
+    return model.transformer_2
 
 
 def _guided(conditional_BLD: torch.Tensor, unconditional_BLD: torch.Tensor) -> Sequence[int]:
@@ -78,7 +90,7 @@ def _guided(conditional_BLD: torch.Tensor, unconditional_BLD: torch.Tensor) -> S
 
 
 def _forward(
-    model: VaceModel,
+    transformer: WanVACETransformer3DModel,
     latents: torch.Tensor,
     timestep: torch.Tensor,
     embeddings_BLD: torch.Tensor,
@@ -87,7 +99,7 @@ def _forward(
     cache: StepCache | None,
 ) -> torch.Tensor:
     more = {} if cache is None else {"step_cache": cache}
-    velocity: torch.Tensor = model.transformer(
+    velocity: torch.Tensor = transformer(
         hidden_states=latents,
         timestep=timestep.expand(latents.shape[0]),
         encoder_hidden_states=embeddings_BLD,

@@ -15,7 +15,7 @@ from vace_batch.vace.model import VaceModel
 MAX_COMPILED_SHAPES = 6
 
 _GRAPHS_A_SHAPE = 4
-"""Plain blocks, VACE's first and its others, and one to spare; torch's own limit of 8 is hit at the third shape."""
+"""Plain blocks, VACE's first and its others, and one to spare; torch's own limit of 8 is hit at the third."""
 
 
 def tune(model: VaceModel, settings: EngineSettings) -> None:
@@ -24,33 +24,38 @@ def tune(model: VaceModel, settings: EngineSettings) -> None:
     Raises:
         UsageError: the attention back end is not known or not installed here, or two settings exclude each other.
     """
-    transformer = model.transformer
     if settings.compile and settings.offload != "none":
         raise UsageError("engine.compile: expected false with engine.offload=group, whose hooks it cannot see through")
-    if settings.attention != "native":
-        try:
-            transformer.set_attention_backend(settings.attention)
-        except (ValueError, RuntimeError, ImportError) as error:
-            raise UsageError(f"engine.attention={settings.attention}: {error}") from error
-    if settings.storage == "fp8":
-        transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=model.dtype)
+    for transformer in model.experts:
+        if settings.attention != "native":
+            _choose_attention(transformer, settings.attention)
+        if settings.storage == "fp8":
+            transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=model.dtype)
+        if settings.compile:
+            limit = MAX_COMPILED_SHAPES * _GRAPHS_A_SHAPE
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
+            transformer.compile_repeated_blocks(dynamic=False)
     if settings.offload == "group":
-        offload(transformer, model.device)
-    if settings.compile:
-        limit = MAX_COMPILED_SHAPES * _GRAPHS_A_SHAPE
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
-        transformer.compile_repeated_blocks(dynamic=False)
+        offload(model)
 
 
-def offload(transformer: WanVACETransformer3DModel, device: torch.device) -> None:
-    """Let the blocks wait in host memory; one at a time comes to `device`, the next on its way where it is a GPU."""
-    transformer.enable_group_offload(
-        onload_device=device,
-        offload_device=torch.device("cpu"),
-        offload_type="block_level",
-        num_blocks_per_group=1,
-        use_stream=device.type == "cuda",
-    )
+def _choose_attention(transformer: WanVACETransformer3DModel, name: str) -> None:
+    try:
+        transformer.set_attention_backend(name)
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise UsageError(f"engine.attention={name}: {error}") from error
+
+
+def offload(model: VaceModel) -> None:
+    """Let the blocks wait in host memory; one at a time comes to the device, the next on its way where it is a GPU."""
+    for transformer in model.experts:
+        transformer.enable_group_offload(
+            onload_device=model.device,
+            offload_device=torch.device("cpu"),
+            offload_type="block_level",
+            num_blocks_per_group=1,
+            use_stream=model.device.type == "cuda",
+        )
 
 
 class CompiledShapes:

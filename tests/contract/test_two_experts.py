@@ -1,0 +1,108 @@
+"""Wan 2.2's layout, a transformer for high and one for low noise, against diffusers' own pipeline."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UniPCMultistepScheduler, WanVACEPipeline
+from safetensors.torch import load_file, save_file
+
+from vace_batch import tasks
+from vace_batch.errors import ClipError, UsageError
+from vace_batch.profiles import Lora, ResolvedSampling
+from vace_batch.vace.engine import VaceEngine
+from vace_batch.vace.model import load
+from vace_batch.vace.sample import expert_at
+from vace_batch.vace.seeded import write_seeded
+from vace_batch.vcu import VCU
+
+ROUNDING = 5e-5
+STEPS = 5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model with a second transformer of other weights, and its boundary."""
+    folder = tmp_path_factory.mktemp("two")
+    write_seeded(folder)
+    shutil.copytree(folder / "transformer", folder / "transformer_2")
+    file = folder / "transformer_2" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    generator = torch.Generator().manual_seed(5)
+    for name in sorted(weights):
+        if "attn1.to_" in name:
+            weights[name] = weights[name] + 0.2 * torch.randn(weights[name].shape, generator=generator)
+    save_file(weights, file)
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {"transformer_2": index["transformer"], "boundary_ratio": 0.875}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def window(**sampling: object) -> VCU:
+    rng = np.random.default_rng(1)
+    mask = np.zeros((5, 32, 48), np.bool_)
+    mask[:, 8:24, 8:32] = True
+    resolved = ResolvedSampling(num_inference_steps=STEPS, guidance_scale=4.0, flow_shift=5.0, **sampling)  # type: ignore[arg-type]
+    given = tasks.WindowSettings(window_id="w", sampling=resolved, seed=3, prompt="a lake")
+    return tasks.removal(rng.integers(0, 256, (5, 32, 48, 3), np.uint8), mask, given)
+
+
+def test_two_experts_equal_the_stock_pipeline(folder: Path) -> None:
+    torch.set_num_threads(1)
+    vcu, model = window(), load(str(folder), device="cpu")
+    stock = WanVACEPipeline.from_pretrained(folder, use_safetensors=True)
+    stock.set_progress_bar_config(disable=True)
+    stock.scheduler = UniPCMultistepScheduler.from_config(stock.scheduler.config, flow_shift=5.0)
+    video = torch.from_numpy(vcu.frames_THWC).permute(0, 3, 1, 2).float() / 255
+    video[torch.from_numpy(vcu.neutral_THW)[:, None].expand_as(video)] = 0.5
+    theirs = stock(
+        prompt=vcu.prompt,
+        negative_prompt=vcu.negative_prompt,
+        video=[video],
+        mask=[torch.from_numpy(vcu.mask_THW)[:, None].expand_as(video).float()],
+        height=32,
+        width=48,
+        num_frames=5,
+        num_inference_steps=STEPS,
+        guidance_scale=4.0,
+        generator=torch.Generator().manual_seed(3),
+        output_type="latent",
+    ).frames
+    engine = VaceEngine(model)
+    assert model.boundary == 875
+    calls = [0, 0]
+    for number, expert in enumerate(model.experts):
+        expert.register_forward_hook(lambda *_, number=number: calls.__setitem__(number, calls[number] + 1))
+    ours = engine.denoise([vcu])
+    assert (ours - theirs).abs().max() < ROUNDING
+    assert min(calls) >= 2 and sum(calls) == 2 * STEPS
+    assert expert_at(model, 875.0) is model.transformer and expert_at(model, 874.9) is model.transformer_2
+    one = VaceEngine(load("tiny", device="cpu")).denoise([vcu])
+    assert (one - theirs).abs().max() > 20 * ROUNDING, "the second expert must matter"
+
+
+def test_the_step_cache_starts_anew_with_the_second_expert(folder: Path) -> None:
+    engine = VaceEngine(load(str(folder), device="cpu"))
+    runs: list[int] = []
+    for expert in engine.model.experts:
+        expert.vace_blocks[0].register_forward_hook(lambda *_, expert=expert: runs.append(id(expert)))
+    engine.denoise([window(step_cache=0.99)])
+    assert len(set(runs)) == 2, "each expert runs its own blocks at least once"
+
+
+def test_what_two_experts_cannot_do_is_said(folder: Path, tmp_path: Path) -> None:
+    lora = Lora(uri="x.safetensors", weight=1.0, revision="r")
+    with pytest.raises(ClipError, match="unsupported: loras: expected none with a model of two experts"):
+        VaceEngine(load(str(folder), device="cpu")).denoise([window(loras=(lora,))])
+    shutil.copytree(folder, tmp_path / "copy")
+    index = json.loads((folder / "model_index.json").read_text())
+    del index["boundary_ratio"]
+    (tmp_path / "copy" / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UsageError, match=r"transformer_2, but model_index.json has no boundary_ratio"):
+        load(str(tmp_path / "copy"), device="cpu")
