@@ -139,6 +139,8 @@ def plan(
             cells = (clip.frames, clip.masked_frames, clip.shots, clip.windows, clip.tokens, f"{clip.gpu_s:.1f}")
             table.add_row(clip.job_id, clip.state, *(str(cell) for cell in cells), clip.reason or "")
         _out.print(table)
+        for line in found.settings_lines():
+            _out.print(line)
         _out.print(str(found))
     raise typer.Exit(EXIT_FAILED if found.failed else EXIT_DONE)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -61,11 +63,32 @@ class Estimate:
         totals = {name: sum(getattr(clip, name) for clip in self.clips) for name in ("windows", "tokens")}
         return {"gpu_s": self.gpu_s, "tflops": self.tflops, **totals, "clips": [asdict(clip) for clip in self.clips]}
 
+    def settings_lines(self) -> Iterator[str]:
+        """One line for each set of values that jobs are made with: preset, jobs, then every value."""
+        counts = Counter(json.dumps(clip.settings, ensure_ascii=False) for clip in self.clips if clip.settings)
+        for text, count in counts.items():
+            settings = json.loads(text)
+            sampling = settings.pop("sampling")
+            values = {
+                name: value for name, value in {**settings, **sampling}.items() if name not in ("preset", "loras")
+            }
+            loras = [f"{lora['uri']}@{lora['revision'][:12]}={lora['weight']:g}" for lora in sampling["loras"]]
+            said = ", ".join(f"{name}={_short(value)}" for name, value in values.items())
+            warning = ""
+            if settings["preset"] in profiles.LORA_PRESETS and not loras:
+                warning = " (no LoRA is given: right only for weights that have one in them)"
+            yield f"{settings['preset']}, {count} jobs: {said}, loras={'+'.join(loras) or 'none'}{warning}"
+
     def __str__(self) -> str:
         states = ", ".join(f"{count} {state}" for state, count in sorted(Counter(c.state for c in self.clips).items()))
         windows = sum(clip.windows for clip in self.clips)
         gpu = f"{self.gpu_s:.1f} GPU-s ({duration(self.gpu_s)}) at {self.tflops:g} TFLOP/s sustained"
         return f"{len(self.clips)} clips ({states}), {windows} windows, {gpu}"
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return repr(text[:23] + "…" if len(text) > 24 else text) if isinstance(value, str) else text
 
 
 def estimate(manifest: Manifest, options: Options, *, out: str | None, tflops: float) -> Estimate:

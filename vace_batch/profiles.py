@@ -119,7 +119,7 @@ PRESETS: dict[str, Preset] = {
     "standard": Preset(sampling=Sampling(mask_rule="nearest", conditioning_scale=1.0)),
     # With the stock rule a fast object is partly uncovered in the mask channels.
     "removal": Preset(sampling=Sampling(mask_rule="max4", conditioning_scale=1.0), negative_prompt=""),
-    # For weights with removal LoRAs fused in: SVOR's published values.
+    # With removal LoRAs: SVOR's published values.
     "removal-lora": Preset(
         sampling=Sampling(
             num_inference_steps=20, guidance_scale=6.0, flow_shift=5.0, conditioning_scale=1.0, mask_rule="max4"
@@ -127,7 +127,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "restyle": Preset(sampling=Sampling(mask_rule="nearest", conditioning_scale=1.0), seed_scope="shot"),
     "reference": Preset(sampling=Sampling(mask_rule="nearest", conditioning_scale=1.0), seed_scope="shot"),
-    # For weights with a few-step LoRA fused in: these are distilled with guidance inside.
+    # With a few-step LoRA: these are distilled with guidance inside.
     "fast": Preset(
         sampling=Sampling(
             num_inference_steps=4, guidance_scale=1.0, flow_shift=5.0, conditioning_scale=1.0, mask_rule="max4"
@@ -135,6 +135,9 @@ PRESETS: dict[str, Preset] = {
         negative_prompt="",
     ),
 }
+
+LORA_PRESETS = ("removal-lora", "fast")
+"""Presets whose values are for a LoRA, which the run gives (`--lora removal-lora:FILE`) or the weights have in them."""
 
 _PRESET_OF_TASK = {"removal": "removal", "restyle": "restyle", "r2v": "reference", "composition": "reference"}
 
