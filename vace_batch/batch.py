@@ -331,7 +331,7 @@ def pools_of(options: Options, machine_gpus: int, batch: Batch | None = None) ->
     devices = options.engine.devices
     gpu_actors = options.gpu_actors or machine_gpus // devices or 1
     cpu_actors = options.cpu_actors or max(1, cores - gpu_actors)
-    models = MaskModels(detector=options.detector, segmenter=options.segmenter)
+    models = mask_models(options)
     cpu = PoolSpec(
         name="cpu", num_actors=cpu_actors, setup="vace_batch.workers:mask_setup", setup_args={"models": models}
     )
@@ -363,7 +363,12 @@ def _texts(works: Iterable[ClipWork]) -> dict[str, tuple[str, ...]]:
 
 def mask_models(options: Options) -> MaskModels:
     """Which weights the masks of a run may be made with."""
-    return MaskModels(detector=options.detector, segmenter=options.segmenter, folders=options.weights_folders)
+    return MaskModels(
+        detector=options.detector,
+        segmenter=options.segmenter,
+        folders=options.weights_folders,
+        every=options.detect_every,
+    )
 
 
 def open_runtime(options: Options, batch: Batch | None = None) -> Runtime:

@@ -79,6 +79,9 @@ Crf = Annotated[int | None, typer.Option(min=0, max=63, help="Encoder quality; b
 FeatherPx = Annotated[int, typer.Option(min=0, help="How far the fill fades into the source outside the mask.")]
 
 
+DetectEvery = Annotated[
+    int, typer.Option(min=1, max=16, help="Frames one look of the detector may stand for; 1: every frame is looked at.")
+]
 KeepMasks = Annotated[
     str | None, typer.Option("--keep-masks", metavar="FORMAT", help="Also write OUT/masks: ffv1, coco or parquet.")
 ]
@@ -163,6 +166,7 @@ def run(
     crf: Crf = None,
     feather_px: FeatherPx = 2,
     engine: EngineOption = None,
+    detect_every: DetectEvery = 4,
     keep_masks: KeepMasks = None,
     as_json: Json = False,
 ) -> None:
@@ -182,6 +186,7 @@ def run(
         gpu_actors=gpu_actors,
         max_batch=max_batch,
         crf=crf,
+        detect_every=detect_every,
         keep_masks=_kept(keep_masks),
         feather_px=feather_px,
         engine=_engine(engine),

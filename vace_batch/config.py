@@ -76,6 +76,7 @@ class Options(BaseModel):
     weights_folders: tuple[str, ...] = Field((), description="where weights named by a manifest's row may lie")
     allow_roots: tuple[str, ...] = Field((), description="what rows may read beside the manifest's folder and OUT")
     media: MediaLimits = Field(default_factory=MediaLimits, description="what a video may be at most")
+    detect_every: int = Field(4, ge=1, le=16, description="frames one look may stand for where all moves evenly")
     keep_masks: Literal["ffv1", "coco", "parquet"] | None = Field(
         None, description="also write what was to change to OUT/masks, in this form"
     )

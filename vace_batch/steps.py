@@ -35,7 +35,7 @@ from vace_batch.intake import admit, check_bytes, check_refusal
 from vace_batch.job import Job, pixel_fields
 from vace_batch.masks.kept import SUFFIXES, write_kept
 from vace_batch.masks.refine import split_parts
-from vace_batch.masks.source import MaskModels, has_mask_source
+from vace_batch.masks.source import MaskModels, has_mask_source, needs_pixels
 from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.nodecache import open_copy
 from vace_batch.patches import PatchReader
@@ -77,7 +77,8 @@ class ClipWork:
     def prep_key(self) -> str:
         """Identity of the clip's masks and plan."""
         fields = {name: value for name, value in _identity(self.job).items() if name in _PLAN_FIELDS}
-        return make_key("prep", KEY_VERSION, self.job.task, fields, self.fingerprints, asdict(self.limits))
+        every = self.options.detect_every if needs_pixels(self.job) else None
+        return make_key("prep", KEY_VERSION, self.job.task, fields, every, self.fingerprints, asdict(self.limits))
 
     @property
     def clip_key(self) -> str:

@@ -208,8 +208,11 @@ def batch_of(random: np.random.Generator, shrink: int) -> dict[str, torch.Tensor
     }
 
 
-def train(minutes: float, start: Path | None) -> Any:
-    """A trained ultralytics YOLO; the learning rate follows the clock, so that it is done when time is up."""
+def train(folder: Path, minutes: float, start: Path | None) -> Any:
+    """A trained ultralytics YOLO; the learning rate follows the clock, so that it is done when time is up.
+
+    What it has learnt so far is in `folder`, as state.pt.
+    """
     from vace_batch.masks.export import new_segmentation_model
 
     torch.manual_seed(SEED)
@@ -238,6 +241,7 @@ def train(minutes: float, start: Path | None) -> Any:
         step += 1
         shown = 0.98 * shown + 0.02 * float(loss.detach().sum()) / BATCH
         if step % 100 == 0:
+            torch.save(average.module.state_dict(), folder / "state.pt")
             words = " ".join(f"{name} {float(value):.3f}" for name, value in parts.items())
             print(f"{share:4.0%} step {step} loss {shown:.2f} {words}", flush=True)
     model.load_state_dict(average.module.state_dict())
@@ -254,7 +258,7 @@ def main() -> None:
     from vace_batch.masks.export import export_onnx
 
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    yolo = train(arguments.minutes, arguments.start)
+    yolo = train(arguments.folder, arguments.minutes, arguments.start)
     torch.save(yolo.model.state_dict(), arguments.folder / "state.pt")
     yolo.save(arguments.folder / "objects.pt")
     print(export_onnx(str(arguments.folder / "objects.pt"), str(arguments.folder / "objects.onnx"), (HEIGHT, WIDTH)))
