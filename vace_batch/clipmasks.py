@@ -74,6 +74,7 @@ class Search:
                 frame_range=self.frame_range,
                 models=self.models or MaskModels(),
                 notes=self.notes,
+                min_px=1,  # only what is left for the model grows to a token
             )
 
     def whole(self) -> Iterator[FrameMask]:

@@ -142,6 +142,7 @@ class Job:
     detector: str | None = None
     segmenter: str | None = None
     mask_shape: str = "mask"
+    mask_shadow: str = "auto"
     background: str = "auto"
     dilate: Dilation | None = None
     prompt: str = ""

@@ -243,6 +243,15 @@ SCHEMA = pa.schema(
             default="mask",
         ),
         _field(
+            "mask_shadow",
+            pa.string(),
+            "auto takes the shadow attached to the object along where it can be told from the ground, unless something"
+            " is protected; off leaves shadows. Needs the background.",
+            example="off",
+            default="auto",
+            tasks=("removal",),
+        ),
+        _field(
             "background",
             pa.string(),
             "auto fills what other frames of the shot show with those real pixels; off leaves all to the model.",
@@ -256,7 +265,7 @@ SCHEMA = pa.schema(
             "How far a mask grows: source pixels (0..1000), percent of the object's longer side (0..200) or "
             "the model's tokens of 16 px (0..16).",
             example="5%",
-            default="6px",
+            default="6px; 4px for a mask file",
             unit="px, % or tokens",
         ),
         _field(

@@ -372,6 +372,7 @@ PARSERS: dict[str, Parser] = {
     "detector": _weights,
     "segmenter": _weights,
     "mask_shape": _choice(MASK_SHAPES),
+    "mask_shadow": _choice(("auto", "off")),
     "background": _choice(("auto", "off")),
     "dilate": _dilation,
     "prompt": _text,

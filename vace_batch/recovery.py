@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import posixpath
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from vace_batch.background import Recovered, recover
+from vace_batch.background import Recovered, grow_into_shadows, recover, track_camera
 from vace_batch.geometry import Size
+from vace_batch.job import Job, Protect
 from vace_batch.masks.store import Bits, FrameMask, MaskReader, MaskSummary, make_mask, write_masks
 from vace_batch.patches import Patch, PatchReader, write_patches
 from vace_batch.plan import Shot
@@ -35,18 +39,26 @@ class Footage:
         return read_frames(self.path, start, stop, start_pts=self.pts[start])
 
 
-def recover_clip(clip: Footage, shots: Sequence[Shot], patches: str, holes: str) -> tuple[MaskSummary, float]:
+def takes_shadows(job: Job) -> bool:
+    """Whether the job's objects go with their shadows; what a shadow may hide of protected things is not asked."""
+    return job.mask_shadow == "auto" and job.protect == Protect()
+
+
+def recover_clip(
+    clip: Footage, shots: Sequence[Shot], patches: str, holes: str, *, shadows: bool
+) -> tuple[MaskSummary, float]:
     """Write what was recovered to `patches` and the masks without it to `holes`; returns these and the share recovered.
 
-    Both files are local paths.
+    With `shadows`, patches reach beyond the masks into the shadows of what they hide; holes never do. Both files are
+    local paths.
     """
     masks = MaskReader(clip.masks)
     masked_shots = [shot for shot in shots if _has_masks(masks, shot)]
-    known = write_patches(patches, (patch for shot in masked_shots for patch in _patches(clip, masks, shot)))
-    masked = 0
+    write_patches(patches, (patch for shot in masked_shots for patch in _patches(clip, masks, shot, shadows)))
+    masked = left_over = 0
 
     def left() -> Iterator[FrameMask]:
-        nonlocal masked
+        nonlocal masked, left_over
         reader = PatchReader(patches)
         for start in range(0, len(clip.pts), _CHUNK_FRAMES):
             found = reader.get(start, start + _CHUNK_FRAMES)
@@ -54,24 +66,28 @@ def recover_clip(clip: Footage, shots: Sequence[Shot], patches: str, holes: str)
                 masked += int(mask.bits.sum())
                 hole = _without(mask, found.get(index))
                 if hole is not None:
+                    left_over += int(hole.bits.sum())
                     yield hole
 
-    return write_masks(holes, clip.size, left()), known / max(1, masked)
+    return write_masks(holes, clip.size, left()), (masked - left_over) / max(1, masked)
 
 
 def _has_masks(masks: MaskReader, shot: Shot) -> bool:
     return any(shot.start <= index < shot.stop for index in masks.boxes())
 
 
-def _patches(clip: Footage, masks: MaskReader, shot: Shot) -> Iterator[Patch]:
-    def masks_of(start: int, stop: int) -> Mapping[int, FrameMask]:
-        return masks.get(start, stop)
-
-    for found in recover(clip.frames, masks_of, shot, clip.size):
-        mask = masks.get(found.index, found.index + 1)[found.index]
-        known = settle(found, mask.bits)
-        if known.any():
-            yield Patch(index=found.index, box=found.box, rgb=found.rgb, known=known)
+def _patches(clip: Footage, masks: MaskReader, shot: Shot, shadows: bool) -> Iterator[Patch]:
+    camera = track_camera(clip.frames, masks.get, shot, clip.size)
+    with contextlib.ExitStack() as stack:
+        if shadows:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vace-batch-"))
+            grown = posixpath.join(folder, "grown.parquet")
+            write_masks(grown, clip.size, grow_into_shadows(clip.frames, masks.get, shot, clip.size, camera))
+            masks = MaskReader(grown)
+        for found in recover(clip.frames, masks.get, shot, clip.size, camera=camera):
+            known = settle(found, masks.get(found.index, found.index + 1)[found.index].bits)
+            if known.any():
+                yield Patch(index=found.index, box=found.box, rgb=found.rgb, known=known)
 
 
 def settle(found: Recovered, mask: Bits) -> Bits:

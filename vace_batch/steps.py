@@ -40,7 +40,7 @@ from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.nodecache import open_copy
 from vace_batch.patches import PatchReader
 from vace_batch.plan import Limits, Region, Shot, Window, plan_clip
-from vace_batch.recovery import Footage, recover_clip
+from vace_batch.recovery import Footage, recover_clip, takes_shadows
 from vace_batch.results import Ledger, Record, make_key
 from vace_batch.stage import Stage, known_context, new_frames, stage_of, staged_shots
 from vace_batch.stitch import RegionPatches, resize, stitch_frame
@@ -54,7 +54,7 @@ from vace_batch.video.write import WriteReport, check_output, rewrite
 
 _MASK_FIELDS = frozenset(
     ("targets", "pick", "boxes", "points", "mask_uri", "protect", "detector", "segmenter", "mask_shape", "dilate")
-) | {"start_s", "end_s", "background"}
+) | {"start_s", "end_s", "mask_shadow", "background"}
 _PLAN_FIELDS = _MASK_FIELDS | {"control", "control_weights", "expand", "extend", "compose", "seed_scope"}
 
 
@@ -251,7 +251,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         left, share = masked, 0.0
         if masked.boxes and look and work.job.task == "removal" and work.job.background == "auto":
             clip = Footage(path=path, size=info.size, pts=found.pts, masks=files["masks"])
-            left, share = recover_clip(clip, shots, files["recovered"], files["holes"])
+            left, share = recover_clip(clip, shots, files["recovered"], files["holes"], shadows=takes_shadows(work.job))
     holes = MaskReader(files["holes"] if share else files["masks"])
     recovered = PatchReader(files["recovered"]) if share else None
     num_frames = found.num_frames + stage.before + stage.after

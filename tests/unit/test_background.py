@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from vace_batch.background import Recovered, grow_into_shadows, recover, track_camera
-from vace_batch.geometry import Size
+from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.plan import Shot
 from vace_batch.video.frame import Frame, Orientation
@@ -307,6 +307,28 @@ def test_equal_input_gives_equal_bytes() -> None:
     for one, two in zip(first, second, strict=True):
         assert one.rgb.tobytes() == two.rgb.tobytes()
         assert one.known.tobytes() == two.known.tobytes()
+
+
+def test_a_narrow_gap_is_bridged_and_a_wide_one_is_not() -> None:
+    """Two masks that never move over a still camera: of a wire's width, and of an object's."""
+    picture = np.full((120, 160, 3), 60, np.uint8)
+    picture[:, 80:] = 180
+    wire, thing = Box(10, 30, 140, 9), Box(60, 60, 40, 40)
+    seen = picture.copy()
+    for box in (wire, thing):
+        seen[box.slices] = (255, 0, 0)
+    bits = np.zeros(picture.shape[:2], np.bool_)
+    bits[wire.slices] = bits[thing.slices] = True
+    masks = {index: mask for index in range(12) if (mask := make_mask(index, bits, (0, 0)))}
+    found = Clip([seen] * 12, [picture] * 12, masks).recovered()[6]
+    whole = np.zeros_like(bits)
+    whole[found.box.slices] = found.known
+    assert whole[wire.slices].all() and not whole[thing.slices].any()
+    laid = seen.astype(float)
+    laid[found.box.slices] = found.rgb
+    errors = np.abs(laid[wire.slices] - picture[wire.slices])
+    assert errors[:, :50].max() <= 2 and errors[:, -50:].max() <= 2  # colours do not bleed along the wire
+    assert errors.mean() < 6
 
 
 def test_memory_and_passes_do_not_grow_with_the_shot() -> None:

@@ -14,8 +14,9 @@ from vace_batch.background import Recovered
 from vace_batch.batch import works_of
 from vace_batch.config import Options
 from vace_batch.geometry import Box
-from vace_batch.job import BoxKey, Job
+from vace_batch.job import BoxKey, Job, Protect
 from vace_batch.masks.source import MaskModels
+from vace_batch.patches import PatchReader
 from vace_batch.recovery import settle
 from vace_batch.results import Ledger
 from vace_batch.steps import ClipPlan, ClipWork, prepare, stitch
@@ -68,6 +69,30 @@ def test_a_parked_object_is_left_to_the_model(tmp_path: Path) -> None:
     plan = planned(work_of(tmp_path, step_px=0))
     assert plan.recovered is None and plan.recovered_share == 0 and plan.holes == plan.masks
     assert len(plan.windows) == 1
+
+
+@pytest.mark.parametrize(("protected", "reaches"), [(False, True), (True, False)])
+def test_a_shadow_goes_with_its_object(tmp_path: Path, protected: bool, reaches: bool) -> None:
+    """Both are painted out; the shadow without becoming work for the model. Where something is protected it stays."""
+    size, frames, boxes = 24, [], []
+    for index in range(FRAMES):
+        x = 10 + 4 * index
+        frame = ground()
+        shade = np.ones((HEIGHT, WIDTH, 1), np.float32)
+        shade[52:62, x - 6 : x + size + 6] = 0.55
+        frame = np.asarray(frame * cv2.GaussianBlur(shade, (0, 0), 2)[..., None], np.uint8)
+        frame[30:54, x : x + size] = (220, 30, 30)
+        frames.append(frame)
+        boxes.append(BoxKey(x=x, y=30, width=size, height=size, frame=index))
+    write_clip(tmp_path / "clip.mp4", frames, rate=Fraction(25))
+    protect = Protect(boxes=(BoxKey(x=0, y=0, width=8, height=8, frame=0),)) if protected else Protect()
+    job = Job(job_id="a", video_uri=str(tmp_path / "clip.mp4"), task="removal", boxes=tuple(boxes), protect=protect)
+    work = works_of([job], str(tmp_path / "out"), Options(), str(tmp_path))[0]
+    plan = planned(work)
+    assert plan.recovered_share > 0.95 and plan.recovered is not None
+    patch = PatchReader(Ledger(work.out).absolute(plan.recovered)).get(15, 16)[15]
+    assert (patch.box.bottom > 66) == reaches  # the box, its dilation of 6 px, and then the shadow
+    assert patch.known.sum() > 1.2 * (size + 12) ** 2 or not reaches
 
 
 def test_background_off_leaves_all_to_the_model(tmp_path: Path) -> None:

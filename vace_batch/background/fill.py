@@ -7,8 +7,19 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage, sparse
+from scipy.sparse.linalg import spsolve
 
 Values = npt.NDArray[Any]
+
+# Of larger gaps only the rim would differ. Bounds time (0.3 s a gap) and memory (100 MB).
+_MAX_GAP_PX = 40_000
+
+# The rows and columns of pixels and of their right, then lower, neighbours.
+_ADJACENT = (
+    ((slice(None), slice(None, -1)), (slice(None), slice(1, None))),
+    ((slice(None, -1), slice(None)), (slice(1, None), slice(None))),
+)
 
 
 def spread_inwards(values: Values, known: npt.NDArray[Any]) -> Values:
@@ -37,3 +48,31 @@ def _push_pull(total: Values, weight: Values) -> Values:
     grown = grown.reshape(height, width, -1)
     sure = np.minimum(weight, 1.0)[..., None]
     return np.asarray(sure * mean + (1 - sure) * grown, np.float32)
+
+
+def membrane(values: Values, known: npt.NDArray[np.bool_]) -> Values:
+    """`values` (H, W, C) where `known` (H, W), elsewhere a membrane stretched over the gaps (Laplace's equation).
+
+    Edges that end at either side of a narrow gap meet across it, which averages of averages blur.
+    """
+    filled = spread_inwards(values, known)
+    parts, _ = ndimage.label(~known)
+    gap = ~known & (np.bincount(parts.ravel())[parts] <= _MAX_GAP_PX)
+    if not gap.any() or not known.any():
+        return filled
+    count = int(gap.sum())
+    number = np.full(gap.shape, -1, np.int64)
+    number[gap] = np.arange(count)
+    neighbours, pull = np.zeros(count), np.zeros((count, values.shape[2]))
+    pairs: list[Values] = []
+    for near, far in _ADJACENT:
+        for here, there in ((near, far), (far, near)):
+            inner = gap[here]
+            neighbours[number[here][inner]] += 1
+            both, fixed = inner & gap[there], inner & ~gap[there]
+            pairs.append(np.stack([number[here][both], number[there][both]]))
+            pull[number[here][fixed]] += filled[there][fixed]
+    row, column = np.concatenate(pairs, axis=1)
+    springs = sparse.diags(neighbours) - sparse.coo_matrix((np.ones(len(row)), (row, column)), shape=(count, count))
+    filled[gap] = spsolve(springs.tocsc(), pull).reshape(count, -1)
+    return filled

@@ -24,7 +24,7 @@ from vace_batch.background.camera import (
     project,
     with_masks,
 )
-from vace_batch.background.fill import spread_inwards
+from vace_batch.background.fill import membrane, spread_inwards
 from vace_batch.background.mesh import fine_shifts, look_up
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import Bits, FrameMask
@@ -50,6 +50,8 @@ _MIN_AGREEING_SHARE = 0.55
 # Where the rest of a scene keeps still to this share, a pixel that one frame alone shows is believed.
 _CALM_SHARE = 0.95
 _LEAST_TOLERANCE = 5.0
+# A model sees nothing narrower than a token of 16 px: to be generated, such gaps would take real picture with them.
+_BRIDGED_PX = 13
 _LEAST_NOISE = 0.5
 # Levels allowed for each level of local contrast: what a misalignment of a fifth of a pixel makes of an edge, averaged.
 _TOLERANCE_CONTRAST = 0.12
@@ -314,7 +316,20 @@ def _agree(samples: _Samples, box: Box) -> Plate:
     known = _settled(seen_HW, agreeing)
     rgb = middle_HW3 + total / np.maximum(agreeing, 1)[..., None]
     noise = float(np.median(noises)) if noises else _LEAST_NOISE
-    return Plate(box=box, rgb=spread_inwards(rgb, known), known=known, noise=max(noise, _LEAST_NOISE))
+    narrow = _narrow_parts(~known)
+    return Plate(box=box, rgb=membrane(rgb, known), known=known | narrow, noise=max(noise, _LEAST_NOISE))
+
+
+def _narrow_parts(gap: Bits) -> Bits:
+    """What of the gap is narrower than `_BRIDGED_PX`, such as the shadow of a wire; bridged rather than generated."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_BRIDGED_PX, _BRIDGED_PX))
+    # Beyond the plate everything is gap.
+    gap = np.pad(gap, _BRIDGED_PX, constant_values=True)
+    wide = cv2.morphologyEx(gap.astype(np.uint8), cv2.MORPH_OPEN, disc)
+    # An opened shape has lost its corners; they belong to it.
+    wide = cv2.dilate(wide, np.ones((5, 5), np.uint8))
+    inner = slice(_BRIDGED_PX, -_BRIDGED_PX)
+    return np.asarray(gap & (wide == 0), np.bool_)[inner, inner]
 
 
 def largest(values: Levels) -> Levels:

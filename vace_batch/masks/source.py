@@ -20,7 +20,7 @@ from vace_batch.masks.export import exported
 from vace_batch.masks.files import read_masks
 from vace_batch.masks.onnx import ExportedDetector
 from vace_batch.masks.overlay import OVERLAY, find_overlay
-from vace_batch.masks.refine import refine, split_parts, subtract
+from vace_batch.masks.refine import DEFAULT_DILATION, FILE_DILATION, refine, split_parts, subtract
 from vace_batch.masks.segment import Segmenter
 from vace_batch.masks.shapes import Track, tracks
 from vace_batch.masks.store import FrameMask, box_mask, merge_masks
@@ -160,6 +160,8 @@ def clip_masks(
     finder = _Finder.of(job, size, num_frames, (start, stop), frozenset(cuts), models, notes or Notes())
     if finder.watcher is not None and OVERLAY in job.targets:  # known only when all has been seen
         finder.watcher.overlay = find_overlay(read_frames(path, start, stop), stop - start, size)
+    only_file = job.mask_uri is not None and not (job.boxes or job.targets or job.points)
+    dilation = job.dilate or (FILE_DILATION if only_file else DEFAULT_DILATION)
     last_parts: list[FrameMask] = []
     last_mask: FrameMask | None = None
     for found in finder.watched(path, cuts, (start, stop)):
@@ -167,7 +169,7 @@ def clip_masks(
             notes.see(found)
         parts, protected = finder.at(found)
         if not _same(parts, last_parts):
-            last_mask = refine(parts, size, shape=job.mask_shape, dilation=job.dilate, min_px=min_px)
+            last_mask = refine(parts, size, shape=job.mask_shape, dilation=dilation, min_px=min_px)
             last_parts = parts
         mask = subtract(last_mask, protected)
         if mask is not None:
