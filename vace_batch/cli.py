@@ -60,7 +60,7 @@ LoraFiles = Annotated[
     list[str] | None,
     typer.Option(
         "--lora",
-        metavar="[PRESET:]FILE[=WEIGHT]",
+        metavar="[PRESET:][high:|low:]FILE[=WEIGHT]",
         help="A LoRA for rows that name none, of all presets or of one; safetensors; repeatable.",
     ),
 ]

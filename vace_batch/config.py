@@ -30,6 +30,7 @@ class LoraOption(BaseModel):
 
     uri: str = Field(description="a safetensors file: a path, hf://owner/name[@revision]/file or a store's URI")
     weight: float = Field(1.0, ge=-4, le=4, description="how much of it")
+    expert: Literal["both", "high", "low"] = Field("both", description="into which of a model's two transformers")
     preset: str | None = Field(None, description="only for jobs of this preset")
 
 

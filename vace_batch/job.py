@@ -92,10 +92,14 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraRef:
-    """A LoRA file and how much of it: 1 is all, less is weaker, below 0 away from it."""
+    """A LoRA file and how much of it: 1 is all, less is weaker, below 0 away from it.
+
+    `expert` says into which transformer of a model that has two: high or low (noise), or both.
+    """
 
     uri: str
     weight: float = 1.0
+    expert: str = "both"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

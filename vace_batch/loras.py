@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from vace_batch import weights
 from vace_batch.access import Roots
@@ -14,13 +15,13 @@ from vace_batch.profiles import PRESETS, Lora, preset_name
 
 
 def parse_lora(text: str) -> LoraOption:
-    """A LoRA as the command line says it: `[PRESET:]FILE[=WEIGHT]`.
+    """A LoRA as the command line says it: `[PRESET:][high:|low:]FILE[=WEIGHT]`.
 
     Raises:
         UsageError: the weight is out of range, or it is no safetensors file.
     """
-    head, colon, rest = text.partition(":")
-    preset, text = (head, rest) if colon and head in PRESETS else (None, text)
+    preset, text = _prefix(text, tuple(PRESETS))
+    expert, text = _prefix(text, ("high", "low"))
     uri, equals, tail = text.rpartition("=")
     try:
         weight = float(tail) if equals else 1.0
@@ -31,7 +32,12 @@ def parse_lora(text: str) -> LoraOption:
         raise UsageError(f"--lora: expected [PRESET:]FILE.safetensors[=WEIGHT], got {text!r}; pickles are not read")
     if not -4 <= weight <= 4:
         raise UsageError(f"--lora {uri}: expected a weight of -4..4, got {weight:g}")
-    return LoraOption(uri=uri, weight=weight, preset=preset)
+    return LoraOption.model_validate({"uri": uri, "weight": weight, "preset": preset, "expert": expert or "both"})
+
+
+def _prefix(text: str, known: Sequence[str]) -> tuple[str | None, str]:
+    head, colon, rest = text.partition(":")
+    return (head, rest) if colon and head in known else (None, text)
 
 
 def lora_refs(job: Job, options: Options) -> tuple[LoraRef, ...]:
@@ -41,9 +47,13 @@ def lora_refs(job: Job, options: Options) -> tuple[LoraRef, ...]:
         ClipError: `weights_not_allowed`: the row names one that is neither the run's nor below its --weights.
     """
     if job.loras is not None:
-        return tuple(LoraRef(uri=_allowed(lora.uri, options), weight=lora.weight) for lora in job.loras)
+        return tuple(replace(lora, uri=_allowed(lora.uri, options)) for lora in job.loras)
     preset = preset_name(job.task, job.preset)
-    return tuple(LoraRef(uri=one.uri, weight=one.weight) for one in options.loras if one.preset in (None, preset))
+    return tuple(
+        LoraRef(uri=one.uri, weight=one.weight, expert=one.expert)
+        for one in options.loras
+        if one.preset in (None, preset)
+    )
 
 
 def resolve_loras(
@@ -57,7 +67,8 @@ def resolve_loras(
     """
     try:
         return tuple(
-            Lora(uri=ref.uri, revision=revision(ref.uri), weight=ref.weight) for ref in lora_refs(job, options)
+            Lora(uri=ref.uri, revision=revision(ref.uri), weight=ref.weight, expert=ref.expert)
+            for ref in lora_refs(job, options)
         )
     except UsageError as error:
         if job.loras is None:

@@ -31,6 +31,7 @@ REFERENCE_MODES = ("plain", "subject", "salient", "face")
 REFERENCE_BACKGROUNDS = ("keep", "white")
 SEED_SCOPES = ("window", "shot", "programme")
 MASK_RULES = ("nearest", "max4")
+LORA_EXPERTS = ("both", "high", "low")
 FREE_PREFIX = "x_"
 
 
@@ -128,6 +129,9 @@ _LORAS = _list(
                 default="required",
             ),
             _field("weight", pa.float64(), "how much of it, -4..4", default="1"),
+            _field(
+                "expert", pa.string(), "into which transformer of a model that has two: both, high, low", default="both"
+            ),
         ]
     )
 )

@@ -16,6 +16,7 @@ from vace_batch.manifest_schema import (
     CONTROLS,
     EXTEND_MODES,
     EXTEND_UNITS,
+    LORA_EXPERTS,
     MASK_RULES,
     MASK_SHAPES,
     PROCESSES,
@@ -140,6 +141,7 @@ def _lora(value: Mapping[str, Any], cell: Cell, at: str) -> LoraRef:
     return LoraRef(
         uri=uri,
         weight=1.0 if weight is None else _number(weight, -MAX_LORA_WEIGHT, MAX_LORA_WEIGHT, cell, f"{at}.weight"),
+        expert=_choice(LORA_EXPERTS)(value.get("expert") or "both", cell, f"{at}.expert"),
     )
 
 

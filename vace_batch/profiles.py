@@ -43,16 +43,18 @@ _T = TypeVar("_T", int, float)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lora:
-    """A LoRA that is fused into the model: where its file is, what identifies its content, and how much of it."""
+    """A LoRA that is fused into the model: where its file is, what identifies its content, how much of it, and into
+    which `expert` of a model that has two (high, low, both)."""
 
     uri: str
     revision: str
     weight: float
+    expert: str = "both"
 
     @property
-    def identity(self) -> tuple[str, float]:
+    def identity(self) -> tuple[str, float, str]:
         """What of it decides pixels: not where it lies."""
-        return self.revision, self.weight
+        return self.revision, self.weight, self.expert
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from vace_batch.vace.model import load
 from vace_batch.vace.sample import expert_at
 from vace_batch.vace.seeded import write_seeded
 from vace_batch.vcu import VCU
+from vace_batch.weights import file_revision
 
 ROUNDING = 5e-5
 STEPS = 5
@@ -96,10 +98,25 @@ def test_the_step_cache_starts_anew_with_the_second_expert(folder: Path) -> None
     assert len(set(runs)) == 2, "each expert runs its own blocks at least once"
 
 
+def test_each_expert_has_its_own_loras(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "one.safetensors"
+    name = "transformer.blocks.0.attn1.to_q"
+    save_file({f"{name}.lora_A.weight": torch.ones(1, 64), f"{name}.lora_B.weight": torch.ones(64, 1)}, file)
+    engine = VaceEngine(load(str(folder), device="cpu"))
+    weights = [expert.get_parameter("blocks.0.attn1.to_q.weight") for expert in engine.model.experts]
+    before = [weight.clone() for weight in weights]
+    for expert, changed in (("high", [True, False]), ("low", [False, True]), ("both", [True, True])):
+        lora = Lora(uri=str(file), weight=0.5, revision=file_revision(str(file)), expert=expert)
+        engine.denoise([window(loras=(lora,))])
+        for weight, base, is_changed in zip(weights, before, changed, strict=True):
+            torch.testing.assert_close(weight, base + 0.5 * is_changed)
+    engine.denoise([window()])
+    assert all(torch.equal(weight, base) for weight, base in zip(weights, before, strict=True))
+    with pytest.raises(ClipError, match="lora_unusable: .*expected both for a model of one transformer, got low"):
+        VaceEngine(load("tiny", device="cpu")).denoise([window(loras=(replace(lora, expert="low"),))])
+
+
 def test_what_two_experts_cannot_do_is_said(folder: Path, tmp_path: Path) -> None:
-    lora = Lora(uri="x.safetensors", weight=1.0, revision="r")
-    with pytest.raises(ClipError, match="unsupported: loras: expected none with a model of two experts"):
-        VaceEngine(load(str(folder), device="cpu")).denoise([window(loras=(lora,))])
     shutil.copytree(folder, tmp_path / "copy")
     index = json.loads((folder / "model_index.json").read_text())
     del index["boundary_ratio"]

@@ -24,6 +24,7 @@ from vace_batch.steps import ClipWork
         ("a.safetensors=0.5", LoraOption(uri="a.safetensors", weight=0.5)),
         ("removal-lora:/w/a.safetensors=-1", LoraOption(uri="/w/a.safetensors", weight=-1, preset="removal-lora")),
         ("s3://b/k=v/a.safetensors", LoraOption(uri="s3://b/k=v/a.safetensors")),
+        ("fast:low:b.safetensors", LoraOption(uri="b.safetensors", preset="fast", expert="low")),
         ("fast:hf://o/n@v1/a.safetensors=2", LoraOption(uri="hf://o/n@v1/a.safetensors", weight=2, preset="fast")),
     ],
 )
@@ -107,7 +108,7 @@ def test_content_and_weight_are_identity_place_is_not(tmp_path: Path) -> None:
     assert work("a.safetensors").prep_key == work().prep_key
     (recorded,) = work("a.safetensors=0.5").settings["sampling"]["loras"]
     assert recorded == {
-        "uri": str(tmp_path / "a.safetensors"), "revision": recorded["revision"], "weight": 0.5
+        "uri": str(tmp_path / "a.safetensors"), "revision": recorded["revision"], "weight": 0.5, "expert": "both"
     } and len(recorded["revision"]) == 32  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from vace_batch import log, profiles
 from vace_batch.config import EngineSettings
 from vace_batch.errors import ClipError
 from vace_batch.vace.encode import ConditionEncoder
-from vace_batch.vace.lora import LoraSwitch
+from vace_batch.vace.lora import LoraSwitch, use_loras
 from vace_batch.vace.model import VaceModel, dtype_of, load, load_text, place_of
 from vace_batch.vace.parallel import Helpers, TokenSplit
 from vace_batch.vace.prompts import PromptEncoder, PromptStore
@@ -78,7 +78,7 @@ class VaceEngine:
         self._max_batch_tokens = settings.max_batch_tokens or model.profile.max_tokens
         self._conditions = ConditionEncoder(model.vae, model.device, settings.vae_pixels, settings.vae_latents)
         self._prompts = prompts or PromptEncoder.of(model)
-        self._loras = LoraSwitch(model.transformer)
+        self._loras = [LoraSwitch(expert) for expert in model.experts]
 
     def generate(self, vcus: Sequence[VCU]) -> list[Pixels]:
         """Frames, uint8 (T, H, W, 3) RGB, of each VCU in order.
@@ -185,9 +185,7 @@ class VaceEngine:
             return self._denoised(vcus)
 
     def _denoised(self, vcus: Sequence[VCU]) -> torch.Tensor:
-        if vcus[0].sampling.loras and self.model.transformer_2 is not None:
-            raise ClipError("unsupported", "loras: expected none with a model of two experts, which want one each")
-        self._loras.use(vcus[0].sampling.loras)
+        use_loras(self._loras, vcus[0].sampling.loras)
         if self._split is not None:
             if vcus[0].sampling.step_cache:
                 raise ClipError("unsupported", "sampling.step_cache: expected 0 with engine.devices above 1")

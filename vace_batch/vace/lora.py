@@ -55,7 +55,7 @@ class LoraSwitch:
         self._parameters = dict(transformer.named_parameters())
         self._aliases = _aliases(self._parameters)
         self._originals: dict[str, torch.Tensor] = {}
-        self._fused: tuple[tuple[str, float], ...] = ()
+        self._fused: tuple[tuple[str, float, str], ...] = ()
 
     def use(self, loras: Sequence[Lora]) -> None:
         """Have exactly `loras` in the weights; nothing is done when they are there already.
@@ -156,6 +156,18 @@ class LoraSwitch:
             got = tuple(parts[part].flatten(1).shape) if parts[part].ndim > 1 else tuple(parts[part].shape)
             if got != expected or len(shape) < 2:
                 raise _unusable(uri, f"key {change.keys[part]}: expected {expected} for a weight of {shape}, got {got}")
+
+
+def use_loras(switches: Sequence[LoraSwitch], loras: Sequence[Lora]) -> None:
+    """Have exactly `loras` in a model: of two experts, the one for high noise first, each has its own.
+
+    Raises:
+        ClipError: `lora_unusable`: as `LoraSwitch.use`, or one names an expert of a model that has none.
+    """
+    if len(switches) == 1 and (named := [lora for lora in loras if lora.expert != "both"]):
+        raise _unusable(named[0].uri, f"expert: expected both for a model of one transformer, got {named[0].expert}")
+    for switch, name in zip(switches, ("high", "low"), strict=False):
+        switch.use([lora for lora in loras if lora.expert in ("both", name)])
 
 
 class _Scales:
