@@ -413,7 +413,7 @@ SCHEMA = pa.schema(
             "preset",
             pa.string(),
             "Named values of sampling, negative prompt and seed scope: removal, removal-lora, restyle, reference, fast "
-            "or standard. Columns of the row win over it.",
+            "or standard. Columns of the row win over it. removal-lora and fast want a LoRA: `--lora PRESET:FILE`.",
             example="removal-lora",
             default="the task's",
         ),
