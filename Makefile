@@ -11,7 +11,7 @@ export PYTHONPATH := $(ROOT)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all check fmt chaos bench docs-manifest flow clean
+.PHONY: help env demo test test-all check fmt chaos audit bench docs-manifest flow clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -40,6 +40,10 @@ fmt: env ## put the code into form
 
 chaos: env ## what breaks and what it costs, on a real Ray: every fault, then 20 runs of random kills; about 40 min
 	@$(BIN)/python -m tests.chaos.campaign $(CHAOS)
+
+audit: env ## known weaknesses of the pinned packages, by pip-audit in a place of its own; needs the network
+	@test -x $(VENV)-audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)-audit && $(VENV)-audit/bin/pip install -q pip-audit; }
+	@$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 bench: env ## every benchmark in benchmarks/
 	@for file in benchmarks/[a-z]*.py; do test -e "$$file" || continue; echo "== $$file"; $(BIN)/python "$$file" || exit 1; done

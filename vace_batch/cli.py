@@ -206,9 +206,10 @@ def status(out: OutArg, as_json: Json = False) -> None:
 def retry(
     out: OutArg,
     job: Annotated[list[str] | None, typer.Option(metavar="JOB_ID", help="Only these; all failed ones else.")] = None,
+    allow_root: AllowRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Try the failed rows of the last run again, with its options."""
+    """Try the failed rows of the last run again, with its options and what they may read in addition."""
     from vace_batch.manifest import read_manifest
 
     run_record, summary, ledger = read_run(out), summarise(out), Ledger(out)
@@ -216,9 +217,11 @@ def retry(
     unknown = set(job or ()) - {row["job_id"] for row in failed}
     if unknown:
         raise UsageError(f"--job: expected failed rows of {out}, got {', '.join(sorted(unknown))}")
+    options = Options.model_validate(run_record["options"])
+    roots = dict.fromkeys((*options.allow_roots, *_roots(allow_root)))
     for row in failed:
         ledger.forgive(row["clip_key"])
-    _run(read_manifest(run_record["manifest"]), out, Options.model_validate(run_record["options"]), as_json)
+    _run(read_manifest(run_record["manifest"]), out, options.model_copy(update={"allow_roots": tuple(roots)}), as_json)
 
 
 @app.command()

@@ -242,6 +242,20 @@ def kill_raylet(stage: Stage) -> None:
     assert driver.end() == 0
 
 
+def spot_notice(stage: Stage) -> None:
+    """A machine with notice finishes what it has begun; what it would have done next is done elsewhere."""
+    stage.trial = replace(stage.trial, nodes=2, seconds=0.5)
+    driver = stage.start()
+    driver.wait_until(lambda: driver.windows_done() >= 5)
+    stage.fault()
+    driver.process.send_signal(signal.SIGUSR1)
+    driver.wait_until(lambda: bool(driver.told("died", cause="drain")))
+    time.sleep(3)
+    stage.kill(driver.told("node")[0]["pid"])
+    assert driver.end() == 0
+    assert driver.told("noticed")[0]["accepted"]
+
+
 def kill_driver(stage: Stage) -> None:
     stage.trial = replace(stage.trial, seconds=0.2)
     driver = stage.start()
@@ -385,6 +399,7 @@ FAULTS: dict[str, Callable[[Stage], None]] = {
     "kill -9 of a CPU actor": lambda stage: kill_actor(stage, "cpu"),
     "kill -9 of a GPU actor": lambda stage: kill_actor(stage, "gpu"),
     "kill -9 of a raylet (one node of two)": kill_raylet,
+    "spot notice, then kill -9 of that raylet": spot_notice,
     "kill -9 of the driver": kill_driver,
     "a window that kills its process": poison,
     "a window that hangs, one that hangs once": hang,
@@ -430,6 +445,7 @@ def main(
     runs: Annotated[int, typer.Option(help="runs of the random kills")] = 20,
     windows: Annotated[int, typer.Option(help="windows of each of them")] = 200,
     small: Annotated[int, typer.Option(help="windows of the other faults")] = 40,
+    first_seed: Annotated[int, typer.Option(help="of the random kills")] = 0,
     only: Annotated[str, typer.Option(help="faults whose name has this in it")] = "",
 ) -> None:
     """Run the faults and print the table."""
@@ -444,7 +460,9 @@ def main(
             print(f"| {name} | not run: this process may not mount a file system |")
             continue
         try:
-            row = together([_told(one(name, act, windows=count, seed=seed)) for seed in range(times)])
+            row = together(
+                [_told(one(name, act, windows=count, seed=seed)) for seed in range(first_seed, first_seed + times)]
+            )
         except AssertionError as error:
             failed.append(name)
             print(f"| {name} | FAILED: {' '.join(str(error).split())[:200]} |", flush=True)

@@ -11,12 +11,12 @@ import itertools
 import random
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from vace_batch.cluster.board import Order, Reply
 from vace_batch.cluster.dispatch import Trouble
-from vace_batch.cluster.loop import Cause, Died, Ended, Fact, Placed, SetUp, Started
+from vace_batch.cluster.loop import Cause, Died, Ended, Fact, Leaving, Placed, SetUp, Started
 from vace_batch.cluster.units import Failure, PoolSpec, Unit
 
 
@@ -36,6 +36,7 @@ class SimActor:
     node: str
     ready: bool = False
     dead: bool = False
+    leaving: bool = False
     queue: list[Order] = field(default_factory=list)
     running: bool = False
 
@@ -54,12 +55,15 @@ class SimCluster:
         deaths_per_s: float = 0.0,
         failing_setups: Collection[int] = (),
         num_nodes: int = 3,
+        notices_per_s: float = 0.0,
     ) -> None:
         self.random = random.Random(seed)
         self.budget_bytes = budget_bytes
         self.deaths_per_s = deaths_per_s
         self.failing_setups = failing_setups
-        self.num_nodes = num_nodes
+        self.nodes = [f"node{number}" for number in range(num_nodes)]
+        self.reserved: list[dict[str, int]] = []
+        self.most: Counter[str] = Counter()
         self.clock = 0.0
         self.actors: dict[int, SimActor] = {}
         self.payloads: weakref.WeakSet[Payload] = weakref.WeakSet()
@@ -70,13 +74,20 @@ class SimCluster:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._facts: list[Fact] = []
         self._ticket = itertools.count()
+        self._notices_per_s = notices_per_s
+        if notices_per_s:
+            self._at(self.random.expovariate(notices_per_s), self._give_notice)
 
     def now(self) -> float:
         return self.clock
 
     def start(self, actor_id: int, pool: PoolSpec) -> None:
-        actor = SimActor(pool, f"node{self.random.randrange(self.num_nodes)}")
+        actor = SimActor(pool, self.random.choice(self.nodes))
         self.actors[actor_id] = actor
+        present = [other for other in self.actors.values() if other.pool is pool and not other.dead]
+        staying = sum(not other.leaving for other in present)
+        assert staying <= pool.num_actors, "more actors than the pool may have"
+        self.most[pool.name] = max(self.most[pool.name], staying)
         self._after(self.random.uniform(0.1, 1.0), actor, lambda: self._post(Placed(actor_id=actor_id, node="", pid=1)))
         if self.deaths_per_s:
             self._after(self.random.expovariate(self.deaths_per_s), actor, lambda: self._die_at_random(actor_id))
@@ -94,6 +105,7 @@ class SimCluster:
     def submit(self, actor_id: int, order: Order) -> None:
         actor = self.actors[actor_id]
         assert actor.ready, "a call went to an actor that is not ready"
+        assert not actor.leaving, "a call went to a machine that leaves"
         assert order.pool == actor.pool.name
         assert len(actor.queue) < actor.pool.queue_depth
         assert len(order.items) <= actor.pool.max_batch
@@ -134,7 +146,33 @@ class SimCluster:
         if not self._facts:
             self.clock = until
         facts, self._facts = self._facts, []
+        for fact in facts:
+            if isinstance(fact, Leaving):
+                self.actors[fact.actor_id].leaving = True
         return facts
+
+    def reserve(self, actors: Mapping[str, int]) -> None:
+        self.reserved.append(dict(actors))
+
+    def _at(self, seconds: float, happen: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (self.clock + seconds, next(self._ticket), happen))
+
+    def _give_notice(self) -> None:
+        """A machine is told to leave; another comes in its place at once, and it goes a while later."""
+        node = self.nodes.pop(self.random.randrange(len(self.nodes)))
+        self.nodes.append(f"node{next(self._ticket)}")
+        for actor_id, actor in self.actors.items():
+            if actor.node == node and not actor.dead:
+                self._post(Leaving(actor_id=actor_id))
+        self._at(self.random.uniform(0.1, 2.0), lambda: self._lose_machine(node))
+        self._at(self.random.expovariate(self._notices_per_s), self._give_notice)
+
+    def _lose_machine(self, node: str) -> None:
+        for payload in self.payloads:
+            payload.lost |= payload.node == node
+        for actor_id, actor in self.actors.items():
+            if actor.node == node and not actor.dead:
+                self._die(actor_id, "machine")
 
     def _after(self, seconds: float, actor: SimActor, happen: Callable[[], None]) -> None:
         def unless_dead() -> None:
@@ -197,11 +235,7 @@ class SimCluster:
         if cause != "machine":
             self._die(actor_id, cause)
             return
-        for payload in self.payloads:
-            payload.lost |= payload.node == node
-        for other_id, other in self.actors.items():
-            if other.node == node and not other.dead:
-                self._die(other_id, "machine")
+        self._lose_machine(node)
 
     def _die(self, actor_id: int, cause: Cause) -> None:
         actor = self.actors[actor_id]

@@ -189,6 +189,17 @@ def test_retry_runs_failed_rows_again_and_status_needs_a_run(tmp_path: Path) -> 
     assert call("status", tmp_path).returncode == 2
 
 
+def test_retry_may_read_more_than_the_run(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "in").mkdir()
+    video = clip(tmp_path / "elsewhere" / "a.mp4", 9)
+    path, out = manifest(tmp_path / "in" / "m.parquet", [removal("a", video)]), tmp_path / "in" / "out"
+    refused = call("run", path, "-o", out, "--json")
+    assert json.loads(refused.stdout)["jobs"][0]["error_code"] == "not_allowed", refused.stderr
+    allowed = call("retry", out, "--allow-root", tmp_path / "elsewhere", "--json")
+    assert allowed.returncode == 0 and json.loads(allowed.stdout)["done"] == 1, allowed.stderr
+
+
 def test_plan_writes_nothing_and_counts_what_is_left(tmp_path: Path) -> None:
     rows = [removal("a", clip(tmp_path / "a.mp4", 40)), removal("gone", "gone.mp4")]
     path = manifest(tmp_path / "m.parquet", rows)

@@ -129,6 +129,7 @@ class Board:
         self._groups: dict[tuple[object, ...], list[Entry]] = defaultdict(list)
         self._mates: Counter[tuple[object, ...]] = Counter()
         self._queued: Counter[str] = Counter()
+        self._open: Counter[str] = Counter()
         self._calls: dict[int, Order] = {}
         self._next_call_id = 0
         self.held_bytes = 0
@@ -144,6 +145,10 @@ class Board:
     def open(self) -> int:
         """Units that have not ended."""
         return self.planned - self.done - self.failed
+
+    def needed(self, pool: str) -> int:
+        """Units of a pool that have not ended, or that wait to be made again for another."""
+        return max(self._open[pool], self._queued[pool])
 
     def add(self, units: Iterable[Unit]) -> list[Ending]:
         """Take new units; those whose input has already failed end at once.
@@ -179,6 +184,7 @@ class Board:
             history=History(batch_limit=self._pools[unit.pool].max_batch if unit.batch_key is not None else 1),
         )
         self._records[unit.unit_id] = record
+        self._open[unit.pool] += 1
         for producer in producers:
             producer.dependants += 1
         self._make_ready_or_block(record)
@@ -355,6 +361,7 @@ class Board:
         endings = []
         if not record.ended:
             record.ended = True
+            self._open[record.unit.pool] -= 1
             self.done += 1
             endings.append(Ending(unit=record.unit, meta=reply.meta, seconds=reply.seconds))
         for consumer in sorted(record.consumers):
@@ -395,6 +402,7 @@ class Board:
         else:
             record.state = _State.FAILED
             record.ended = True
+            self._open[record.unit.pool] -= 1
             self._count_failed(failure)
             endings.append(Ending(unit=record.unit, failure=failure, seconds=seconds))
         for consumer_id in sorted(record.consumers):

@@ -14,7 +14,7 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from vace_batch.cluster.units import Failure, Limits
+from vace_batch.cluster.units import Failure, Limits, PoolSpec
 
 
 class Blame(enum.Enum):
@@ -105,6 +105,30 @@ def inherited(unit_id: str, attempts: int, cause: Failure) -> Failure:
         attempts=attempts,
         caused_by=cause.caused_by or cause.unit_id,
     )
+
+
+def wanted_actors(pool: PoolSpec, needed_units: int) -> int:
+    """How many actors a pool should have while so many of its units have not ended: one a batch, within its bounds."""
+    if pool.min_actors is None:
+        return pool.num_actors
+    return max(pool.min_actors, min(pool.num_actors, -(-needed_units // pool.max_batch)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spare:
+    """An actor without a call that came first in its pool `since` seconds ago."""
+
+    actor_id: int
+    idle_s: float
+
+
+def retired(pool: PoolSpec, present: int, wanted: int, idle: Iterable[Spare]) -> list[int]:
+    """The actors to give back: those without work for longest, never more than are too many, and none that is warm yet.
+
+    A short pause between two shards must not cost the loading of a model, so only what was idle for `idle_s` goes.
+    """
+    old = sorted((spare for spare in idle if spare.idle_s >= pool.idle_s), key=lambda spare: -spare.idle_s)
+    return [spare.actor_id for spare in old[: max(0, present - wanted)]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

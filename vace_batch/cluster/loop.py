@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from vace_batch.cluster.board import Board, Ending, Order, Reply
-from vace_batch.cluster.dispatch import Blame, Places, Trouble
+from vace_batch.cluster.dispatch import Blame, Places, Spare, Trouble, retired, wanted_actors
 from vace_batch.cluster.units import (
     ActorDied,
     ActorReady,
@@ -82,7 +82,14 @@ class Died:
     detail: str
 
 
-Fact = Placed | SetUp | Started | Ended | Died
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaving:
+    """An actor's machine will be taken away soon: a spot notice, or an autoscaler that gives it back."""
+
+    actor_id: int
+
+
+Fact = Placed | SetUp | Started | Ended | Died | Leaving
 
 
 class Cluster(Protocol):
@@ -99,6 +106,9 @@ class Cluster(Protocol):
     def kill(self, actor_id: int) -> None: ...
 
     def wait(self, timeout_s: float) -> list[Fact]: ...
+
+    def reserve(self, actors: Mapping[str, int]) -> None:
+        """Ask for machines that hold so many actors of each pool, in place of what was asked before."""
 
 
 @dataclass(slots=True)
@@ -117,6 +127,7 @@ class _Actor:
     node: str = ""
     pid: int = 0
     told_waiting: bool = False
+    leaving: bool = False
     calls: deque[_Running] = field(default_factory=deque)
 
 
@@ -141,6 +152,7 @@ class Dispatcher:
         self._actors: dict[int, _Actor] = {}
         self._next_actor_id = 0
         self._failed_starts: dict[str, int] = dict.fromkeys(self._pools, 0)
+        self._reserved: dict[str, int] = {}
 
     def run(
         self,
@@ -162,7 +174,7 @@ class Dispatcher:
         try:
             run.absorb(run.board.add(first_units))
             while run.board.open and not should_stop():
-                self.staff()
+                self.staff(run.board.needed)
                 run.feed()
                 run.apply(self._cluster.wait(POLL_S))
                 run.enforce_limits()
@@ -172,20 +184,38 @@ class Dispatcher:
             run.abandon()
         return run.totals(self._cluster.now() - begin)
 
-    def staff(self) -> None:
-        """Start the actors that are missing."""
-        for pool in self._pools.values():
-            present = sum(actor.pool is pool for actor in self._actors.values())
-            for _ in range(pool.num_actors - present):
+    def staff(self, needed: Callable[[str], int] = lambda pool: 0) -> None:
+        """Start the actors that are missing, and give back those that have had no work for long.
+
+        `needed` says how many units of a pool have not ended. What stands on a machine that leaves is replaced at once.
+        """
+        wanted = {name: wanted_actors(pool, needed(name)) for name, pool in self._pools.items()}
+        if wanted != self._reserved:
+            self._reserved = wanted
+            self._cluster.reserve(wanted)
+        staying: dict[str, list[_Actor]] = {name: [] for name in self._pools}
+        for actor in self._actors.values():
+            if not actor.leaving:
+                staying[actor.pool.name].append(actor)
+        for name, pool in self._pools.items():
+            for _ in range(wanted[name] - len(staying[name])):
                 self._next_actor_id += 1
                 self._actors[self._next_actor_id] = _Actor(self._next_actor_id, pool, self._cluster.now())
                 self._cluster.start(self._next_actor_id, pool)
+            if len(staying[name]) > wanted[name]:
+                now = self._cluster.now()
+                idle = [Spare(actor_id=a.actor_id, idle_s=now - a.since) for a in staying[name] if not a.calls]
+                for actor_id in retired(pool, len(staying[name]), wanted[name], idle):
+                    self._cluster.kill(actor_id)
+                    del self._actors[actor_id]
 
     def close(self) -> None:
         """Kill all actors."""
         for actor_id in self._actors:
             self._cluster.kill(actor_id)
         self._actors.clear()
+        if self._reserved:
+            self._cluster.reserve({})
 
     def actors(self) -> list[ActorInfo]:
         return [
@@ -241,7 +271,7 @@ class _Run:
         roomy: dict[str, list[_Actor]] = {name: [] for name in self._pools}
         ready = dict.fromkeys(self._pools, 0)
         for actor in self._actors.values():
-            if actor.phase == "ready":
+            if actor.phase == "ready" and not actor.leaving:
                 ready[actor.pool.name] += 1
                 if not actor.calls:
                     idle[actor.pool.name].append(actor)
@@ -277,6 +307,14 @@ class _Run:
                     self._ended(actor, fact)
                 case Died():
                     self._died(actor, fact.cause, fact.detail)
+                case Leaving():
+                    self._leaves(actor)
+
+    def _leaves(self, actor: _Actor) -> None:
+        """It gets no more work; the call that runs may end, if its machine lives that long."""
+        actor.leaving = True
+        if not actor.calls:
+            self._remove(actor, "drain", "its machine leaves", kill=True)
 
     def _placed(self, actor: _Actor, fact: Placed) -> None:
         actor.phase, actor.since, actor.node, actor.pid = "setup", self._cluster.now(), fact.node, fact.pid
@@ -290,6 +328,7 @@ class _Run:
         self._failed_starts[actor.pool.name] = 0
         actor.phase = "ready"
         seconds = self._cluster.now() - actor.since
+        actor.since += seconds
         self._tell(ActorReady(pool=actor.pool.name, actor_id=actor.actor_id, seconds=seconds))
 
     def _start_failed(self, pool: PoolSpec, reason: str) -> None:
@@ -312,12 +351,14 @@ class _Run:
             return
         self._started(actor, fact.call_id)
         actor.calls.popleft()
+        actor.since = self._cluster.now()
         if actor.calls:
-            actor.calls[0].since = self._cluster.now()
+            actor.calls[0].since = actor.since
         if fact.broken:
             self._give_back(self._remove(actor, "broken", "its device is unusable after an error", kill=True))
-        elif self._draining and actor.calls:
-            self._give_back(self._remove(actor, "drain", "stopped before its next call", kill=True))
+        elif actor.leaving or (self._draining and actor.calls):
+            why = "its machine leaves" if actor.leaving else "stopped before its next call"
+            self._give_back(self._remove(actor, "drain", why, kill=True))
         self.absorb(self.board.finish(fact.call_id, fact.replies, fact.handles))
 
     def _died(self, actor: _Actor, cause: Cause, detail: str) -> None:

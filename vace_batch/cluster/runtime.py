@@ -37,17 +37,25 @@ from types import TracebackType
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
 
 from vace_batch.cluster.actors import Work, Worker
 from vace_batch.cluster.board import Order, Reply
 from vace_batch.cluster.dispatch import Trouble
-from vace_batch.cluster.loop import ActorInfo, Cause, Died, Dispatcher, Ended, Fact, Placed, SetUp, Started
+from vace_batch.cluster.loop import ActorInfo, Cause, Died, Dispatcher, Ended, Fact, Leaving, Placed, SetUp, Started
 from vace_batch.cluster.units import Event, Graph, Limits, PoolSpec, Totals, Unit
 from vace_batch.errors import ClusterError, UsageError
 
+LOOK_FOR_DRAINS_S = 2.0
+"""A spot notice gives two minutes at the best of providers, 30 s at others."""
+
 SETTLE_S = 10.0
 """How long the results of a dead actor's earlier calls may take to arrive after the news of its death."""
+
+
+START_TRIES = 3
+"""Ray gives its own start 30 s, which is too short on a machine that is busy with something else."""
 
 
 @dataclass(slots=True)
@@ -61,14 +69,18 @@ class _Call:
 class _Handle:
     pool: PoolSpec
     actor: Any
+    node: str = ""
     calls: dict[int, _Call] = field(default_factory=dict)
 
 
 class RayCluster:
     """Actors on the Ray cluster that this process is connected to."""
 
-    def __init__(self, python_path: str | None) -> None:
+    def __init__(self, python_path: str | None, pools: Sequence[PoolSpec] = (), *, scales: bool = False) -> None:
         self._python_path = python_path
+        self._pools = {pool.name: pool for pool in pools}
+        self._scales = scales
+        self._looked_at = 0.0
         self._worker = ray.remote(Worker)
         self._handles: dict[int, _Handle] = {}
         self._answers: queue.SimpleQueue[tuple[int, str, int, concurrent.futures.Future[Any]]] = queue.SimpleQueue()
@@ -115,8 +127,22 @@ class RayCluster:
         if handle is not None:
             ray.kill(handle.actor, no_restart=True)
 
+    def reserve(self, actors: Mapping[str, int]) -> None:
+        """Ray starts machines for waiting actors anyway, but step by step; asked for all of them it does not."""
+        if self._scales:
+            bundles = [bundle_of(self._pools[name]) for name, count in actors.items() for _ in range(count)]
+            request_resources(bundles=bundles)
+
+    def _leaving(self) -> list[Fact]:
+        """Actors on machines that Ray has been told to drain, looked for every few seconds."""
+        if time.monotonic() - self._looked_at < LOOK_FOR_DRAINS_S:
+            return []
+        self._looked_at = time.monotonic()
+        nodes = ray._private.state.state.get_draining_nodes()
+        return [Leaving(actor_id=actor_id) for actor_id, handle in self._handles.items() if handle.node in nodes]
+
     def wait(self, timeout_s: float) -> list[Fact]:
-        facts: list[Fact] = []
+        facts = self._leaving()
         try:
             answers = [self._answers.get(timeout=timeout_s)]
         except queue.Empty:
@@ -146,6 +172,7 @@ class RayCluster:
             return self._ended(actor_id, handle)
         if what == "place":
             node, pid = future.result()
+            handle.node = node
             return [Placed(actor_id=actor_id, node=node, pid=pid)]
         return [SetUp(actor_id=actor_id, error=str(error) if error else future.result())]
 
@@ -235,6 +262,12 @@ def checkout_path() -> str:
     return os.pathsep.join(dict.fromkeys(kept))
 
 
+def bundle_of(pool: PoolSpec) -> dict[str, float]:
+    """What one actor of a pool takes of a machine, in Ray's words."""
+    shares = {"CPU": pool.num_cpus, "GPU": pool.num_gpus, **pool.resources}
+    return {name: share for name, share in shares.items() if share}
+
+
 def check_room(pools: Iterable[PoolSpec], room: Mapping[str, float]) -> None:
     """See that a machine with the resources `room` can hold an actor of each pool.
 
@@ -285,7 +318,8 @@ class Runtime:
         try:
             if local:
                 check_room(self._pools, ray.cluster_resources())
-            self._dispatcher = Dispatcher(self._pools, RayCluster(checkout_path() if local else None))
+            cluster = RayCluster(checkout_path() if local else None, self._pools, scales=self._address is not None)
+            self._dispatcher = Dispatcher(self._pools, cluster)
             self._dispatcher.staff()
         except BaseException:
             self.close()
@@ -346,17 +380,21 @@ class Runtime:
             "include_dashboard": False,
             "dashboard_host": "127.0.0.1",
         }
-        try:
-            ray.init(
-                address=self._address or "local",
-                log_to_driver=False,
-                logging_level="ERROR",
-                **({} if self._address else own),
-            )
-        except Exception as error:  # where a node does not start in time Ray raises just that
-            ray.shutdown()
-            where = f"join the Ray cluster at {self._address}" if self._address else "start Ray on this machine"
-            raise ClusterError(f"cannot {where}: {error}") from error
+        for remaining in reversed(range(START_TRIES)):
+            try:
+                ray.init(
+                    address=self._address or "local",
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    **({} if self._address else own),
+                )
+                break
+            except Exception as error:  # where a node does not start in time Ray raises just that
+                ray.shutdown()
+                if remaining and "timed out during startup" in str(error):
+                    continue
+                where = f"join the Ray cluster at {self._address}" if self._address else "start Ray on this machine"
+                raise ClusterError(f"cannot {where}: {error}") from error
         self._owns_ray = True
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)

@@ -107,6 +107,9 @@ class PoolSpec:
     `setup` (`'package.module:function'`) is called once in each actor as `setup(**setup_args)`; what it returns is the
     `state` of the worker functions. `num_cpus`, `num_gpus` and `resources` are per actor. `queue_depth` calls stand at
     an actor at most, one of them running. `setup_limit_s` counts from the moment the actor's process runs.
+
+    With `min_actors` the pool grows with its open units up to `num_actors`, and gives back an actor that has had
+    nothing to do for `idle_s`; without, it always has `num_actors`.
     """
 
     name: str
@@ -119,6 +122,8 @@ class PoolSpec:
     queue_depth: int = 2
     resources: Mapping[str, float] = field(default_factory=dict)
     setup_limit_s: float = 1800.0
+    min_actors: int | None = None
+    idle_s: float = 120.0
 
     def __post_init__(self) -> None:
         if min(self.num_actors, self.max_batch, self.queue_depth) < 1:
@@ -126,6 +131,8 @@ class PoolSpec:
                 f"pool {self.name}: num_actors, max_batch and queue_depth must be at least 1, "
                 f"got {self.num_actors}, {self.max_batch} and {self.queue_depth}"
             )
+        if self.min_actors is not None and not 0 <= self.min_actors <= self.num_actors:
+            raise ValueError(f"pool {self.name}: expected min_actors in 0..{self.num_actors}, got {self.min_actors}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
