@@ -1,8 +1,8 @@
 """Train the demo's detector: YOLO11-seg of half the smallest width, on pictures that are composed as they are needed.
 
-    python -m vace_batch.demo.train_detector FOLDER [--minutes 45] [--start STATE]      writes FOLDER/objects.onnx
+    python -m vace_batch.demo.train_detector FOLDER [--minutes 45] [--start STATE] [--half]
 
-It starts from random weights and downloads nothing: backgrounds and silhouettes come out of the scikit-image wheel, the
+writes objects.onnx and what it takes to go on into FOLDER. It starts from random weights and downloads nothing: backgrounds and silhouettes come out of the scikit-image wheel, the
 rest is drawn. Needs ultralytics (AGPL-3.0) and onnx; what it makes is used without them. See objects.md.
 
 Array suffixes: H height, W width, 3 = RGB; pictures uint8, alpha float32 0..1.
@@ -208,7 +208,7 @@ def batch_of(random: np.random.Generator, shrink: int) -> dict[str, torch.Tensor
     }
 
 
-def train(folder: Path, minutes: float, start: Path | None) -> Any:
+def train(folder: Path, minutes: float, start: Path | None, half: bool) -> Any:
     """A trained ultralytics YOLO; the learning rate follows the clock, so that it is done when time is up.
 
     What it has learnt so far is in `folder`, as state.pt.
@@ -228,7 +228,7 @@ def train(folder: Path, minutes: float, start: Path | None) -> Any:
     model.train()
     random = np.random.default_rng(SEED)
     while (share := (time.monotonic() - started) / (60 * minutes)) < 1:
-        batch = batch_of(random, 2 if share < _SMALL_UNTIL else 1)
+        batch = batch_of(random, 2 if half or share < _SMALL_UNTIL else 1)
         rate = share / _WARM_UP if share < _WARM_UP else 0.5 * (1 + math.cos(math.pi * share)) + 0.01
         for group in optimizer.param_groups:
             group["lr"] = _PEAK_RATE * rate
@@ -254,14 +254,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=45.0)
     parser.add_argument("--start", type=Path, help="go on from FOLDER/state.pt of an earlier run")
+    parser.add_argument("--half", action="store_true", help="only pictures of half the size, and a detector for them")
     arguments = parser.parse_args()
     from vace_batch.masks.export import export_onnx
 
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    yolo = train(arguments.folder, arguments.minutes, arguments.start)
+    yolo = train(arguments.folder, arguments.minutes, arguments.start, arguments.half)
     torch.save(yolo.model.state_dict(), arguments.folder / "state.pt")
     yolo.save(arguments.folder / "objects.pt")
-    print(export_onnx(str(arguments.folder / "objects.pt"), str(arguments.folder / "objects.onnx"), (HEIGHT, WIDTH)))
+    shape = (align_up(HEIGHT // 2, _STRIDE), WIDTH // 2) if arguments.half else (HEIGHT, WIDTH)
+    print(export_onnx(str(arguments.folder / "objects.pt"), str(arguments.folder / "objects.onnx"), shape))
 
 
 if __name__ == "__main__":
