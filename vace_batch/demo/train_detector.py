@@ -3,8 +3,8 @@
     python -m vace_batch.demo.train_detector FOLDER [--minutes 45] [--start STATE] [--half]
 
 writes objects.onnx and what it takes to go on into FOLDER. It starts from random weights and downloads nothing:
-backgrounds and silhouettes come out of the scikit-image wheel, the rest is drawn. Needs ultralytics (AGPL-3.0) and onnx;
-what it makes is used without torch. See objects.md.
+backgrounds and silhouettes come out of the scikit-image wheel, the rest is drawn. Needs ultralytics (AGPL-3.0) and
+onnx; what it makes is used without torch. See objects.md.
 
 Array suffixes: H height, W width, 3 = RGB; pictures uint8, alpha float32 0..1.
 """
