@@ -74,6 +74,8 @@ def test_an_overlay_that_stands_still_is_found(tmp_path: Path) -> None:
     masks = masks_of(job(targets=("@overlay",)), write(tmp_path / "logo.mp4", frames), 24)
     assert sorted(masks) == list(range(24))
     assert masks[5].within(logo).all() and logo.pad(6).intersect(masks[5].box) == masks[5].box
+    guarded = job(boxes=(BoxKey(x=180, y=0, width=76, height=60),), protect=Protect(targets=("@overlay",)))
+    assert not masks_of(guarded, tmp_path / "logo.mp4", 24)[5].within(logo).any()
 
 
 def test_where_nothing_moves_an_overlay_cannot_be_told(tmp_path: Path) -> None:

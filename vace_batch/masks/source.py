@@ -158,7 +158,10 @@ def clip_masks(
         raise ClipError("no_mask_source", "expected boxes, mask_uri, targets or points; the job has none of them")
     start, stop = frame_range or (0, num_frames)
     finder = _Finder.of(job, size, num_frames, (start, stop), frozenset(cuts), models, notes or Notes())
-    if finder.watcher is not None and OVERLAY in job.targets:  # known only when all has been seen
+    if finder.watcher is not None and OVERLAY in (
+        *job.targets,
+        *job.protect.targets,
+    ):  # known only when all has been seen
         finder.watcher.overlay = find_overlay(read_frames(path, start, stop), stop - start, size)
     only_file = job.mask_uri is not None and not (job.boxes or job.targets or job.points)
     dilation = job.dilate or (FILE_DILATION if only_file else DEFAULT_DILATION)

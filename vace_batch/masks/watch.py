@@ -205,8 +205,9 @@ class Watcher:
         guards = [Steady(one.sightings, shot, self.size) for one in objects if fold_name(one.label) in protected]
         for index in range(*shot):
             found = Found(index=index, selected=[packed.unpack() for packed in outlines.get(index, ())])
-            if self.overlay is not None:
-                found.selected.append(replace(self.overlay, index=index))
+            for names, masks in ((self.job.targets, found.selected), (self.job.protect.targets, found.guarded)):
+                if self.overlay is not None and OVERLAY in names:
+                    masks.append(replace(self.overlay, index=index))
             found.names.extend("" for _ in found.selected)
             for one, steady in wanted:
                 if (mask := steady.at(index)) is not None:
