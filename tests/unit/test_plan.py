@@ -62,6 +62,8 @@ def test_every_masked_frame_is_in_a_window_inside_shot_and_frame(
             shot = shots[region.shot]
             assert window.box.clip(frame) == window.box and window.box.size == region.crop
             assert shot.start <= window.start < window.stop <= shot.stop
+            held = (box for i in parts if window.start <= i < window.stop for box in parts[i])
+            assert any(window.box.intersect(box) == box for box in held), "a window without a mask"
             assert window.num_frames == legal_num_frames(window.num_frames) <= limits.max_frames
             assert window.stop - window.start == min(window.num_frames, shot.stop - shot.start)
             smallest = region.size.width == 16 or region.size.height == 16
