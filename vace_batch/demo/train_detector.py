@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ SEED = 11
 _DEPTH_WIDTH_CHANNELS = [0.33, 0.125, 512]
 _PEAK_RATE = 3e-3
 _WARM_UP = 0.03
+_POOL = 500
 _SMALL_UNTIL = 0.6  # pictures of half the size cost a quarter: most of the time goes there
 _STRIDE = 32
 _STROKE = 4  # the mask head's grid: a quarter of the picture's
@@ -180,11 +182,13 @@ def _developed(canvas: Picture, random: np.random.Generator) -> Picture:
     return canvas
 
 
-def batch_of(random: np.random.Generator, shrink: int) -> dict[str, torch.Tensor]:
+def batch_of(random: np.random.Generator, pool: deque[Labelled], shrink: int) -> dict[str, torch.Tensor]:
     """A batch in the form of ultralytics' segmentation loss, `shrink` times smaller; every other one is a mirror."""
+    # Composing takes as long as learning: one new picture a batch, the others are from lately.
+    pool.append(compose(random))
     made = []
-    for _ in range(BATCH // 2):
-        one = compose(random)
+    for number in (-1, *random.integers(len(pool), size=BATCH // 2 - 1)):
+        one = pool[int(number)]
         made += [one, Labelled(one.picture_HW3[:, ::-1], tuple((label, mask[:, ::-1]) for label, mask in one.objects))]
     width, height = align_up(WIDTH // shrink, _STRIDE), align_up(HEIGHT // shrink, _STRIDE)
     pictures = [cv2.resize(one.picture_HW3, (width, height), interpolation=cv2.INTER_AREA) for one in made]
@@ -227,9 +231,9 @@ def train(folder: Path, minutes: float, start: Path | None, half: bool) -> Any:
     )
     started, step, shown = time.monotonic(), 0, 0.0
     model.train()
-    random = np.random.default_rng(SEED)
+    random, pool = np.random.default_rng(SEED if start is None else None), deque[Labelled](maxlen=_POOL)
     while (share := (time.monotonic() - started) / (60 * minutes)) < 1:
-        batch = batch_of(random, 2 if half or share < _SMALL_UNTIL else 1)
+        batch = batch_of(random, pool, 2 if half or share < _SMALL_UNTIL else 1)
         rate = share / _WARM_UP if share < _WARM_UP else 0.5 * (1 + math.cos(math.pi * share)) + 0.01
         for group in optimizer.param_groups:
             group["lr"] = _PEAK_RATE * rate
