@@ -68,7 +68,7 @@ Depth = Annotated[str | None, typer.Option(help="Default ultralytics weights for
 Pose = Annotated[str | None, typer.Option(help="Default ultralytics weights for the controls pose and pose_body.")]
 CpuActors = Annotated[int | None, typer.Option(min=1, help="Processes for masks, VCUs and stitching.")]
 GpuActors = Annotated[int | None, typer.Option(min=1, help="Processes for VACE: one a GPU, one on a CPU core without.")]
-MaxBatch = Annotated[int, typer.Option(min=1, help="Equal windows given to the model at once.")]
+MaxBatch = Annotated[int, typer.Option(min=1, help="Equal windows in one call of a GPU actor: together where they fit, else one by one.")]
 EngineOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -162,7 +162,7 @@ def run(
     allow_root: AllowRoot = None,
     cpu_actors: CpuActors = None,
     gpu_actors: GpuActors = None,
-    max_batch: MaxBatch = 1,
+    max_batch: MaxBatch = 4,
     crf: Crf = None,
     feather_px: FeatherPx = 2,
     engine: EngineOption = None,

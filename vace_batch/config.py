@@ -86,7 +86,7 @@ class Options(BaseModel):
     cpu_actors: int | None = Field(None, ge=1, description="processes for masks, VCUs and stitching")
     gpu_actors: int | None = Field(None, ge=1, description="processes for VACE; one a GPU, or one CPU process without")
     engine: EngineSettings = Field(default_factory=EngineSettings, description="how the model computes")
-    max_batch: int = Field(1, ge=1, le=64, description="equal windows given to the model at once")
+    max_batch: int = Field(4, ge=1, le=64, description="equal windows in one call of a GPU actor")
     payload_mb: int = Field(2048, ge=16, description="bytes of VCUs in flight, in MiB")
     unit_time_limit_s: float = Field(3600, gt=0, description="a step that takes longer is killed and counted")
 
