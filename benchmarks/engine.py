@@ -3,6 +3,7 @@
     python benchmarks/engine.py                        a middling model on the CPU; batches, counts, busy share
     python benchmarks/engine.py --device cuda          the real 1.3B in bfloat16, at 256x256x81 and 480x832x81
     python benchmarks/engine.py --device cuda --large  the real 14B too, where it fits
+    python benchmarks/engine.py --settings             what each setting changes in the embedded model's latents
 
 Ratios are what counts: each round times the stock calls and then ours, so that a noisy machine slows both. Only what
 changes nothing in the result is on: batches, cached prompts, one forward where both prompts are equal, one encoding of
@@ -31,7 +32,7 @@ from vace_batch.config import EngineSettings
 from vace_batch.profiles import Architecture, ModelProfile, ResolvedSampling
 from vace_batch.vace import stepcache
 from vace_batch.vace.engine import VaceEngine
-from vace_batch.vace.model import VaceModel
+from vace_batch.vace.model import VaceModel, load
 from vace_batch.vcu import VCU
 
 MIDDLING = Architecture(num_layers=8, num_vace_layers=4, dim=512, ffn_dim=2048, text_dim=256, vae_base_dim=24)
@@ -217,6 +218,38 @@ def busy_share(engine: VaceEngine, batch: Sequence[VCU]) -> None:
         print(f"{name:28s} {busy / took:6.1%} busy over {len(records)} windows; {host:.3f} s to write one")
 
 
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+def on_settings() -> None:
+    """What settings and shortcuts change: the latents of one guided window of 20 steps, against all of them off."""
+    torch.set_num_threads(1)
+    [vcu] = windows(1, (9, 64, 96), 20, guided=True)
+    exact = VaceEngine(load("tiny", device="cpu")).denoise([vcu])
+    print(f"{'setting':44s} {'forwards':>9s} {'largest error':>14s} {'relative':>9s}")
+    for given in (
+        {}, {"attention": "_native_math"}, {"offload": "group"}, {"vae_latents": 2}, {"dtype": "bfloat16"},
+        {"storage": "fp8"},
+    ):  # fmt: skip
+        dtype = torch.bfloat16 if "dtype" in given else None
+        engine = VaceEngine(load("tiny", device="cpu", dtype=dtype), EngineSettings.model_validate(given))
+        show_change(", ".join(f"engine {k}={v}" for k, v in given.items()) or "none", engine, vcu, exact)
+    engine = VaceEngine(load("tiny", device="cpu"))
+    for change in (
+        {"guidance_from": 0.1, "guidance_until": 0.7}, {"step_cache": 0.6}, {"step_cache": 0.8}, {"step_cache": 0.9},
+    ):  # fmt: skip
+        other = replace(vcu, sampling=replace(vcu.sampling, **change))
+        show_change("sampling " + ", ".join(f"{k}={v}" for k, v in change.items()), engine, other, exact)
+
+
+def show_change(name: str, engine: VaceEngine, vcu: VCU, exact: torch.Tensor) -> None:
+    """One row; a forward counts where the blocks after the first ran."""
+    forwards: list[int] = []
+    with counted(engine.model.transformer.blocks[1], forwards):
+        error = engine.denoise([vcu]) - exact
+    print(f"{name:44s} {len(forwards):9d} {error.abs().max():14.1e} {error.norm() / exact.norm():9.1e}", flush=True)
+
+
 # --- the two machines ------------------------------------------------------------------------------------------------
 
 
@@ -285,9 +318,12 @@ def main(
     rounds: Annotated[int, typer.Option(help="timed rounds")] = 3,
     steps: Annotated[int, typer.Option(help="denoising steps on a GPU")] = 10,
     large: Annotated[bool, typer.Option("--large", help="the 14B too")] = False,
+    settings: Annotated[bool, typer.Option("--settings", help="what each setting changes")] = False,
 ) -> None:
     """Print the tables."""
-    if device == "cpu":
+    if settings:
+        on_settings()
+    elif device == "cpu":
         on_cpu(rounds)
     else:
         on_gpu(rounds, steps, large)

@@ -68,7 +68,7 @@ Depth = Annotated[str | None, typer.Option(help="Default ultralytics weights for
 Pose = Annotated[str | None, typer.Option(help="Default ultralytics weights for the controls pose and pose_body.")]
 CpuActors = Annotated[int | None, typer.Option(min=1, help="Processes for masks, VCUs and stitching.")]
 GpuActors = Annotated[int | None, typer.Option(min=1, help="Processes for VACE: one a GPU, one on a CPU core without.")]
-MaxBatch = Annotated[int, typer.Option(min=1, help="Equal windows in one call of a GPU actor: together where they fit, else one by one.")]
+MaxBatch = Annotated[int, typer.Option(min=1, help="Equal windows in one call of a GPU actor.")]
 EngineOption = Annotated[
     list[str] | None,
     typer.Option(

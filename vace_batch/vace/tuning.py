@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 from diffusers import WanVACETransformer3DModel
+from diffusers.utils import logging as diffusers_log
 
 from vace_batch.config import EngineSettings
 from vace_batch.errors import UsageError
@@ -27,8 +28,7 @@ def tune(model: VaceModel, settings: EngineSettings) -> None:
     if settings.compile and settings.offload != "none":
         raise UsageError("engine.compile: expected false with engine.offload=group, whose hooks it cannot see through")
     for transformer in model.experts:
-        if settings.attention != "native":
-            _choose_attention(transformer, settings.attention)
+        _choose_attention(transformer, settings.attention)
         if settings.storage == "fp8":
             transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=model.dtype)
         if settings.compile:
@@ -40,10 +40,15 @@ def tune(model: VaceModel, settings: EngineSettings) -> None:
 
 
 def _choose_attention(transformer: WanVACETransformer3DModel, name: str) -> None:
+    """Set the back end, the default one too: diffusers keeps the last choice for every model of the process."""
+    verbosity = diffusers_log.get_verbosity()
+    diffusers_log.set_verbosity_error()  # it warns each time that this may change in another version
     try:
         transformer.set_attention_backend(name)
     except (ValueError, RuntimeError, ImportError) as error:
         raise UsageError(f"engine.attention={name}: {error}") from error
+    finally:
+        diffusers_log.set_verbosity(verbosity)
 
 
 def offload(model: VaceModel) -> None:
