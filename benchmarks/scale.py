@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
@@ -158,6 +158,8 @@ class WaitingCluster:
         facts, self._facts = self._facts, []
         self._seen = time.process_time()  # the simulation's own time is not the driver's
         return facts
+
+    def reserve(self, actors: Mapping[str, int]) -> None: ...
 
     def _begin(self, actor_id: int) -> None:
         order = self._queues[actor_id][0]

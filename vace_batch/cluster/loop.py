@@ -173,11 +173,14 @@ class Dispatcher:
         begin = self._cluster.now()
         try:
             run.absorb(run.board.add(first_units))
+            look_again_at = begin
             while run.board.open and not should_stop():
-                self.staff(run.board.needed)
+                if self._cluster.now() >= look_again_at:  # both look at every actor, which is much after every fact
+                    self.staff(run.board.needed)
+                    run.enforce_limits()
+                    look_again_at = self._cluster.now() + POLL_S
                 run.feed()
                 run.apply(self._cluster.wait(POLL_S))
-                run.enforce_limits()
             if run.board.open:
                 run.drain()
         finally:
