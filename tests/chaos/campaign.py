@@ -214,7 +214,7 @@ def clean_outputs(trial: Trial) -> dict[str, str]:
     """Digests of the videos of an undisturbed run of as many windows; run once."""
     size = trial.windows, trial.clip_windows
     if size not in _clean:
-        with tempfile.TemporaryDirectory(prefix="chaos-clean-") as folder:
+        with tempfile.TemporaryDirectory(prefix="chaos-clean-", ignore_cleanup_errors=True) as folder:
             plain = Trial(out=str(Path(folder) / "out"), windows=size[0], clip_windows=size[1], seconds=0.0)
             stage = Stage(Path(folder), plain)
             assert stage.start().end() == 0
@@ -425,7 +425,7 @@ RANDOM = "random kills of actors and drivers, one poison window"
 
 def one(name: str, act: Callable[[Stage], None], *, windows: int, seed: int = 0) -> Row:
     """One disturbed run, checked."""
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+    with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
         trial = Trial(out=str(Path(folder) / "out"), windows=windows)
         stage = Stage(Path(folder), trial, random=random.Random(seed))
         act(stage)
