@@ -33,7 +33,7 @@ from tests.chaos.faulty_storage import SCHEME
 from vace_batch.results import summarise
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 240.0
+PATIENCE_S = 900.0
 
 
 class Driver:
