@@ -166,6 +166,11 @@ def keyframed_boxes(objects_HW: list[Alpha]) -> list[dict[str, float]]:
     return keys
 
 
+def detector_path() -> Path:
+    """The demo's own detector, of the classes ball, horse and car; see objects.md."""
+    return Path(__file__).with_name("objects.onnx")
+
+
 def pictures_folder() -> Path:
     """Where the scikit-image wheel keeps its pictures.
 

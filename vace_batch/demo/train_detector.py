@@ -253,6 +253,13 @@ def train(folder: Path, minutes: float, start: Path | None, half: bool) -> Any:
     return yolo
 
 
+def raise_scores(yolo: Any, by: float) -> None:
+    """Add `by` to every class logit: a detector that is not trained to the end is less sure than it is right."""
+    with torch.no_grad():
+        for branch in yolo.model.model[-1].cv3:
+            branch[-1].bias += by
+
+
 def main() -> None:
     """Train and export."""
     parser = argparse.ArgumentParser(description="Train the demo's detector.")
@@ -260,12 +267,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=45.0)
     parser.add_argument("--start", type=Path, help="go on from FOLDER/state.pt of an earlier run")
     parser.add_argument("--half", action="store_true", help="only pictures of half the size, and a detector for them")
+    parser.add_argument("--raise-scores", type=float, default=0.0, help="added to every class logit at the end")
     arguments = parser.parse_args()
     from vace_batch.masks.export import export_onnx
 
     arguments.folder.mkdir(parents=True, exist_ok=True)
     yolo = train(arguments.folder, arguments.minutes, arguments.start, arguments.half)
     torch.save(yolo.model.state_dict(), arguments.folder / "state.pt")
+    raise_scores(yolo, arguments.raise_scores)
     yolo.save(arguments.folder / "objects.pt")
     shape = (align_up(HEIGHT // 2, _STRIDE), WIDTH // 2) if arguments.half else (HEIGHT, WIDTH)
     print(export_onnx(str(arguments.folder / "objects.pt"), str(arguments.folder / "objects.onnx"), shape))
