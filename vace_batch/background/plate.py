@@ -24,7 +24,7 @@ from vace_batch.background.camera import (
     project,
     with_masks,
 )
-from vace_batch.background.fill import membrane, spread_inwards
+from vace_batch.background.fill import spread_inwards, stretch_across
 from vace_batch.background.mesh import fine_shifts, look_up
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import Bits, FrameMask
@@ -317,7 +317,7 @@ def _agree(samples: _Samples, box: Box) -> Plate:
     rgb = middle_HW3 + total / np.maximum(agreeing, 1)[..., None]
     noise = float(np.median(noises)) if noises else _LEAST_NOISE
     narrow = _narrow_parts(~known)
-    return Plate(box=box, rgb=membrane(rgb, known), known=known | narrow, noise=max(noise, _LEAST_NOISE))
+    return Plate(box=box, rgb=stretch_across(rgb, known), known=known | narrow, noise=max(noise, _LEAST_NOISE))
 
 
 def _narrow_parts(gap: Bits) -> Bits:

@@ -34,6 +34,7 @@ from vace_batch.video.frame import Frame
 _RING_PX = 12
 # The ring's differences are averaged over this radius before they colour the hole: what is left is light, not noise.
 _LIGHT_RADIUS_PX = 6
+_HALO_PX = 3
 _MAX_LIGHT_STEP = 12.0
 _LIGHT_DOUBT = 0.5
 _RING_TOLERANCE = 10.0
@@ -146,7 +147,9 @@ def _light(observed: Levels, view: PlateView, bits: Bits, noise: float) -> Level
     """
     difference = observed - view.rgb
     limit = max(_MAX_LIGHT_STEP, 4 * noise)
-    usable = view.known & ~bits & (largest(np.abs(difference)) <= limit)
+    # Codecs and soft edges carry a little of the object beyond its mask.
+    near = np.asarray(cv2.dilate(bits.astype(np.uint8), np.ones((_HALO_PX * 2 + 1,) * 2, np.uint8)), np.bool_)
+    usable = view.known & ~near & (largest(np.abs(difference)) <= limit)
     weight = usable.astype(np.float32)
     radius = (2 * _LIGHT_RADIUS_PX + 1,) * 2
     total = cv2.GaussianBlur(difference * weight[..., None], radius, 0)
