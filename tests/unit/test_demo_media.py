@@ -33,7 +33,7 @@ def test_the_pictures_are_in_the_wheel_itself() -> None:
 
 def test_the_manifest_is_valid_and_has_the_three_tasks(manifest: Path) -> None:
     moon, horse, cat = read_manifest(manifest).jobs
-    assert (moon.task, len(moon.boxes), moon.mask_uri) == ("removal", 5, None)
+    assert (moon.task, moon.targets, moon.detector, moon.boxes) == ("removal", ("ball",), "demo", ())
     assert (horse.task, horse.boxes) == ("removal", ())
     assert horse.mask_uri is not None and horse.mask_uri.endswith("horse-masks")
     assert (cat.task, cat.control) == ("restyle", "gray") and "cat" in cat.prompt
@@ -112,7 +112,7 @@ def test_the_sheet_shows_before_over_after_in_each_row(tmp_path: Path) -> None:
 
 def test_the_sheet_of_a_run_shows_outputs_and_says_what_has_none(manifest: Path, tmp_path: Path) -> None:
     rows = (
-        {"job_id": "moon-by-box", "status": "done", "output_uri": str(manifest.with_name("moon.mp4"))},
+        {"job_id": "ball-by-class", "status": "done", "output_uri": str(manifest.with_name("moon.mp4"))},
         {"job_id": "horse-by-mask", "status": "failed", "output_uri": None, "reason": "no such mask"},
     )
     summary = Summary(out="", planned=3, done=1, failed=1, skipped=0, pending=1, windows=0, jobs=rows)

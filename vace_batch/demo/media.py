@@ -30,6 +30,7 @@ from PIL import Image
 
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest import SCHEMA
+from vace_batch.masks.weights import DEMO_DETECTOR
 from vace_batch.video.write import write_clip
 
 Picture = npt.NDArray[np.uint8]
@@ -38,7 +39,7 @@ _Sample = TypeVar("_Sample", np.uint8, np.float32)
 
 SIZE = Size(384, 216)
 NUM_FRAMES = 49
-DEMO_VERSION = b"1"
+DEMO_VERSION = b"2"
 _VERSION_KEY = b"vace_batch.demo"
 _BOX_EVERY_FRAMES = 12
 
@@ -61,7 +62,7 @@ def write_demo(folder: str | Path) -> Path:
     if manifest.exists() and (pq.read_schema(manifest).metadata or {}).get(_VERSION_KEY) == DEMO_VERSION:
         return manifest
     root.mkdir(parents=True, exist_ok=True)
-    rows = [_moon_by_box(root), _horse_by_mask(root), _cat_restyled(root)]
+    rows = [_ball_by_class(root), _horse_by_mask(root), _cat_restyled(root)]
     schema = SCHEMA.with_metadata({**(SCHEMA.metadata or {}), _VERSION_KEY: DEMO_VERSION})
     table = pa.Table.from_pylist(rows, schema=schema)
     staged = manifest.with_suffix(".partial")
@@ -70,14 +71,15 @@ def write_demo(folder: str | Path) -> Path:
     return manifest
 
 
-def _moon_by_box(root: Path) -> dict[str, object]:
+def _ball_by_class(root: Path) -> dict[str, object]:
     shown = list(moon_over_the_launch_pad())
     _write(root / "moon.mp4", shown, rate=Fraction(25), tone_hz=220.0)
     return {
-        "job_id": "moon-by-box",
+        "job_id": "ball-by-class",
         "video_uri": "moon.mp4",
         "task": "removal",
-        "boxes": keyframed_boxes([frame.object_HW for frame in shown]),
+        "targets": ["ball"],
+        "detector": DEMO_DETECTOR,
         "seed": 1,
     }
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from vace_batch.errors import ClipError
 from vace_batch.log import quiet_environment
 
+DEMO_DETECTOR = "demo"
+"""The detector that comes with the package: drawn balls, horses and cars."""
+
 
 def prepare_ultralytics() -> None:
     """Set what ultralytics reads once, at its import: no telemetry, no installs, no talk, no code from pickles.
@@ -23,11 +26,13 @@ def find_weights(name: str, *, configured: str | None, folders: Sequence[str] = 
     """The local file for what a job or the configuration calls its weights.
 
     A manifest is untrusted: only the `configured` weights, by path or file name, and files inside `folders` are
-    opened. Downloads are the business of `download_release`.
+    opened, and the package's own `DEMO_DETECTOR`. Downloads are the business of `download_release`.
 
     Raises:
         ClipError: `weights_not_found`, `weights_not_allowed`.
     """
+    if name == DEMO_DETECTOR:
+        return _existing(str(Path(__file__).parents[1] / "demo" / "objects.onnx"))
     if configured is not None and name in (configured, Path(configured).name):
         return _existing(configured)
     inside = [candidate for folder in folders if (candidate := _inside(name, folder)) is not None]
