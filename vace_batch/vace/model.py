@@ -77,8 +77,7 @@ def load(
     """
     known, found = profiles.profile(ref), _revision(ref, revision)
     place, dtype = place_of(device), dtype or dtype_of(place_of(device))
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+    _hide_progress()
     parts = (*_PARTS, "text_encoder") if text_encoder else _PARTS
     try:
         with _local_folder(ref, found, parts) as path:
@@ -139,12 +138,18 @@ def load_text(ref: str, revision: str, *, device: torch.device, dtype: torch.dty
     Raises:
         UsageError: as `load`.
     """
+    _hide_progress()
     try:
         with _local_folder(ref, _revision(ref, revision), ("tokenizer", "text_encoder")) as path:
             tokenizer = AutoTokenizer.from_pretrained(path, subfolder="tokenizer")
             return tokenizer, _load(UMT5EncoderModel, path, "text_encoder", device, dtype=dtype)
     except (OSError, SafetensorError) as error:
         raise UsageError(f"model {ref}: its text encoder cannot be loaded: {error}") from error
+
+
+def _hide_progress() -> None:
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
 
 
 def _revision(ref: str, planned: str | None) -> str:
