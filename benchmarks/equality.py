@@ -12,21 +12,19 @@ import hashlib
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import WanVACEPipeline
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.contract.test_engine import CASES, ROUNDING, ask_stock, removal  # noqa: E402
+from tests.contract.test_engine import CASES, ROUNDING, ask_stock, open_stock, removal  # noqa: E402
+from vace_batch.profiles import model_files  # noqa: E402
 from vace_batch.vace.engine import VaceEngine  # noqa: E402
 from vace_batch.vace.model import load  # noqa: E402
-from vace_batch.vace.seeded import write_seeded  # noqa: E402
 
 BATCHES = (2, 4)
 
@@ -47,10 +45,7 @@ def main() -> None:
 
 def measured() -> Iterator[tuple[str, float]]:
     engine = VaceEngine(load("tiny", device="cpu"))
-    with tempfile.TemporaryDirectory() as folder:
-        write_seeded(Path(folder))
-        stock = WanVACEPipeline.from_pretrained(folder, use_safetensors=True)
-    stock.set_progress_bar_config(disable=True)
+    stock = open_stock(str(model_files("tiny")))
     for name, make in CASES.items():
         vcu = make()
         yield f"latents against WanVACEPipeline: {name}", error(engine.denoise([vcu]), ask_stock(stock, vcu))

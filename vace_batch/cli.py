@@ -288,9 +288,7 @@ def demo(out: OutOption = "demo-out") -> None:
 
     path = write_demo(Path(out) / "source")
     _err.print(f"demo: made {path}")
-    _err.print(
-        "demo: the embedded model's weights are UNTRAINED: what it generates is gray noise; all the rest is real"
-    )
+    _err.print("demo: the embedded model is tiny: what it generates has little detail; all the rest is real")
     results_dir = str(Path(out) / "results")
     code = EXIT_DONE
     try:
@@ -355,6 +353,33 @@ def masks(
             for line in (*row.objects, *row.words):
                 _out.print(f"         {line}")
     raise typer.Exit(EXIT_FAILED if any(row.error for row in rows) else EXIT_DONE)
+
+
+@app.command()
+def train(
+    manifest: ManifestArg,
+    out: Annotated[str, typer.Option("-o", "--out", metavar="DIR", help="Checkpoint and result; gone on from.")],
+    model: Model = "tiny",
+    rank: Annotated[int, typer.Option(min=0, help="Rank of the LoRA; 0 trains the whole context branch.")] = 16,
+    task: Annotated[
+        str | None, typer.Option(help="What the windows are hidden for; `any` draws one a step.")
+    ] = "removal",
+    size: Annotated[str, typer.Option(metavar="WxH", help="Windows, multiples of 16.")] = "128x128",
+    frames: Annotated[int, typer.Option(help="Frames of a window, 4n+1.")] = 9,
+    batch: Annotated[int, typer.Option(min=1, help="Windows a step.")] = 1,
+    steps: Annotated[int, typer.Option(min=1)] = 1000,
+    rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-4,
+    seed: Annotated[int, typer.Option()] = 0,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, a third slower.")] = False,
+) -> None:
+    """Fine-tune the model's context branch on a manifest's videos: random masks over clean windows."""
+    from vace_batch.training.loop import Schedule
+    from vace_batch.training.tune import tune, tuning_of
+
+    tuning = tuning_of(size, frames, batch=batch, rank=rank, task=task, checkpointing=checkpointing)
+    schedule = Schedule(steps=steps, learning_rate=rate, seed=seed, bf16=bf16)
+    _out.print(tune(manifest, model, Path(out), tuning, schedule, report=lambda n, e: _err.print(f"step {n}: {e:.4f}")))
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------

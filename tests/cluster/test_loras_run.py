@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.cluster.test_command_line import call, clip, manifest, outputs, removal
 from tests.s3_server import bucket, moto
 from vace_batch import storage
-from vace_batch.vace.seeded import write_seeded
+from vace_batch.profiles import model_files
 
 
 def rank_one(path: Path, base: dict[str, torch.Tensor], name: str, *, wide: int = 0) -> Path:
@@ -29,7 +30,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A bucket with the embedded model and two LoRAs, of which one does not fit."""
     monkeypatch.setenv("VACE_BATCH_CACHE", str(tmp_path / "cache"))
     model = tmp_path / "model"
-    write_seeded(model)
+    shutil.copytree(str(model_files("tiny")), model, dirs_exist_ok=True)
     base = load_file(model / "transformer/diffusion_pytorch_model.safetensors")
     with moto(tmp_path) as endpoint, bucket(endpoint) as uri:
         for file in model.rglob("*.*"):

@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from tests.contract.test_engine_load import one_window
 from vace_batch import profiles
 from vace_batch.errors import UsageError
+from vace_batch.profiles import model_files
 from vace_batch.vace.convert import convert
 from vace_batch.vace.model import load
 from vace_batch.vace.names import original_name
-from vace_batch.vace.seeded import write_seeded
 
 Tensors = dict[str, torch.Tensor]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -56,7 +56,7 @@ def t5_name(name: str) -> str:
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model in the diffusers layout, with a narrow VAE of the published structure."""
     root = tmp_path_factory.mktemp("diffusers")
-    write_seeded(root)
+    shutil.copytree(str(model_files("tiny")), root, dirs_exist_ok=True)
     torch.manual_seed(0)
     shutil.rmtree(root / "vae")
     AutoencoderKLWan(base_dim=8).save_pretrained(root / "vae")

@@ -1,8 +1,8 @@
-"""The engine against diffusers' own WanVACEPipeline, and against itself in batches: real classes, seeded weights."""
+"""The engine against diffusers' own WanVACEPipeline, and against itself in batches: real classes, shipped weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +12,18 @@ import PIL.Image
 import pytest
 import torch
 from diffusers import UniPCMultistepScheduler, WanVACEPipeline
+from diffusers.video_processor import VideoProcessor
 from torch import nn
 
 from vace_batch import tasks
 from vace_batch.config import EngineSettings
 from vace_batch.controls import simple_control
 from vace_batch.errors import ClipError, UsageError
-from vace_batch.profiles import WAN_NEGATIVE_PROMPT, ResolvedSampling
+from vace_batch.profiles import WAN_NEGATIVE_PROMPT, ResolvedSampling, model_files
 from vace_batch.vace.encode import latent_mask, nearest_frames, normalise
 from vace_batch.vace.engine import VaceEngine
 from vace_batch.vace.model import VaceModel, load
 from vace_batch.vace.sample import noise
-from vace_batch.vace.seeded import write_seeded
 from vace_batch.vcu import VCU
 
 ROUNDING = 5e-5
@@ -42,10 +42,16 @@ def engine(model: VaceModel) -> VaceEngine:
 
 
 @pytest.fixture(scope="module")
-def stock(tmp_path_factory: pytest.TempPathFactory) -> WanVACEPipeline:
-    directory = tmp_path_factory.mktemp("stock")
-    write_seeded(directory)
-    pipeline = WanVACEPipeline.from_pretrained(directory, use_safetensors=True)
+def stock() -> WanVACEPipeline:
+    return open_stock(str(model_files("tiny")))
+
+
+def open_stock(directory: str) -> WanVACEPipeline:
+    """The stock pipeline in float32, as is the engine on a CPU."""
+    pipeline = WanVACEPipeline.from_pretrained(directory, use_safetensors=True, torch_dtype=torch.float32)
+    # the pipeline counts two levels and does not see the VAE's patches of 2x2
+    pipeline.vae_scale_factor_spatial = pipeline.vae.config.scale_factor_spatial
+    pipeline.video_processor = VideoProcessor(vae_scale_factor=pipeline.vae_scale_factor_spatial)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -329,11 +335,11 @@ def test_without_a_text_encoder_only_known_prompts_work(model: VaceModel) -> Non
         engine.denoise([removal(1)])
 
 
-def test_the_untrained_fill_is_calm_and_mid_gray(engine: VaceEngine) -> None:
-    windows: Sequence[VCU] = [removal(9), restyle(), text_to_video()]
-    for frames in engine.generate(windows):
-        assert 112 < frames.mean() < 144
-        assert 0.5 < frames.std() < 16
+def test_the_fill_is_nearer_to_the_truth_than_mid_gray(engine: VaceEngine) -> None:
+    frames, mask = pictures(9, height=64, width=64)
+    made = engine.generate([tasks.removal(frames, mask, settings())])[0]
+    error, gray = (np.abs(guess.astype(float) - frames)[mask].mean() for guess in (made, np.full_like(frames, 128)))
+    assert error < 0.95 * gray
 
 
 def test_leaves_no_trace_of_its_cases(tmp_path: Path, engine: VaceEngine) -> None:

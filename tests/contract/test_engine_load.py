@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,6 @@ from vace_batch.profiles import VACE_1_3B, ResolvedSampling, model_files
 from vace_batch.vace import model as loading
 from vace_batch.vace.engine import VaceEngine
 from vace_batch.vace.model import VaceModel
-from vace_batch.vace.seeded import write_seeded
 
 load = partial(loading.load, device="cpu")
 
@@ -63,24 +61,11 @@ def test_a_saved_directory_gives_the_same_pixels(saved: Path) -> None:
     assert load("tiny").revision == embedded.revision
 
 
-def test_seeded_weights_are_the_same_bits_everywhere(tmp_path: Path) -> None:
-    torch.manual_seed(123)
-    state = torch.get_rng_state()
-    write_seeded(tmp_path)
-    assert torch.equal(torch.get_rng_state(), state)
-    digest = hashlib.blake2b(digest_size=8)
-    for file in sorted(tmp_path.rglob("*.safetensors")):
-        for name, weight in sorted(load_file(file).items()):
-            assert torch.isfinite(weight).all()
-            digest.update(name.encode() + weight.numpy().tobytes())
-    assert digest.hexdigest() == "883be15411d0462a", (
-        "new weights need a new TINY_SEED, so that the revision tells them apart"
-    )
-
-
-def test_the_repository_holds_no_weights_of_the_embedded_model() -> None:
-    found = sorted(path.name for path in Path(str(model_files("tiny"))).rglob("*") if path.is_file())
-    assert {Path(name).suffix for name in found} == {".json"}
+def test_the_shipped_weights_are_small_and_finite() -> None:
+    files = sorted(Path(str(model_files("tiny"))).rglob("*.safetensors"))
+    assert sum(file.stat().st_size for file in files) < 14e6
+    weights = [weight for file in files for weight in load_file(file).values()]
+    assert weights and all(torch.isfinite(weight).all() for weight in weights)
 
 
 def test_half_precision_keeps_the_vae_and_the_norms_in_full(saved: Path) -> None:

@@ -1,4 +1,4 @@
-"""What saves time: either nothing changes, or how much does is said here. Real classes, seeded weights."""
+"""What saves time: either nothing changes, or how much does is said here. Real classes, the shipped weights."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_step_cache_that_never_hits_is_the_stock_forward(model: VaceModel) -> 
         "timestep": torch.tensor([700.0, 700.0]),
         "encoder_hidden_states": torch.randn(2, 512, 64, generator=generator),
         "control_hidden_states": torch.randn(2, 96, 3, 4, 6, generator=generator),
-        "control_hidden_states_scale": torch.tensor([1.0, 0.5]),
+        "control_hidden_states_scale": torch.tensor([1.0, 0.5, 0.5]),
         "return_dict": False,
     }
     with torch.inference_mode():

@@ -28,7 +28,7 @@ from vace_batch.vcu import VCU
 Tensors = dict[str, torch.Tensor]
 RANK, ALPHA = 2, 6.0
 TARGETS = (
-    "blocks.0.attn1.to_q", "blocks.3.attn2.to_out.0", "blocks.1.ffn.net.0.proj", "blocks.2.ffn.net.2",
+    "blocks.0.attn1.to_q", "blocks.2.attn2.to_out.0", "blocks.1.ffn.net.0.proj", "blocks.2.ffn.net.2",
     "vace_blocks.0.attn1.to_v", "vace_blocks.1.proj_out", "vace_blocks.0.proj_in", "condition_embedder.time_proj",
     "condition_embedder.text_embedder.linear_1", "proj_out", "vace_patch_embedding",
 )  # fmt: skip
@@ -232,31 +232,34 @@ def test_alpha_in_pefts_metadata_counts(model: VaceModel, base: Tensors, switch:
 
 BAD: dict[str, tuple[Tensors, str]] = {
     "unknown weight": (
-        peft("blocks.9.attn1.to_q", torch.zeros(2, 64), torch.zeros(64, 2)),
+        peft("blocks.9.attn1.to_q", torch.zeros(2, 128), torch.zeros(128, 2)),
         "key transformer.blocks.9.attn1.to_q.lora_A.weight: the model has no such weight",
     ),
     "of a larger model": (
         peft("blocks.0.attn1.to_q", torch.zeros(2, 1536), torch.zeros(1536, 2)),
-        r"blocks.0.attn1.to_q.lora_A.weight: expected \(2, 64\) for a weight of \(64, 64\), got \(2, 1536\)",
+        r"blocks.0.attn1.to_q.lora_A.weight: expected \(2, 128\) for a weight of \(128, 128\), got \(2, 1536\)",
     ),
     "ranks differ": (
-        peft("blocks.0.attn1.to_q", torch.zeros(2, 64), torch.zeros(64, 3)),
-        r"lora_B.weight: expected \(64, 2\) for a weight of \(64, 64\), got \(64, 3\)",
+        peft("blocks.0.attn1.to_q", torch.zeros(2, 128), torch.zeros(128, 3)),
+        r"lora_B.weight: expected \(128, 2\) for a weight of \(128, 128\), got \(128, 3\)",
     ),
-    "half a pair": ({"blocks.0.attn1.to_q.lora_A.weight": torch.zeros(2, 64)}, "without the other half of its pair"),
+    "half a pair": ({"blocks.0.attn1.to_q.lora_A.weight": torch.zeros(2, 128)}, "without the other half of its pair"),
     "alpha alone": ({"blocks.0.attn1.to_q.alpha": torch.tensor(2.0)}, "without its lora_A and lora_B"),
     "another kind": ({"blocks.0.attn1.to_q.hada_w1_a": torch.zeros(2, 2)}, "not of a plain LoRA"),
     "dora": (
-        peft("blocks.0.attn1.to_q", torch.zeros(2, 64), torch.zeros(64, 2))
-        | {"blocks.0.attn1.to_q.dora_scale": torch.ones(64)},
+        peft("blocks.0.attn1.to_q", torch.zeros(2, 128), torch.zeros(128, 2))
+        | {"blocks.0.attn1.to_q.dora_scale": torch.ones(128)},
         "key blocks.0.attn1.to_q.dora_scale: not of a plain LoRA",
     ),
-    "no bias there": ({"blocks.0.attn1.norm_q.diff_b": torch.zeros(64)}, "the model has no bias there"),
+    "no bias there": ({"blocks.0.attn1.norm_q.diff_b": torch.zeros(128)}, "the model has no bias there"),
     "a vector": (
-        {"blocks.0.attn1.to_q.lora_A.weight": torch.zeros(64), "blocks.0.attn1.to_q.lora_B.weight": torch.zeros(64, 2)},
+        {
+            "blocks.0.attn1.to_q.lora_A.weight": torch.zeros(128),
+            "blocks.0.attn1.to_q.lora_B.weight": torch.zeros(128, 2),
+        },
         "expected",
     ),
-    "wrong difference": ({"blocks.0.attn1.to_q.diff": torch.zeros(3)}, r"expected \(64, 64\), got \(3,\)"),
+    "wrong difference": ({"blocks.0.attn1.to_q.diff": torch.zeros(3)}, r"expected \(128, 128\), got \(3,\)"),
     "nothing": ({}, "no LoRA in it"),
 }
 

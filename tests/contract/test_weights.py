@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from tests.contract.test_engine_load import one_window
 from tests.s3_server import bucket, moto, seaweed, weed_binary
 from vace_batch import profiles, storage, weights
 from vace_batch.errors import UsageError
+from vace_batch.profiles import model_files
 from vace_batch.vace.model import load
-from vace_batch.vace.seeded import write_seeded
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 
@@ -33,7 +34,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("model")
-    write_seeded(root)
+    shutil.copytree(str(model_files("tiny")), root, dirs_exist_ok=True)
     return root
 
 

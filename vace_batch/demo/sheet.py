@@ -21,7 +21,7 @@ from vace_batch.video.thumbs import sample_frames
 
 Picture = npt.NDArray[np.uint8]
 
-UNTRAINED = "The embedded model is untrained: what it generates is gray noise. All the rest is real."
+SMALL_MODEL = "The embedded model is tiny: what it generates has little detail. All the rest is real."
 THUMB_WIDTH_PX = 240
 _GAP_PX = 6
 _MARGIN_PX = 28
@@ -85,7 +85,7 @@ def contact_sheet(
 
 
 def write_sheet(
-    jobs: Iterable[Job], summary: Summary, path: str | Path, *, columns: int = 5, note: str = UNTRAINED
+    jobs: Iterable[Job], summary: Summary, path: str | Path, *, columns: int = 5, note: str = SMALL_MODEL
 ) -> Path:
     """Draw the before/after sheet of a run whose videos are local files, into the PNG `path`.
 

@@ -23,6 +23,9 @@ from vace_batch.vcu import VCU, Mask, Pixels
 TASKS = {"removal": 0.6, "control": 0.24, "outpainting": 0.06, "extension": 0.04, "reference": 0.06}
 """How often each task is drawn."""
 
+_THIN = 0.2
+"""How often a mask is a wire, a pole or a line of text: no token of it is hidden altogether."""
+
 _SAMPLING = {
     rule: ResolvedSampling(num_inference_steps=1, guidance_scale=1.0, flow_shift=3.0, mask_rule=rule)
     for rule in ("nearest", "max4")
@@ -87,7 +90,9 @@ _STYLED = {"removal": 0.0, "control": 0.75, "outpainting": 0.0, "extension": 0.0
 
 def passing_mask(num_frames: int, height: int, width: int, generator: np.random.Generator) -> Mask:
     """The mask of an object, (T, H, W): a blob or a box that rests or moves; never empty in the first frame."""
-    share = generator.uniform(0.12, 0.62, 2)
+    share = generator.uniform(0.08, 0.62, 2)
+    if generator.random() < _THIN:
+        share = generator.permutation([generator.uniform(0.05, 0.09), generator.uniform(0.5, 1.0)])
     axes = np.maximum(share * (width, height) / 2, 6)
     start = np.array([generator.uniform(axes[0], width - axes[0]), generator.uniform(axes[1], height - axes[1])])
     moves = generator.random() < 0.65

@@ -114,7 +114,7 @@ class ConditionEncoder:
         for chunk in _chunks(spoken, self._at_once(vcus[0].size.height, vcus[0].size.width)):
             hidden = [~masks[i] if reactive else masks[i] for i in chunk]
             pixels = [normalise(vcus[i], self._device).masked_fill_(h, 0.0) for i, h in zip(chunk, hidden, strict=True)]
-            for i, latent in zip(chunk, self._encode(torch.stack(pixels)), strict=True):
+            for i, latent in zip(chunk, self.encode(torch.stack(pixels)), strict=True):
                 latents[i] = latent
         neutral = None if len(spoken) == len(vcus) else self._neutral_latent(vcus[0])
         return torch.stack([latent if latent is not None else neutral for latent in latents])
@@ -129,7 +129,7 @@ class ConditionEncoder:
         cached = self._neutral.get(key)
         if cached is None or cached.shape[1] < wanted:
             shape = (1, 3, vcu.num_frames, vcu.size.height, vcu.size.width)
-            cached = self._encode(torch.zeros(shape, device=self._device))[0]
+            cached = self.encode(torch.zeros(shape, device=self._device))[0]
         _remember(self._neutral, key, cached, _CACHED_SHAPES)
         return cached[:, :wanted]
 
@@ -141,10 +141,10 @@ class ConditionEncoder:
         encoded = []
         for chunk in _chunks(pictures, self._at_once(vcus[0].size.height, vcus[0].size.width)):
             pixels_BHWC = torch.stack(chunk).to(self._device).float() / 255 * 2 - 1
-            encoded.append(self._encode(pixels_BHWC.permute(0, 3, 1, 2).unsqueeze(2)))
+            encoded.append(self.encode(pixels_BHWC.permute(0, 3, 1, 2).unsqueeze(2)))
         return torch.cat(encoded).squeeze(2).unflatten(0, (len(vcus), -1)).transpose(1, 2)
 
-    def _encode(self, pixels_BCTHW: torch.Tensor) -> torch.Tensor:
+    def encode(self, pixels_BCTHW: torch.Tensor) -> torch.Tensor:
         """Normalised latents: the posterior's mode. The loop is `AutoencoderKLWan._encode` with longer pieces."""
         vae, pixels_BCTHW = self._vae, pixels_BCTHW.to(self._vae.dtype)
         if vae.config.patch_size is not None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import as_file
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -23,7 +23,6 @@ from vace_batch import profiles, weights
 from vace_batch.errors import UsageError
 from vace_batch.profiles import TINY, ModelProfile, is_directory, model_files
 from vace_batch.vace import stepcache
-from vace_batch.vace.seeded import write_seeded
 
 _PARTS = ("transformer", "transformer_2", "vae", "tokenizer", "scheduler")
 
@@ -165,18 +164,15 @@ def _revision(ref: str, planned: str | None) -> str:
 
 @contextmanager
 def _local_folder(ref: str, revision: str, parts: Sequence[str]) -> Iterator[str]:
-    """The directory to load from. The embedded model without weights is first written out with seeded ones."""
+    """The directory to load from."""
     if is_directory(ref):
         yield ref
-    elif ref != TINY:
+    elif ref == TINY:
+        with as_file(model_files(TINY)) as folder:
+            yield str(folder)
+    else:
         with weights.local_folder(ref, revision, parts) as folder:
             yield str(folder)
-    elif (model_files(TINY) / "transformer" / "diffusion_pytorch_model.safetensors").is_file():
-        yield str(model_files(TINY))
-    else:
-        with tempfile.TemporaryDirectory(prefix="vace-batch-") as scratch:
-            write_seeded(Path(scratch))
-            yield scratch
 
 
 def _load(kind: Any, path: str, component: str, device: torch.device, **dtype: torch.dtype) -> Any:
