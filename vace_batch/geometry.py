@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 TOKEN_PX = 16
 """Pixels a side of one transformer token: the VAE shrinks 8x, the patch embedding 2x more."""
+BRIDGE_PX = 12
+"""Gaps up to this width are not worth generating: a token is wider, and would take real picture with it."""
 
 TEMPORAL_STRIDE = 4
 """Frames a latent frame stands for, the first frame excepted."""

@@ -12,7 +12,17 @@ from dataclasses import astuple, dataclass
 from functools import cached_property
 from itertools import product
 
-from vace_batch.geometry import TOKEN_PX, Box, Size, align_down, align_up, legal_num_frames, token_count, union_of
+from vace_batch.geometry import (
+    BRIDGE_PX,
+    TOKEN_PX,
+    Box,
+    Size,
+    align_down,
+    align_up,
+    legal_num_frames,
+    token_count,
+    union_of,
+)
 
 _CELL_PX = 2 * TOKEN_PX
 """Parts nearer than about this far share their context, and so a region."""
@@ -23,12 +33,13 @@ _WORTH_FOLLOWING = 1.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a model can take in one window."""
+    """What a model can take in one window, and up to what width (px) gaps are bridged instead of generated."""
 
     max_tokens: int
     max_frames: int
     overlap_frames: int
     min_side: int
+    bridge_px: int = BRIDGE_PX
 
     def __post_init__(self) -> None:
         if self.max_frames != legal_num_frames(self.max_frames):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from vace_batch import weights
 from vace_batch.errors import UsageError
-from vace_batch.geometry import Size, token_count
+from vace_batch.geometry import BRIDGE_PX, Size, token_count
 from vace_batch.job import Job, Sampling
 
 TINY = "tiny"
@@ -204,7 +204,8 @@ class Architecture:
 class ModelProfile:
     """A model's limits, default sampling and architecture.
 
-    `max_frames` is 4n+1; `min_side` is the shortest side, in px, that the model still draws well.
+    `max_frames` is 4n+1; `min_side` is the shortest side, in px, that the model still draws well. Gaps of up to
+    `bridge_px` in a recovered background are stretched across rather than generated.
     """
 
     name: str
@@ -216,6 +217,7 @@ class ModelProfile:
     num_inference_steps: int
     guidance_scale: float
     flow_shift: float
+    bridge_px: int = BRIDGE_PX
 
     def sampling(self, task: str, overrides: Sampling | None = None) -> ResolvedSampling:
         """Sampling of `task`: the `overrides`, then its preset's, then the model's own.
@@ -430,6 +432,7 @@ def _small(name: str, architecture: Architecture) -> ModelProfile:
         num_inference_steps=2,
         guidance_scale=1.0,
         flow_shift=3.0,
+        bridge_px=24,  # it paints no edges; see its card
     )
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vace_batch.background import Recovered, grow_into_shadows, recover, track_camera
-from vace_batch.geometry import Size
+from vace_batch.background import BackgroundSettings, Recovered, grow_into_shadows, recover, track_camera
+from vace_batch.geometry import BRIDGE_PX, Size
 from vace_batch.job import Job, Protect
 from vace_batch.masks.store import Bits, FrameMask, MaskReader, MaskSummary, make_mask, write_masks
 from vace_batch.patches import Patch, PatchReader, write_patches
@@ -45,7 +45,7 @@ def takes_shadows(job: Job) -> bool:
 
 
 def recover_clip(
-    clip: Footage, shots: Sequence[Shot], patches: str, holes: str, *, shadows: bool
+    clip: Footage, shots: Sequence[Shot], patches: str, holes: str, *, shadows: bool, bridge_px: int = BRIDGE_PX
 ) -> tuple[MaskSummary, float]:
     """Write what was recovered to `patches` and the masks without it to `holes`; returns these and the share recovered.
 
@@ -53,8 +53,9 @@ def recover_clip(
     local paths.
     """
     masks = MaskReader(clip.masks)
+    settings = BackgroundSettings(bridge_px=bridge_px)
     masked_shots = [shot for shot in shots if _has_masks(masks, shot)]
-    write_patches(patches, (patch for shot in masked_shots for patch in _patches(clip, masks, shot, shadows)))
+    write_patches(patches, (patch for shot in masked_shots for patch in _patches(clip, masks, shot, shadows, settings)))
     masked = left_over = 0
 
     def left() -> Iterator[FrameMask]:
@@ -76,7 +77,9 @@ def _has_masks(masks: MaskReader, shot: Shot) -> bool:
     return any(shot.start <= index < shot.stop for index in masks.boxes())
 
 
-def _patches(clip: Footage, masks: MaskReader, shot: Shot, shadows: bool) -> Iterator[Patch]:
+def _patches(
+    clip: Footage, masks: MaskReader, shot: Shot, shadows: bool, settings: BackgroundSettings
+) -> Iterator[Patch]:
     camera = track_camera(clip.frames, masks.get, shot, clip.size)
     with contextlib.ExitStack() as stack:
         if shadows:
@@ -84,7 +87,7 @@ def _patches(clip: Footage, masks: MaskReader, shot: Shot, shadows: bool) -> Ite
             grown = posixpath.join(folder, "grown.parquet")
             write_masks(grown, clip.size, grow_into_shadows(clip.frames, masks.get, shot, clip.size, camera))
             masks = MaskReader(grown)
-        for found in recover(clip.frames, masks.get, shot, clip.size, camera=camera):
+        for found in recover(clip.frames, masks.get, shot, clip.size, settings, camera):
             known = settle(found, masks.get(found.index, found.index + 1)[found.index].bits)
             if known.any():
                 yield Patch(index=found.index, box=found.box, rgb=found.rgb, known=known)

@@ -6,6 +6,7 @@ fewer where that part is large. Suffixes: N samples, H, W rows and columns of th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -50,8 +51,6 @@ _MIN_AGREEING_SHARE = 0.55
 # Where the rest of a scene keeps still to this share, a pixel that one frame alone shows is believed.
 _CALM_SHARE = 0.95
 _LEAST_TOLERANCE = 5.0
-# A model sees nothing narrower than a token of 16 px: to be generated, such gaps would take real picture with them.
-_BRIDGED_PX = 13
 _LEAST_NOISE = 0.5
 # Levels allowed for each level of local contrast: what a misalignment of a fifth of a pixel makes of an edge, averaged.
 _TOLERANCE_CONTRAST = 0.12
@@ -71,9 +70,16 @@ class Plate:
 
 
 def make_plates(
-    read: ReadFrames, masks: ReadMasks, segments: Sequence[Segment], number: int, size: Size, margin_px: int
+    read: ReadFrames,
+    masks: ReadMasks,
+    segments: Sequence[Segment],
+    number: int,
+    size: Size,
+    margin_px: int,
+    bridge_px: int,
 ) -> tuple[Plate, ...]:
     """The plates of segment `number` with `margin_px` round what its masks cover; none when it has no mask.
+    Gaps up to `bridge_px` wide count as known.
 
     The first takes the scene as flat; where it is not, a second one bends every frame by its mesh. What the first knows
     is better aligned. Reads the segment and up to 240 frames before and after it once.
@@ -92,7 +98,7 @@ def make_plates(
                 samples.add(*_laid(frame, mask, route if bent else route.flat(), box))
     if is_bent:
         _straighten(gathered[True], box)
-    return tuple(_agree(samples, box) for samples in gathered.values())
+    return tuple(_agree(samples, box, bridge_px) for samples in gathered.values())
 
 
 def _covered_box(masks: ReadMasks, segment: Segment, size: Size, margin_px: int) -> Box | None:
@@ -289,7 +295,7 @@ def is_deep(frame: Frame) -> bool:
     return frame.bit_depth > 8
 
 
-def _agree(samples: _Samples, box: Box) -> Plate:
+def _agree(samples: _Samples, box: Box, bridge_px: int) -> Plate:
     """What most of the frames that show a pixel agree on; where they do not, the pixel stays unknown.
 
     Judged on differences averaged over a few pixels: grain and coding noise fade there, waves and passers-by do not.
@@ -316,20 +322,19 @@ def _agree(samples: _Samples, box: Box) -> Plate:
     known = _settled(seen_HW, agreeing)
     rgb = middle_HW3 + total / np.maximum(agreeing, 1)[..., None]
     noise = float(np.median(noises)) if noises else _LEAST_NOISE
-    narrow = _narrow_parts(~known)
+    narrow = _narrow_parts(~known, bridge_px)
     return Plate(box=box, rgb=stretch_across(rgb, known), known=known | narrow, noise=max(noise, _LEAST_NOISE))
 
 
-def _narrow_parts(gap: Bits) -> Bits:
-    """What of the gap is narrower than `_BRIDGED_PX`, such as the shadow of a wire; bridged rather than generated."""
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_BRIDGED_PX, _BRIDGED_PX))
-    # Beyond the plate everything is gap.
-    gap = np.pad(gap, _BRIDGED_PX, constant_values=True)
-    wide = cv2.morphologyEx(gap.astype(np.uint8), cv2.MORPH_OPEN, disc)
-    # An opened shape has lost its corners; they belong to it.
-    wide = cv2.dilate(wide, np.ones((5, 5), np.uint8))
-    inner = slice(_BRIDGED_PX, -_BRIDGED_PX)
-    return np.asarray(gap & (wide == 0), np.bool_)[inner, inner]
+def _narrow_parts(gap: Bits, width_px: int) -> Bits:
+    """What of the gap no disc of `width_px` fits into, such as the trace of a wire; the plate's edge is no side."""
+    gap = np.pad(gap, width_px + 1, constant_values=True)
+    core = cv2.distanceTransform(gap.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > width_px / 2 + 0.5
+    beyond = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    # Corners of a wide gap lie farther from its core; they belong to it.
+    narrow = gap & (beyond > width_px / 2 * math.sqrt(2) + 1)
+    inner = slice(width_px + 1, -width_px - 1)
+    return np.asarray(narrow, np.bool_)[inner, inner]
 
 
 def largest(values: Levels) -> Levels:
