@@ -2,8 +2,8 @@
 
     python benchmarks/equality.py [--json]      about a minute on one core
 
-The cases and the way the stock pipeline is asked are those of tests/contract/test_engine.py: real classes, seeded
-weights of the embedded model, float32. Latents have unit size.
+The cases and the way the stock pipeline is asked are those of tests/contract/test_engine.py: real classes, the weights
+of the embedded model, float32. Latents have unit size.
 """
 
 from __future__ import annotations

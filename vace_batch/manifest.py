@@ -77,7 +77,7 @@ def read_manifest(uri: str | os.PathLike[str]) -> Manifest:
         if num_rows > MAX_ROWS:
             raise _file_error(f"{num_rows:,} rows", f"at most {MAX_ROWS:,}")
         names = [name for name in SCHEMA.names if name in schema.names]
-        jobs = _jobs(schema, file.iter_batches(_BATCH_ROWS, columns=names), num_rows, folder)
+        jobs = _jobs(schema, file.iter_batches(_BATCH_ROWS, columns=names, use_threads=False), num_rows, folder)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _file_error(f"a file that starts with {data[:8]!r}", f"Parquet ({shown(str(error))})") from error
     return Manifest(jobs=jobs, digest=storage.digest(data), uri=uri)

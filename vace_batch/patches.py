@@ -89,7 +89,7 @@ class PatchReader:
             frames = self._file.metadata.row_group(group).column(0).statistics
             if frames.max < start or frames.min >= stop:
                 continue
-            for row in self._file.read_row_group(group).to_pylist():
+            for row in self._file.read_row_group(group, use_threads=False).to_pylist():
                 if start <= row["frame"] < stop:
                     found[row["frame"]] = _patch(row)
         return found

@@ -67,8 +67,8 @@ def _read_copies(out: str, prefix: str) -> tuple[list[str], _Copies]:
             continue
         files.append(name)
         try:
-            table = pq.read_table(pa.BufferReader(content), schema=_SCHEMA)
-        except (pa.ArrowException, OSError) as error:
+            table = table_of(content).select(_SCHEMA.names)
+        except (pa.ArrowException, OSError, KeyError) as error:
             _LOG.warning("%s cannot be read (%s); its records are read one by one", name, error)
             continue
         keys, versions, records = (table.column(column).to_pylist() for column in _SCHEMA.names)
@@ -83,6 +83,19 @@ def _write(out: str, prefix: str, fresh: _Copies, kept: _Copies, files: list[str
     storage.publish(storage.join(folder, f"{prefix}{uuid.uuid4().hex}.parquet"), _parquet(kept if merge else fresh))
     for name in files if merge else ():
         storage.delete(storage.join(folder, name))
+
+
+def table_of(content: bytes) -> pa.Table:
+    """What a Parquet file holds, read by this thread alone.
+
+    `pq.read_table` goes through a scanner whose threads can outlive the call; one that lets go of a Python buffer while
+    the interpreter ends aborts a run that was done (apache/arrow#36389).
+
+    Raises:
+        pyarrow.ArrowException: it is not Parquet.
+        OSError: it is damaged.
+    """
+    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
 
 
 def _parquet(copies: Mapping[str, tuple[str, bytes]]) -> bytes:

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from vace_batch import storage
 from vace_batch.access import redact
 from vace_batch.errors import UsageError
-from vace_batch.records import COMPACT_FROM, read_records
+from vace_batch.records import COMPACT_FROM, read_records, table_of
 from vace_batch.records import Record as Record
 
 KINDS = ("prep", "window", "clip")
@@ -164,7 +164,7 @@ def read_run(out: str) -> Record:
 def read_plan(out: str) -> tuple[PlannedJob, ...]:
     """The jobs of the last run on this output folder, in manifest order."""
     data = storage.read_bytes(storage.join(out, read_run(out)["plan"]))
-    return tuple(PlannedJob(**row) for row in pq.read_table(pa.BufferReader(data)).to_pylist())
+    return tuple(PlannedJob(**row) for row in table_of(data).to_pylist())
 
 
 # --- what the user sees ---------------------------------------------------------------------------------------------

@@ -22,23 +22,12 @@ from vace_batch.errors import ClipError, UsageError
 from vace_batch.profiles import WAN_NEGATIVE_PROMPT, ResolvedSampling, model_files
 from vace_batch.vace.encode import latent_mask, nearest_frames, normalise
 from vace_batch.vace.engine import VaceEngine
-from vace_batch.vace.model import VaceModel, load
+from vace_batch.vace.model import VaceModel
 from vace_batch.vace.sample import noise
 from vace_batch.vcu import VCU
 
 ROUNDING = 5e-5
 """Largest difference of latents of unit size after a few steps; kernels and batch sizes round differently."""
-
-
-@pytest.fixture(scope="module")
-def model() -> VaceModel:
-    torch.set_num_threads(1)
-    return load("tiny", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def engine(model: VaceModel) -> VaceEngine:
-    return VaceEngine(model)
 
 
 @pytest.fixture(scope="module")
@@ -339,7 +328,7 @@ def test_the_fill_is_nearer_to_the_truth_than_mid_gray(engine: VaceEngine) -> No
     frames, mask = pictures(9, height=64, width=64)
     made = engine.generate([tasks.removal(frames, mask, settings())])[0]
     error, gray = (np.abs(guess.astype(float) - frames)[mask].mean() for guess in (made, np.full_like(frames, 128)))
-    assert error < 0.95 * gray
+    assert error < 0.9 * gray  # 0.83 when the weights came
 
 
 def test_leaves_no_trace_of_its_cases(tmp_path: Path, engine: VaceEngine) -> None:

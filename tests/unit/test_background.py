@@ -331,6 +331,17 @@ def test_a_narrow_gap_is_bridged_and_a_wide_one_is_not() -> None:
     assert errors.mean() < 6
 
 
+def test_what_an_object_smears_beyond_its_mask_tints_nothing() -> None:
+    """Codecs draw a little of a thing round it; that is no light to colour the background by."""
+    clip = with_object(views(still), noise=0)
+    frames = []
+    for index, frame in enumerate(clip.frames):
+        glow = cv2.dilate(clip.masks[index].full(SIZE).astype(np.uint8), np.ones((5, 5), np.uint8))
+        frames.append(np.where(glow[..., None] & ~clip.masks[index].full(SIZE)[..., None], frame // 8 * 7 + 30, frame))
+    smeared = Clip([np.clip(frame, 0, 255).astype(np.uint8) for frame in frames], clip.truth, clip.masks)
+    assert np.abs(smeared.errors(smeared.recovered())).mean() < 0.5
+
+
 def test_memory_and_passes_do_not_grow_with_the_shot() -> None:
     count, picture = 2000, scenery(4, 64, 48)
     frames = _Repeated([picture + np.uint8(level) for level in (0, 1, 2)], count)

@@ -47,7 +47,7 @@ def test_it_finds_the_demo_s_objects_on_every_frame(
 
 
 def test_both_backends_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
     picture = next(horse_on_the_pavement()).picture_HW3
     found = []
     for backend in ("onnxruntime", "openvino"):

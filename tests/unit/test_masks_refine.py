@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -12,6 +13,7 @@ from vace_batch.geometry import Box, Size
 from vace_batch.manifest import Dilation
 from vace_batch.masks.refine import at_least_token, dilate, feather_alpha, refine, shape_mask, split_parts, subtract
 from vace_batch.masks.store import FrameMask, box_mask, make_mask, merge_masks
+from vace_batch.vace.encode import latent_mask
 
 SIZE = Size(90, 70)
 
@@ -196,9 +198,6 @@ def test_holes_are_filled_only_when_asked() -> None:
 @pytest.mark.parametrize("slope", [0.0, 0.35, 1.0, -2.0])
 def test_a_wire_of_three_pixels_reaches_the_encoded_mask_channels(slope: float) -> None:
     """It sways, and each of its pixels on each of a group's frames is in the group's 64 channels; no token is thin."""
-    torch = pytest.importorskip("torch")
-    from vace_batch.vace.encode import latent_mask
-
     size, frames = Size(128, 96), 9
     rows, columns = np.mgrid[: size.height, : size.width].astype(float)
     wires = []

@@ -72,9 +72,9 @@ def test_a_range_reads_only_its_row_groups(tmp_path: Path, monkeypatch: pytest.M
     read: list[int] = []
     original = pq.ParquetFile.read_row_group
 
-    def spy(self: pq.ParquetFile, group: int) -> object:
+    def spy(self: pq.ParquetFile, group: int, **options: object) -> object:
         read.append(group)
-        return original(self, group)
+        return original(self, group, **options)
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
     reader.get(768, 780)

@@ -52,7 +52,7 @@ def titled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_burned_in_text_is_found_on_its_frames(titled: Path) -> None:
-    pytest.importorskip("rapidocr")
+    pytest.importorskip("rapidocr", reason="the extra ocr is not installed")
     masks = masks_of(job(targets=("@text",)), titled, 8)
     drawn = np.zeros((SIZE.height, SIZE.width), np.uint8)
     cv2.putText(drawn, "We should go.", (40, 120), cv2.FONT_HERSHEY_DUPLEX, 0.7, 255, 2)

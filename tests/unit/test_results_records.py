@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -177,3 +179,12 @@ def test_a_folder_that_is_no_output_is_not_cleaned(tmp_path: Path) -> None:
     write_plan(str(tmp_path), [], {})
     with pytest.raises(UsageError):
         find_garbage(str(tmp_path), grace_s=-1)
+
+
+def test_reading_the_ledger_starts_no_scanner(tmp_path: Path) -> None:
+    """Threads of pyarrow's dataset scanner outlive a read, and one that frees a buffer at exit aborts the driver."""
+    filled(tmp_path, 5)
+    assert len(numbers(tmp_path, 5)) == 5 and len(compacts(tmp_path)) == 1
+    code = "import sys; from vace_batch.records import read_records as read; "
+    code += "assert len(read(sys.argv[1], 'done', 'clip')) == 5; assert 'pyarrow.dataset' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)

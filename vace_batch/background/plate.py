@@ -321,9 +321,11 @@ def _agree(samples: _Samples, box: Box, bridge_px: int) -> Plate:
         agreeing += close
     known = _settled(seen_HW, agreeing)
     rgb = middle_HW3 + total / np.maximum(agreeing, 1)[..., None]
-    noise = float(np.median(noises)) if noises else _LEAST_NOISE
+    noise = max(float(np.median(noises)) if noises else _LEAST_NOISE, _LEAST_NOISE)
+    if not bridge_px:
+        return Plate(box=box, rgb=spread_inwards(rgb, known), known=known, noise=noise)
     narrow = _narrow_parts(~known, bridge_px)
-    return Plate(box=box, rgb=stretch_across(rgb, known), known=known | narrow, noise=max(noise, _LEAST_NOISE))
+    return Plate(box=box, rgb=stretch_across(rgb, known), known=known | narrow, noise=noise)
 
 
 def _narrow_parts(gap: Bits, width_px: int) -> Bits:

@@ -197,7 +197,7 @@ class MaskReader:
 
     def boxes(self) -> dict[int, Box]:
         """The tight box of each non-empty frame; does not read the bits."""
-        table = self._file.read(columns=["frame", "x", "y", "width", "height"])
+        table = self._file.read(columns=["frame", "x", "y", "width", "height"], use_threads=False)
         columns = (table.column(name).to_pylist() for name in table.column_names)
         return {frame: Box(*box) for frame, *box in zip(*columns, strict=True)}
 
@@ -208,7 +208,7 @@ class MaskReader:
             frames = self._file.metadata.row_group(group).column(0).statistics
             if frames.max < start or frames.min >= stop:
                 continue
-            for row in self._file.read_row_group(group).to_pylist():
+            for row in self._file.read_row_group(group, use_threads=False).to_pylist():
                 if start <= row["frame"] < stop:
                     masks[row["frame"]] = _unpack(**row)
         return masks
