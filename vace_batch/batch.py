@@ -62,8 +62,10 @@ def _work(job: Job, out: str, options: Options, roots: Roots, lora_revision: Cal
     try:
         admit(job, roots, options)
         fingerprints, loras = _fingerprints(job, options), resolve_loras(job, options, lora_revision)
+        sampling = replace(_model(model)[0].sampling(job.task, job.sampling), loras=loras)
     except ClipError as error:  # `prepare` tells the row; what may not be read is not looked at either
-        fingerprints, model, loras = refusal(error), options.model, ()
+        fingerprints, model = refusal(error), options.model
+        sampling = _model(model)[0].sampling(job.task)
     except OSError as error:
         raise ClusterError(f"{job.job_id}: a file cannot be looked at: {error}") from error
     profile, revision = _model(model)
@@ -85,7 +87,7 @@ def _work(job: Job, out: str, options: Options, roots: Roots, lora_revision: Cal
         model=model,
         revision=revision,
         limits=limits,
-        sampling=replace(profile.sampling(job.task, asked), loras=loras),
+        sampling=sampling,
     )
 
 

@@ -80,6 +80,8 @@ class Sampling:
 
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    guidance_scale_2: float | None = None
+    boundary_ratio: float | None = None
     flow_shift: float | None = None
     conditioning_scale: float | None = None
     mask_rule: str | None = None

@@ -145,6 +145,8 @@ _SAMPLING = pa.struct(
         _field(
             "guidance_scale", pa.float64(), "classifier-free guidance, 0..30; 1 or less: off", default=_FROM_PROFILE
         ),
+        _field("guidance_scale_2", pa.float64(), "that of a model's second expert, 0..30", default="guidance_scale"),
+        _field("boundary_ratio", pa.float64(), "noise, 0..1, below which that expert works", default="the model's"),
         _field("flow_shift", pa.float64(), "shift of the flow schedule, 0.1..50", default=_FROM_PROFILE),
         _field("conditioning_scale", pa.float64(), "weight of VACE's context branch, 0..4", default=_FROM_PROFILE),
         _field("mask_rule", pa.string(), "the mask in time: nearest (stock) or max4 (maximum of each four)"),

@@ -309,6 +309,8 @@ def _extend(value: Mapping[str, Any], cell: Cell) -> Extend:
 
 _SAMPLING_RANGES: dict[str, tuple[float, float]] = {
     "guidance_scale": (0, 30),
+    "guidance_scale_2": (0, 30),
+    "boundary_ratio": (0, 1),
     "flow_shift": (0.1, 50),
     "conditioning_scale": (0, 4),
     "guidance_from": (0, 1),

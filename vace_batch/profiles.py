@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vace_batch import weights
-from vace_batch.errors import UsageError
+from vace_batch.errors import ClipError, UsageError
 from vace_batch.geometry import BRIDGE_PX, Size, token_count
 from vace_batch.job import Job, Sampling
 
@@ -63,11 +63,16 @@ class ResolvedSampling:
     from the one up to the other, and each step outside takes one forward instead of two. `step_cache` is the relative
     change of the first block's output up to which a step takes over what the other blocks, the context branch
     included, added at the last step that ran them; 0 is off.
+
+    Of a model with two experts (Wan 2.2) the second works below `boundary_ratio`, a noise level of 0..1, with
+    `guidance_scale_2`; both are None for a model of one transformer.
     """
 
     num_inference_steps: int
     guidance_scale: float
     flow_shift: float
+    guidance_scale_2: float | None = None
+    boundary_ratio: float | None = None
     conditioning_scale: float = 1.0
     mask_rule: str = "nearest"
     guidance_from: float = 0.0
@@ -80,6 +85,8 @@ class ResolvedSampling:
             raise ValueError(f"num_inference_steps: expected at least 1, got {self.num_inference_steps}")
         if self.flow_shift <= 0:
             raise ValueError(f"flow_shift: expected more than 0, got {self.flow_shift}")
+        if not 0 <= (self.boundary_ratio or 0) <= 1:
+            raise ValueError(f"boundary_ratio: expected 0..1, got {self.boundary_ratio}")
         if self.mask_rule not in MASK_RULES:
             raise ValueError(f"mask_rule: expected one of {', '.join(MASK_RULES)}, got {self.mask_rule!r}")
         if not 0 <= self.guidance_from <= self.guidance_until <= 1:
@@ -89,12 +96,23 @@ class ResolvedSampling:
             raise ValueError(f"step_cache: expected 0 (off) up to, not including, 1, got {self.step_cache}")
 
     @property
-    def guided_steps(self) -> range:
-        """The steps, from 0, at which guidance acts: none at a scale of 1 or less."""
-        if self.guidance_scale <= 1:
-            return range(0)
+    def guidance_interval(self) -> range:
+        """The steps, from 0, at which guidance may act."""
         first, stop = (round(share * self.num_inference_steps) for share in (self.guidance_from, self.guidance_until))
         return range(first, stop)
+
+    @property
+    def guided_steps(self) -> tuple[int, ...]:
+        """The steps at which guidance acts: none of an expert whose scale is 1 or less."""
+        return tuple(step for step in self.guidance_interval if self._guidance_at(step) > 1)
+
+    def _guidance_at(self, step: int) -> float:
+        """The scale of the expert that works at `step`; its noise level is that of Wan's flow schedule."""
+        if self.guidance_scale_2 is None or self.boundary_ratio is None:
+            return self.guidance_scale
+        level = 1 - step / self.num_inference_steps * 0.999
+        level = self.flow_shift * level / (1 + (self.flow_shift - 1) * level)
+        return self.guidance_scale if level >= self.boundary_ratio else self.guidance_scale_2
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -205,7 +223,8 @@ class ModelProfile:
     """A model's limits, default sampling and architecture.
 
     `max_frames` is 4n+1; `min_side` is the shortest side, in px, that the model still draws well. Gaps of up to
-    `bridge_px` in a recovered background are stretched across rather than generated.
+    `bridge_px` in a recovered background are stretched across rather than generated. `boundary_ratio` is the noise
+    level, 0..1, below which the second expert works; None: the model has one transformer.
     """
 
     name: str
@@ -217,18 +236,23 @@ class ModelProfile:
     num_inference_steps: int
     guidance_scale: float
     flow_shift: float
+    boundary_ratio: float | None = None
     bridge_px: int = BRIDGE_PX
 
     def sampling(self, task: str, overrides: Sampling | None = None) -> ResolvedSampling:
         """Sampling of `task`: the `overrides`, then its preset's, then the model's own.
 
         Raises:
+            ClipError: `unsupported`: a value for the second expert of a model that has one transformer.
             ValueError: an override is out of range.
         """
         given, preset = overrides or Sampling(), PRESETS[preset_name(task)].sampling
+        guidance = _first(given.guidance_scale, self.guidance_scale)
         return ResolvedSampling(
             num_inference_steps=_first(given.num_inference_steps, self.num_inference_steps),
-            guidance_scale=_first(given.guidance_scale, self.guidance_scale),
+            guidance_scale=guidance,
+            guidance_scale_2=self._of_second("guidance_scale_2", given.guidance_scale_2, guidance),
+            boundary_ratio=self._of_second("boundary_ratio", given.boundary_ratio, self.boundary_ratio),
             flow_shift=_first(given.flow_shift, self.flow_shift),
             conditioning_scale=_first(given.conditioning_scale, 1.0),
             mask_rule=given.mask_rule or preset.mask_rule or "nearest",
@@ -236,6 +260,15 @@ class ModelProfile:
             guidance_until=_first(given.guidance_until, 1.0),
             step_cache=_first(given.step_cache, 0.0),
         )
+
+    def _of_second(self, name: str, given: float | None, default: float | None) -> float | None:
+        """A value for the second expert; None where there is none."""
+        if self.boundary_ratio is not None:
+            return default if given is None else given
+        if given is not None:
+            reason = f"sampling.{name}: expected nothing for {self.name}, which has one transformer, got {given:g}"
+            raise ClipError("unsupported", reason)
+        return None
 
     def window_flop(
         self,
@@ -354,7 +387,7 @@ def _weight_files(root: Traversable, prefix: str = "") -> Iterator[tuple[str, Tr
 
 
 def _from_directory(ref: str, read: Callable[[str], str]) -> ModelProfile:
-    _read_json(ref, read, "model_index.json")
+    index = _read_json(ref, read, "model_index.json")
     config = _read_json(ref, read, "transformer/config.json")
     if config.get("_class_name") != "WanVACETransformer3DModel":
         raise UsageError(f"model {ref}: expected a WanVACETransformer3DModel, got {config.get('_class_name')}")
@@ -369,11 +402,20 @@ def _from_directory(ref: str, read: Callable[[str], str]) -> ModelProfile:
         )
     except KeyError as error:
         raise UsageError(f"model {ref}: transformer/config.json has no {error}") from None
-    if architecture.num_layers >= 40:
-        return _profile_14b(ref, architecture)
-    if architecture.num_layers >= 30:
-        return _profile_1_3b(ref, architecture)
-    return _small(ref, architecture)
+    sizes = ((40, _profile_14b), (30, _profile_1_3b), (0, _small))
+    known = next(known for layers, known in sizes if architecture.num_layers >= layers)
+    return replace(known(ref, architecture), boundary_ratio=_boundary_ratio(ref, index))
+
+
+def _boundary_ratio(ref: str, index: dict[str, Any]) -> float | None:
+    """The noise level below which the second of two experts works."""
+    if not any(index.get("transformer_2") or ()):
+        return None
+    ratio = index.get("boundary_ratio")
+    if not isinstance(ratio, int | float) or not 0 <= ratio <= 1:
+        expected = "expected a boundary_ratio of 0..1 in model_index.json beside its transformer_2"
+        raise UsageError(f"model {ref}: {expected}, got {ratio}")
+    return float(ratio)
 
 
 def _read_json(ref: str, read: Callable[[str], str], name: str) -> dict[str, Any]:

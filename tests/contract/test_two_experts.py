@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from vace_batch import tasks
 from vace_batch.errors import ClipError, UsageError
-from vace_batch.profiles import Lora, ResolvedSampling, model_files
+from vace_batch.job import Sampling
+from vace_batch.profiles import Lora, ResolvedSampling, model_files, profile
 from vace_batch.vace.engine import VaceEngine
 from vace_batch.vace.model import load
 from vace_batch.vace.sample import expert_at
@@ -55,14 +56,16 @@ def window(**sampling: object) -> VCU:
     return tasks.removal(rng.integers(0, 256, (5, 32, 48, 3), np.uint8), mask, given)
 
 
-def test_two_experts_equal_the_stock_pipeline(folder: Path) -> None:
+@pytest.mark.parametrize(("boundary", "second_scale"), [(0.875, None), (0.8, 2.5)])
+def test_two_experts_equal_the_stock_pipeline(folder: Path, boundary: float, second_scale: float | None) -> None:
     torch.set_num_threads(1)
-    vcu, model = window(), load(str(folder), device="cpu")
+    model, vcu = load(str(folder), device="cpu"), window(boundary_ratio=boundary, guidance_scale_2=second_scale)
     stock = WanVACEPipeline.from_pretrained(folder, use_safetensors=True, torch_dtype=torch.float32)
     # the pipeline counts two levels and does not see the VAE's patches of 2x2
     stock.vae_scale_factor_spatial = stock.vae.config.scale_factor_spatial
     stock.video_processor = VideoProcessor(vae_scale_factor=stock.vae_scale_factor_spatial)
     stock.set_progress_bar_config(disable=True)
+    stock.register_to_config(boundary_ratio=boundary)
     stock.scheduler = UniPCMultistepScheduler.from_config(stock.scheduler.config, flow_shift=5.0)
     video = torch.from_numpy(vcu.frames_THWC).permute(0, 3, 1, 2).float() / 255
     video[torch.from_numpy(vcu.neutral_THW)[:, None].expand_as(video)] = 0.5
@@ -76,18 +79,20 @@ def test_two_experts_equal_the_stock_pipeline(folder: Path) -> None:
         num_frames=5,
         num_inference_steps=STEPS,
         guidance_scale=4.0,
+        guidance_scale_2=second_scale,
         generator=torch.Generator().manual_seed(3),
         output_type="latent",
     ).frames
     engine = VaceEngine(model)
-    assert model.boundary == 875
+    assert model.profile.boundary_ratio == 0.875
     calls = [0, 0]
     for number, expert in enumerate(model.experts):
         expert.register_forward_hook(lambda *_, number=number: calls.__setitem__(number, calls[number] + 1))
     ours = engine.denoise([vcu])
     assert (ours - theirs).abs().max() < ROUNDING
     assert min(calls) >= 2 and sum(calls) == 2 * STEPS
-    assert expert_at(model, 875.0) is model.transformer and expert_at(model, 874.9) is model.transformer_2
+    high, low = (expert_at(model, vcu.sampling, level) for level in (boundary, boundary - 0.001))
+    assert high == (model.transformer, 4.0) and low == (model.transformer_2, second_scale or 4.0)
     one = VaceEngine(load("tiny", device="cpu")).denoise([vcu])
     assert (one - theirs).abs().max() > 20 * ROUNDING, "the second expert must matter"
 
@@ -124,5 +129,31 @@ def test_what_two_experts_cannot_do_is_said(folder: Path, tmp_path: Path) -> Non
     index = json.loads((folder / "model_index.json").read_text())
     del index["boundary_ratio"]
     (tmp_path / "copy" / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(UsageError, match=r"transformer_2, but model_index.json has no boundary_ratio"):
+    with pytest.raises(UsageError, match=r"expected a boundary_ratio of 0..1 in model_index.json beside its transf"):
         load(str(tmp_path / "copy"), device="cpu")
+
+
+def test_a_job_says_what_the_second_expert_does_and_only_where_there_is_one(folder: Path) -> None:
+    two, tiny = profile(str(folder)), profile("tiny")
+    plain = two.sampling("removal", Sampling(guidance_scale=3.0))
+    assert (plain.guidance_scale_2, plain.boundary_ratio) == (3.0, 0.875)
+    own = two.sampling("removal", Sampling(guidance_scale=3.0, guidance_scale_2=1.0, boundary_ratio=0.9))
+    assert (own.guidance_scale_2, own.boundary_ratio) == (1.0, 0.9)
+    assert tiny.sampling("removal").guidance_scale_2 is None
+    with pytest.raises(ClipError, match="unsupported: sampling.guidance_scale_2: .* tiny, which has one transf.*got 4"):
+        tiny.sampling("removal", Sampling(guidance_scale_2=4.0))
+
+
+def test_what_an_unguided_expert_saves_is_in_the_estimate(folder: Path) -> None:
+    """The estimate counts the forwards that the sampler makes."""
+    engine = VaceEngine(load(str(folder), device="cpu"))
+    forwards: list[int] = []
+    for expert in engine.model.experts:
+        expert.register_forward_hook(lambda *_: forwards.append(1))
+    for scales in ({"guidance_scale": 4.0, "guidance_scale_2": 1.0}, {"guidance_scale": 1.0, "guidance_scale_2": 4.0}):
+        forwards.clear()
+        made = replace(window(), sampling=engine.model.profile.sampling("removal", Sampling(flow_shift=5.0, **scales)))
+        made = replace(made, sampling=replace(made.sampling, num_inference_steps=STEPS))
+        engine.denoise([made])
+        assert len(forwards) == STEPS + len(made.sampling.guided_steps)
+        assert STEPS < len(forwards) < 2 * STEPS

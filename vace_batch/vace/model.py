@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file
-from pathlib import Path
 from types import MethodType
 from typing import Any
 
 import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanVACEPipeline, WanVACETransformer3DModel
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanVACETransformer3DModel
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanRMS_norm
 from safetensors import SafetensorError
 from torch import nn
@@ -32,8 +31,7 @@ class VaceModel:
     """A loaded model. The VAE keeps state on itself while it works: one engine a model, one thread an engine.
 
     `text_encoder` is None where the model was loaded without it. `revision` identifies the weights in every result.
-    Wan 2.2 has two experts: `transformer` down to the timestep `boundary` (of the scheduler's 0..1000), then
-    `transformer_2`; both are None in Wan 2.1.
+    Wan 2.2 has two experts: `transformer` for high noise, then `transformer_2`, None in Wan 2.1.
     """
 
     ref: str
@@ -47,7 +45,6 @@ class VaceModel:
     device: torch.device
     dtype: torch.dtype
     transformer_2: WanVACETransformer3DModel | None = None
-    boundary: float | None = None
 
     @property
     def experts(self) -> tuple[WanVACETransformer3DModel, ...]:
@@ -85,8 +82,7 @@ def load(
                 _use_fast_kernels(vae)
             experts = [
                 _load(WanVACETransformer3DModel, path, name, place, torch_dtype=dtype)
-                for name in ("transformer", "transformer_2")
-                if name == "transformer" or (Path(path) / name).is_dir()
+                for name in ("transformer", "transformer_2")[: 1 if known.boundary_ratio is None else 2]
             ]
             for expert in experts:
                 stepcache.install(expert)
@@ -97,7 +93,6 @@ def load(
                 profile=known,
                 transformer=experts[0],
                 transformer_2=experts[1] if len(experts) > 1 else None,
-                boundary=_boundary(path, scheduler) if len(experts) > 1 else None,
                 vae=vae,
                 tokenizer=AutoTokenizer.from_pretrained(path, subfolder="tokenizer"),
                 text_encoder=_load(UMT5EncoderModel, path, "text_encoder", place, dtype=dtype)
@@ -109,14 +104,6 @@ def load(
             )
     except (OSError, SafetensorError) as error:
         raise UsageError(f"model {ref}: cannot be loaded: {error}") from error
-
-
-def _boundary(path: str, scheduler: dict[str, Any]) -> float:
-    """The timestep below which the second expert works."""
-    ratio = WanVACEPipeline.load_config(path, local_files_only=True).get("boundary_ratio")
-    if ratio is None:
-        raise UsageError(f"model {path}: it has a transformer_2, but model_index.json has no boundary_ratio")
-    return float(ratio * scheduler["num_train_timesteps"])
 
 
 def place_of(device: str | torch.device | None) -> torch.device:

@@ -35,9 +35,9 @@ def sample(
 ) -> torch.Tensor:
     """Denoised latents, float32, of the noise's shape (reference frames included).
 
-    Guidance pushes away from `unconditional_BLD`: u + g * (c - u). At a scale of 1 or less, at steps outside of the
-    guidance interval, and for windows whose two embeddings are equal (c - u adds nothing), the second forward is left
-    out.
+    Guidance pushes away from `unconditional_BLD`: u + g * (c - u), with g of the expert at work. At a scale of 1 or
+    less, at steps outside of the guidance interval, and for windows whose two embeddings are equal (c - u adds
+    nothing), the second forward is left out.
 
     Raises:
         ValueError: noise and control differ in length or size.
@@ -58,27 +58,31 @@ def sample(
     guided = _guided(conditional_BLD, unconditional_BLD)
     new_cache = partial(StepCache, sampling.step_cache) if sampling.step_cache else lambda: None
     caches = {id(expert): (new_cache(), new_cache()) for expert in model.experts}
-    experts = [expert_at(model, timestep) for timestep in scheduler.timesteps.tolist()]
+    levels = [timestep / scheduler.config.num_train_timesteps for timestep in scheduler.timesteps.tolist()]
     latents = noise_BCthw
     for step, timestep in enumerate(scheduler.timesteps):
-        transformer = experts[step]
+        transformer, guidance = expert_at(model, sampling, levels[step])
         towards, away = caches[id(transformer)]
         inputs = latents.to(model.dtype)
         velocity = _forward(transformer, inputs, timestep, conditional_BLD, control, scale, towards)
-        if guided and step in sampling.guided_steps:
+        if guided and guidance > 1 and step in sampling.guidance_interval:
             opposite = _forward(
                 transformer, inputs[guided], timestep, unconditional_BLD[guided], control[guided], scale, away
             )
-            velocity[guided] = opposite + sampling.guidance_scale * (velocity[guided] - opposite)
+            velocity[guided] = opposite + guidance * (velocity[guided] - opposite)
         latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
     return latents
 
 
-def expert_at(model: VaceModel, timestep: float) -> WanVACETransformer3DModel:
-    """The transformer that works at `timestep`: of Wan 2.2's two the second below the boundary."""
-    if model.transformer_2 is None or model.boundary is None or timestep >= model.boundary:
-        return model.transformer
-    return model.transformer_2
+def expert_at(
+    model: VaceModel, sampling: ResolvedSampling, noise_level: float
+) -> tuple[WanVACETransformer3DModel, float]:
+    """The transformer that works at a noise level of 0..1, and its guidance: of two the second below the boundary."""
+    boundary = model.profile.boundary_ratio if sampling.boundary_ratio is None else sampling.boundary_ratio
+    if model.transformer_2 is None or boundary is None or noise_level >= boundary:
+        return model.transformer, sampling.guidance_scale
+    second = sampling.guidance_scale_2
+    return model.transformer_2, sampling.guidance_scale if second is None else second
 
 
 def _guided(conditional_BLD: torch.Tensor, unconditional_BLD: torch.Tensor) -> Sequence[int]:
