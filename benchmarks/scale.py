@@ -1,6 +1,7 @@
 """How far it goes: large manifests and ledgers, and a thousand GPUs in simulated time.
 
     python benchmarks/scale.py rows [--sizes 10000,100000]      each step's seconds and peak memory
+    python benchmarks/scale.py status [--rows 1000000]          `vace-batch status` over so many finished rows
     python benchmarks/scale.py gpus [--gpus 1000] [--window-s 120,30,10]
 
 `rows`: each size in a process of its own; every row names one small video and differs in its seed; the ledger is
@@ -68,10 +69,10 @@ def _rows(count: int) -> None:
         keys = [job.clip_key for job in batch.planned]
         del batch
         _step(count, "fill the ledger", lambda: _fill(out, keys))
-        finished = _step(count, "list what is done", lambda: Ledger(out).keys("done", "clip"))
-        assert len(finished) == count
-        assert _step(count, "status, records one by one", lambda: summarise(out, compact=True)).done == count
-        assert _step(count, "status, records together", lambda: summarise(out)).done == count
+        done = _step(count, "list what is done", lambda: Ledger(out).keys("done", "clip"))
+        assert len(done) == count - count // 1000
+        assert _step(count, "status, records one by one", lambda: summarise(out, compact=True)).pending == 0
+        assert _step(count, "status, records together", lambda: summarise(out)).pending == 0
         assert not _step(count, "plan again and resume", lambda: open_batch(manifest, out, Options())).pending
 
 
@@ -100,18 +101,66 @@ def _write_manifest(folder: Path, count: int) -> str:
 
 def _fill(out: str, keys: Iterable[str]) -> None:
     """Records as a run leaves them, written without syncing each to the disk."""
-    for key in keys:
-        path = Path(out) / "ledger" / "done" / key[-32:-30] / f"{key}.json"
+    window = {"key": results.make_key("window", 0), "region": 0, "start": 0, "stop": 81, "num_frames": 81}
+    window |= {"width": 480, "height": 832, "seed": 7, "seconds": 3.125}
+    made = {"status": "done", "attempts": 1, "windows": 3, "seconds": 9.5, "window_rows": [window] * 3}
+    made |= {"settings": {"model": "tiny", "revision": "0" * 32, "num_inference_steps": 20, "guidance_scale": 5.0}}
+    lost = {"status": "failed", "attempts": 3, "windows": 0, "seconds": 0.0, "error_code": "worker_died"}
+    for number, key in enumerate(keys):
+        fails = number % 1000 == 999
+        path = Path(out) / "ledger" / ("quarantine" if fails else "done") / key[-32:-30] / f"{key}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        record = {
-            "key": key,
-            "status": "done",
-            "attempts": 1,
-            "windows": 3,
-            "seconds": 9.5,
-            "finished_at": results.now(),
-        }
-        path.write_text(json.dumps(record))
+        more = lost | {"reason": f"row {number}: it was killed"} if fails else made
+        path.write_text(json.dumps({"key": key, "job_id": f"job{number}", "finished_at": results.now(), **more}))
+
+
+@app.command()
+def status(
+    rows: Annotated[int, typer.Option()] = 1_000_000,
+    at: Annotated[str, typer.Option(help="keep the ledger here, or use the one that is here")] = "",
+) -> None:
+    """`vace-batch status` over a ledger with a record a row, as a process of its own, before and after compacting."""
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+        out = at or folder
+        if not storage.exists(storage.join(out, "run.json")):
+            _ledger(out, rows)
+        for what in ("records one by one", "records together"):
+            for form in ([], ["--json"]):
+                _timed_status(out, what, form)
+            if what == "records one by one":
+                subprocess.run([sys.executable, "-c", _COMPACT, out], check=True)
+
+
+_COMPACT = "import sys; from vace_batch.results import summarise; summarise(sys.argv[1], compact=True)"
+
+
+def _ledger(out: str, rows: int) -> None:
+    jobs = [
+        results.PlannedJob(
+            job_id=f"job{number}",
+            clip_key=results.make_key("clip", number),
+            prep_key=results.make_key("prep", number),
+            output=f"videos/job{number}.mp4",
+            row=json.dumps({"job_id": f"job{number}", "video_uri": f"s3://archive/{number}.mp4", "seed": number}),
+        )
+        for number in range(rows)
+    ]
+    results.write_plan(out, jobs, {"manifest": "-", "options": {}})
+    _fill(out, (job.clip_key for job in jobs))
+
+
+def _timed_status(out: str, what: str, form: list[str]) -> None:
+    begin = time.perf_counter()
+    command = [sys.executable, "-m", "vace_batch", "status", out, *form]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    size = sum(len(part) for part in iter(lambda: process.stdout.read(1 << 20), b""))
+    _, code, used = os.wait4(process.pid, 0)
+    told = {"status": what, "form": "".join(form) or "text", "seconds": round(time.perf_counter() - begin, 2)}
+    told |= {"cpu_s": round(used.ru_utime + used.ru_stime, 2), "peak_mib": round(used.ru_maxrss / 1024)}
+    print(
+        json.dumps(told | {"answer_mib": round(size / 2**20, 1), "exit": os.waitstatus_to_exitcode(code)}), flush=True
+    )
 
 
 # --- gpus ------------------------------------------------------------------------------------------------------------

@@ -59,6 +59,8 @@ def batch(
     cpu_actors: int | None = None,
     gpu_actors: int | None = None,
     allow_roots: tuple[str, ...] = (),
+    min_cpu_actors: int | None = None,
+    min_gpu_actors: int | None = None,
 ) -> State[dict[str, int]]:
     """Run every job of a manifest that the output does not have yet; its result are the counters.
 
@@ -70,13 +72,22 @@ def batch(
         cpu_actors: processes for masks, VCUs and stitching; by default by the machine's cores.
         gpu_actors: processes for VACE; by default one a GPU.
         allow_roots: what rows may read beside the manifest's folder and the output.
+        min_cpu_actors: how many of the CPU processes stay where there is no work; all by default.
+        min_gpu_actors: how many of the GPU processes do.
 
     Raises:
         ManifestError: with every fault of every row.
         UsageError: the model, the output or an option is wrong.
         ClusterError: Ray could not be started, also after retries.
     """
-    options = Options(model=model, cpu_actors=cpu_actors, gpu_actors=gpu_actors, allow_roots=allow_roots)
+    options = Options(
+        model=model,
+        cpu_actors=cpu_actors,
+        gpu_actors=gpu_actors,
+        min_cpu_actors=min_cpu_actors,
+        min_gpu_actors=min_gpu_actors,
+        allow_roots=allow_roots,
+    )
     opened = open_batch(read_manifest(manifest), output, options)
     parts = list(shards(opened.pending, shard_size))
     get_run_logger().info(
@@ -93,13 +104,14 @@ def batch(
 
 
 def shards(works: Sequence[ClipWork], shard_size: int) -> Iterator[Sequence[ClipWork]]:
-    """`works` in order, in pieces of at most `shard_size`.
+    """`works` in pieces of at most `shard_size`: by priority, which holds across shards, then in the manifest's order.
 
     Raises:
         UsageError: `shard_size` is below 1.
     """
     if shard_size < 1:
         raise UsageError(f"shard_size: expected at least 1, got {shard_size}")
+    works = sorted(works, key=lambda work: -work.job.priority)
     for start in range(0, len(works), shard_size):
         yield works[start : start + shard_size]
 

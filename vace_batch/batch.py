@@ -329,18 +329,28 @@ def pools_of(options: Options, machine_gpus: int, batch: Batch | None = None) ->
     """The CPU and the GPU pool. Without a GPU the same VACE actor runs on one CPU core.
 
     The prompts of `batch` are embedded before the model is loaded, and the embeddings kept in its folder.
+
+    Raises:
+        UsageError: a pool is to keep more actors than it may have.
     """
     cores = os.cpu_count() or 1
     devices = options.engine.devices
     gpu_actors = options.gpu_actors or machine_gpus // devices or 1
     cpu_actors = options.cpu_actors or max(1, cores - gpu_actors)
-    models = mask_models(options)
+    for name, least, most in (("cpu", options.min_cpu_actors, cpu_actors), ("gpu", options.min_gpu_actors, gpu_actors)):
+        if least is not None and least > most:
+            raise UsageError(f"--min-{name}-actors: expected at most {most}, which is --{name}-actors, got {least}")
     cpu = PoolSpec(
-        name="cpu", num_actors=cpu_actors, setup="vace_batch.workers:mask_setup", setup_args={"models": models}
+        name="cpu",
+        num_actors=cpu_actors,
+        min_actors=options.min_cpu_actors,
+        setup="vace_batch.workers:mask_setup",
+        setup_args={"models": mask_models(options)},
     )
     gpu = PoolSpec(
         name="gpu",
         num_actors=gpu_actors,
+        min_actors=options.min_gpu_actors,
         num_cpus=float(devices),
         num_gpus=float(devices) if machine_gpus else 0.0,
         setup="vace_batch.workers:vace_setup",

@@ -17,12 +17,39 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from vace_batch import __version__, log
-from vace_batch.config import EngineSettings, LoraOption, Options
+from vace_batch.cli_options import (
+    AllowRoot,
+    CpuActors,
+    Crf,
+    Depth,
+    DetectEvery,
+    Detector,
+    EngineOption,
+    FeatherPx,
+    GpuActors,
+    Json,
+    KeepMasks,
+    LoraFiles,
+    ManifestArg,
+    MaxBatch,
+    MinCpuActors,
+    MinGpuActors,
+    Model,
+    OutArg,
+    OutOption,
+    Pose,
+    Segmenter,
+    Weights,
+    parse_engine,
+    parse_kept,
+    parse_loras,
+    parse_roots,
+)
+from vace_batch.config import Options
 from vace_batch.errors import ManifestError, UsageError, VaceBatchError
 from vace_batch.results import Ledger, Summary, read_run, summarise
 
@@ -31,60 +58,6 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 _out = Console(markup=False, highlight=False, soft_wrap=True)
 _err = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
-
-ManifestArg = Annotated[str, typer.Argument(metavar="MANIFEST", help="Parquet manifest: a path or an fsspec URI.")]
-OutArg = Annotated[str, typer.Argument(metavar="OUT", help="Output folder of an earlier run.")]
-OutOption = Annotated[str, typer.Option("-o", "--out", metavar="OUT", help="Output folder: a path or an fsspec URI.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
-Model = Annotated[
-    str, typer.Option(help="Default model: tiny, a folder, hf://owner/name[@revision] or a store's folder.")
-]
-Detector = Annotated[str | None, typer.Option(help="Default YOLO weights for `targets`.")]
-Segmenter = Annotated[str | None, typer.Option(help="Default SAM weights for `points` and box prompts.")]
-Weights = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--weights", metavar="PLACE", help="Where weights named in the manifest may lie: a folder, s3://, hf://."
-    ),
-]
-AllowRoot = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow-root",
-        metavar="PLACE",
-        envvar="VACE_BATCH_ALLOW_ROOT",
-        help="A folder or URI that rows may read, beside the manifest's folder and OUT; repeatable.",
-    ),
-]
-LoraFiles = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--lora",
-        metavar="[PRESET:][high:|low:]FILE[=WEIGHT]",
-        help="A LoRA for rows that name none, of all presets or of one; safetensors; repeatable.",
-    ),
-]
-Depth = Annotated[str | None, typer.Option(help="Default ultralytics weights for the control depth.")]
-Pose = Annotated[str | None, typer.Option(help="Default ultralytics weights for the controls pose and pose_body.")]
-CpuActors = Annotated[int | None, typer.Option(min=1, help="Processes for masks, VCUs and stitching.")]
-GpuActors = Annotated[int | None, typer.Option(min=1, help="Processes for VACE: one a GPU, one on a CPU core without.")]
-MaxBatch = Annotated[int, typer.Option(min=1, help="Equal windows in one call of a GPU actor.")]
-EngineOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--engine", metavar="NAME=VALUE", help="How the model computes: dtype, storage, attention, ... ; repeatable."
-    ),
-]
-Crf = Annotated[int | None, typer.Option(min=0, max=63, help="Encoder quality; by codec where not given.")]
-FeatherPx = Annotated[int, typer.Option(min=0, help="How far the fill fades into the source outside the mask.")]
-
-
-DetectEvery = Annotated[
-    int, typer.Option(min=1, max=16, help="Frames one look of the detector may stand for; 1: every frame is looked at.")
-]
-KeepMasks = Annotated[
-    str | None, typer.Option("--keep-masks", metavar="FORMAT", help="Also write OUT/masks: ffv1, coco or parquet.")
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -129,9 +102,9 @@ def plan(
         segmenter=segmenter,
         depth=depth,
         pose=pose,
-        loras=_loras(lora),
+        loras=parse_loras(lora),
         weights_folders=tuple(weights or ()),
-        allow_roots=_roots(allow_root),
+        allow_roots=parse_roots(allow_root),
     )
     found = estimate(read_manifest(manifest), options, out=out, tflops=tflops)
     if as_json:
@@ -162,6 +135,8 @@ def run(
     allow_root: AllowRoot = None,
     cpu_actors: CpuActors = None,
     gpu_actors: GpuActors = None,
+    min_cpu_actors: MinCpuActors = None,
+    min_gpu_actors: MinGpuActors = None,
     max_batch: MaxBatch = 4,
     crf: Crf = None,
     feather_px: FeatherPx = 2,
@@ -179,17 +154,19 @@ def run(
         segmenter=segmenter,
         depth=depth,
         pose=pose,
-        loras=_loras(lora),
+        loras=parse_loras(lora),
         weights_folders=tuple(weights or ()),
-        allow_roots=_roots(allow_root),
+        allow_roots=parse_roots(allow_root),
         cpu_actors=cpu_actors,
         gpu_actors=gpu_actors,
+        min_cpu_actors=min_cpu_actors,
+        min_gpu_actors=min_gpu_actors,
         max_batch=max_batch,
         crf=crf,
         detect_every=detect_every,
-        keep_masks=_kept(keep_masks),
+        keep_masks=parse_kept(keep_masks),
         feather_px=feather_px,
-        engine=_engine(engine),
+        engine=parse_engine(engine),
     )
     _run(read_manifest(manifest), out, options, as_json)
 
@@ -218,7 +195,7 @@ def retry(
     if unknown:
         raise UsageError(f"--job: expected failed rows of {out}, got {', '.join(sorted(unknown))}")
     options = Options.model_validate(run_record["options"])
-    roots = dict.fromkeys((*options.allow_roots, *_roots(allow_root)))
+    roots = dict.fromkeys((*options.allow_roots, *parse_roots(allow_root)))
     for row in failed:
         ledger.forgive(row["clip_key"])
     _run(read_manifest(run_record["manifest"]), out, options.model_copy(update={"allow_roots": tuple(roots)}), as_json)
@@ -339,7 +316,10 @@ def masks(
     if form not in SUFFIXES:
         raise UsageError(f"--format: expected one of {', '.join(SUFFIXES)}, got {form!r}")
     options = Options(
-        detector=detector, segmenter=segmenter, weights_folders=tuple(weights or ()), allow_roots=_roots(allow_root)
+        detector=detector,
+        segmenter=segmenter,
+        weights_folders=tuple(weights or ()),
+        allow_roots=parse_roots(allow_root),
     )
     found = read_manifest(manifest)
     works = works_of(found.jobs, out, options, folder_of(found.uri))
@@ -383,41 +363,6 @@ def train(
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------
-
-
-def _roots(given: list[str] | None) -> tuple[str, ...]:
-    """Absolute, so that a later `retry` from another folder means the same."""
-    return tuple(root if "://" in root else str(Path(root).resolve()) for root in given or ())
-
-
-def _kept(given: str | None) -> Any:
-    if given not in (None, "ffv1", "coco", "parquet"):
-        raise UsageError(f"--keep-masks: expected ffv1, coco or parquet, got {given!r}")
-    return given
-
-
-def _loras(given: list[str] | None) -> tuple[LoraOption, ...]:
-    from vace_batch.loras import parse_lora
-
-    found = [parse_lora(text) for text in given or ()]
-    return tuple(
-        one if "://" in one.uri else one.model_copy(update={"uri": str(Path(one.uri).resolve())}) for one in found
-    )
-
-
-def _engine(given: list[str] | None) -> EngineSettings:
-    """The settings named on the command line.
-
-    Raises:
-        UsageError: one is unknown or out of range; says what was expected.
-    """
-    pairs = dict(pair.partition("=")[::2] for pair in given or ())
-    try:
-        return EngineSettings.model_validate(pairs)
-    except ValidationError as error:
-        names = ", ".join(EngineSettings.model_fields)
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UsageError(f"--engine: {faults} (settings: {names})") from None
 
 
 def _run(found: Any, out: str, options: Options, as_json: bool) -> None:

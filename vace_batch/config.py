@@ -85,6 +85,8 @@ class Options(BaseModel):
     crf: int | None = Field(None, ge=0, le=51, description="encoder quality; by codec where unset")
     cpu_actors: int | None = Field(None, ge=1, description="processes for masks, VCUs and stitching")
     gpu_actors: int | None = Field(None, ge=1, description="processes for VACE; one a GPU, or one CPU process without")
+    min_cpu_actors: int | None = Field(None, ge=0, description="keep only so many where there is no work; all if unset")
+    min_gpu_actors: int | None = Field(None, ge=0, description="keep only so many where there is no work; all if unset")
     engine: EngineSettings = Field(default_factory=EngineSettings, description="how the model computes")
     max_batch: int = Field(4, ge=1, le=64, description="equal windows in one call of a GPU actor")
     payload_mb: int = Field(2048, ge=16, description="bytes of VCUs in flight, in MiB")

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from prefect.client.schemas.filters import TaskRunFilter
 from prefect.states import Failed
 
 from flows.batch import FAILURES_KEY, SUMMARY_KEY, WITH_FAILURES, Machines, batch, is_cluster_failure, main, shards
-from vace_batch.batch import Batch
+from vace_batch.batch import Batch, open_runtime
 from vace_batch.cluster.runtime import Runtime
 from vace_batch.config import Options
 from vace_batch.errors import ClusterError, ManifestError, UsageError
@@ -64,7 +65,16 @@ def task_runs() -> int:
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_shards_run_a_missing_video_fails_alone_and_a_second_run_finds_all_done(tmp_path: Path) -> None:
+def test_shards_run_a_missing_video_fails_alone_and_a_second_run_finds_all_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Runtime] = []
+
+    def open_one(options: Options, batch: Batch) -> Runtime:
+        opened.append(open_runtime(options, batch))
+        return opened[-1]
+
+    monkeypatch.setattr("flows.batch.open_runtime", open_one)
     for number, name in enumerate(["a", "b"]):
         clip(tmp_path / f"{name}.mp4", 40 + 60 * number)
     path, out = manifest(tmp_path, ["a", "gone", "b"]), tmp_path / "out"
@@ -81,6 +91,7 @@ def test_shards_run_a_missing_video_fails_alone_and_a_second_run_finds_all_done(
         "windows": 0,
     }
     assert (state.name, state.type.value) == (WITH_FAILURES, "COMPLETED")
+    assert len(opened) == 1, "the second shard found the actors of the first"
     assert sorted(video.name for video in (out / "videos").iterdir()) == ["a.mp4", "b.mp4"]
     (summary,) = latest(SUMMARY_KEY)
     assert (summary["planned"], summary["done"], summary["failed"]) == (3, 2, 1)
@@ -116,12 +127,16 @@ def test_the_command_prints_the_faults_and_exits_2(tmp_path: Path, capsys: pytes
     assert "none.parquet" in capsys.readouterr().err
 
 
-def test_shards_keep_order_and_leave_nothing_out() -> None:
-    works: Any = list(range(7))
-    assert [list(part) for part in shards(works, 3)] == [[0, 1, 2], [3, 4, 5], [6]]
-    assert list(shards([], 3)) == []
+def test_shards_keep_order_within_a_priority_and_leave_nothing_out() -> None:
+    def numbers(*priorities: int) -> list[list[int]]:
+        works: Any = [SimpleNamespace(job=SimpleNamespace(priority=p), number=n) for n, p in enumerate(priorities)]
+        return [[work.number for work in part] for part in cast(Any, shards(works, 3))]
+
+    assert numbers(*[0] * 7) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert numbers(0, 0, 0, -1, 5, 0, 5) == [[4, 6, 0], [1, 2, 5], [3]], "priority holds across shards"
+    assert numbers() == []
     with pytest.raises(UsageError, match="shard_size: expected at least 1, got 0"):
-        list(shards(works, 0))
+        list(shards([], 0))
 
 
 def test_only_a_lost_machine_is_worth_a_retry() -> None:

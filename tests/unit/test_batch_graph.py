@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.media_files import Media, make
 from vace_batch import storage
-from vace_batch.batch import Batch, ClipGraph, close_batch, open_batch, works_of
+from vace_batch.batch import Batch, ClipGraph, close_batch, open_batch, pools_of, works_of
 from vace_batch.cluster.units import Failure, Unit
 from vace_batch.config import Options
+from vace_batch.errors import UsageError
 from vace_batch.job import BoxKey, Job
 from vace_batch.manifest import Manifest
 from vace_batch.masks.source import MaskModels
@@ -147,3 +150,12 @@ def test_outputs_keep_the_container_and_stay_inside(tmp_path: Path) -> None:
     [placed] = works_of([job(path, output_uri="series/ep1.mov")], str(tmp_path / "out"), Options(), str(tmp_path))
     assert placed.output == "videos/series/ep1.mov"
     assert not storage.exists(str(tmp_path / "out" / "videos"))
+
+
+def test_pools_keep_what_the_options_say() -> None:
+    fixed = pools_of(Options(cpu_actors=3), 8)
+    assert [(pool.num_actors, pool.min_actors, pool.num_gpus) for pool in fixed] == [(3, None, 0), (8, None, 1)]
+    elastic = pools_of(Options(cpu_actors=30, gpu_actors=6, min_cpu_actors=1, min_gpu_actors=0), 8)
+    assert [(pool.num_actors, pool.min_actors) for pool in elastic] == [(30, 1), (6, 0)]
+    with pytest.raises(UsageError, match="--min-gpu-actors: expected at most 2, which is --gpu-actors, got 3"):
+        pools_of(Options(gpu_actors=2, min_gpu_actors=3), 8)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
 from glob import glob
 
 
 def count_gpus(address: str | None = None) -> int:
-    """GPUs of the Ray cluster at `address`, which this process joins; of this machine when there is none."""
+    """GPUs of the Ray cluster at `address`, which this process joins; of this machine when there is none.
+
+    Of a cluster that has none yet, what its autoscaler may start; one where that has no bound.
+    """
     if address is not None:
         import ray
 
         if not ray.is_initialized():
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        return int(ray.cluster_resources().get("GPU", 0))
+        here = int(ray.cluster_resources().get("GPU", 0))
+        most = here or int((ray._private.state.state.get_max_resources_from_cluster_config() or {}).get("GPU", 0))
+        return 1 if most == sys.maxsize else most
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return sum(entry.strip() not in ("", "-1") for entry in visible.split(","))
