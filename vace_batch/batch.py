@@ -58,7 +58,7 @@ def works_of(jobs: Sequence[Job], out: str, options: Options, folder: str) -> tu
 
 
 def _work(job: Job, out: str, options: Options, roots: Roots, lora_revision: Callable[[str], str]) -> ClipWork:
-    job, model = profiles.with_preset(job), job.model or options.model
+    job, model = profiles.with_preset(job, options.presets), job.model or options.model
     try:
         admit(job, roots, options)
         fingerprints, loras = _fingerprints(job, options), resolve_loras(job, options, lora_revision)

@@ -42,11 +42,13 @@ from vace_batch.cli_options import (
     OutArg,
     OutOption,
     Pose,
+    PresetValues,
     Segmenter,
     Weights,
     parse_engine,
     parse_kept,
     parse_loras,
+    parse_presets,
     parse_roots,
 )
 from vace_batch.config import Options
@@ -87,8 +89,13 @@ def plan(
     depth: Depth = None,
     pose: Pose = None,
     lora: LoraFiles = None,
+    preset: PresetValues = None,
     weights: Weights = None,
     allow_root: AllowRoot = None,
+    engine: EngineOption = None,
+    detect_every: DetectEvery = 4,
+    crf: Crf = None,
+    feather_px: FeatherPx = 2,
     tflops: Annotated[float, typer.Option(help="What the GPU sustains, in TFLOP/s, for the estimate.")] = 350.0,
     as_json: Json = False,
 ) -> None:
@@ -105,6 +112,11 @@ def plan(
         loras=parse_loras(lora),
         weights_folders=tuple(weights or ()),
         allow_roots=parse_roots(allow_root),
+        presets=parse_presets(preset),
+        engine=parse_engine(engine),
+        detect_every=detect_every,
+        crf=crf,
+        feather_px=feather_px,
     )
     found = estimate(read_manifest(manifest), options, out=out, tflops=tflops)
     if as_json:
@@ -131,6 +143,7 @@ def run(
     depth: Depth = None,
     pose: Pose = None,
     lora: LoraFiles = None,
+    preset: PresetValues = None,
     weights: Weights = None,
     allow_root: AllowRoot = None,
     cpu_actors: CpuActors = None,
@@ -167,6 +180,7 @@ def run(
         keep_masks=parse_kept(keep_masks),
         feather_px=feather_px,
         engine=parse_engine(engine),
+        presets=parse_presets(preset),
     )
     _run(read_manifest(manifest), out, options, as_json)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from vace_batch.config import EngineSettings, LoraOption
+from vace_batch.config import EngineSettings, LoraOption, PresetOption
 from vace_batch.errors import UsageError
 
 ManifestArg = Annotated[str, typer.Argument(metavar="MANIFEST", help="Parquet manifest: a path or an fsspec URI.")]
@@ -41,6 +41,14 @@ LoraFiles = Annotated[
         "--lora",
         metavar="[PRESET:][high:|low:]FILE[=WEIGHT]",
         help="A LoRA for rows that name none, of all presets or of one; safetensors; repeatable.",
+    ),
+]
+PresetValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--preset",
+        metavar="PRESET:NAME=VALUE[,...]",
+        help="Values of `sampling` for rows of a preset, as a LoRA wants them; a row's own win; repeatable.",
     ),
 ]
 Depth = Annotated[str | None, typer.Option(help="Default ultralytics weights for the control depth.")]
@@ -97,6 +105,46 @@ def parse_loras(given: list[str] | None) -> tuple[LoraOption, ...]:
     return tuple(
         one if "://" in one.uri else one.model_copy(update={"uri": str(Path(one.uri).resolve())}) for one in found
     )
+
+
+def parse_presets(given: list[str] | None) -> tuple[PresetOption, ...]:
+    """The run's values for presets, each as `fast:num_inference_steps=8,flow_shift=3`.
+
+    Raises:
+        UsageError: there is no such preset or value, or it is out of range.
+    """
+    from vace_batch.manifest_values import PARSERS, Cell
+    from vace_batch.profiles import PRESETS
+
+    found = []
+    for text in given or ():
+        name, colon, rest = text.partition(":")
+        if not colon or name not in PRESETS:
+            raise UsageError(f"--preset: expected PRESET:NAME=VALUE[,...] of {', '.join(PRESETS)}, got {text!r}")
+        values, cell = dict(map(_sampling_value, rest.split(","))), Cell("")
+        PARSERS["sampling"](values, cell)
+        if cell.faults:
+            faults = (f"--preset {name}{at}: expected {wanted}, got {got}" for at, got, wanted in cell.faults)
+            raise UsageError("; ".join(faults))
+        found.append(PresetOption(preset=name, sampling=values))
+    return tuple(found)
+
+
+def _sampling_value(pair: str) -> tuple[str, int | float | str]:
+    import pyarrow as pa
+
+    from vace_batch.manifest_schema import SCHEMA
+
+    types = {field.name: field.type for field in SCHEMA.field("sampling").type}
+    name, equals, text = pair.partition("=")
+    if not equals or name not in types:
+        raise UsageError(f"--preset: expected NAME=VALUE with NAME of {', '.join(types)}, got {pair!r}")
+    if pa.types.is_string(types[name]):
+        return name, text
+    try:
+        return name, int(text) if pa.types.is_integer(types[name]) else float(text)
+    except ValueError:
+        raise UsageError(f"--preset {name}: expected a value of type {types[name]}, got {text!r}") from None
 
 
 def parse_engine(given: list[str] | None) -> EngineSettings:

@@ -34,6 +34,15 @@ class LoraOption(BaseModel):
     preset: str | None = Field(None, description="only for jobs of this preset")
 
 
+class PresetOption(BaseModel):
+    """Values of the run's `sampling` for jobs of `preset`: they win over the preset's own, a row's over both."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str = Field(description="the name of a preset")
+    sampling: dict[str, int | float | str] = Field(description="values by the names of the column `sampling`")
+
+
 class EngineSettings(BaseModel):
     """How the model computes. The fields of `pixel_fields` change pixels; the others change nothing beyond rounding."""
 
@@ -74,6 +83,7 @@ class Options(BaseModel):
     depth: str | None = Field(None, description="default ultralytics depth weights for the control depth")
     pose: str | None = Field(None, description="default ultralytics pose weights for the controls pose and pose_body")
     loras: tuple[LoraOption, ...] = Field((), description="LoRAs of jobs that name none")
+    presets: tuple[PresetOption, ...] = Field((), description="what the run changes of presets, as its LoRAs want it")
     weights_folders: tuple[str, ...] = Field((), description="where weights named by a manifest's row may lie")
     allow_roots: tuple[str, ...] = Field((), description="what rows may read beside the manifest's folder and OUT")
     media: MediaLimits = Field(default_factory=MediaLimits, description="what a video may be at most")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vace_batch import weights
+from vace_batch.config import PresetOption
 from vace_batch.errors import ClipError, UsageError
 from vace_batch.geometry import BRIDGE_PX, Size, token_count
 from vace_batch.job import Job, Sampling
@@ -171,15 +172,20 @@ def preset_name(task: str, name: str | None = None) -> str:
     return chosen
 
 
-def with_preset(job: Job) -> Job:
+def with_preset(job: Job, changes: Iterable[PresetOption] = ()) -> Job:
     """The job with its preset's name and every value of it that the job leaves open, so that nothing is implied.
+
+    `changes` are the run's values for presets.
 
     Raises:
         ValueError: there is no such preset.
     """
     name = preset_name(job.task, job.preset)
     preset, own = PRESETS[name], asdict(job.sampling)
-    merged = {field: value if value is not None else getattr(preset.sampling, field) for field, value in own.items()}
+    merged = asdict(preset.sampling)
+    for change in changes:
+        merged |= change.sampling if change.preset == name else {}
+    merged |= {field: value for field, value in own.items() if value is not None}
     return replace(
         job,
         preset=name,
