@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
 
+from vace_batch.ahead import CHUNK_FRAMES
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.job import Job
-from vace_batch.masks.source import MaskModels, clip_masks, has_mask_source, needs_pixels
-from vace_batch.masks.store import FrameMask, MaskSummary, box_mask, write_masks
+from vace_batch.masks.refine import split_parts
+from vace_batch.masks.source import MaskModels, clip_masks, has_mask_source, needs_pixels, protects
+from vace_batch.masks.store import FrameMask, MaskReader, MaskSummary, MaskWriter, box_mask, write_masks
 from vace_batch.masks.watch import Notes
 from vace_batch.nodecache import local_copy
 from vace_batch.stage import Stage, staged_masks
@@ -59,8 +61,8 @@ class Search:
     notes: Notes = field(default_factory=Notes)
 
     @contextlib.contextmanager
-    def masks(self) -> Iterator[Iterator[FrameMask]]:
-        """What the job's source of masks finds, frame by frame."""
+    def masks(self, guard: Callable[[FrameMask], object] | None = None) -> Iterator[Iterator[FrameMask]]:
+        """What the job's source of masks finds, frame by frame; `guard` is told what is protected in each."""
         if self.models is None and needs_pixels(self.job):
             yield self.whole()
             return
@@ -74,6 +76,7 @@ class Search:
                 frame_range=self.frame_range,
                 models=self.models or MaskModels(),
                 notes=self.notes,
+                guard=guard,
                 min_px=1,  # only what is left for the model grows to a token
             )
 
@@ -82,15 +85,36 @@ class Search:
         return (box_mask(index, Box(0, 0, self.size.width, self.size.height)) for index in range(*self.frame_range))
 
 
-def make_masks(search: Search, stage: Stage, new: range, target: str) -> MaskSummary:
-    """Write the mask file of a clip: what is found, what the stage adds; all of the picture where neither is asked."""
+def make_masks(search: Search, stage: Stage, new: range, target: str, protected: str) -> tuple[MaskSummary, bool]:
+    """Write the mask file of a clip: what is found, what the stage adds; all of the picture where neither is asked.
+
+    What must not change goes to the file `protected`, which is only made where there is something; also says whether.
+    """
     job, frames = search.job, range(*(index + stage.before for index in search.frame_range))
     stage_decides = (stage.kept.size != stage.size or new) and job.processes[:1] != ("control",)
+    if job.masks_select:
+        search = replace(search, job=replace(job, boxes=(), points=(), targets=(), mask_uri=None, segmenter=None))
     with contextlib.ExitStack() as stack:
         found: Iterator[FrameMask] = iter(()) if stage_decides else search.whole()
-        if has_mask_source(job) and not job.masks_select:
-            found = stack.enter_context(search.masks())
-        return write_masks(target, stage.size, staged_masks(job, stage, found, frames, new))
+        guards = stack.enter_context(MaskWriter(protected, stage.size)) if protects(job) else None
+        if has_mask_source(search.job) or (guards is not None and not stage_decides):
+            guard = None if guards is None else lambda mask: guards.add(_on_stage(mask, stage))
+            found = stack.enter_context(search.masks(guard))
+        masks = write_masks(target, stage.size, staged_masks(job, stage, found, frames, new))
+    return masks, guards is not None and bool(guards.summary.boxes)
+
+
+def _on_stage(mask: FrameMask, stage: Stage) -> FrameMask:
+    return replace(mask, index=mask.index + stage.before, box=mask.box.shift(stage.source.x, stage.source.y))
+
+
+def parts_of(reader: MaskReader, num_frames: int) -> dict[int, tuple[Box, ...]]:
+    """The boxes of the connected parts of every frame's mask."""
+    parts: dict[int, tuple[Box, ...]] = {}
+    for start in range(0, num_frames, CHUNK_FRAMES):
+        for index, mask in reader.get(start, start + CHUNK_FRAMES).items():
+            parts[index] = tuple(part.box for part in split_parts(mask))
+    return parts
 
 
 def _with_local_masks(job: Job, versions: Mapping[str, str], stack: contextlib.ExitStack) -> Job:

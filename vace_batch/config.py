@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-KEY_VERSION = 2
+KEY_VERSION = 3
 """Part of every identity. Raise it when the same inputs give other pixels."""
 
 

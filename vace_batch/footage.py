@@ -24,7 +24,7 @@ from vace_batch.controls import (
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.job import Job
-from vace_batch.masks.refine import at_least_token, split_parts
+from vace_batch.masks.refine import at_least_token, split_parts, subtract
 from vace_batch.masks.shapes import tracks
 from vace_batch.masks.store import FrameMask
 from vace_batch.patches import Patch
@@ -72,11 +72,14 @@ def _on_canvas(crop: Pixels, visible: Box, box: Box) -> Pixels:
     return np.asarray(cv2.copyMakeBorder(crop, top, bottom, left, right, cv2.BORDER_REPLICATE), np.uint8)
 
 
-def model_mask(mask: FrameMask | None, frame: Size, box: Box, region: Region) -> NDArray[np.bool_]:
+def model_mask(
+    mask: FrameMask | None, protected: FrameMask | None, frame: Size, box: Box, region: Region
+) -> NDArray[np.bool_]:
     """A frame's mask in the crop `box` at model size; a model pixel is masked when any of its source pixels is."""
     if mask is None:
         return np.zeros((region.size.height, region.size.width), np.bool_)
-    bits = at_least_token(mask, frame, region.token_px).within(box)
+    grown = subtract(at_least_token(mask, frame, region.token_px), protected)
+    bits = (grown or mask).within(box)
     if box.size == region.size:
         return bits
     shrunk = cv2.resize(bits.astype(np.float32), (region.size.width, region.size.height), interpolation=cv2.INTER_AREA)

@@ -12,6 +12,7 @@ from vace_batch.manifest_schema import (
     EXPAND_TASKS,
     EXTEND_TASKS,
     MASKED_TASKS,
+    PROTECT_TASKS,
     REFERENCE_TASKS,
     TASKS,
     UNMASKED_TASKS,
@@ -36,6 +37,7 @@ _TAKERS = {
     "expand": EXPAND_TASKS,
     "extend": EXTEND_TASKS,
     "compose": ("composition",),
+    "protect": PROTECT_TASKS,
 }
 _TAKE = ("take", "takes")
 

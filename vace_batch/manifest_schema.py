@@ -21,6 +21,7 @@ UNMASKED_TASKS = ("t2v", "r2v", "outpainting", "extension")
 REFERENCE_TASKS = ("inpainting", "restyle", "r2v", "composition")
 CONTROL_TASKS = ("restyle", "composition")
 EXPAND_TASKS = ("outpainting", "composition")
+PROTECT_TASKS = (*MASKED_TASKS, "restyle", "composition")
 EXTEND_TASKS = ("extension", "composition")
 MASK_SHAPES = ("mask", "filled", "hull", "box")
 CONTROLS = ("depth", "pose", "pose_body", "flow", "gray", "scribble", "layout_bbox", "layout_track", "plain")
@@ -223,8 +224,9 @@ SCHEMA = pa.schema(
         _field(
             "protect",
             _PROTECT,
-            "What must not change: taken out of every mask, and wins.",
+            "What must not change: taken out of every mask, and wins over all that grows: no sample of it is written.",
             example={"targets": ["clock"]},
+            tasks=PROTECT_TASKS,
         ),
         _field(
             "detector",

@@ -11,7 +11,7 @@ import posixpath
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -23,8 +23,8 @@ from pydantic import TypeAdapter
 
 from vace_batch import storage, tasks
 from vace_batch.access import Roots
-from vace_batch.ahead import CHUNK_FRAMES, ReadAhead
-from vace_batch.clipmasks import Search, frame_range_of, local_file, make_masks
+from vace_batch.ahead import ReadAhead
+from vace_batch.clipmasks import Search, frame_range_of, local_file, make_masks, parts_of
 from vace_batch.config import KEY_VERSION, Options
 from vace_batch.controls import MEASURED, ControlModels, Scale
 from vace_batch.errors import ClipError, ClusterError
@@ -34,7 +34,6 @@ from vace_batch.geometry import Box, Size
 from vace_batch.intake import admit, check_bytes, check_refusal
 from vace_batch.job import Job, pixel_fields
 from vace_batch.masks.kept import SUFFIXES, write_kept
-from vace_batch.masks.refine import split_parts
 from vace_batch.masks.source import MaskModels, has_mask_source, needs_pixels
 from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.nodecache import open_copy
@@ -51,6 +50,9 @@ from vace_batch.video.probe import probe
 from vace_batch.video.read import frames_from_bytes, read_image
 from vace_batch.video.shots import Scan, scan
 from vace_batch.video.write import WriteReport, check_output, rewrite
+
+FILES = ("masks", "recovered", "holes", "selection", "protected")
+"""What a plan's files are called."""
 
 _MASK_FIELDS = frozenset(
     ("targets", "pick", "boxes", "points", "mask_uri", "protect", "detector", "segmenter", "mask_shape", "dilate")
@@ -158,8 +160,9 @@ class ClipPlan:
     """What is to be made of one clip.
 
     Names of files in OUT, None where there is nothing: `masks` is what is to change, `recovered` the pixels under it
-    that other frames show, `holes` what is left of the masks for the model, `selection` masks that steer. Frames and
-    boxes are those of the `stage`, `new` the frames that extend it; `scales` are, by shot, the ranges of controls.
+    that other frames show, `holes` what is left of the masks for the model, `selection` masks that steer, `protected`
+    what must not change. Frames and boxes are those of the `stage`, `new` the frames that extend it; `scales` are, by
+    shot, the ranges of controls.
     """
 
     size: Size
@@ -177,6 +180,7 @@ class ClipPlan:
     recovered: str | None = None
     holes: str | None = None
     selection: str | None = None
+    protected: str | None = None
 
     @property
     def span(self) -> range:
@@ -200,21 +204,19 @@ def prepare(work: ClipWork, models: MaskModels) -> ClipPlan:
     while (record := ledger.done(work.prep_key)) is None:
         with tempfile.TemporaryDirectory(prefix="vace-batch-") as folder:
             plan = survey(work, models, Path(folder))
-            masks, recovered = (_published(ledger, work, file) for file in (plan.masks, plan.recovered))
-            holes = masks if plan.holes == plan.masks else _published(ledger, work, plan.holes)
-            selection = _published(ledger, work, plan.selection)
-            plan = replace(plan, masks=masks, recovered=recovered, holes=holes, selection=selection)
+            files = {name: file for name in FILES if (file := getattr(plan, name)) is not None}
+            published = {file: _published(ledger, work, file) for file in dict.fromkeys(files.values())}
+            names: dict[str, Any] = {name: published[file] for name, file in files.items()}
+            plan = replace(plan, **names)
         if not ledger.commit(work.prep_key, {"plan": _PLAN.dump_python(plan, mode="json")}):
             # Another attempt was first, and its files count.
-            for file in filter(None, {masks, recovered, holes, selection}):
+            for file in published.values():
                 storage.delete(ledger.absolute(file))
     return _PLAN.validate_python(record["plan"])
 
 
-def _published(ledger: Ledger, work: ClipWork, file: str | None) -> str | None:
+def _published(ledger: Ledger, work: ClipWork, file: str) -> str:
     """Put a file of the plan into OUT, under a name of this attempt, which is returned."""
-    if file is None:
-        return None
     uri = ledger.artifact_uri(work.prep_key, "." + posixpath.basename(file))
     with storage.staging(uri, uri + ".draft") as target:
         shutil.move(file, target)
@@ -232,7 +234,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
     admit(work.job, work.roots, work.options)
     check_refusal(work.fingerprints)
     check_bytes(work.job, work.options.media)
-    files = {name: str(folder / f"{name}.parquet") for name in ("masks", "recovered", "holes", "selection")}
+    files = {name: str(folder / f"{name}.parquet") for name in FILES}
     with work.source() as path:
         info = probe(path, work.options.media)
         stage = stage_of(work.job, info.size, info.average_rate)
@@ -242,7 +244,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         frame_range = frame_range_of(work.job, found, info.time_base)
         new = new_frames(work.job, stage, found.num_frames, frame_range)
         search = Search(work.job, path, info.size, found, frame_range, models if look else None, work.fingerprints)
-        masked = make_masks(search, stage, new, files["masks"])
+        masked, guarded = make_masks(search, stage, new, files["masks"], files["protected"])
         selects = work.job.masks_select and has_mask_source(work.job)
         if selects:
             with search.masks() as selection:
@@ -256,13 +258,14 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
     holes = MaskReader(files["holes"] if share else files["masks"])
     recovered = PatchReader(files["recovered"]) if share else None
     num_frames = found.num_frames + stage.before + stage.after
-    parts = _parts(holes, num_frames)
+    parts = parts_of(holes, num_frames)
     if new:  # their window shows what is known round them
         for index in chain(*known_context(work.job, new, shots, work.limits)):
             parts[index] = (Box(0, 0, stage.size.width, stage.size.height),)
     regions, cut = plan_clip(parts, shots, stage.size, work.limits)
-    steering = MaskReader(files["selection"]) if selects else None
-    known = [_known_digest(holes, recovered, steering, new, window) for window in cut]
+    used = {"selection": selects, "protected": guarded}
+    said = [holes, *(MaskReader(files[name]) for name in used if used[name])]
+    known = [_known_digest(said, recovered, new, window) for window in cut]
     windows = tuple(
         _planned(work.job, window, shots[regions[window.region].shot], found, stage, digest)
         for window, digest in zip(cut, known, strict=True)
@@ -274,6 +277,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         new=(new.start, new.stop),
         scales=scales,
         selection=files["selection"] if selects else None,
+        protected=files["protected"] if guarded else None,
         shots=shots,
         regions=regions,
         windows=windows,
@@ -299,22 +303,11 @@ def _planned(job: Job, window: Window, shot: Shot, found: Scan, stage: Stage, kn
     )
 
 
-def _parts(reader: MaskReader, num_frames: int) -> dict[int, tuple[Box, ...]]:
-    """The boxes of the connected parts of every frame's mask."""
-    parts: dict[int, tuple[Box, ...]] = {}
-    for start in range(0, num_frames, CHUNK_FRAMES):
-        for index, mask in reader.get(start, start + CHUNK_FRAMES).items():
-            parts[index] = tuple(part.box for part in split_parts(mask))
-    return parts
-
-
-def _known_digest(
-    holes: MaskReader, recovered: PatchReader | None, selection: MaskReader | None, new: range, window: Window
-) -> str:
+def _known_digest(said: Sequence[MaskReader], recovered: PatchReader | None, new: range, window: Window) -> str:
     parts: list[str | bytes] = [repr((new.start - window.start, new.stop - window.start))] if new else []
-    selected = selection.get(window.start, window.stop).values() if selection else ()
-    for mask in (*holes.get(window.start, window.stop).values(), *selected):
-        parts += [repr((mask.index - window.start, mask.box)), np.packbits(mask.bits).tobytes()]
+    for number, reader in enumerate(said):
+        for mask in reader.get(window.start, window.stop).values():
+            parts += [repr((number, mask.index - window.start, mask.box)), np.packbits(mask.bits).tobytes()]
     for patch in (recovered.get(window.start, window.stop) if recovered else {}).values():
         parts += [repr((patch.index - window.start, patch.box)), patch.rgb.tobytes()]
     return storage.digest(*parts)
@@ -334,6 +327,7 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
     with _files(work, plan) as files:
         masks = MaskReader(files["holes"]).get(window.start, window.stop)
         selection = MaskReader(files["selection"]).get(window.start, window.stop) if plan.selection else {}
+        guards = MaskReader(files["protected"]).get(window.start, window.stop) if plan.protected else {}
         patches = PatchReader(files["recovered"]).get(window.start, window.stop) if plan.recovered else {}
     with work.source() as path:
         frames = [
@@ -355,10 +349,9 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
         )
     held = window.num_frames - len(frames)
     said = selection if len(work.job.controls) == 2 and plan.selection else masks
-    mask_THW = np.stack(
-        [model_mask(said.get(i), plan.size, window.box, region) for i in range(window.start, window.stop)]
-    )
-    known_T = np.array([i not in range(*plan.new) for i in range(window.start, window.stop)])
+    span = range(window.start, window.stop)
+    mask_THW = np.stack([model_mask(said.get(i), guards.get(i), plan.size, window.box, region) for i in span])
+    known_T = np.array([i not in range(*plan.new) for i in span])
     return tasks.make_vcu(
         work.job,
         window_id=work.window_key(planned, region),
@@ -385,7 +378,7 @@ def _pictures(work: ClipWork, column: str, *, gray: bool = False) -> tuple[NDArr
 def _files(work: ClipWork, plan: ClipPlan) -> Iterator[dict[str, BinaryIO]]:
     """The plan's files, open; those it does not have are left out."""
     ledger = Ledger(work.out)
-    names = {name: getattr(plan, name) for name in ("masks", "recovered", "holes", "selection")}
+    names = {name: getattr(plan, name) for name in FILES}
     with contextlib.ExitStack() as stack:
         yield {
             name: stack.enter_context(open_copy(ledger.absolute(file)))
@@ -464,11 +457,13 @@ def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: L
         masked = frozenset(MaskReader(files["masks"]).boxes())
         holes = ReadAhead(MaskReader(files["holes"]).get) if plan.holes else None
         recovered = ReadAhead(PatchReader(files["recovered"]).get) if plan.recovered else None
+        guards = ReadAhead(MaskReader(files["protected"]).get) if plan.protected else None
 
         def edit(frame: Frame) -> None:
             patch = recovered.at(frame.index) if recovered else None
             hole = holes.at(frame.index) if holes else None
-            stitch_frame(frame, patch, hole, patches, work.options.feather_px)
+            guard = guards.at(frame.index) if guards else None
+            stitch_frame(frame, patch, hole, patches, work.options.feather_px, guard)
 
         settings = EncoderSettings(crf=work.options.crf)
         report = rewrite(source, target, edit, settings, masked.__contains__, plan.stage.canvas)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vace_batch.colour import Colour, drift, grain
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.refine import at_least_token, feather_alpha, split_parts
-from vace_batch.masks.store import FrameMask, merge_masks
+from vace_batch.masks.store import Bits, FrameMask, merge_masks
 from vace_batch.patches import Patch
 from vace_batch.plan import Region, Window, fade_weights
 from vace_batch.video.frame import Frame
@@ -96,14 +96,21 @@ def resize(image: Image, size: Size) -> Image:
 
 
 def stitch_frame(
-    frame: Frame, recovered: Patch | None, hole: FrameMask | None, patches: Sequence[RegionPatches], feather_px: int
+    frame: Frame,
+    recovered: Patch | None,
+    hole: FrameMask | None,
+    patches: Sequence[RegionPatches],
+    feather_px: int,
+    protected: FrameMask | None = None,
 ) -> None:
     """Paste what was recovered, then what was generated for the hole that is left, region by region.
 
-    Recovered pixels were matched to their surroundings when they were found; they are pasted as they are.
+    Recovered pixels were matched to their surroundings when they were found; they are pasted as they are. No sample
+    that shows something of `protected` is written.
     """
     if recovered is not None:
-        frame.paste(recovered.box, recovered.rgb, recovered.known.astype(np.float32))
+        alpha = recovered.known.astype(np.float32)
+        frame.paste(recovered.box, recovered.rgb, alpha, _kept(protected, recovered.box))
     if hole is None:
         return
     pasted = []
@@ -121,7 +128,11 @@ def stitch_frame(
         inner = box.shift(-around.x, -around.y).slices
         pasted.append((box, to_uint8(fill[inner]), feather_alpha(grown.within(box), feather_px)))
     for box, pixels, alpha in pasted:  # after all were anchored to the source
-        frame.paste(box, pixels, alpha)
+        frame.paste(box, pixels, alpha, _kept(protected, box))
+
+
+def _kept(protected: FrameMask | None, box: Box) -> Bits | None:
+    return None if protected is None else protected.within(box)
 
 
 def share_out(mask: FrameMask, patches: Sequence[RegionPatches]) -> Mapping[int, FrameMask]:

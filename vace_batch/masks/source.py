@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from vace_batch.errors import ClipError
-from vace_batch.geometry import TOKEN_PX, Size
+from vace_batch.geometry import TOKEN_PX, Box, Size
+from vace_batch.job import Protect
 from vace_batch.manifest import Job
 from vace_batch.masks.detect import Detector, download_release
 from vace_batch.masks.detection import DEFAULT_CONFIDENCE
@@ -126,6 +127,11 @@ def has_mask_source(job: Job) -> bool:
     return bool(job.boxes or job.mask_uri or job.targets or job.points)
 
 
+def protects(job: Job) -> bool:
+    """Whether the job says what must not change."""
+    return job.protect != Protect()
+
+
 def needs_pixels(job: Job) -> bool:
     """Whether masks come from looking at the frames, so that making them means decoding the video."""
     by_model = job.targets or job.protect.targets or job.points
@@ -143,18 +149,20 @@ def clip_masks(
     frame_range: tuple[int, int] | None = None,
     min_px: int = TOKEN_PX,
     notes: Notes | None = None,
+    guard: Callable[[FrameMask], object] | None = None,
 ) -> Iterator[FrameMask]:
     """What to replace in each frame of `frame_range` (start, stop) of the local video at `path`, in order.
 
     Boxes, mask file, detected targets and prompted objects of the job are joined; each object is shaped and dilated by
     its own size, parts thinner than `min_px` grow, and protected pixels are taken out last. Frames without a mask are
     left out. `job.mask_uri` and `job.protect.mask_uri` must be local paths. `cuts` are the first frames of later shots;
-    an object marked by points is followed from them to the next cut. `notes` takes what is worth saying.
+    an object marked by points is followed from them to the next cut. `notes` takes what is worth saying, `guard` what
+    is protected in each frame. Of a job that only protects, all else is replaced.
 
     Raises:
         ClipError: `no_mask_source`, and what boxes, mask files, weights, refining and reading raise; at any frame.
     """
-    if not has_mask_source(job):
+    if not has_mask_source(job) and not protects(job):
         raise ClipError("no_mask_source", "expected boxes, mask_uri, targets or points; the job has none of them")
     start, stop = frame_range or (0, num_frames)
     finder = _Finder.of(job, size, num_frames, (start, stop), frozenset(cuts), models, notes or Notes())
@@ -171,6 +179,8 @@ def clip_masks(
         if notes is not None:
             notes.see(found)
         parts, protected = finder.at(found)
+        if guard is not None and protected is not None:
+            guard(protected)
         if not _same(parts, last_parts):
             last_mask = refine(parts, size, shape=job.mask_shape, dilation=dilation, min_px=min_px)
             last_parts = parts
@@ -211,6 +221,7 @@ class _Finder:
     """What one clip's job selects and protects in a frame."""
 
     size: Size
+    whole: bool
     selected: tuple[Track, ...]
     protected: tuple[Track, ...]
     file: _Stored | None
@@ -252,6 +263,7 @@ class _Finder:
             )
         return _Finder(
             size=size,
+            whole=not has_mask_source(job),
             selected=() if watcher is not None and watcher.boxes else selected,
             protected=tracks(job.protect.boxes, size, num_frames, cuts),
             file=stored(job.mask_uri),
@@ -268,6 +280,8 @@ class _Finder:
     def at(self, found: Found) -> tuple[list[FrameMask], FrameMask | None]:
         """The selected objects' masks, and the union of what is protected."""
         index, parts, guards = found.index, list(found.selected), list(found.guarded)
+        if self.whole:
+            parts.append(box_mask(index, Box(0, 0, self.size.width, self.size.height)))
         parts += [box_mask(index, box) for track in self.selected if (box := track.at(index, self.size))]
         guards += [box_mask(index, box) for track in self.protected if (box := track.at(index, self.size))]
         if self.file is not None and (stored := self.file.at(index)):

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -141,43 +141,73 @@ class MaskSummary:
     digest: str
 
 
+class MaskWriter:
+    """Streams masks, one frame each in rising order, into a Parquet file of frames of `size`; closed by `with`."""
+
+    def __init__(self, target: str | Path | BinaryIO, size: Size) -> None:
+        metadata = {
+            "vace_batch.masks.version": str(FORMAT_VERSION),
+            "vace_batch.masks.width": str(size.width),
+            "vace_batch.masks.height": str(size.height),
+        }
+        self._size = size
+        self._boxes: dict[int, Box] = {}
+        self._digest = hashlib.blake2b(struct.pack("<3q", FORMAT_VERSION, size.width, size.height), digest_size=16)
+        self._rows: list[dict[str, object]] = []
+        self._held_bytes, self._last = 0, -1
+        self._writer = pq.ParquetWriter(target, _SCHEMA.with_metadata(metadata), compression="zstd")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._writer.close()
+
+    @property
+    def summary(self) -> MaskSummary:
+        """What was added up to now."""
+        return MaskSummary(size=self._size, boxes=self._boxes, digest=self._digest.hexdigest())
+
+    def add(self, mask: FrameMask) -> None:
+        """Add the next mask.
+
+        Raises:
+            ValueError: frames do not rise strictly, or the mask leaves the frame.
+        """
+        box = mask.box
+        if mask.index <= self._last:
+            raise ValueError(f"masks: expected rising frames, got {mask.index} after {self._last}")
+        if box.clip(self._size) != box:
+            raise ValueError(f"masks: frame {mask.index} has {box}, which leaves the frame of {self._size}")
+        self._last, packed = mask.index, np.packbits(mask.bits).tobytes()
+        place = (mask.index, box.x, box.y, box.width, box.height)
+        self._digest.update(struct.pack("<5q", *place))
+        self._digest.update(packed)
+        self._boxes[mask.index] = box
+        self._rows.append(dict(zip(_SCHEMA.names, (*place, packed), strict=True)))
+        self._held_bytes += len(packed)
+        if len(self._rows) == _ROW_GROUP_ROWS or self._held_bytes > _ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=_SCHEMA))
+        self._rows, self._held_bytes = [], 0
+
+
 def write_masks(target: str | Path | BinaryIO, size: Size, masks: Iterable[FrameMask]) -> MaskSummary:
     """Stream masks, one frame each in rising order, into a Parquet file of frames of `size`.
 
     The digest is over size, frame numbers, boxes and bits: equal masks have equal digests whatever wrote the file.
 
     Raises:
-        ValueError: frames do not rise strictly, or a mask leaves the frame.
+        ValueError: as `MaskWriter.add`.
     """
-    metadata = {
-        "vace_batch.masks.version": str(FORMAT_VERSION),
-        "vace_batch.masks.width": str(size.width),
-        "vace_batch.masks.height": str(size.height),
-    }
-    boxes: dict[int, Box] = {}
-    digest = hashlib.blake2b(struct.pack("<3q", FORMAT_VERSION, size.width, size.height), digest_size=16)
-    rows: list[dict[str, object]] = []
-    held_bytes, last = 0, -1
-    with pq.ParquetWriter(target, _SCHEMA.with_metadata(metadata), compression="zstd") as writer:
+    with MaskWriter(target, size) as writer:
         for mask in masks:
-            box = mask.box
-            if mask.index <= last:
-                raise ValueError(f"masks: expected rising frames, got {mask.index} after {last}")
-            if box.clip(size) != box:
-                raise ValueError(f"masks: frame {mask.index} has {box}, which leaves the frame of {size}")
-            last, packed = mask.index, np.packbits(mask.bits).tobytes()
-            place = (mask.index, box.x, box.y, box.width, box.height)
-            digest.update(struct.pack("<5q", *place))
-            digest.update(packed)
-            boxes[mask.index] = box
-            rows.append(dict(zip(_SCHEMA.names, (*place, packed), strict=True)))
-            held_bytes += len(packed)
-            if len(rows) == _ROW_GROUP_ROWS or held_bytes > _ROW_GROUP_BYTES:
-                writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
-                rows, held_bytes = [], 0
-        if rows:
-            writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
-    return MaskSummary(size=size, boxes=boxes, digest=digest.hexdigest())
+            writer.add(mask)
+    return writer.summary
 
 
 class MaskReader:

@@ -247,11 +247,12 @@ class Frame:
         shown = self._orientation.display(np.rint(levels).clip(0, 255).astype(np.uint8))
         return np.ascontiguousarray(shown)
 
-    def paste(self, box: Box, rgb: Samples, alpha: NDArray[np.float32]) -> None:
+    def paste(self, box: Box, rgb: Samples, alpha: NDArray[np.float32], kept: NDArray[np.bool_] | None = None) -> None:
         """Blend `rgb` (H, W, 3; uint8, or uint16 of 0..65535) into `box` by `alpha` (H, W; 0 keeps, 1 replaces).
 
         Works on the native planes of a private copy. A sample whose alpha is exactly 0 keeps its bits; the alpha of
         a chroma sample is the mean over the luma pixels it covers. Colours at pixels of alpha 0 are not read.
+        Where `kept` (H, W) is set nothing changes, nor do chroma samples that cover such a pixel.
 
         Raises:
             ValueError: `box` leaves the frame, or the arrays do not have the box's size.
@@ -272,10 +273,16 @@ class Frame:
         assert inside is not None
         alpha_HW = np.zeros((inside.height, inside.width), np.float32)
         alpha_HW[inner.shift(-area.x, -area.y).slices] = self._orientation.stored(alpha)
-        alpha_HW = np.pad(alpha_HW, ((0, area.height - inside.height), (0, area.width - inside.width)), mode="edge")
+        kept_HW = np.zeros_like(alpha_HW)
+        if kept is not None:
+            kept_HW[inner.shift(-area.x, -area.y).slices] = self._orientation.stored(kept)
+            alpha_HW[kept_HW > 0] = 0
+        beyond = ((0, area.height - inside.height), (0, area.width - inside.width))
+        alpha_HW, kept_HW = (np.pad(values, beyond, mode="edge") for values in (alpha_HW, kept_HW))
         patch = self._patch(area, inner, rgb, alpha_HW, deep=layout.deep)
         for plane in layout.planes:
-            self._blend(plane, layout, area, patch, _shrink(alpha_HW, plane))
+            free = _shrink(kept_HW, plane) == 0
+            self._blend(plane, layout, area, patch, _shrink(alpha_HW, plane) * free)
 
     def _blend(
         self, plane: Plane, layout: PlaneLayout, area: Box, patch: av.VideoFrame, alpha_HW: NDArray[np.float32]
