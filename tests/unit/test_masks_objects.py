@@ -124,6 +124,28 @@ def test_a_shaking_box_is_held_still_by_its_neighbours() -> None:
     assert 1 - held < (1 - raw) / 2 and None not in made
 
 
+def test_a_turn_in_a_gap_is_covered_from_both_sides() -> None:
+    """A ball that falls, bounces and rises is not seen where it turns: the straight way between two sightings is short
+    of it."""
+    height = [20, 24, 34, 50, 72, 100, 134, 100, 72, 50, 34, 24, 20]
+    lost = {6, 7}
+    boxes = {index: Box(40 + 8 * index, y, 26, 26) for index, y in enumerate(height)}
+    steady = Steady(tuple(seen(i, box) for i, box in boxes.items() if i not in lost), (0, 13), SIZE)
+    for index, box in boxes.items():
+        made = steady.at(index)
+        assert made is not None and made.within(box).mean() > 0.8, index
+
+
+def test_a_detector_that_shakes_gets_room_for_it_and_a_steady_one_none() -> None:
+    random = np.random.default_rng(3)
+    shaken = [Box(100 + int(dx), 80 + int(dy), 50, 40) for dx, dy in random.integers(-5, 6, (31, 2))]
+    for boxes, room in ((shaken, 2), ([Box(100 + 3 * i, 80, 50, 40) for i in range(31)], 0)):
+        steady = Steady(tuple(seen(i, box) for i, box in enumerate(boxes)), (0, 31), SIZE)
+        for index, box in enumerate(boxes):
+            made = steady.at(index)
+            assert made is not None and (made.box == box if not room else made.within(box.pad(1)).all())
+
+
 def test_an_object_is_led_on_over_its_ends_but_not_out_of_the_shot() -> None:
     steady = Steady(tuple(way(range(5, 10), lambda i: Box(100 + 4 * i, 80, 30, 30))), (0, 30), SIZE)
     assert (steady.start, steady.stop) == (3, 12)

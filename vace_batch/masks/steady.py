@@ -15,16 +15,23 @@ import numpy as np
 import numpy.typing as npt
 
 from vace_batch.geometry import Box, Size, union_of
+from vace_batch.manifest import Dilation
 from vace_batch.masks.objects import MOST_GAP_FRAMES, Sighting
+from vace_batch.masks.refine import dilate
 from vace_batch.masks.store import Bits, FrameMask, make_mask, merge_masks
 
 # A box that jumps by chance is known by this many frames on each side, of which two vote on the mask's pixels.
 _FIT_FRAMES = 4
 _VOTE_FRAMES = 2
 _LEAST_VOTES = 3
+# What its last sightings alone say of where it is: so many frames far, by fits of a degree to so many of them.
+_LED_FRAMES = 3
+_LED_FITS = ((1, 2), (1, 3), (2, 5))
 # An object's first and last frames are those that a detector misses most.
 _GRACE_FRAMES = 2
 _SAME_PX = 0.5
+# A box that jumps by n px both ways is off by 1.4 n where it was seen; the usual dilation holds the n.
+_SHAKE, _MOST_SHAKE_PX = 0.67, 2.0
 
 Point = npt.NDArray[np.float64]
 
@@ -62,10 +69,19 @@ class Steady:
     def _centres(self) -> Point:
         return np.array([one.centre for one in self._sightings])
 
+    @cached_property
+    def _shake(self) -> Dilation:
+        """How far the detector's boxes jump about the object's way, as far as a mask need grow for it."""
+        ways = [(self._way(index), centre) for index, centre in zip(self._indices, self._centres, strict=True)]
+        jumps = [np.hypot(*(way - centre)) for way, centre in ways if way is not None]
+        return Dilation(px=min(float(np.rint(_SHAKE * np.median(jumps))), _MOST_SHAKE_PX) if jumps else 0.0)
+
     def at(self, index: int) -> FrameMask | None:
         """The mask on frame `index`; None where the object is not, or not in the picture."""
-        if not self.start <= index < self.stop:
-            return None
+        mask = self._at(index) if self.start <= index < self.stop else None
+        return mask and dilate(mask, self._size, self._shake)
+
+    def _at(self, index: int) -> FrameMask | None:
         place = bisect_left(self._indices, index)
         if place < len(self._indices) and self._indices[place] == index:
             seen: FrameMask | None = self._mask(place)
@@ -87,20 +103,42 @@ class Steady:
         first, last = self._indices[place - 1], self._indices[place]
         assert last - first <= MOST_GAP_FRAMES + 1, "longer gaps are two lives"
         share = (index - first) / (last - first)
-        before, after = self._mask(place - 1), self._mask(place)
-        parts = [between(before, after, index, share, self._size)]
-        if (way := self._way(index)) is not None:  # a drop may hide a turn, or that the picture's edge cuts it by now
-            for neighbour, mask in ((place - 1, before), (place, after)):
-                dx, dy = np.rint(way - self._centres[neighbour]).astype(int)
-                parts.append(moved(mask, index, int(dx), int(dy), self._size))
+        parts = [between(self._mask(place - 1), self._mask(place), index, share, self._size)]
+        # A drop may hide a turn, or that the picture's edge cuts it by now: as all saw it, as it left, and as it comes.
+        if (way := self._way(index)) is not None:
+            parts += [self._put(neighbour, way, index) for neighbour in (place - 1, place)]
+        for neighbour, side in ((place - 1, -1), (place, 1)):
+            parts += [self._put(neighbour, led, index) for led in self._led(neighbour, index, side)]
         return merge_masks([part for part in parts if part is not None])
 
     def _led_on(self, place: int, index: int) -> FrameMask | None:
         """Before its first and after its last frame an object goes on as it came."""
-        ahead = self._way(index)
-        dx, dy = np.rint(ahead - self._centres[place]).astype(int) if ahead is not None else (0, 0)
-        there = moved(self._mask(place), index, int(dx), int(dy), self._size)
-        return merge_masks([part for part in (there, moved(self._mask(place), index, 0, 0, self._size)) if part])
+        ahead = [way for way in (self._way(index),) if way is not None]
+        ahead += self._led(place, index, 1 if index < self._indices[place] else -1)
+        parts = [self._put(place, way, index) for way in (*ahead, self._centres[place])]
+        return merge_masks([part for part in parts if part is not None])
+
+    def _put(self, place: int, centre: Point, index: int) -> FrameMask | None:
+        """The mask of the sighting at `place`, with its centre moved to `centre`."""
+        dx, dy = np.rint(centre - self._centres[place]).astype(int)
+        return moved(self._mask(place), index, int(dx), int(dy), self._size)
+
+    def _led(self, place: int, index: int, side: int) -> list[Point]:
+        """Where the sighting at `place` goes on to (`side` -1) or comes from (1), by those on its side alone.
+
+        At an even speed, and at one that changes as it did.
+        """
+        if abs(self._indices[place] - index) > _LED_FRAMES:
+            return []
+        found = []
+        for degree, count in _LED_FITS:
+            places = np.arange(place, place + side * count, side)
+            places = places[(places >= 0) & (places < len(self._indices))]
+            times = np.array(self._indices)[places] - index
+            if len(places) == count and np.ptp(times) < 2 * count:
+                powers = np.vander(times.astype(np.float64), degree + 1)
+                found.append(np.linalg.lstsq(powers, self._centres[places], rcond=None)[0][-1])
+        return found
 
     def _way(self, index: int) -> Point | None:
         """Where the object's centre is on frame `index` by a smooth path through its sightings; None with too few."""
