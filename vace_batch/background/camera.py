@@ -35,6 +35,13 @@ _TRACK_PIXELS = 640 * 400
 _COLOUR_SIDE = 96
 _MAX_POINTS = 400
 _POINT_DISTANCE_PX = 10
+# In flatter parts, such as a sky, points follow the codec's noise, much of which stays on the screen.
+_TEXTURE_LEVELS = 3.0
+_FEW_POINTS = 40
+# A motion is believed where the picture laid by it differs from its anchor by less than this share of what the picture
+# as it stands does; where nothing can be followed, a difference (evened levels) of less than the second is none.
+_STILL_SHARE = 1.03
+_FLAT_DIFFERENCE = 6.0
 _INLIER_PX = 1.5
 _MIN_INLIERS = 10
 _MIN_FOR_HOMOGRAPHY = 24
@@ -51,12 +58,23 @@ _SIMPLER_PX = 0.04
 _KEEP_OFF_PX = 4
 _MASK_CHUNK = 64
 
+# The variance, in squared levels, below which a picture says nothing of its gain.
+_FLAT = 4.0
+_MAX_GAIN = 50.0
+# Pictures that are correlated less than this differ by more than light.
+_ALIKE = 0.9
+_SAME_COLOURS: tuple[npt.NDArray[Any], npt.NDArray[Any]] = np.ones(3, np.float32), np.zeros(3, np.float32)
+# A frame with this many times the contrast that the segment's colours show at the same place gives it its colours.
+_BRIGHTER = 1.5
+_CLIPPED, _MOST_CLIPPED = 250, 0.02
+
 _LK: dict[str, Any] = {"winSize": (15, 15), "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.005)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pose:
-    """One frame against its anchor: `to_anchor` maps its pixels there, colours there are gain * colour + offset (RGB).
+    """One frame against its anchor: `to_anchor` maps its pixels there. Its segment's colours, which are those of the
+    segment's brightest frame, are gain * colour + offset (RGB).
 
     `back` and `there` say by how much that is off where the scene is not flat, None where it is: a pixel x of the frame
     lies at to_anchor(x) + there(x), and a pixel a of the anchor at the inverse of to_anchor of a - back(a).
@@ -95,7 +113,8 @@ class Pose:
 class Segment:
     """Consecutive frames that share an anchor.
 
-    `link` is the pose of that anchor's own frame in the segment before; None where nothing relates the two.
+    `link` is the pose of that anchor's own frame in the segment before, with the gain and offset that take this
+    segment's colours to that one's; None where nothing relates the two.
     """
 
     poses: tuple[Pose, ...]
@@ -152,9 +171,11 @@ def corners(size: Size) -> Points:
 
 @dataclass(slots=True, kw_only=True)
 class _View:
-    """A reduced frame: gray for tracking, `free` (255 outside the mask), tiny RGB and its `colour_free` for colours."""
+    """A reduced frame: evened `gray` for tracking, the `texture` it had (levels), `free` (255 outside the mask), tiny
+    RGB and its `colour_free` for colours."""
 
     gray: npt.NDArray[np.uint8]
+    texture: npt.NDArray[Any]
     free: npt.NDArray[np.uint8]
     colour: npt.NDArray[Any]
     colour_free: npt.NDArray[np.bool_]
@@ -168,6 +189,10 @@ class _Fit:
     there: Mesh | None = None
     back: Mesh | None = None
     bend_px: float = 0.0
+
+    @property
+    def is_still(self) -> bool:
+        return bool(np.array_equal(self.matrix, np.eye(3)))
 
 
 class _Tracker:
@@ -185,7 +210,12 @@ class _Tracker:
         self._link: Pose | None = None
         self._anchor: _View | None = None
         self._points: Points = np.zeros((0, 2), np.float32)
+        self._has_texture = False
         self._last: _View | None = None
+        # The brightest view of the segment so far, where it lies in the anchor, and the anchor's colours in its.
+        self._bright: _View | None = None
+        self._bright_at: Matrix = np.eye(3)
+        self._anchor_colours = _SAME_COLOURS
         self._near: npt.NDArray[np.intp] = np.zeros((0, 0), np.intp)
         # Where each point was in the previous frame, hidden ones where their surroundings put them.
         self._where: Points = self._points
@@ -214,12 +244,21 @@ class _Tracker:
         self._keep(frame.index, view, fit)
 
     def _close(self) -> None:
-        if self._poses:
-            self._done.append(Segment(poses=tuple(self._poses), link=self._link))
+        if not self._poses:
+            return
+        link = self._link
+        if link is not None:
+            gain, offset = self._anchor_colours
+            link = replace(link, gain=link.gain / gain, offset=link.offset - link.gain * offset / gain)
+        self._done.append(Segment(poses=tuple(self._poses), link=link))
 
     def _keep(self, index: int, view: _View, fit: _Fit) -> None:
-        assert self._anchor is not None
-        gain, offset = _colour_relation(view, self._anchor, self._in_tiny(fit.matrix))
+        assert self._bright is not None
+        to_bright = np.linalg.inv(self._bright_at) @ fit.matrix
+        gain, offset = _colour_relation(view, self._bright, self._in_tiny(to_bright))
+        if float(np.median(gain)) < 1 / _BRIGHTER and (view.colour >= _CLIPPED).mean() < _MOST_CLIPPED:
+            self._see_colours_of(view, fit.matrix, gain, offset)
+            gain, offset = _SAME_COLOURS
         full = np.linalg.inv(self._to_small) @ fit.matrix @ self._to_small
         scale = self._small.width / self._size.width
         self._poses.append(
@@ -235,6 +274,14 @@ class _Tracker:
         )
         self._last = view
 
+    def _see_colours_of(self, view: _View, matrix: Matrix, gain: Points, offset: Points) -> None:
+        """From here on the segment's colours are those of `view`, whose gain and offset to its old ones are given."""
+        self._poses = [
+            replace(pose, gain=pose.gain / gain, offset=(pose.offset - offset) / gain) for pose in self._poses
+        ]
+        self._anchor_colours = self._anchor_colours[0] / gain, (self._anchor_colours[1] - offset) / gain
+        self._bright, self._bright_at = view, matrix
+
     def _in_tiny(self, matrix: Matrix) -> Matrix:
         return np.asarray(self._small_to_tiny @ matrix @ np.linalg.inv(self._small_to_tiny), np.float64)
 
@@ -249,13 +296,17 @@ class _Tracker:
         free = np.where(cv2.dilate(covered, np.ones((side, side), np.uint8)) > 0, 0, 255).astype(np.uint8)
         tiny = cv2.resize(small, _sides(self._tiny), interpolation=cv2.INTER_AREA).astype(np.float32)
         tiny_free = cv2.resize(free, _sides(self._tiny), interpolation=cv2.INTER_AREA) == 255
-        gray = _evened(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
-        return _View(gray=gray, free=free, colour=tiny, colour_free=tiny_free)
+        gray, texture = _evened(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
+        return _View(gray=gray, texture=texture, free=free, colour=tiny, colour_free=tiny_free)
 
     def _set_anchor(self, view: _View) -> None:
-        self._anchor, self._last = view, view
-        found = cv2.goodFeaturesToTrack(view.gray, _MAX_POINTS, 0.003, _POINT_DISTANCE_PX, mask=view.free)
-        self._points = np.zeros((0, 2), np.float32) if found is None else found.reshape(-1, 2)
+        self._anchor = self._last = self._bright = view
+        self._bright_at, self._anchor_colours = np.eye(3), _SAME_COLOURS
+        textured = np.where(view.texture >= _TEXTURE_LEVELS, view.free, 0).astype(np.uint8)
+        self._points = _corners_in(view.gray, textured)
+        self._has_texture = len(self._points) >= _FEW_POINTS
+        if not self._has_texture:
+            self._points = _corners_in(view.gray, view.free)
         self._near, self._where = neighbours(self._points), self._points
 
     def _align(self, view: _View) -> _Fit | None:
@@ -263,7 +314,26 @@ class _Tracker:
         if rough is None:
             matrix = self._rough_by_features(view)
             rough = None if matrix is None else (matrix, project(np.linalg.inv(matrix), self._points))
-        return None if rough is None else self._fine(view, *rough)
+        return self._unless_still(view, None if rough is None else self._fine(view, *rough))
+
+    def _unless_still(self, view: _View, fit: _Fit | None) -> _Fit | None:
+        """The fit where it lays the frame over its anchor better than no motion at all does; a picture without texture
+        can be followed anywhere."""
+        assert self._anchor is not None
+        if fit is not None and fit.is_still:
+            return fit
+        if fit is None and self._has_texture:
+            return None
+        soft = cv2.blur(self._anchor.gray, (5, 5)), cv2.blur(view.gray, (5, 5))
+        free = (self._anchor.free == 255) & (view.free == 255)
+        unmoved = _mean_difference(soft[0], soft[1], free)
+        still = _Fit(matrix=np.eye(3), error_px=0.0, inliers=len(self._points))
+        if fit is None:
+            return still if unmoved < _FLAT_DIFFERENCE else None
+        laid = cv2.warpPerspective(soft[1], fit.matrix, _sides(self._small))
+        seen = cv2.warpPerspective(view.free, fit.matrix, _sides(self._small)) == 255
+        moved = _mean_difference(soft[0], laid, seen & (self._anchor.free == 255))
+        return still if unmoved <= _STILL_SHARE * moved else fit
 
     def _rough_by_flow(self, view: _View) -> tuple[Matrix, Points] | None:
         """Points of the anchor followed from the previous frame into this one: the motion and where each point is."""
@@ -316,7 +386,7 @@ class _Tracker:
         strength = mesh_strength(rest[together])
         self._where = project(np.linalg.inv(fit.matrix), self._points)
         # A camera that stands still has no parallax: what moves then are things.
-        if strength and not np.array_equal(fit.matrix, np.eye(3)):
+        if strength and not fit.is_still:
             fit.bend_px = float(np.percentile(np.linalg.norm(rest[together], axis=1), 90))
             kept = rest[together] * np.float32(strength)
             fit.there = make_mesh(now[together], kept, self._small, self._size, self._meshes)
@@ -335,12 +405,22 @@ class _Tracker:
         return area < _MIN_OVERLAP * total or not 1 / _MAX_ZOOM < zoom < _MAX_ZOOM or few or fit.bend_px > _MAX_BEND_PX
 
 
-def _evened(gray: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Brightness and contrast evened out over some 20 pixels, so that light may change between frames."""
+def _mean_difference(a: npt.NDArray[Any], b: npt.NDArray[Any], where: npt.NDArray[np.bool_]) -> float:
+    return float(cv2.absdiff(a, b)[where].mean()) if where.any() else 255.0
+
+
+def _corners_in(gray: npt.NDArray[np.uint8], where: npt.NDArray[np.uint8]) -> Points:
+    found = cv2.goodFeaturesToTrack(gray, _MAX_POINTS, 0.003, _POINT_DISTANCE_PX, mask=where)
+    return np.zeros((0, 2), np.float32) if found is None else found.reshape(-1, 2)
+
+
+def _evened(gray: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+    """Brightness and contrast evened out over some 20 pixels, so that light may change between frames; and the contrast
+    that was there (standard deviation, levels)."""
     levels = gray.astype(np.float32)
     mean = cv2.blur(levels, (21, 21))
     spread = np.sqrt(np.maximum(cv2.blur(levels * levels, (21, 21)) - mean * mean, 0))
-    return np.asarray(np.clip(128 + 48 * (levels - mean) / (spread + 6), 0, 255), np.uint8)
+    return np.asarray(np.clip(128 + 48 * (levels - mean) / (spread + 6), 0, 255), np.uint8), spread
 
 
 def _sides(size: Size) -> tuple[int, int]:
@@ -397,26 +477,27 @@ def _is_sane(matrix: Matrix) -> bool:
 
 
 def _colour_relation(view: _View, anchor: _View, matrix: Matrix) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Gain and offset, by channel, that take a frame's colours to its anchor's; outliers are left out."""
+    """Gain and offset, by channel, that take a frame's colours to those of `anchor`; outliers are left out."""
     size = (anchor.colour.shape[1], anchor.colour.shape[0])
     if view is anchor:
-        return np.ones(3, np.float32), np.zeros(3, np.float32)
+        return _SAME_COLOURS
     laid = cv2.warpPerspective(view.colour, matrix, size, flags=cv2.INTER_LINEAR)
     free = cv2.warpPerspective(view.colour_free.astype(np.float32), matrix, size) > 0.99
     usable = free & anchor.colour_free
     if usable.sum() < 64:
-        return np.ones(3, np.float32), np.zeros(3, np.float32)
+        return _SAME_COLOURS
     return match_colours(laid[usable], anchor.colour[usable])
 
 
 def match_colours(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Gain and offset by channel, (3,) each, so that gain * source + offset is near `target`; both (N, 3), 0..255.
 
-    Pixels that differ by more than what most do, or that are clipped, do not count. Flat pictures keep a gain near 1.
+    Pixels that differ by more than what most do, or that are clipped, do not count. Where both are flat, or unlike each
+    other, the gain stays near 1; where one is, such as a frame that has faded out, it is up to 50.
     """
     # By channel: reductions over a short last axis are many times slower.
     a, b = (np.ascontiguousarray(each.T, np.float32) for each in (source, target))
-    unclipped = (np.minimum(a, b).min(axis=0) > 4) & (np.maximum(a, b).max(axis=0) < 250)
+    unclipped = (np.minimum(a, b).min(axis=0) > 4) & (np.maximum(a, b).max(axis=0) < _CLIPPED)
     if unclipped.sum() >= 64:
         a, b = a[:, unclipped], b[:, unclipped]
     gain, offset = np.ones((3, 1), np.float32), np.median(b - a, axis=1, keepdims=True)
@@ -425,11 +506,19 @@ def match_colours(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> tuple[n
         near = (off <= max(1.0, 2.5 * float(np.median(off)))).astype(np.float32)
         near /= near.sum()
         mean_a, mean_b = (a @ near)[:, None], (b @ near)[:, None]
-        # 4.0: the variance, in squared levels, below which a picture says nothing of its gain.
-        slope = (((a - mean_a) * (b - mean_b)) @ near + 4.0) / ((a - mean_a) ** 2 @ near + 4.0)
-        gain = np.clip(slope, 0.4, 2.5)[:, None].astype(np.float32)
+        gain = _slope(a - mean_a, b - mean_b, near)[:, None]
         offset = mean_b - gain * mean_a
     return gain[:, 0], np.asarray(offset[:, 0], np.float32)
+
+
+def _slope(a: Points, b: Points, weight: Points) -> npt.NDArray[Any]:
+    """How b (3, N) follows a, both of mean 0, by channel; what a has faded to is fitted the other way round."""
+    var_a, var_b = a**2 @ weight, b**2 @ weight
+    common = np.maximum((a * b) @ weight, 0)
+    faded = 4 * (var_a + _FLAT) < var_b + _FLAT
+    slope = np.where(faded, (var_b + _FLAT) / (common + _FLAT), (common + _FLAT) / (var_a + _FLAT))
+    unlike = (common < _ALIKE * np.sqrt(var_a * var_b)) & (np.minimum(var_a, var_b) > 3 * _FLAT)
+    return np.asarray(np.clip(np.where(unlike, 1, slope), 1 / _MAX_GAIN, _MAX_GAIN), np.float32)
 
 
 def box_of(points: Points) -> Box:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vace_batch.background.between import Moment, between
 from vace_batch.background.camera import (
     Pose,
     ReadFrames,
@@ -44,6 +45,8 @@ _BYTES_A_PIXEL = 7
 _REACH_FRAMES = 240
 _MAX_CANDIDATES = 240
 _CELLS_LONG_SIDE = 96
+# Darker frames than this have too few levels left to show a background by.
+_MAX_SAMPLE_GAIN = 4.0
 _TILE_ROWS = 64
 
 _MIN_AGREEING = 2
@@ -60,13 +63,23 @@ _TOLERANCE_CONTRAST = 0.12
 class Plate:
     """Recovered background: `rgb` (H, W, 3) and `known` (H, W) over `box`, in pixels of the segment's anchor frame.
 
-    `noise` is how far, in levels, a frame's pixel is typically from the plate.
+    `noise` is how far, in levels, a frame's pixel is typically from the plate. `moments` are the frames that it was
+    gathered from, in rising order, over `box`.
     """
 
     box: Box
     rgb: Levels
     known: Bits
     noise: float
+    moments: tuple[Moment, ...] = ()
+
+    def near(self, index: int, region: Box, ring_px: int) -> Plate | None:
+        """What was to be seen of `region` (anchor pixels) just before and after frame `index`; see `between`."""
+        part = region.intersect(self.box)
+        if part is None or not self.moments:
+            return None
+        rgb, known = between(self.moments, index, part.shift(-self.box.x, -self.box.y), ring_px)
+        return Plate(box=part, rgb=rgb, known=known, noise=self.noise)
 
 
 def make_plates(
@@ -90,12 +103,13 @@ def make_plates(
     routes = reachable_frames(segments, number)
     wanted = {route.pose.index: route for route in choose_samples(masks, routes, box, size)}
     is_bent = any(pose.back is not None for pose in segments[number].poses)
-    gathered = {bent: _Samples(rgb_NHW3=[], seen_NHW=[]) for bent in ((False, True) if is_bent else (False,))}
+    ways = (False, True) if is_bent else (False,)
+    gathered = {bent: _Samples(indices=[], rgb_NHW3=[], seen_NHW=[]) for bent in ways}
     for frame, mask in with_masks(read, masks, min(wanted), max(wanted) + 1):
         if frame.index in wanted:
             route = wanted[frame.index]
             for bent, samples in gathered.items():
-                samples.add(*_laid(frame, mask, route if bent else route.flat(), box))
+                samples.add(frame.index, *_laid(frame, mask, route if bent else route.flat(), box))
     if is_bent:
         _straighten(gathered[True], box)
     return tuple(_agree(samples, box, bridge_px) for samples in gathered.values())
@@ -181,6 +195,8 @@ def reachable_frames(segments: Sequence[Segment], number: int) -> list[Route]:
 
 def choose_samples(masks: ReadMasks, routes: Sequence[Route], box: Box, size: Size) -> list[Route]:
     """The frames to gather: spread over time, then those that show most of what few others show."""
+    bright = [route for route in routes if route.colours()[0].max() <= _MAX_SAMPLE_GAIN]
+    routes = bright or routes
     limit = int(np.clip(_SAMPLE_BYTES // (box.width * box.height * _BYTES_A_PIXEL), _MIN_SAMPLES, _MAX_SAMPLES))
     if len(routes) <= limit:
         return list(routes)
@@ -218,13 +234,19 @@ def _cells_seen(route: Route, mask: FrameMask | None, box: Box, size: Size) -> n
 class _Samples:
     """Frames laid into the plate, in 1/256 levels, and where each shows the background."""
 
+    indices: list[int]
     rgb_NHW3: list[npt.NDArray[np.uint16]]
     seen_NHW: list[Bits]
 
-    def add(self, rgb: npt.NDArray[np.uint16], seen: Bits) -> None:
+    def add(self, index: int, rgb: npt.NDArray[np.uint16], seen: Bits) -> None:
         if seen.any():
+            self.indices.append(index)
             self.rgb_NHW3.append(rgb)
             self.seen_NHW.append(seen)
+
+    def moments(self) -> tuple[Moment, ...]:
+        parts = zip(self.indices, self.rgb_NHW3, self.seen_NHW, strict=True)
+        return tuple(Moment(index=index, rgb_HW3=rgb, seen_HW=seen) for index, rgb, seen in parts)
 
 
 def _straighten(samples: _Samples, box: Box) -> None:
@@ -324,8 +346,8 @@ def _agree(samples: _Samples, box: Box, bridge_px: int) -> Plate:
     noise = max(float(np.median(noises)) if noises else _LEAST_NOISE, _LEAST_NOISE)
     if not bridge_px:
         return Plate(box=box, rgb=spread_inwards(rgb, known), known=known, noise=noise)
-    narrow = _narrow_parts(~known, bridge_px)
-    return Plate(box=box, rgb=stretch_across(rgb, known), known=known | narrow, noise=noise)
+    whole, moments = known | _narrow_parts(~known, bridge_px), samples.moments()
+    return Plate(box=box, rgb=stretch_across(rgb, known), known=whole, noise=noise, moments=moments)
 
 
 def _narrow_parts(gap: Bits, width_px: int) -> Bits:

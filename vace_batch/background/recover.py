@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vace_batch.background.camera import Pose, ReadFrames, ReadMasks, Segment, track_camera, with_masks
+from vace_batch.background.camera import Pose, ReadFrames, ReadMasks, Segment, box_of, track_camera, with_masks
 from vace_batch.background.fill import spread_inwards
 from vace_batch.background.mesh import fine_shifts
 from vace_batch.background.plate import (
@@ -38,7 +38,9 @@ _HALO_PX = 3
 _MAX_LIGHT_STEP = 12.0
 _LIGHT_DOUBT = 0.5
 _RING_TOLERANCE = 10.0
+_STRICT_TOLERANCE = 6.0
 _TOLERANCE_CONTRAST = 0.12
+_LIT = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,12 @@ def _recovered(frame: Frame, mask: FrameMask, pose: Pose, plates: Sequence[Plate
         bent_rgb, bent_known = _matched(observed, bits, pose, plates[1], box)
         rgb = np.where(known[..., None], rgb, bent_rgb)
         known = known | bent_known
+    if not known[bits].all():
+        near = plates[-1].near(frame.index, box_of(pose.in_anchor(pixel_grid(box)).reshape(-1, 2)).pad(4), _RING_PX)
+        if near is not None:
+            near_rgb, near_known = _matched(observed, bits, pose, near, box, strict=True)
+            rgb = np.where((near_known & ~known)[..., None], near_rgb, rgb)
+            known = known | near_known
     inner = mask.box.shift(-box.x, -box.y).slices
     return Recovered(
         index=frame.index,
@@ -109,14 +117,16 @@ def _recovered(frame: Frame, mask: FrameMask, pose: Pose, plates: Sequence[Plate
     )
 
 
-def _matched(observed: Levels, bits: Bits, pose: Pose, plate: Plate, box: Box) -> tuple[Levels, Bits]:
+def _matched(
+    observed: Levels, bits: Bits, pose: Pose, plate: Plate, box: Box, *, strict: bool = False
+) -> tuple[Levels, Bits]:
     """The plate in a frame's place and light, and what of it can be trusted under the mask."""
     view = view_plate(plate, pose, box)
     if pose.there is not None:
         map_xy = pixel_grid(Box(0, 0, box.width, box.height)) + fine_shifts(observed, view.rgb, view.known & ~bits)
         view = PlateView(rgb=sample(view.rgb, map_xy), known=is_inside(view.known, map_xy))
     rgb = view.rgb + _light(observed, view, bits, plate.noise)
-    return rgb, view.known & bits & ~_doubtful(observed, view, bits)
+    return rgb, view.known & bits & ~_doubtful(observed, view, bits, strict=strict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,19 +176,24 @@ def _light(observed: Levels, view: PlateView, bits: Bits, noise: float) -> Level
     return np.asarray(light * np.maximum(0, 1 - doubt / np.maximum(light**2, 1e-6)), np.float32)
 
 
-def _doubtful(observed: Levels, view: PlateView, bits: Bits) -> Bits:
+def _doubtful(observed: Levels, view: PlateView, bits: Bits, *, strict: bool) -> Bits:
     """Pixels of the hole next to a ring that does not look like the plate: someone passes there, or it lies elsewhere.
 
-    A smooth darkening does not count: that is a shadow on the right background.
+    A smooth darkening of a lesser part of the ring does not count: that is a shadow on the right background. `strict`:
+    what changes all the time has to fit better, edges too.
     """
     # Not what a mask with pinholes shows of the object itself.
     outside = cv2.morphologyEx((~bits).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
     ring = view.known & np.asarray(outside, np.bool_)
     if not ring.any():
         return np.zeros_like(bits)
-    shaded = view.rgb * shading(observed, view.rgb, ring)[..., None]
+    shade = shading(observed, view.rgb, ring)
+    if np.median(shade[ring]) < _LIT:
+        shade = np.ones_like(shade)
+    shaded = view.rgb * shade[..., None]
     off = largest(np.abs(smooth_difference(observed - shaded, ring)))
-    bad = (off > _RING_TOLERANCE + 2 * _TOLERANCE_CONTRAST * contrast_of(view.rgb)) & ring
+    tolerance = _RING_TOLERANCE + 2 * _TOLERANCE_CONTRAST * contrast_of(view.rgb)
+    bad = (off > (_STRICT_TOLERANCE if strict else tolerance)) & ring
     return np.asarray(bits & (spread_inwards(bad[..., None].astype(np.float32), ring)[..., 0] > 0.5), np.bool_)
 
 

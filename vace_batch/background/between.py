@@ -1,0 +1,64 @@
+"""What was to be seen just before and just after: for scenes that change while they are hidden, such as a dissolve.
+
+Suffixes: H, W rows and columns of the plate, 3 RGB levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vace_batch.geometry import Box, Size
+from vace_batch.masks.store import Bits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Moment:
+    """Frame `index` laid into a plate: `rgb_HW3` in 1/256 levels, and where it shows the background."""
+
+    index: int
+    rgb_HW3: npt.NDArray[np.uint16]
+    seen_HW: Bits
+
+
+def between(moments: Sequence[Moment], index: int, region: Box, ring_px: int) -> tuple[npt.NDArray[Any], Bits]:
+    """`region` (in pixels of the moments) at the time of frame `index`: levels (h, w, 3), and where there are any.
+
+    Each pixel lies on the line in time between the nearest moments before and after that show it. What lies within
+    `ring_px` of a mask counts as hidden by it: so a ring round the mask is as old as what is under it, and how well it
+    fits the frame tells whether the rest can be believed.
+    """
+    (before, since), (after, till) = (
+        _nearest([moment for moment in order if (moment.index - index) * way > 0], index, region, ring_px)
+        for order, way in ((reversed(moments), -1), (moments, 1))
+    )
+    seen_before, seen_after = np.isfinite(since), np.isfinite(till)
+    both = seen_before & seen_after
+    share = np.where(both, since / np.where(both, since + till, 1), np.where(seen_before, 0, 1)).astype(np.float32)
+    return before * (1 - share[..., None]) + after * share[..., None], seen_before | seen_after
+
+
+def _nearest(
+    moments: Sequence[Moment], index: int, region: Box, ring_px: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Of each pixel the levels in the first of `moments` that shows it, and how many frames away that is."""
+    rgb = np.zeros((region.height, region.width, 3), np.float32)
+    away = np.full((region.height, region.width), np.inf, np.float32)
+    fat = np.ones((2 * ring_px + 1, 2 * ring_px + 1), np.uint8)
+    for moment in moments:
+        missing = np.isinf(away)
+        if not missing.any():
+            break
+        height, width = moment.seen_HW.shape
+        around = region.pad(ring_px).clip(Size(width, height))
+        assert around is not None
+        seen = cv2.erode(moment.seen_HW[around.slices].astype(np.uint8), fat)
+        new = missing & (seen[region.shift(-around.x, -around.y).slices] > 0)
+        rgb[new] = moment.rgb_HW3[region.slices][new] / np.float32(256)
+        away[new] = abs(moment.index - index)
+    return rgb, away
