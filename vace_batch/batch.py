@@ -71,7 +71,7 @@ def _work(job: Job, out: str, options: Options, roots: Roots, lora_revision: Cal
     profile, revision = _model(model)
     asked = job.sampling
     limits = Limits(
-        max_tokens=profile.max_tokens,
+        max_tokens=min(profile.max_tokens, asked.max_tokens or profile.max_tokens),
         max_frames=asked.max_frames or profile.max_frames,
         overlap_frames=profile.overlap_frames if asked.overlap_frames is None else asked.overlap_frames,
         min_side=profile.min_side,

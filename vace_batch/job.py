@@ -88,6 +88,7 @@ class Sampling:
     guidance_from: float | None = None
     guidance_until: float | None = None
     step_cache: float | None = None
+    max_tokens: int | None = None
     max_frames: int | None = None
     overlap_frames: int | None = None
 

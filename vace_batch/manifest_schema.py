@@ -159,6 +159,7 @@ _SAMPLING = pa.struct(
             "change of the first block up to which a step reuses the last one's rest, 0..0.99; faster, not exact",
             default="0, off",
         ),
+        _field("max_tokens", pa.int64(), "largest window, 64 or more; crops are shrunk to it", default=_FROM_PROFILE),
         _field("max_frames", pa.int64(), "longest window, 4n+1 in 5..241", unit="frames", default=_FROM_PROFILE),
         _field(
             "overlap_frames",

@@ -39,6 +39,7 @@ MAX_COORDINATE_PX = 1_000_000
 MAX_FRAME = 2**31 - 1
 MAX_TIME_S = 10_000_000
 MIN_WINDOW_FRAMES, MAX_WINDOW_FRAMES = 5, 241
+MIN_WINDOW_TOKENS = 64
 MAX_DILATION = {"px": 1_000, "%": 200, "token": 16}
 
 _SHOWN_CHARS = 60
@@ -326,6 +327,8 @@ def _sampling(value: Mapping[str, Any], cell: Cell) -> Sampling:
             given[name] = _number(given[name], low, high, cell, f".{name}")
     if "num_inference_steps" in given:
         _integer(given["num_inference_steps"], 1, 200, cell, ".num_inference_steps")
+    if "max_tokens" in given:
+        _integer(given["max_tokens"], MIN_WINDOW_TOKENS, MAX_FRAME, cell, ".max_tokens")
     if "mask_rule" in given and given["mask_rule"] not in MASK_RULES:
         cell.fault(".mask_rule", given["mask_rule"], f"one of {', '.join(MASK_RULES)}")
     if given.get("guidance_from", 0) > given.get("guidance_until", 1):

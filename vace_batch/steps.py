@@ -111,7 +111,9 @@ class ClipWork:
         """What every window of the job is made with, as it is shown and recorded."""
         words = {name: getattr(self.job, name) for name in ("preset", "prompt", "negative_prompt", "seed_scope")}
         engine = {"engine": self.options.engine.pixel_fields()}
-        return {"model": self.model, "revision": self.revision, **words, "sampling": asdict(self.sampling), **engine}
+        windows = {name: getattr(self.limits, name) for name in ("max_tokens", "max_frames", "overlap_frames")}
+        model = {"model": self.model, "revision": self.revision}
+        return {**model, **words, **windows, "sampling": asdict(self.sampling), **engine}
 
     @property
     def control_models(self) -> ControlModels:

@@ -216,7 +216,10 @@ def test_out_of_memory_alone_offloads_and_then_is_the_windows_error_with_advice(
     assert made[1].frames is not None and np.abs(made[1].frames.astype(int) - expected).max() <= 1
     error = made[0].error
     assert error is not None and error.code == "out_of_memory" and not error.retryable
-    assert "48x32x9 (18 tokens)" in error.reason and "sampling.max_frames" in error.reason
+    assert "48x32x9 (18 tokens)" in error.reason
+    for way in ("sampling.max_tokens=9 ", "sampling.max_frames=5 ", "--engine storage=fp8", "--engine devices=2"):
+        assert way in error.reason
+    assert "references" not in error.reason and "compile" not in error.reason
 
 
 def test_one_poisoned_window_does_not_fail_its_neighbours(model: VaceModel) -> None:

@@ -228,6 +228,7 @@ def test_rows_count_from_0_over_batches(tmp_path: Path, monkeypatch: pytest.Monk
         ({"sampling": {"num_inference_steps": 201}}, "sampling.num_inference_steps"),
         ({"sampling": {"guidance_scale": -0.1}}, "sampling.guidance_scale"),
         ({"sampling": {"guidance_scale_2": 31.0}}, "sampling.guidance_scale_2"),
+        ({"sampling": {"max_tokens": 63}}, "sampling.max_tokens"),
         ({"sampling": {"boundary_ratio": 875.0}}, "sampling.boundary_ratio"),
         ({"sampling": {"flow_shift": 0.0}}, "sampling.flow_shift"),
         ({"sampling": {"conditioning_scale": math.nan}}, "sampling.conditioning_scale"),

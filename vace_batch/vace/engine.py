@@ -16,6 +16,7 @@ import torch
 from vace_batch import log, profiles
 from vace_batch.config import EngineSettings
 from vace_batch.errors import ClipError
+from vace_batch.geometry import TEMPORAL_STRIDE
 from vace_batch.vace.encode import ConditionEncoder
 from vace_batch.vace.lora import LoraSwitch, use_loras
 from vace_batch.vace.model import VaceModel, dtype_of, load, load_text, place_of
@@ -73,6 +74,7 @@ class VaceEngine:
         self._helpers = helpers
         settings = settings or EngineSettings()
         tune(model, settings)
+        self._settings = settings
         self._may_offload = settings.offload == "none" and not settings.compile
         self._compiled = CompiledShapes(settings.compile)
         self._max_batch_tokens = settings.max_batch_tokens or model.profile.max_tokens
@@ -115,8 +117,8 @@ class VaceEngine:
         try:
             frames, broken = self._frames(batch)
         except (torch.OutOfMemoryError, MemoryError) as error:
-            if self._helpers:
-                raise
+            if self._helpers:  # they wait inside of an exchange: the engine is opened anew, for a smaller batch
+                raise _out_of_memory(batch[0], self._settings, str(error), retryable=True) from error
             lacked = str(error)  # the error itself would keep the batch's tensors alive
         except ClipError as error:  # a LoRA, which all of the batch have
             yield from (Made(index=index, error=error) for index in indices)
@@ -161,7 +163,7 @@ class VaceEngine:
             offload(self.model)
             yield from self._made(vcus, indices)
         else:
-            yield Made(index=indices[0], error=_out_of_memory(first, reason))
+            yield Made(index=indices[0], error=_out_of_memory(first, self._settings, reason))
 
     def _frames(self, batch: Sequence[VCU]) -> tuple[list[Pixels], set[int]]:
         """Frames of a batch, and the positions of those that are not finite."""
@@ -250,13 +252,23 @@ def _not_finite(vcu: VCU) -> ClipError:
     )
 
 
-def _out_of_memory(vcu: VCU, reason: str) -> ClipError:
+def _out_of_memory(vcu: VCU, settings: EngineSettings, reason: str, *, retryable: bool = False) -> ClipError:
+    """The error of a window that does not fit, with all that is left to change, by the names it is set by."""
     size = f"{vcu.size.width}x{vcu.size.height}x{vcu.num_frames}"
+    frames = max(1, vcu.num_frames // 2 // TEMPORAL_STRIDE) * TEMPORAL_STRIDE + 1
+    ways = [
+        f"sampling.max_tokens={vcu.num_tokens // 2} in its row (its crop is shrunk)",
+        f"sampling.max_frames={frames} in its row (shorter windows)",
+        *(["fewer references"] if vcu.references else []),
+        *(["--engine compile=false (blocks can wait in host memory then)"] if settings.compile else []),
+        *(["--engine storage=fp8 (half the weights' memory)"] if settings.storage == "full" else []),
+        f"--engine devices={2 * settings.devices} on a machine that has them",
+    ]
     return ClipError(
         "out_of_memory",
-        f"a window of {size} ({vcu.num_tokens:,} tokens) does not fit into this device's memory, even alone; give the "
-        "job a smaller sampling.max_frames, fewer references, or a GPU with more memory "
-        f"({reason.splitlines()[0] if reason else 'no details'})",
+        f"a window of {size} ({vcu.num_tokens:,} tokens) does not fit into this device's memory, even alone; "
+        f"try {', '.join(ways)}, or a smaller model ({reason.splitlines()[0] if reason else 'no details'})",
+        retryable=retryable,
     )
 
 

@@ -147,6 +147,10 @@ def _write(
     return WriteReport(num_frames=picture.num_frames, codec=encoding.codec, words=tuple(words), copied_frames=copied)
 
 
+_SLICES = 4
+"""Parts of a picture that FFV1 codes side by side: the last window of a call is written while the device waits."""
+
+
 def encode_lossless(frames_THWC: NDArray[np.uint8], rate: Fraction | int = 25) -> bytes:
     """(T, H, W, 3) RGB as FFV1 in Matroska; `frames_from_bytes` gives the same bits back."""
     file = io.BytesIO()
@@ -154,9 +158,11 @@ def encode_lossless(frames_THWC: NDArray[np.uint8], rate: Fraction | int = 25) -
     with av.open(file, "w", format="matroska", container_options={"fflags": "+bitexact"}) as sink:
         stream = sink.add_stream("ffv1", rate=Fraction(rate), width=width, height=height)
         stream.pix_fmt = "bgr0"
-        stream.codec_context.thread_count = 1
+        stream.codec_context.thread_type = "SLICE"  # the same bytes by any number of threads
+        stream.codec_context.thread_count = _SLICES
         stream.codec_context.options = {
             "level": "3",
+            "slices": str(_SLICES),
             "coder": "1",
             "context": "1",
             "slicecrc": "1",
