@@ -381,6 +381,7 @@ def mask_models(options: Options) -> MaskModels:
         segmenter=options.segmenter,
         folders=options.weights_folders,
         every=options.detect_every,
+        tracker=options.tracker,
     )
 
 

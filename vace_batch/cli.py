@@ -44,12 +44,14 @@ from vace_batch.cli_options import (
     Pose,
     PresetValues,
     Segmenter,
+    Tracker,
     Weights,
     parse_engine,
     parse_kept,
     parse_loras,
     parse_presets,
     parse_roots,
+    parse_tracker,
 )
 from vace_batch.config import Options
 from vace_batch.errors import ManifestError, UsageError, VaceBatchError
@@ -94,6 +96,7 @@ def plan(
     allow_root: AllowRoot = None,
     engine: EngineOption = None,
     detect_every: DetectEvery = 4,
+    tracker: Tracker = "bytetrack",
     crf: Crf = None,
     feather_px: FeatherPx = 2,
     tflops: Annotated[float, typer.Option(help="What the GPU sustains, in TFLOP/s, for the estimate.")] = 350.0,
@@ -115,6 +118,7 @@ def plan(
         presets=parse_presets(preset),
         engine=parse_engine(engine),
         detect_every=detect_every,
+        tracker=parse_tracker(tracker),
         crf=crf,
         feather_px=feather_px,
     )
@@ -155,6 +159,7 @@ def run(
     feather_px: FeatherPx = 2,
     engine: EngineOption = None,
     detect_every: DetectEvery = 4,
+    tracker: Tracker = "bytetrack",
     keep_masks: KeepMasks = None,
     as_json: Json = False,
 ) -> None:
@@ -177,6 +182,7 @@ def run(
         max_batch=max_batch,
         crf=crf,
         detect_every=detect_every,
+        tracker=parse_tracker(tracker),
         keep_masks=parse_kept(keep_masks),
         feather_px=feather_px,
         engine=parse_engine(engine),
@@ -317,6 +323,7 @@ def masks(
     segmenter: Segmenter = None,
     weights: Weights = None,
     allow_root: AllowRoot = None,
+    tracker: Tracker = "bytetrack",
     form: Annotated[str, typer.Option("--format", help="ffv1, png, coco or parquet.")] = "ffv1",
     as_json: Json = False,
 ) -> None:
@@ -334,6 +341,7 @@ def masks(
         segmenter=segmenter,
         weights_folders=tuple(weights or ()),
         allow_roots=parse_roots(allow_root),
+        tracker=parse_tracker(tracker),
     )
     found = read_manifest(manifest)
     works = works_of(found.jobs, out, options, folder_of(found.uri))

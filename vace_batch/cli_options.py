@@ -72,8 +72,14 @@ FeatherPx = Annotated[int, typer.Option(min=0, help="How far the fill fades into
 DetectEvery = Annotated[
     int, typer.Option(min=1, max=16, help="Frames one look of the detector may stand for; 1: every frame is looked at.")
 ]
+KEPT_FORMS = ("ffv1", "png", "coco", "parquet")
+TRACKERS = ("bytetrack", "botsort")
+Tracker = Annotated[
+    str,
+    typer.Option("--tracker", metavar="NAME", help="Who follows objects: bytetrack or, for moving cameras, botsort."),
+]
 KeepMasks = Annotated[
-    str | None, typer.Option("--keep-masks", metavar="FORMAT", help="Also write OUT/masks: ffv1, coco or parquet.")
+    str | None, typer.Option("--keep-masks", metavar="FORMAT", help="Also write OUT/masks: ffv1, png, coco or parquet.")
 ]
 
 
@@ -88,8 +94,19 @@ def parse_kept(given: str | None) -> Any:
     Raises:
         UsageError: there is no such form.
     """
-    if given not in (None, "ffv1", "coco", "parquet"):
-        raise UsageError(f"--keep-masks: expected ffv1, coco or parquet, got {given!r}")
+    if given not in (None, *KEPT_FORMS):
+        raise UsageError(f"--keep-masks: expected {', '.join(KEPT_FORMS)}, got {given!r}")
+    return given
+
+
+def parse_tracker(given: str) -> Any:
+    """The tracker's name.
+
+    Raises:
+        UsageError: there is no such tracker.
+    """
+    if given not in TRACKERS:
+        raise UsageError(f"--tracker: expected {' or '.join(TRACKERS)}, got {given!r}")
     return given
 
 

@@ -88,8 +88,11 @@ class Options(BaseModel):
     allow_roots: tuple[str, ...] = Field((), description="what rows may read beside the manifest's folder and OUT")
     media: MediaLimits = Field(default_factory=MediaLimits, description="what a video may be at most")
     detect_every: int = Field(4, ge=1, le=16, description="frames one look may stand for where all moves evenly")
-    keep_masks: Literal["ffv1", "coco", "parquet"] | None = Field(
-        None, description="also write what was to change to OUT/masks, in this form"
+    keep_masks: Literal["ffv1", "png", "coco", "parquet"] | None = Field(
+        None, description="also write what was to change to OUT/masks, in this form, and short ones into the results"
+    )
+    tracker: Literal["bytetrack", "botsort"] = Field(
+        "bytetrack", description="who follows detected objects; botsort takes the camera's motion out"
     )
     feather_px: int = Field(2, ge=0, le=64, description="how far the fill fades into the source outside the mask")
     crf: int | None = Field(None, ge=0, le=51, description="encoder quality; by codec where unset")

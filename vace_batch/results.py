@@ -238,6 +238,7 @@ def _job_row(ledger: Ledger, job: PlannedJob, record: Record) -> Record:
         "seconds": record.get("seconds", 0.0),
         "words": record.get("words", []),
         "masks": record.get("masks"),
+        "masks_coco": record.get("masks_coco"),
         "copied_frames": record.get("copied_frames"),
         "settings": json.dumps(record.get("settings", {}), ensure_ascii=False, sort_keys=True),
         "clip_key": job.clip_key,
@@ -258,7 +259,7 @@ _WINDOW_ROW = pa.struct(
 _RESULT_SCHEMA = pa.schema(
     [("job_id", pa.string()), ("output_uri", pa.string()), ("error_code", pa.string()), ("reason", pa.string())]
     + [("attempts", pa.int32()), ("windows", pa.int32()), ("seconds", pa.float64()), ("words", pa.list_(pa.string()))]
-    + [("masks", pa.string()), ("copied_frames", pa.int64())]
+    + [("masks", pa.string()), ("masks_coco", pa.string()), ("copied_frames", pa.int64())]
     + [("settings", pa.string())]  # JSON: what a later version records more is no other schema
     + [("clip_key", pa.string()), ("window_rows", pa.list_(_WINDOW_ROW))]
 )

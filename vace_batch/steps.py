@@ -33,7 +33,7 @@ from vace_batch.generation import generate as generate
 from vace_batch.geometry import Box, Size
 from vace_batch.intake import admit, check_bytes, check_refusal
 from vace_batch.job import Job, pixel_fields
-from vace_batch.masks.kept import SUFFIXES, write_kept
+from vace_batch.masks.kept import SUFFIXES, inline_coco, keep_masks
 from vace_batch.masks.source import MaskModels, has_mask_source, needs_pixels
 from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.nodecache import open_copy
@@ -79,7 +79,7 @@ class ClipWork:
     def prep_key(self) -> str:
         """Identity of the clip's masks and plan."""
         fields = {name: value for name, value in _identity(self.job).items() if name in _PLAN_FIELDS}
-        every = self.options.detect_every if needs_pixels(self.job) else None
+        every = (self.options.detect_every, self.options.tracker) if needs_pixels(self.job) else None
         return make_key("prep", KEY_VERSION, self.job.task, fields, every, self.fingerprints, asdict(self.limits))
 
     @property
@@ -411,22 +411,22 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> Record:
     body["settings"] = work.settings
     body["words"] = [*plan.words, *body.get("words", ())]
     if work.options.keep_masks and plan.masks:
-        body["masks"] = _kept_masks(work, plan, ledger)
+        body |= _kept_masks(work, plan, ledger)
     body["seconds"] = round(time.monotonic() - started + sum(row["seconds"] for row in body["window_rows"]), 3)
     ledger.commit(work.clip_key, body)
     return ledger.done(work.clip_key) or body
 
 
-def _kept_masks(work: ClipWork, plan: ClipPlan, ledger: Ledger) -> str:
-    """Write what was to change beside the results, for people and other tools; returns its name in OUT."""
+def _kept_masks(work: ClipWork, plan: ClipPlan, ledger: Ledger) -> Record:
+    """Write what was to change beside the results, for people and other tools; returns where, and what is short."""
     form = work.options.keep_masks or ""
     stem = posixpath.splitext(work.output.removeprefix("videos/"))[0]
     name = f"masks/{stem}{SUFFIXES[form]}"
+    draft = ledger.artifact_uri(work.clip_key, SUFFIXES[form])
     with work.source() as path, _files(work, plan) as files:
-        rate = probe(path, work.options.media).average_rate
-        with storage.staging(ledger.absolute(name), ledger.artifact_uri(work.clip_key, SUFFIXES[form])) as target:
-            write_kept(MaskReader(files["masks"]), plan.num_frames, rate, target, form)
-    return name
+        rate, reader = probe(path, work.options.media).average_rate, MaskReader(files["masks"])
+        keep_masks(reader, plan.num_frames, rate, form, ledger.absolute(name), draft)
+        return {"masks": name, "masks_coco": inline_coco(reader, plan.num_frames, stem)}
 
 
 def _copy(source: str, target: str, work: ClipWork) -> Record:

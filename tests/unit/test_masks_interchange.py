@@ -9,12 +9,22 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
+from tests.media_files import Media, make
+from tests.noise_engine import Noise
+from vace_batch.batch import works_of
+from vace_batch.config import Options
 from vace_batch.errors import ClipError
+from vace_batch.generation import generate
 from vace_batch.geometry import Box, Size
+from vace_batch.job import BoxKey, Dilation, Job
+from vace_batch.masks import kept
 from vace_batch.masks.coco import as_coco, encode
 from vace_batch.masks.files import read_masks
-from vace_batch.masks.kept import SUFFIXES, every_mask, write_kept
+from vace_batch.masks.kept import SUFFIXES, every_mask, inline_coco, write_kept
+from vace_batch.masks.source import MaskModels
 from vace_batch.masks.store import FrameMask, MaskReader, make_mask, write_masks
+from vace_batch.results import Ledger
+from vace_batch.steps import build, prepare, stitch
 
 SIZE, NUM_FRAMES = Size(70, 40), 6
 
@@ -53,6 +63,31 @@ def test_what_is_kept_says_of_what_it_is(reader: MaskReader, tmp_path: Path, for
     with pytest.raises(ClipError) as error:
         list(read_masks(str(target), SIZE, NUM_FRAMES - 1))
     assert error.value.code == "mask_length_mismatch"
+
+
+@pytest.mark.parametrize("form", SUFFIXES)
+def test_a_run_keeps_masks_in_each_form_and_says_them_in_the_result(tmp_path: Path, form: str) -> None:
+    path = make(tmp_path / "clip.mkv", Media(num_frames=4, codec="ffv1"))
+    boxes = tuple(BoxKey(x=8 + 12 * index, y=12, width=12, height=12, frame=index) for index in range(4))
+    job = Job(job_id="a", video_uri=path, task="removal", boxes=boxes, dilate=Dilation(px=0.0))
+    work = works_of([job], str(tmp_path / "out"), Options(keep_masks=form), str(tmp_path))[0]  # type: ignore[arg-type]
+    plan = prepare(work, MaskModels())
+    generate([build(work, plan, planned) for planned in plan.windows], Noise(), work.out)  # type: ignore[arg-type]
+    record = stitch(work, plan)
+    assert record["masks"] == f"masks/a{SUFFIXES[form]}"
+    size = Size(64, 48)
+    found = list(read_masks(Ledger(work.out).absolute(record["masks"]), size, 4))
+    assert [(mask.index, mask.box) for mask in found] == [(n, Box(8 + 12 * n, 12, 12, 12)) for n in range(4)]
+    said = tmp_path / "said.json"
+    said.write_text(record["masks_coco"])
+    assert list(read_masks(str(said), size, 4)) == found
+
+
+def test_long_masks_are_not_repeated_in_the_result(reader: MaskReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = inline_coco(reader, NUM_FRAMES, "a")
+    assert text is not None and json.loads(text)["videos"][0]["length"] == NUM_FRAMES
+    monkeypatch.setattr(kept, "INLINE_BYTES", len(text) - 1)
+    assert inline_coco(reader, NUM_FRAMES, "a") is None
 
 
 def test_every_frame_has_its_turn(reader: MaskReader) -> None:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.objects import MOST_GAP_FRAMES, Sighting, Tracked, track_shot
 from vace_batch.masks.steady import Steady, between
 from vace_batch.masks.store import FrameMask, PackedMask, box_mask, make_mask
+from vace_batch.masks.tracker import Camera
 
 SIZE = Size(320, 200)
 
@@ -89,6 +91,33 @@ def test_who_leaves_and_comes_back_is_the_same_by_its_looks() -> None:
     ]  # fmt: skip
     stranger = way(range(50, 60), lambda i: Box(100, 120, 32, 30), look=(0.5, 0.5))
     assert [track.id for track in tracked(first + other + stranger, 60)] == [1, 2, 3]
+
+
+def test_botsort_takes_the_motion_of_the_camera_out() -> None:
+    """A camera that is jerked to and fro: seen from it, two still lookalikes change places with where the other was."""
+    jerk = [0, 0, 0, 60, 0, 60, 0, 60, 0, 60]
+    boxes = {index: [Box(120 + dx, 80, 30, 30), Box(60 + dx, 80, 30, 30)] for index, dx in enumerate(jerk)}
+    sightings = [seen(index, box) for index, pair in boxes.items() for box in pair]
+    warps = [np.array([[1.0, 0, step], [0, 1, 0]]) for step in np.diff([0, *jerk])]
+    found = track_shot(sightings, (0, 10), sure=0.25, unsure=0.1, warps=warps)
+    assert [frames_of(track) for track in found] == [list(range(10))] * 2
+    for track in found:
+        assert len({one.box.x - dx for one, dx in zip(track.sightings, jerk, strict=True)}) == 1
+    without = track_shot(sightings, (0, 10), sure=0.25, unsure=0.1)
+    assert [[one.box.x for one in track.sightings] for track in without] != [
+        [one.box.x for one in track.sightings] for track in found
+    ]
+
+
+def test_the_camera_is_measured_at_display_scale() -> None:
+    random = np.random.default_rng(0)
+    scene = cv2.resize(random.integers(0, 256, (60, 100, 3), np.uint8), (400, 240), interpolation=cv2.INTER_CUBIC)
+    camera = Camera()
+    for left in (0, 4, 10):
+        camera.see(scene[20:200, left : left + 320], Size(1280, 720))
+    camera.see(np.zeros((180, 320, 3), np.uint8), Size(1280, 720))
+    moves = [warp[0, 2] for warp in camera.warps]
+    assert moves[0] == 0 and abs(moves[1] + 16) < 1 and abs(moves[2] + 24) < 1 and len(moves) == 4
 
 
 def test_a_gap_is_filled_by_the_shape_on_its_way() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.media_files import Media, make
+from tests.noise_engine import Noise
 from vace_batch.batch import works_of
 from vace_batch.config import Options
 from vace_batch.generation import generate
@@ -24,21 +24,11 @@ from vace_batch.masks.source import MaskModels
 from vace_batch.masks.store import MaskReader
 from vace_batch.results import Ledger
 from vace_batch.steps import ClipPlan, build, prepare, stitch
-from vace_batch.vace.engine import Made
 from vace_batch.vcu import VCU
 from vace_batch.video.frame import plane_layout, plane_view
 
 FRAME, NUM_FRAMES = Size(96, 64), 5
 EXACT = Dilation(px=0.0)
-
-
-class Noise:
-    """An engine that paints all over its windows."""
-
-    def stream(self, vcus: Sequence[VCU]) -> Iterator[Made]:
-        for index, vcu in enumerate(vcus):
-            frames = np.random.default_rng(index).integers(0, 256, vcu.frames_THWC.shape, np.uint8)
-            yield Made(index=index, frames=frames, seconds=0.0)
 
 
 def planes_of(path: str) -> list[list[NDArray[Any]]]:

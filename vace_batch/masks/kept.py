@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from fractions import Fraction
@@ -10,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vace_batch import storage
 from vace_batch.geometry import Size
-from vace_batch.masks.coco import as_coco
+from vace_batch.masks.coco import as_coco, encode
 from vace_batch.masks.store import Bits, FrameMask, MaskReader, write_masks
 from vace_batch.video.masks import write_mask_video
 
@@ -23,6 +25,33 @@ DEFAULT_RATE = Fraction(25)
 _CHUNK_FRAMES = 64
 
 
+INLINE_BYTES = 64 << 10
+"""Longer run-length codes are not repeated in a clip's result."""
+
+
+def keep_masks(reader: MaskReader, num_frames: int, rate: Fraction | None, form: str, uri: str, draft: str) -> None:
+    """Write stored masks to `uri`, in any store, as `form`, one of `SUFFIXES`; `draft` is as for `storage.staging`."""
+    if form == "png":
+        for name, data in _pictures(reader, num_frames):
+            storage.publish(storage.join(uri, name), data)
+        return
+    with storage.staging(uri, draft) as target:
+        write_kept(reader, num_frames, rate, target, form)
+
+
+def inline_coco(reader: MaskReader, num_frames: int, name: str) -> str | None:
+    """Stored masks as COCO run-length JSON, or None where that has more than `INLINE_BYTES`."""
+    masks, length = [], 0
+    for mask in every_mask(reader, num_frames):
+        if mask is not None:
+            masks.append(mask)
+            length += len(encode(mask, reader.size)["counts"])
+        if length > INLINE_BYTES:
+            return None
+    text = json.dumps(as_coco(name, reader.size, num_frames, masks))
+    return text if len(text) <= INLINE_BYTES else None
+
+
 def write_kept(reader: MaskReader, num_frames: int, rate: Fraction | None, target: str, form: str) -> None:
     """Write stored masks to the local path `target` as `form`, one of `SUFFIXES`; `rate` is a video's."""
     if form == "ffv1":
@@ -31,8 +60,8 @@ def write_kept(reader: MaskReader, num_frames: int, rate: Fraction | None, targe
         )
     elif form == "png":
         Path(target).mkdir(parents=True, exist_ok=True)
-        for index, mask in enumerate(every_mask(reader, num_frames)):
-            Image.fromarray(_full(mask, reader.size)).save(Path(target, f"{index:06d}.png"))
+        for name, data in _pictures(reader, num_frames):
+            Path(target, name).write_bytes(data)
     elif form == "coco":
         masks = (mask for mask in every_mask(reader, num_frames) if mask is not None)
         Path(target).write_text(json.dumps(as_coco(Path(target).stem, reader.size, num_frames, masks)))
@@ -46,6 +75,14 @@ def every_mask(reader: MaskReader, num_frames: int) -> Iterator[FrameMask | None
         stop = min(start + _CHUNK_FRAMES, num_frames)
         masks = reader.get(start, stop)
         yield from (masks.get(index) for index in range(start, stop))
+
+
+def _pictures(reader: MaskReader, num_frames: int) -> Iterator[tuple[str, bytes]]:
+    """Name and content of a picture for each frame."""
+    for index, mask in enumerate(every_mask(reader, num_frames)):
+        picture = io.BytesIO()
+        Image.fromarray(_full(mask, reader.size)).save(picture, "png")
+        yield f"{index:06d}.png", picture.getvalue()
 
 
 def _full(mask: FrameMask | None, size: Size) -> Bits:

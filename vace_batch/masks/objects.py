@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from vace_batch.geometry import Box
 from vace_batch.masks.store import PackedMask
-from vace_batch.masks.tracker import follow
+from vace_batch.masks.tracker import Warp, follow
 
 MOST_GAP_FRAMES = 15
 """An object that is not seen for so long is still where its way leads; its mask is filled in."""
@@ -63,11 +63,18 @@ class Tracked:
 
 
 def track_shot(
-    sightings: Sequence[Sighting], shot: tuple[int, int], *, sure: float, unsure: float, first_id: int = 1
+    sightings: Sequence[Sighting],
+    shot: tuple[int, int],
+    *,
+    sure: float,
+    unsure: float,
+    first_id: int = 1,
+    warps: Sequence[Warp] | None = None,
 ) -> list[Tracked]:
     """The objects of the shot of frames start..stop-1, numbered from `first_id` by their first frame.
 
-    An object must have been seen `sure` once and three times in all; at the ends of a shot once is enough.
+    An object must have been seen `sure` once and three times in all; at the ends of a shot once is enough. `warps`, one
+    a frame, are the camera's motion for BoT-SORT; without them it is ByteTrack.
     """
     by_label: dict[str, list[Sighting]] = defaultdict(list)
     for one in sorted(sightings, key=lambda one: (one.index, -one.confidence)):
@@ -75,20 +82,22 @@ def track_shot(
     kept = [
         piece
         for label in sorted(by_label)
-        for piece in _linked(_pieces(by_label[label], shot, sure, unsure))
+        for piece in _linked(_pieces(by_label[label], shot, sure, unsure, warps))
         if _is_object(piece, shot, sure)
     ]
     return _numbered(sorted(kept, key=lambda piece: (piece[0].index, piece[0].box.x, piece[0].box.y)), first_id)
 
 
-def _pieces(seen: list[Sighting], shot: tuple[int, int], sure: float, unsure: float) -> list[list[Sighting]]:
+def _pieces(
+    seen: list[Sighting], shot: tuple[int, int], sure: float, unsure: float, warps: Sequence[Warp] | None
+) -> list[list[Sighting]]:
     indices = [one.index for one in seen]
     frames = []
     for index in range(*shot):
         first, last = bisect_left(indices, index), bisect_right(indices, index)
         rows = [(one.box.x, one.box.y, one.box.right, one.box.bottom, one.confidence) for one in seen[first:last]]
         frames.append((first, np.array(rows, np.float64).reshape(-1, 5)))
-    groups = follow(frames, sure, unsure, _LOST_FRAMES)
+    groups = follow(frames, sure, unsure, _LOST_FRAMES, warps)
     taken = {number for group in groups for number in group}
     # ByteTrack tells of an object from its second frame on, and never of what moves faster than it expects.
     groups += [[number] for number in range(len(seen)) if number not in taken]

@@ -39,7 +39,7 @@ class MaskModels:
 
     `detector` and `segmenter` are for jobs that name none. A job's own weights must be one of these two or lie in
     `folders`; `downloads` is a folder for releases of ultralytics fetched by name, None forbids fetching. `every` is
-    how many frames one look of the detector may stand for, where all moves evenly.
+    how many frames one look of the detector may stand for, where all moves evenly; `tracker` is bytetrack or botsort.
     """
 
     detector: str | None = None
@@ -49,6 +49,7 @@ class MaskModels:
     device: str = "cpu"
     confidence: float = DEFAULT_CONFIDENCE
     every: int = DEFAULT_EVERY
+    tracker: str = "bytetrack"
 
     def load_detector(self, name: str | None) -> Detector | ExportedDetector:
         """The detector that a job asks for by `name`, or the configured one.
@@ -257,6 +258,7 @@ class _Finder:
                 text=_text_finder() if TEXT in (*job.targets, *job.protect.targets) else None,
                 confidence=models.confidence,
                 every=models.every,
+                tracker=models.tracker,
                 boxes=selected if segmenter is not None else (),
                 followed=[Followed(points=keys, cuts=cuts) for number, keys in points.items() if number not in boxed],
                 points=points,

@@ -25,6 +25,7 @@ from vace_batch.masks.sparse import look_at_some
 from vace_batch.masks.steady import Steady
 from vace_batch.masks.store import FrameMask, PackedMask, box_mask, make_mask
 from vace_batch.masks.text import LONGEST_PX, TEXT, TextFinder
+from vace_batch.masks.tracker import Camera
 from vace_batch.video.frame import Frame
 
 RGB = npt.NDArray[np.uint8]
@@ -94,7 +95,8 @@ class Picture:
 class Watcher:
     """What looks at one clip.
 
-    `boxes` are prompts for the segmenter; `every` is how many frames a look may stand for.
+    `boxes` are prompts for the segmenter; `every` is how many frames a look may stand for; `tracker` is bytetrack or
+    botsort.
     """
 
     job: Job
@@ -105,6 +107,7 @@ class Watcher:
     overlay: FrameMask | None = None
     confidence: float
     every: int = 1
+    tracker: str = "bytetrack"
     boxes: Sequence[Track] = ()
     followed: Sequence[Followed] = ()
     points: Mapping[int, Mapping[int, Points]] = field(default_factory=dict)
@@ -115,21 +118,27 @@ class Watcher:
         edges = [frame_range[0], *(cut for cut in sorted(cuts) if frame_range[0] < cut < frame_range[1])]
         for start, stop in zip(edges, [*edges[1:], frame_range[1]], strict=True):
             outlines: dict[int, list[PackedMask]] = {}
-            sightings = list(self._sightings(islice(rest, stop - start), outlines))
+            camera = Camera() if self.tracker == "botsort" else None
+            sightings = list(self._sightings(islice(rest, stop - start), outlines, camera))
             objects = track_shot(
                 sightings,
                 (start, stop),
                 sure=self.confidence,
                 unsure=min(self.confidence, LEAST_CONFIDENCE),
                 first_id=next_id,
+                warps=None if camera is None else camera.warps,
             )
             next_id = max((one.id for one in objects), default=next_id - 1) + 1
             yield from self._resolved(objects, outlines, (start, stop))
 
-    def _sightings(self, frames: Iterable[Frame], outlines: dict[int, list[PackedMask]]) -> Iterator[Sighting]:
+    def _sightings(
+        self, frames: Iterable[Frame], outlines: dict[int, list[PackedMask]], camera: Camera | None
+    ) -> Iterator[Sighting]:
         def pictures() -> Iterator[tuple[int, Picture]]:
             for frame in frames:
                 picture = self._picture(frame)
+                if camera is not None:
+                    camera.see(frame.small(at_most(self.size, Camera.LONGEST_PX)), self.size)
                 if self.segmenter is not None and (self.boxes or self.followed):
                     outlines[frame.index] = [PackedMask.of(mask) for mask in self._prompted(frame.index, picture.rgb)]
                 yield frame.index, picture
