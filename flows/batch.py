@@ -182,11 +182,11 @@ def run_shard(opened: Batch, works: Sequence[ClipWork], machines: Machines) -> i
 
 def publish(summary: Summary) -> None:
     """Put the counters, and the failed rows if there are any, on the run's page as tables."""
-    counters = {name: value for name, value in summary.as_dict().items() if isinstance(value, int)}
+    counters = {name: value for name, value in summary.counters.items() if isinstance(value, int)}
     create_table_artifact(
         [counters], key=SUMMARY_KEY, description=f"{summary.done} of {summary.planned} done in {summary.out}"
     )
-    failed = [job for job in summary.as_dict()["jobs"] if job["status"] == "failed"]
+    failed = [job for job in summary.jobs if job["status"] == "failed"]
     if failed:
         shown = [{name: job[name] for name in ("job_id", "error_code", "reason", "attempts")} for job in failed]
         description = f"{len(failed)} failed rows" + (f", the first {_ROWS_SHOWN}" if len(failed) > _ROWS_SHOWN else "")

@@ -47,9 +47,9 @@ run_simple("127.0.0.1", int(sys.argv[1]), counted, threaded=False)
 @contextmanager
 def moto(folder: Path) -> Iterator[str]:
     """moto's S3 in a process of its own; yields its endpoint."""
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     command = [sys.executable, "-c", _MOTO, str(port)]
-    with _running(command, folder / "moto.log", port):
+    with running(command, folder / "moto.log", port):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -64,7 +64,7 @@ def seaweed(folder: Path) -> Iterator[str]:
     """SeaweedFS with its S3 gateway, its data in `folder`; yields its endpoint."""
     binary = weed_binary()
     assert binary is not None
-    master, volume, filer, port, iceberg, lance = _free_ports(6)
+    master, volume, filer, port, iceberg, lance = free_ports(6)
     rights = {"credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"], "name": "tests"}
     (folder / "s3.json").write_text(json.dumps({"identities": [rights]}))
     (folder / "data").mkdir()
@@ -73,7 +73,7 @@ def seaweed(folder: Path) -> Iterator[str]:
     flags |= {"s3.port.iceberg": iceberg, "s3.port.lance": lance}
     flags |= {"volume.port": volume, "filer.port": filer, "s3.port": port, "s3.config": folder / "s3.json"}
     command = [binary, "server", "-s3", *(f"-{name}={value}" for name, value in flags.items())]
-    with _running(command, folder / "seaweed.log", port):
+    with running(command, folder / "seaweed.log", port):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -115,7 +115,7 @@ def _make_bucket(name: str, limit_s: float = 20) -> None:
             time.sleep(0.2)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Free ports of which those 10,000 above are free, too: SeaweedFS's gRPC is there. Below what clients are given."""
     found = []
     for port in range(10_000 + os.getpid() % 9_000, 22_000):
@@ -137,15 +137,21 @@ def _is_free(port: int) -> bool:
 
 
 @contextmanager
-def _running(command: list[str], log: Path, port: int, limit_s: float = 30) -> Iterator[None]:
-    with open(log, "wb") as sink, subprocess.Popen(command, stdout=sink, stderr=sink, cwd=log.parent) as server:
+def running(
+    command: list[str], log: Path, port: int, limit_s: float = 120, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server in a process of its own, from its first answer on."""
+    with (
+        open(log, "wb") as sink,
+        subprocess.Popen(command, stdout=sink, stderr=sink, cwd=log.parent, env=environment) as server,
+    ):
         try:
             deadline = time.monotonic() + limit_s
             while not _answers(port):
                 if server.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"{command[0]} did not start: {log.read_text()[-2000:]}")
                 time.sleep(0.1)
-            yield
+            yield server
         finally:
             server.kill()  # its data goes with the test; SeaweedFS takes ten seconds to say goodbye
 

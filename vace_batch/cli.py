@@ -194,7 +194,7 @@ def run(
 @app.command()
 def status(out: OutArg, as_json: Json = False) -> None:
     """What the ledger says of the last run on OUT."""
-    summary = summarise(out)
+    summary = summarise(out, shown_only=True)
     _show_summary(summary, as_json)
     raise typer.Exit(_exit_code(summary))
 
@@ -209,7 +209,7 @@ def retry(
     """Try the failed rows of the last run again, with its options and what they may read in addition."""
     from vace_batch.manifest import read_manifest
 
-    run_record, summary, ledger = read_run(out), summarise(out), Ledger(out)
+    run_record, summary, ledger = read_run(out), summarise(out, shown_only=True), Ledger(out)
     failed = [row for row in summary.jobs if row["status"] == "failed" and (not job or row["job_id"] in job)]
     unknown = set(job or ()) - {row["job_id"] for row in failed}
     if unknown:
@@ -412,7 +412,8 @@ def _exit_code(summary: Summary) -> int:
 
 def _show_summary(summary: Summary, as_json: bool) -> None:
     if as_json:
-        _print_json(summary.as_dict())
+        sys.stdout.writelines(summary.as_json())
+        sys.stdout.write("\n")
         return
     for job in summary.jobs:
         if job["status"] == "failed":

@@ -55,7 +55,7 @@ def remove_garbage(out: str, garbage: Garbage) -> None:
 
 def _named(out: str) -> Iterator[str]:
     for kind in KINDS:
-        for record in read_records(out, "done", kind, compact_from=COMPACT_FROM).values():
+        for _, record in read_records(out, "done", kind, compact_from=COMPACT_FROM):
             yield from _artifacts_in(record)
 
 

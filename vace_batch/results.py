@@ -18,8 +18,8 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from vace_batch import storage
 from vace_batch.access import redact
 from vace_batch.errors import UsageError
-from vace_batch.records import COMPACT_FROM, read_records, table_of
+from vace_batch.records import COMPACT_FROM, k2, read_records, record_name
 from vace_batch.records import Record as Record
 
 KINDS = ("prep", "window", "clip")
@@ -52,7 +52,7 @@ class Ledger:
 
     def artifact_uri(self, key: str, suffix: str) -> str:
         """A name that no other attempt has."""
-        return storage.join(self.out, "artifacts", _k2(key), key, uuid.uuid4().hex[:12] + suffix)
+        return storage.join(self.out, "artifacts", k2(key), key, uuid.uuid4().hex[:12] + suffix)
 
     def relative(self, uri: str) -> str:
         """`uri` as it is written into records: relative to OUT, so that OUT can be moved."""
@@ -85,7 +85,7 @@ class Ledger:
     def note_attempt(self, key: str, record: Mapping[str, Any]) -> None:
         """Keep what went wrong in one attempt."""
         name = f"{key}.{uuid.uuid4().hex[:8]}.json"
-        uri = storage.join(self.out, "ledger", "attempts", _k2(key), name)
+        uri = storage.join(self.out, "ledger", "attempts", k2(key), name)
         storage.publish(uri, _dump({"key": key, "at": now(), **_tell(record)}))
 
     def keys(self, state: str, kind: str | None = None) -> set[str]:
@@ -95,7 +95,7 @@ class Ledger:
         return {entry.name.rsplit("/", 1)[-1].removesuffix(".json") for entry in found}
 
     def _uri(self, state: str, key: str) -> str:
-        return storage.join(self.out, "ledger", state, _k2(key), key + ".json")
+        return storage.join(self.out, "ledger", state, record_name(key))
 
     def _read(self, state: str, key: str) -> Record | None:
         try:
@@ -103,10 +103,6 @@ class Ledger:
         except FileNotFoundError:
             return None
         return record
-
-
-def _k2(key: str) -> str:
-    return key.rsplit("-", 1)[-1][:2]
 
 
 def _dump(record: Mapping[str, Any]) -> bytes:
@@ -161,10 +157,14 @@ def read_run(out: str) -> Record:
     return run
 
 
-def read_plan(out: str) -> tuple[PlannedJob, ...]:
-    """The jobs of the last run on this output folder, in manifest order."""
+def read_plan(out: str, *, rows: bool = True) -> tuple[PlannedJob, ...]:
+    """The jobs of the last run on this output folder, in manifest order; without `rows`, their `row` is empty."""
     data = storage.read_bytes(storage.join(out, read_run(out)["plan"]))
-    return tuple(PlannedJob(**row) for row in table_of(data).to_pylist())
+    names = [name for name in _PLAN_SCHEMA.names if rows or name != "row"]
+    table = pq.ParquetFile(pa.BufferReader(data)).read(columns=names, use_threads=False)
+    columns = [table.column(name).to_pylist() for name in names]
+    plain: dict[str, Any] = {} if rows else {"row": ""}
+    return tuple(PlannedJob(**dict(zip(names, cells, strict=True)), **plain) for cells in zip(*columns, strict=True))
 
 
 # --- what the user sees ---------------------------------------------------------------------------------------------
@@ -181,51 +181,80 @@ class Summary:
     skipped: int
     pending: int
     windows: int
-    jobs: tuple[Record, ...]
+    jobs: Sequence[Record]
 
     def __post_init__(self) -> None:
         if self.planned != self.done + self.failed + self.skipped + self.pending:
             raise AssertionError(f"counters do not add up: {self}")
 
-    def as_dict(self) -> Record:
-        return {**asdict(self), "jobs": [{k: v for k, v in job.items() if k in _JOB_KEYS} for job in self.jobs]}
+    @property
+    def counters(self) -> Record:
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "jobs"}
+
+    def as_json(self) -> Iterator[str]:
+        """Parts of one JSON object: the counters and what is shown of each job."""
+        yield json.dumps(self.counters, ensure_ascii=False, allow_nan=False)[:-1] + ', "jobs": ['
+        for number, job in enumerate(self.jobs):
+            shown = {name: job[name] for name in _SHOWN}
+            yield (", " if number else "") + json.dumps(shown, ensure_ascii=False, allow_nan=False)
+        yield "]}"
 
 
-_JOB_KEYS = ("job_id", "status", "output_uri", "error_code", "reason", "attempts", "windows", "seconds")
+_SHOWN = ("job_id", "status", "output_uri", "error_code", "reason", "attempts", "windows", "seconds")
 
 
-def summarise(out: str, planned: Iterable[PlannedJob] | None = None, *, compact: bool = False) -> Summary:
+def summarise(
+    out: str, planned: Iterable[PlannedJob] | None = None, *, compact: bool = False, shown_only: bool = False
+) -> Summary:
     """What the ledger says of the planned jobs (of the last run unless given).
 
     `compact`, for drivers: keep the records that were read together, so that they are read quickly next time.
+    `shown_only`: the jobs have what `as_json` tells and no more, which for a million of them is a GB instead of many.
 
     Raises:
         UsageError: `out` is not an output folder.
     """
-    jobs = tuple(read_plan(out) if planned is None else planned)
-    ledger, compact_from = Ledger(out), COMPACT_FROM if compact else None
-    done = read_records(out, "done", "clip", compact_from=compact_from)
-    failed = read_records(out, "quarantine", "clip", compact_from=compact_from)
-    rows = []
-    for job in jobs:
-        record = done.get(job.clip_key) or failed.get(job.clip_key)
-        if record is not None:
-            rows.append(_job_row(ledger, job, record))
-    count = Counter(row["status"] for row in rows)
+    jobs = tuple(read_plan(out, rows=not shown_only) if planned is None else planned)
+    records: dict[str, Record] = {}
+    for state in ("quarantine", "done"):  # what was done in the end counts
+        for key, record in read_records(out, state, "clip", compact_from=COMPACT_FROM if compact else None):
+            records[key] = {name: record[name] for name in _SHOWN if name in record} if shown_only else record
+    finished = tuple(job for job in jobs if job.clip_key in records)
+    found = [records[job.clip_key] for job in finished]
+    count = Counter(map(_status, found))
     return Summary(
         out=out,
         planned=len(jobs),
         done=count["done"],
         failed=count["failed"],
         skipped=count["skipped"],
-        pending=len(jobs) - len(rows),
-        windows=sum(row["windows"] for row in rows),
-        jobs=tuple(rows),
+        pending=len(jobs) - len(finished),
+        windows=sum(record.get("windows", 0) for record in found),
+        jobs=_Rows(Ledger(out), finished, records),
     )
 
 
+class _Rows(Sequence[Record]):
+    """A row a finished job, made when it is asked for."""
+
+    def __init__(self, ledger: Ledger, jobs: Sequence[PlannedJob], records: Mapping[str, Record]) -> None:
+        self._ledger, self._jobs, self._records = ledger, jobs, records
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        return _job_row(self._ledger, self._jobs[index], self._records[self._jobs[index].clip_key])
+
+
+def _status(record: Record) -> str:
+    return str(record.get("status", "failed"))
+
+
 def _job_row(ledger: Ledger, job: PlannedJob, record: Record) -> Record:
-    status = record.get("status", "failed")
+    status = _status(record)
     output = None if status == "failed" else ledger.absolute(job.output)
     return {
         "job_id": job.job_id,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import tempfile
@@ -48,8 +49,32 @@ def resolve(uri: str) -> tuple[Any, str]:
     if has_secret(uri):
         raise ValueError(f"{redact(uri)}: expected no credentials in a URI; give them by the environment")
     # Other writers' files must be seen: s3fs and others would remember a folder's listing for ever.
-    fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **_client_options(uri.split("://", 1)[0]))
     return fs if isinstance(fs, MemoryFileSystem) else Patient(fs), path
+
+
+@functools.cache
+def _client_options(scheme: str) -> dict[str, Any]:
+    """For s3fs, a client that goes nowhere but to its endpoint: aiohttp would follow any redirect, to any host."""
+    if scheme != "s3" or importlib.util.find_spec("aiobotocore") is None:
+        return {}
+    from aiobotocore.httpsession import AIOHTTPSession
+
+    class NoRedirects(AIOHTTPSession):  # type: ignore[misc]
+        async def _get_session(self, proxy_url: str | None) -> Any:
+            return _Unredirected(await super()._get_session(proxy_url))
+
+    return {"config_kwargs": {"http_session_cls": NoRedirects}}
+
+
+class _Unredirected:
+    """An aiohttp session whose requests end with the first answer."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def request(self, *args: Any, **more: Any) -> Any:
+        return self._session.request(*args, **more, allow_redirects=False)
 
 
 def is_local(uri: str) -> bool:
@@ -215,6 +240,9 @@ def _is_mine(fs: Any, path: str, data: bytes) -> bool:
 def _create_in_store(fs: Any, path: str, data: bytes) -> bool:
     """Where two come at once AWS asks both to come again (ConditionalRequestConflict): an `OSError`, tried again."""
     try:
+        if "gs" in fs.protocol:  # one request with its condition; opened, gcsfs puts it to the start of an upload
+            fs.pipe_file(path, data, mode="create")
+            return True
         with fs.open(path, "xb") as file:
             file.write(data)
     except FileExistsError:

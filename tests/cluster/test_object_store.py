@@ -26,7 +26,7 @@ BOX = {"x": 20.0, "y": 16.0, "width": 24.0, "height": 20.0}
 def call(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "vace_batch", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_manifest_videos_and_output_in_a_bucket(tmp_path: Path) -> None:

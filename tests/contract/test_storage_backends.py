@@ -1,4 +1,4 @@
-"""What every storage promises: a local disk, memory, and S3 as moto and as SeaweedFS answer it."""
+"""What every storage promises: a local disk, memory, S3 as moto and as SeaweedFS answer it; Google's and Azure's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any, cast
 import pytest
 import s3fs
 
-from tests import s3_server
+from tests import cloud_servers, s3_server
 from vace_batch import storage
 from vace_batch.garbage import find_garbage, remove_garbage
 from vace_batch.results import Ledger, PlannedJob, make_key, summarise, write_plan
@@ -40,12 +40,30 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield endpoint
 
 
-@pytest.fixture(params=["local", "memory", "moto", "seaweed"])
+@pytest.fixture(scope="module")
+def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if cloud_servers.gcs_binary() is None:
+        pytest.skip("fake-gcs-server or gcsfs is not installed: see tests/cloud_servers.py")
+    with cloud_servers.gcs(tmp_path_factory.mktemp("gcs")) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="module")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if cloud_servers.azurite_binary() is None:
+        pytest.skip("Azurite or adlfs is not installed: see tests/cloud_servers.py")
+    with cloud_servers.azure(tmp_path_factory.mktemp("azure")) as uri:
+        yield uri
+
+
+@pytest.fixture(params=["local", "memory", "moto", "seaweed", "gcs", "azure"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "local":
         yield str(tmp_path / "out")
     elif request.param == "memory":
         yield f"memory://{uuid.uuid4().hex}"
+    elif request.param in ("gcs", "azure"):
+        yield storage.join(request.getfixturevalue(request.param), uuid.uuid4().hex, "deep")
     else:
         with s3_server.bucket(request.getfixturevalue(request.param)) as uri:
             yield storage.join(uri, uuid.uuid4().hex, "deep")
@@ -163,9 +181,9 @@ def race_of_processes(root: str, keys: int) -> None:
 
 @pytest.mark.usefixtures("hasty_threads")
 def test_of_eight_writers_one_wins(request: pytest.FixtureRequest, root: str) -> None:
-    is_s3 = root.startswith("s3://")
+    is_store = root.startswith(("s3://", "gs://", "az://"))
     # SeaweedFS takes seconds to settle who of eight at the very same moment holds its lock.
-    race_of_threads(root, 60 if is_s3 else 1000, in_step="seaweed" not in request.node.name)
+    race_of_threads(root, 60 if is_store else 1000, in_step="seaweed" not in request.node.name)
 
 
 def test_of_eight_processes_one_wins(tmp_path: Path) -> None:
@@ -255,6 +273,55 @@ def test_a_conflict_is_asked_again(moto: str) -> None:
         faults.extend(["conflict", "conflict"])
         assert storage.create_exclusive(storage.join(uri, f"{token}.json"), b"mine")
         assert faults == [] and storage.read_bytes(storage.join(uri, f"{token}.json")) == b"mine"
+
+
+@contextmanager
+def answering(status: int, location: str = "") -> Iterator[tuple[str, list[str]]]:
+    """A server that says the same a few times, then 403; yields its address and the requests that came."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do(self) -> None:
+            asked.append(f"{self.command} {self.path}")
+            self.send_response(status if len(asked) <= 2 else 403)
+            for name, value in (("Location", location), ("Content-Length", "0")):
+                if value:
+                    self.send_header(name, value)
+            self.end_headers()
+
+        do_GET = do_PUT = do_HEAD = do_POST = do  # noqa: N815
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{cast(tuple[str, int], server.server_address)[1]}", asked
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("target", ["http", "file"])
+def test_a_store_that_redirects_elsewhere_is_not_followed(
+    status: int, target: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A bucket's answer must not make this machine ask another host, such as a metadata service, nor open a file."""
+    monkeypatch.setattr("vace_batch.patience._TRIES", 1)
+    (tmp_path / "secret").write_text("secret")
+    with answering(200) as (private, asked):
+        location = f"{private}/latest/meta-data" if target == "http" else f"file://{tmp_path}/secret"
+        with answering(status, location) as (store, came):
+            monkeypatch.setenv("AWS_ENDPOINT_URL", store)
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+            monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+            s3fs.S3FileSystem.clear_instance_cache()
+            for ask in (storage.read_bytes, storage.num_bytes):
+                with pytest.raises(OSError):
+                    ask("s3://archive/clip.mp4")
+        assert came and asked == []
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_credentials_in_a_uri_are_refused_and_not_repeated() -> None:

@@ -85,4 +85,4 @@ import_ultralytics()
 import ultralytics
 assert before == (Image.open, cv2.imread, torch.save, numpy.get_printoptions())
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)

@@ -182,7 +182,7 @@ def test_revision_samples_large_files_to_their_end(tmp_path: Path) -> None:
 
 def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment, timeout=600
     )
 
 

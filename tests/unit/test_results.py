@@ -84,7 +84,10 @@ def test_summary_adds_up_and_results_are_a_dataset(tmp_path: Path) -> None:
     assert (summary.planned, summary.done, summary.skipped, summary.failed, summary.pending) == (4, 1, 1, 1, 1)
     assert [job["status"] for job in summary.jobs] == ["done", "skipped", "failed"]
     assert summary.jobs[0]["output_uri"] == f"{out}/videos/j0.mp4" and summary.jobs[2]["output_uri"] is None
-    json.dumps(summary.as_dict())
+    told = json.loads("".join(summary.as_json()))
+    assert told["jobs"][2] == {name: summary.jobs[2][name] for name in told["jobs"][2]} and told["windows"] == 1
+    brief = summarise(out, shown_only=True)
+    assert json.loads("".join(brief.as_json())) == told and brief.jobs[0]["window_rows"] == []
     write_results(summary)
     write_results(summary)
     table = ds.dataset(str(tmp_path / "results"), partitioning="hive").to_table().to_pylist()

@@ -30,7 +30,7 @@ def compacts(out: Path) -> list[str]:
 
 
 def numbers(out: Path, compact_from: int | None = None) -> dict[str, int]:
-    return {key: r["number"] for key, r in read_records(str(out), "done", "clip", compact_from=compact_from).items()}
+    return {key: r["number"] for key, r in read_records(str(out), "done", "clip", compact_from=compact_from)}
 
 
 def test_compacted_records_are_not_read_again(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_record_taken_back_or_changed_is_what_the_ledger_says(tmp_path: Path) 
         ledger.quarantine(key, {"reason": "first"})
 
     def reasons() -> dict[str, str]:
-        return {k: r["reason"] for k, r in read_records(str(tmp_path), "quarantine", "clip", compact_from=1).items()}
+        return {k: r["reason"] for k, r in read_records(str(tmp_path), "quarantine", "clip", compact_from=1)}
 
     assert reasons() == dict.fromkeys(keys, "first")
     ledger.forgive(keys[0])
@@ -67,7 +67,7 @@ def test_a_record_taken_back_or_changed_is_what_the_ledger_says(tmp_path: Path) 
 def test_a_record_taken_back_while_it_is_read_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger, key = Ledger(str(tmp_path)), make_key("clip", 1)
     ledger.quarantine(key, {"reason": "first"})
-    read_records(str(tmp_path), "quarantine", "clip", compact_from=1)
+    assert list(read_records(str(tmp_path), "quarantine", "clip", compact_from=1))
     ledger.forgive(key)
     ledger.quarantine(key, {"reason": "second"})  # the copy is old by now
     real = storage.list_entries
@@ -78,7 +78,7 @@ def test_a_record_taken_back_while_it_is_read_is_gone(tmp_path: Path, monkeypatc
         return entries
 
     monkeypatch.setattr(storage, "list_entries", list_then_forgive)
-    assert read_records(str(tmp_path), "quarantine", "clip") == {}
+    assert list(read_records(str(tmp_path), "quarantine", "clip")) == []
 
 
 @pytest.mark.parametrize("dies_at", ["publish", "delete"])
@@ -186,5 +186,5 @@ def test_reading_the_ledger_starts_no_scanner(tmp_path: Path) -> None:
     filled(tmp_path, 5)
     assert len(numbers(tmp_path, 5)) == 5 and len(compacts(tmp_path)) == 1
     code = "import sys; from vace_batch.records import read_records as read; "
-    code += "assert len(read(sys.argv[1], 'done', 'clip')) == 5; assert 'pyarrow.dataset' not in sys.modules"
+    code += "assert len(list(read(sys.argv[1], 'done', 'clip'))) == 5; assert 'pyarrow.dataset' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
