@@ -3,6 +3,8 @@
     python benchmarks/engine.py                        a middling model on the CPU; batches, counts, busy share
     python benchmarks/engine.py --device cuda          the real 1.3B in bfloat16, at 256x256x81 and 480x832x81
     python benchmarks/engine.py --device cuda --large  the real 14B too, where it fits
+    python benchmarks/engine.py --rehearse             the same lines on this CPU, with a small model: no result
+    python benchmarks/engine.py --host                 what writing costs beside a device whose times are given
     python benchmarks/engine.py --settings             what each setting changes in the embedded model's latents
 
 Ratios are what counts: each round times the stock calls and then ours, so that a noisy machine slows both. Only what
@@ -12,6 +14,7 @@ the video and none of the neutral half.
 
 from __future__ import annotations
 
+import gc
 import statistics
 import tempfile
 import time
@@ -31,7 +34,7 @@ from vace_batch import generation, profiles, tasks
 from vace_batch.config import EngineSettings
 from vace_batch.profiles import Architecture, ModelProfile, ResolvedSampling
 from vace_batch.vace import stepcache
-from vace_batch.vace.engine import VaceEngine
+from vace_batch.vace.engine import Made, VaceEngine
 from vace_batch.vace.model import VaceModel, load
 from vace_batch.vcu import VCU
 
@@ -110,15 +113,19 @@ def peers(profile: ModelProfile, device: torch.device, dtype: torch.dtype) -> Pe
 # --- work ------------------------------------------------------------------------------------------------------------
 
 
-def windows(count: int, shape: tuple[int, int, int], steps: int, *, guided: bool) -> list[VCU]:
-    """Removal windows of (frames, height, width): noise with a box to fill."""
+def windows(
+    count: int, shape: tuple[int, int, int], steps: int, *, guided: bool, noise_level: float = 1.0
+) -> list[VCU]:
+    """Removal windows of (frames, height, width): noise with a box to fill, on gray where it is below 1."""
     rng, made = np.random.default_rng(0), []
     sampling = ResolvedSampling(num_inference_steps=steps, guidance_scale=5.0, flow_shift=3.0)
     mask = np.zeros(shape, np.bool_)
     mask[:, shape[1] // 4 : shape[1] // 2, shape[2] // 4 : shape[2] // 2] = True
     for number in range(count):
         given = tasks.WindowSettings(window_id=f"window-{number}", sampling=sampling, seed=number)
-        vcu = tasks.removal(rng.integers(0, 256, (*shape, 3), np.uint8), mask, given)
+        top = max(1, round(256 * noise_level))
+        frames = rng.integers(0, top, (*shape, 3), np.uint8) + np.uint8((256 - top) // 2)
+        vcu = tasks.removal(frames, mask, given)
         made.append(replace(vcu, prompt="an empty street" if guided else "", negative_prompt=""))
     return made
 
@@ -218,6 +225,42 @@ def busy_share(engine: VaceEngine, batch: Sequence[VCU]) -> None:
         print(f"{name:28s} {busy / took:6.1%} busy over {len(records)} windows; {host:.3f} s to write one")
 
 
+class GivenTimes:
+    """Stands for a device: batches take the seconds that arithmetic says, and no core."""
+
+    def __init__(self, window_s: float, batch: int) -> None:
+        self._window_s, self._batch = window_s, batch
+
+    def stream(self, vcus: Sequence[VCU]) -> Iterator[Made]:
+        for start in range(0, len(vcus), self._batch):
+            batch = vcus[start : start + self._batch]
+            time.sleep(self._window_s * len(batch))
+            for offset, vcu in enumerate(batch):
+                yield Made(index=start + offset, frames=vcu.frames_THWC, seconds=self._window_s)
+
+
+def on_host(tflops: float = 350.0) -> None:
+    """Busy share of 8 windows in calls of 4, as a GPU actor gets them: real frames written, the device's time given."""
+    profile = REAL[profiles.VACE_1_3B]
+    print(f"{'1.3B, 8 windows, calls of 4':52s} {'device s':>9s} {'busy':>7s}")
+    for name, shape, steps, batch in (
+        ("832x480x81, 20 steps of one forward", (81, 480, 832), 20, 1),
+        ("832x480x81, 4 steps of one forward", (81, 480, 832), 4, 1),
+        ("256x256x81, 20 steps of one forward, 4 at once", (81, 256, 256), 20, 4),
+        ("256x256x81, 4 steps of one forward, 4 at once", (81, 256, 256), 4, 4),
+    ):
+        eight = windows(8, shape, steps, guided=False, noise_level=0.02)
+        size, sampling = eight[0].size, eight[0].sampling
+        window_s = profile.window_seconds(shape[0], size, sampling, tflops=tflops, guided=False)
+        engine = GivenTimes(window_s, batch)
+        with tempfile.TemporaryDirectory() as out:
+            began = time.perf_counter()
+            for call in (eight[:4], eight[4:]):
+                generation.generate(call, engine, out)
+            took = time.perf_counter() - began
+        print(f"{name:52s} {window_s:9.2f} {8 * window_s / took:7.1%}", flush=True)
+
+
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
@@ -253,13 +296,16 @@ def show_change(name: str, engine: VaceEngine, vcu: VCU, exact: torch.Tensor) ->
 # --- the two machines ------------------------------------------------------------------------------------------------
 
 
-def on_cpu(rounds: int) -> None:
-    torch.set_num_threads(1)
-    profile = ModelProfile(
-        name="middling", architecture=MIDDLING, max_tokens=4096, max_frames=81, overlap_frames=8, min_side=64,
+def middling(name: str = "middling") -> ModelProfile:
+    return ModelProfile(
+        name=name, architecture=MIDDLING, max_tokens=4096, max_frames=81, overlap_frames=8, min_side=64,
         num_inference_steps=4, guidance_scale=5.0, flow_shift=3.0,
     )  # fmt: skip
-    both = peers(profile, torch.device("cpu"), torch.float32)
+
+
+def on_cpu(rounds: int) -> None:
+    torch.set_num_threads(1)
+    both = peers(middling(), torch.device("cpu"), torch.float32)
     print(f"{'4 windows, 3 steps, seconds':52s} {'stock':>9s} {'ours':>9s} {'ratio':>8s}   spread")
     for shape in ((5, 64, 64), (9, 96, 96)):
         for guided in (True, False):
@@ -278,21 +324,49 @@ def matmul_tflops(device: torch.device, side: int = 8192) -> float:
     return 2 * side**3 / best / 1e12
 
 
+GPU_SHAPES = ((1, (81, 256, 256)), (4, (81, 256, 256)), (1, (81, 480, 832)))
+
+
 def on_gpu(rounds: int, steps: int, large: bool) -> None:
-    device = torch.device("cuda")
-    peak = matmul_tflops(device)
+    if not torch.cuda.is_available():
+        raise SystemExit("no CUDA device is here: give the same command where there is one (--rehearse runs its lines)")
+    device, side = torch.device("cuda"), 8192
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
-    print(f"8192^3 bfloat16 matmul: {peak:.0f} TFLOP/s; {steps} steps, two prompts\n")
+    real = [REAL[name] for name in (profiles.VACE_1_3B, profiles.VACE_14B)[: 1 + large]]
+    gpu_table(device, real, GPU_SHAPES, rounds, steps, side)
+
+
+def rehearse() -> None:
+    """The lines of the GPU's table on this CPU, small: shows that they run; its numbers mean nothing."""
+    torch.set_num_threads(1)
+    gpu_table(
+        torch.device("cpu"),
+        [middling("Random/VACE-small")],
+        ((1, (5, 32, 32)), (4, (5, 32, 32))),
+        rounds=1,
+        steps=2,
+        side=256,
+    )
+
+
+def gpu_table(
+    device: torch.device, models: Sequence[ModelProfile], shapes: Sequence[Any], rounds: int, steps: int, side: int
+) -> None:
+    peak = matmul_tflops(device, side)
+    print(f"{side}^3 bfloat16 matmul: {peak:.3g} TFLOP/s; {steps} steps, two prompts\n")
     columns = f"{'stock s':>9s} {'ours s':>9s} {'ratio':>7s} {'TFLOP/s':>8s} {'of matmul':>10s} {'GiB':>6s}"
     print(f"{'model, window':40s} {columns}")
-    for name in (profiles.VACE_1_3B, profiles.VACE_14B)[: 1 + large]:
-        torch.cuda.empty_cache()
-        both = peers(REAL[name], device, torch.bfloat16)
-        for count, shape in ((1, (81, 256, 256)), (4, (81, 256, 256)), (1, (81, 480, 832))):
+    for profile in models:
+        both = peers(profile, device, torch.bfloat16)
+        for count, shape in shapes:
             batch = windows(count, shape, steps, guided=True)
-            torch.cuda.reset_peak_memory_stats()
-            show_gpu(both, name, batch, rounds, peak)
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            show_gpu(both, profile.name, batch, rounds, peak)
         del both
+        gc.collect()  # a module and its hooks refer to each other
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def show_gpu(both: Peers, name: str, batch: Sequence[VCU], rounds: int, peak: float) -> None:
@@ -306,9 +380,10 @@ def show_gpu(both: Peers, name: str, batch: Sequence[VCU], rounds: int, peak: fl
         return
     theirs, ours = statistics.median(stock_s), statistics.median(ours_s)
     flop = len(batch) * both.engine.model.profile.window_flop(vcu.num_frames, vcu.size, vcu.sampling)
-    rate, memory = flop / ours / 1e12, torch.cuda.max_memory_allocated() / 2**30
+    rate = flop / ours / 1e12
+    memory = torch.cuda.max_memory_allocated() / 2**30 if both.engine.model.device.type == "cuda" else 0.0
     print(
-        f"{label:40s} {theirs:9.2f} {ours:9.2f} {theirs / ours:7.2f} {rate:8.0f} {rate / peak:10.0%} {memory:6.1f}",
+        f"{label:40s} {theirs:9.2f} {ours:9.2f} {theirs / ours:7.2f} {rate:8.3g} {rate / peak:10.0%} {memory:6.1f}",
         flush=True,
     )
 
@@ -319,10 +394,16 @@ def main(
     steps: Annotated[int, typer.Option(help="denoising steps on a GPU")] = 10,
     large: Annotated[bool, typer.Option("--large", help="the 14B too")] = False,
     settings: Annotated[bool, typer.Option("--settings", help="what each setting changes")] = False,
+    rehearsal: Annotated[bool, typer.Option("--rehearse", help="the GPU's lines on this CPU, small")] = False,
+    host: Annotated[bool, typer.Option("--host", help="busy share beside given device times")] = False,
 ) -> None:
     """Print the tables."""
     if settings:
         on_settings()
+    elif rehearsal:
+        rehearse()
+    elif host:
+        on_host()
     elif device == "cpu":
         on_cpu(rounds)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vace_batch.job import COMPOSITIONS, Expand, Extend
+from vace_batch.job import COMPOSITIONS, Expand, Extend, Protect
 from vace_batch.manifest_schema import (
     CONTROL_TASKS,
     CONTROLS,
@@ -40,6 +40,7 @@ _TAKERS = {
     "protect": PROTECT_TASKS,
 }
 _TAKE = ("take", "takes")
+_NOT_GIVEN = (None, UNKNOWN, Protect())
 
 RowFault = tuple[str, str, str]
 """Column, what came, what was expected."""
@@ -117,7 +118,7 @@ def _task_columns(row: Mapping[str, Any]) -> Iterator[RowFault]:
         return
     for column, takers in _TAKERS.items():
         value = row.get(column)
-        if value is not None and value is not UNKNOWN and task not in takers:
+        if value not in _NOT_GIVEN and task not in takers:
             shown_value = (
                 shown(value) if isinstance(value, str) else "values" if value is not INVALID else f"a {column}"
             )

@@ -124,6 +124,13 @@ def test_nulls_and_absent_columns_have_the_defaults() -> None:
     )
 
 
+@pytest.mark.parametrize("task", ["t2v", "removal"])
+def test_a_column_that_is_there_and_null_is_not_given(task: str) -> None:
+    row = {**GOOD, "task": task, "boxes": None if task == "t2v" else [BOX], "prompt": "a lake"}
+    (job,) = jobs_of(pa.Table.from_pylist([row], schema=SCHEMA), "/data")
+    assert job == next(iter(jobs_of(pa.Table.from_pylist([row]), "/data")))
+
+
 def test_rows_count_from_0_over_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vace_batch.manifest._BATCH_ROWS", 100)
     count = 250
