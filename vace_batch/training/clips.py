@@ -38,9 +38,9 @@ class Clips:
 
     def _camera(self, height: int, width: int, num_frames: int, generator: np.random.Generator) -> Clip:
         """A pan with a little zoom and roll over a larger crop."""
-        margin = 24
+        margin = 40
         picture = self._pictures.crop(height + 2 * margin, width + 2 * margin, generator)
-        speed = generator.uniform(-2, 2, 2) * generator.choice([0.25, 1.0])
+        speed = generator.uniform(-4, 4, 2) * generator.choice([0.1, 0.4, 1.0])
         speed = np.clip(speed, -1.6 * margin / num_frames, 1.6 * margin / num_frames)
         zoom, roll = generator.normal(0, 0.002), generator.normal(0, 0.15)
         centre = (picture.shape[1] / 2, picture.shape[0] / 2)

@@ -24,23 +24,34 @@ class Batch:
     """Samples of one shape. `latents_BCthw` holds reference frames first, as `control_BCthw` does.
 
     `text_BLD` is either padded in full (512 rows) or has one last zero row that stands for all padding.
+    `weights_BCthw`, which may be broadcast, say how much each value counts in the loss; without them all count alike.
     """
 
     latents_BCthw: Tensor
     control_BCthw: Tensor
     text_BLD: Tensor
+    weights_BCthw: Tensor | None = None
 
 
 def flow_loss(
-    model: nn.Module, batch: Batch, *, flow_shift: float, generator: torch.Generator, hints: float | None = 1.0
+    model: nn.Module,
+    batch: Batch,
+    *,
+    flow_shift: float,
+    generator: torch.Generator,
+    hints: float | None = 1.0,
+    pure_noise: float = 0.0,
 ) -> Tensor:
     """Mean squared error of the velocity, noise - data, that `model` predicts at a random time.
 
-    Times are drawn evenly on the schedule of sampling, that is shifted: sigma = s u / (1 + (s - 1) u). `hints` scales
-    the context branch; None calls a base model, which has none.
+    Times are drawn evenly on the schedule of sampling, that is shifted: sigma = s u / (1 + (s - 1) u); the share
+    `pure_noise` of them is 1, where sampling starts. `hints` scales the context branch; None calls a base model, which
+    has none.
     """
     data = batch.latents_BCthw
     uniform = torch.rand(len(data), generator=generator)
+    if pure_noise:
+        uniform = torch.where(torch.rand(len(data), generator=generator) < pure_noise, 1.0, uniform)
     sigma = flow_shift * uniform / (1 + (flow_shift - 1) * uniform)
     noise = torch.randn(data.shape, generator=generator)
     mixed = torch.lerp(data, noise, sigma[:, None, None, None, None])
@@ -55,7 +66,15 @@ def flow_loss(
         return_dict=False,
         **conditions,
     )[0]
-    return functional.mse_loss(velocity.float(), noise - data)
+    return functional.mse_loss(velocity.float(), noise - data, weight=_weights(batch))
+
+
+def _weights(batch: Batch) -> Tensor | None:
+    """Weights of the shape of the latents whose mean is 1."""
+    if batch.weights_BCthw is None:
+        return None
+    weights = batch.weights_BCthw.expand_as(batch.latents_BCthw)
+    return weights / weights.mean()
 
 
 class PaddedText:

@@ -24,13 +24,17 @@ BatchOf = Callable[[np.random.Generator], Batch]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """How long and how fast. `bf16` is autocast: weights and their optimiser stay in float32."""
+    """How long and how fast; `pure_noise` as in `flow_loss`.
+
+    `bf16` is autocast: weights and their optimiser stay in float32.
+    """
 
     steps: int
     learning_rate: float = 1e-4
     warmup: int = 50
     weight_decay: float = 0.01
     flow_shift: float = 3.0
+    pure_noise: float = 0.0
     checkpoint_every: int = 100
     seed: int = 0
     bf16: bool = False
@@ -67,7 +71,14 @@ def fit(
         batch = batch_of(np.random.default_rng([schedule.seed, step]))
         noise = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
         with torch.autocast(batch.latents_BCthw.device.type, torch.bfloat16, enabled=schedule.bf16):
-            loss = flow_loss(model, batch, flow_shift=schedule.flow_shift, generator=noise, hints=hints)
+            loss = flow_loss(
+                model,
+                batch,
+                flow_shift=schedule.flow_shift,
+                generator=noise,
+                hints=hints,
+                pure_noise=schedule.pure_noise,
+            )
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(trained.values(), 1.0)
@@ -94,7 +105,7 @@ def trained_weights(directory: Path) -> dict[str, Tensor]:
 
 
 def _identity(schedule: Schedule) -> str:
-    fields = ("steps", "learning_rate", "warmup", "weight_decay", "flow_shift", "seed")
+    fields = ("steps", "learning_rate", "warmup", "weight_decay", "flow_shift", "pure_noise", "seed")
     return json.dumps({name: getattr(schedule, name) for name in fields})
 
 

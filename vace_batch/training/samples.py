@@ -23,8 +23,8 @@ from vace_batch.vcu import VCU, Mask, Pixels
 TASKS = {"removal": 0.6, "control": 0.24, "outpainting": 0.06, "extension": 0.04, "reference": 0.06}
 """How often each task is drawn."""
 
-_THIN = 0.2
-"""How often a mask is a wire, a pole or a line of text: no token of it is hidden altogether."""
+_THIN, _WRITTEN, _SECOND = 0.25, 0.1, 0.25
+"""How often an object is a wire or a pole, else a line of text, and how often there are two."""
 
 _SAMPLING = {
     rule: ResolvedSampling(num_inference_steps=1, guidance_scale=1.0, flow_shift=3.0, mask_rule=rule)
@@ -89,18 +89,39 @@ _STYLED = {"removal": 0.0, "control": 0.75, "outpainting": 0.0, "extension": 0.0
 
 
 def passing_mask(num_frames: int, height: int, width: int, generator: np.random.Generator) -> Mask:
-    """The mask of an object, (T, H, W): a blob or a box that rests or moves; never empty in the first frame."""
-    share = generator.uniform(0.08, 0.62, 2)
+    """The mask of one or two objects, (T, H, W), that rest or move; never empty in the first frame."""
+    mask = _object(num_frames, height, width, generator)
+    return mask | _object(num_frames, height, width, generator) if generator.random() < _SECOND else mask
+
+
+def _object(num_frames: int, height: int, width: int, generator: np.random.Generator) -> Mask:
+    moves = generator.random() < 0.55
+    speed = generator.normal(0, 1, 2) * (width, height) / num_frames * 0.5 if moves else np.zeros(2)
     if generator.random() < _THIN:
-        share = generator.permutation([generator.uniform(0.05, 0.09), generator.uniform(0.5, 1.0)])
+        return _wire(num_frames, height, width, speed, generator)
+    share = generator.uniform(0.08, 0.62, 2)
+    if generator.random() < _WRITTEN:
+        share = np.array([generator.uniform(0.3, 1.0), generator.uniform(0.05, 0.15)])
     axes = np.maximum(share * (width, height) / 2, 6)
     start = np.array([generator.uniform(axes[0], width - axes[0]), generator.uniform(axes[1], height - axes[1])])
-    moves = generator.random() < 0.65
-    speed = generator.normal(0, 1, 2) * (width, height) / num_frames * 0.5 if moves else np.zeros(2)
     shape = _shape(generator)
     canvas = np.asarray(cv2.resize(shape, (max(3, int(2 * axes[0])), max(3, int(2 * axes[1])))), np.uint8)
     frames = [_place(canvas, start + speed * index, height, width) for index in range(num_frames)]
     return np.stack(frames) > 127
+
+
+def _wire(num_frames: int, height: int, width: int, speed: NDArray[np.float64], generator: np.random.Generator) -> Mask:
+    """A straight line at any angle, about as thick as the thinnest mask that the pipeline makes: a token."""
+    thickness = int(generator.integers(10, 25))
+    middle = generator.uniform(0.1, 0.9, 2) * (width, height)
+    angle = generator.choice([0.0, np.pi / 2]) if generator.random() < 0.3 else generator.uniform(0, np.pi)
+    reach = generator.uniform(0.3, 1.4) * max(width, height) * np.array([np.cos(angle), np.sin(angle)]) / 2
+    mask = np.zeros((num_frames, height, width), np.uint8)
+    for index, frame in enumerate(mask):
+        ends = middle + speed * 0.3 * index + np.stack([-reach, reach])
+        first, last = ([int(value) for value in end] for end in ends)
+        cv2.line(frame, first, last, 1, thickness)
+    return mask > 0
 
 
 def _shape(generator: np.random.Generator) -> NDArray[np.uint8]:
