@@ -19,7 +19,7 @@ from vace_batch.masks.onnx import ExportedDetector
 from vace_batch.masks.segment import Prompt
 from vace_batch.masks.source import MaskModels, clip_masks, needs_pixels
 from vace_batch.masks.store import FrameMask, box_mask
-from vace_batch.masks.watch import Followed, kept_near
+from vace_batch.masks.watch import Followed, Notes, kept_near
 
 SIZE = Size(128, 96)
 NUM_FRAMES = 4
@@ -159,6 +159,12 @@ def test_an_unknown_class_is_found_before_any_frame_is_read(weights: Path) -> No
     assert code_of(
         job(boxes=(BoxKey(x=0, y=0, width=9, height=9),), protect=Protect(targets=("zebra",))), models=models
     )
+
+
+def test_a_segmenter_without_memory_says_so(video: str, weights: Path) -> None:
+    models, notes = MaskModels(segmenter=str(weights / "mobile_sam.pt")), Notes()
+    masks_of(job(points=(PointKey(x=90, y=50, frame=3),)), models=models, path=video, notes=notes)
+    assert [word.split(":")[0] for word in notes.words] == ["no_memory"]
 
 
 def test_boxes_and_points_prompt_the_segmenter(video: str, weights: Path) -> None:

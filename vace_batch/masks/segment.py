@@ -14,6 +14,7 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import Box
 from vace_batch.masks.detect import UNREADABLE_WEIGHTS, local_path
 from vace_batch.masks.detection import one_line
+from vace_batch.masks.memory import Memory
 from vace_batch.masks.store import FrameMask, make_mask
 
 _INPUT_PX = 1024
@@ -32,10 +33,11 @@ class Prompt:
 
 
 class Segmenter:
-    """Loaded SAM weights; keep one an actor."""
+    """Loaded SAM weights; keep one an actor. SAM 2 has a `memory` of earlier frames, the others have None."""
 
-    def __init__(self, predictor: Any) -> None:
+    def __init__(self, predictor: Any, memory: Memory | None = None) -> None:
         self._predictor = predictor
+        self.memory = memory
 
     @classmethod
     def load(cls, weights: str, *, device: str = "cpu") -> Segmenter:
@@ -64,7 +66,7 @@ class Segmenter:
         overrides = {"imgsz": _INPUT_PX, "device": device, "model": path, "save": False, "verbose": False}
         predictor = (SAM2Predictor if name.startswith("sam2") else Predictor)(overrides=overrides)
         predictor.setup_model(model=model, verbose=False)
-        return cls(predictor)
+        return cls(predictor, Memory(model, device=device, side=_INPUT_PX) if name.startswith("sam2") else None)
 
     def segment(
         self, rgb_HWC: npt.NDArray[np.uint8], prompts: Sequence[Prompt], *, index: int = 0

@@ -250,6 +250,9 @@ class _Finder:
         if needs_pixels(job):
             boxed = {track.object_id for track in selected}
             segmenter = _segmenter_or_word(job, models, notes)
+            followed = [Followed(points=keys, cuts=cuts) for number, keys in points.items() if number not in boxed]
+            if followed and segmenter is not None and segmenter.memory is None:
+                notes.words.append("no_memory: SAM 2 remembers what points marked; it is followed by its last outline")
             watcher = Watcher(
                 job=job,
                 size=size,
@@ -260,7 +263,7 @@ class _Finder:
                 every=models.every,
                 tracker=models.tracker,
                 boxes=selected if segmenter is not None else (),
-                followed=[Followed(points=keys, cuts=cuts) for number, keys in points.items() if number not in boxed],
+                followed=followed,
                 points=points,
             )
         return _Finder(

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from vace_batch.geometry import Box, Size
 from vace_batch.job import Job, PointKey
 from vace_batch.masks.detect import Detector
 from vace_batch.masks.detection import LEAST_CONFIDENCE, Detection, fold_name
+from vace_batch.masks.memory import Memory
 from vace_batch.masks.objects import Sighting, Tracked, track_shot
 from vace_batch.masks.onnx import ExportedDetector
 from vace_batch.masks.overlay import OVERLAY
@@ -51,11 +53,24 @@ class Found:
 
 @dataclass(slots=True, kw_only=True)
 class Followed:
-    """An object marked by points: prompted on their frames, then by its own last outline until the next cut."""
+    """An object marked by points: prompted on their frames, then found until the next cut by the segmenter's memory or,
+    of one that has none, prompted by its own last outline."""
 
     points: Mapping[int, Points]
     cuts: frozenset[int]
     last: Box | None = None
+    past: Any = None
+
+    def remembered(self, memory: Memory, index: int) -> FrameMask | None:
+        """The object in the frame that `memory` saw last; None before it is marked and where it is not."""
+        if index in self.cuts:
+            self.past = None
+        points = self.points.get(index, ())
+        if self.past is None:
+            if not any(positive for *_, positive in points):
+                return None
+            self.past = memory.new_past()
+        return memory.find(self.past, index, points)
 
     def prompt(self, index: int, size: Size) -> Prompt | None:
         if index in self.cuts:
@@ -196,7 +211,9 @@ class Watcher:
         """Outlines of boxes and points; where there is none, the box: an object to be removed must not stay."""
         boxes = [(track.object_id, box) for track in self.boxes if (box := track.at(index, self.size))]
         prompts = [Prompt(box=box, points=self.points.get(number, {}).get(index, ())) for number, box in boxes]
-        asked = [(follow, prompt) for follow in self.followed if (prompt := follow.prompt(index, self.size))]
+        memory = self.segmenter.memory if self.segmenter is not None else None
+        followed = self.followed if memory is None else ()
+        asked = [(follow, prompt) for follow in followed if (prompt := follow.prompt(index, self.size))]
         outlines = self._outlines(index, picture, [*prompts, *(prompt for _, prompt in asked)])
         for (_, box), outline in zip(boxes, outlines, strict=False):
             yield outline or box_mask(index, box)
@@ -204,6 +221,9 @@ class Watcher:
             if outline is not None:
                 follow.last = outline.box
                 yield outline
+        if memory is not None and self.followed:
+            memory.see(picture)
+            yield from (mask for follow in self.followed if (mask := follow.remembered(memory, index)) is not None)
 
     def _resolved(
         self, objects: Sequence[Tracked], outlines: Mapping[int, Sequence[PackedMask]], shot: tuple[int, int]
