@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -19,8 +20,11 @@ from vace_batch.video.write import encode_lossless
 if TYPE_CHECKING:  # torch and diffusers, which only the GPU actors load
     from vace_batch.vace.engine import Engine
 
-_UNWRITTEN = 2
-"""Windows whose frames may wait for the writer, so that a slow storage does not fill the memory."""
+_WRITERS = 4
+"""Windows written side by side: those of one forward come all at once, and a store answers slowly."""
+
+_UNWRITTEN_BYTES = 1 << 30
+"""Frames that may wait to be written, so that a slow storage does not fill the memory."""
 
 
 def generate(vcus: Sequence[VCU], engine: Engine, out: str) -> list[Record | ClipError]:
@@ -31,17 +35,19 @@ def generate(vcus: Sequence[VCU], engine: Engine, out: str) -> list[Record | Cli
     ledger = Ledger(out)
     results: dict[str, Record | ClipError | None] = {vcu.window_id: ledger.done(vcu.window_id) for vcu in vcus}
     missing = [vcu for vcu in vcus if results[vcu.window_id] is None]
-    written: list[tuple[str, Future[Record | None]]] = []
-    with ThreadPoolExecutor(1) as writer:
+    written: dict[str, Future[Record | None]] = {}
+    waiting: deque[tuple[Future[Record | None], int]] = deque()
+    with ThreadPoolExecutor(_WRITERS) as writers:
         for made in engine.stream(missing):
             vcu = missing[made.index]
             if made.frames is None:
                 results[vcu.window_id] = made.error
                 continue
-            written.append((vcu.window_id, writer.submit(_store, ledger, vcu, made.frames, made.seconds)))
-            if len(written) > _UNWRITTEN:
-                written[-1 - _UNWRITTEN][1].result()
-        results.update({window_id: future.result() for window_id, future in written})
+            written[vcu.window_id] = writers.submit(_store, ledger, vcu, made.frames, made.seconds)
+            waiting.append((written[vcu.window_id], made.frames.nbytes))
+            while sum(size for _, size in waiting) > _UNWRITTEN_BYTES:
+                waiting.popleft()[0].result()
+        results.update({window_id: future.result() for window_id, future in written.items()})
     return [result for vcu in vcus if (result := results[vcu.window_id]) is not None]
 
 
