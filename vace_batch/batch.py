@@ -75,7 +75,7 @@ def _work(job: Job, out: str, options: Options, roots: Roots, lora_revision: Cal
         max_frames=asked.max_frames or profile.max_frames,
         overlap_frames=profile.overlap_frames if asked.overlap_frames is None else asked.overlap_frames,
         min_side=profile.min_side,
-        bridge_px=profile.bridge_px,
+        bridging=profile.bridging,
     )
     return ClipWork(
         job=job,

@@ -7,11 +7,19 @@ from dataclasses import dataclass
 
 TOKEN_PX = 16
 """Pixels a side of one transformer token: the VAE shrinks 8x, the patch embedding 2x more."""
-BRIDGE_PX = 12
-"""Gaps up to this width are not worth generating: a token is wider, and would take real picture with it."""
 
 TEMPORAL_STRIDE = 4
 """Frames a latent frame stands for, the first frame excepted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bridging:
+    """Which gaps in a recovered background are bridged from their sides instead of generated: those up to `px` wide (a
+    token is wider, and would take real picture with it), and those whose surroundings, hidden for a trial, come out of
+    it within `levels` (of 255; four fifths of them, and all within three times that in the mean): plain sky or wall."""
+
+    px: int = 12
+    levels: float = 3.0
 
 
 @dataclass(frozen=True, slots=True)

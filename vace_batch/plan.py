@@ -13,9 +13,9 @@ from functools import cached_property
 from itertools import product
 
 from vace_batch.geometry import (
-    BRIDGE_PX,
     TOKEN_PX,
     Box,
+    Bridging,
     Size,
     align_down,
     align_up,
@@ -33,13 +33,13 @@ _WORTH_FOLLOWING = 1.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a model can take in one window, and up to what width (px) gaps are bridged instead of generated."""
+    """What a model can take in one window, and which gaps it is spared."""
 
     max_tokens: int
     max_frames: int
     overlap_frames: int
     min_side: int
-    bridge_px: int = BRIDGE_PX
+    bridging: Bridging = Bridging()
 
     def __post_init__(self) -> None:
         if self.max_frames != legal_num_frames(self.max_frames):

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from vace_batch import weights
 from vace_batch.config import PresetOption
 from vace_batch.errors import ClipError, UsageError
-from vace_batch.geometry import BRIDGE_PX, Size, token_count
+from vace_batch.geometry import Bridging, Size, token_count
 from vace_batch.job import Job, Sampling
 
 TINY = "tiny"
@@ -228,9 +228,8 @@ class Architecture:
 class ModelProfile:
     """A model's limits, default sampling and architecture.
 
-    `max_frames` is 4n+1; `min_side` is the shortest side, in px, that the model still draws well. Gaps of up to
-    `bridge_px` in a recovered background are stretched across rather than generated. `boundary_ratio` is the noise
-    level, 0..1, below which the second expert works; None: the model has one transformer.
+    `max_frames` is 4n+1; `min_side` is the shortest side, in px, that the model still draws well. `boundary_ratio` is
+    the noise level, 0..1, below which the second expert works; None: the model has one transformer.
     """
 
     name: str
@@ -243,7 +242,7 @@ class ModelProfile:
     guidance_scale: float
     flow_shift: float
     boundary_ratio: float | None = None
-    bridge_px: int = BRIDGE_PX
+    bridging: Bridging = Bridging()
 
     def sampling(self, task: str, overrides: Sampling | None = None) -> ResolvedSampling:
         """Sampling of `task`: the `overrides`, then its preset's, then the model's own.
@@ -480,7 +479,7 @@ def _small(name: str, architecture: Architecture) -> ModelProfile:
         num_inference_steps=2,
         guidance_scale=1.0,
         flow_shift=3.0,
-        bridge_px=24,  # it paints no edges; see its card
+        bridging=Bridging(px=24, levels=8.0),  # it paints no edges; see its card
     )
 
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from vace_batch.background import BackgroundSettings, Recovered, grow_into_shadows, recover, track_camera
-from vace_batch.geometry import BRIDGE_PX, Size
+from vace_batch.geometry import Bridging, Size
 from vace_batch.job import Job, Protect
 from vace_batch.masks.store import Bits, FrameMask, MaskReader, MaskSummary, make_mask, write_masks
 from vace_batch.patches import Patch, PatchReader, write_patches
@@ -45,7 +45,7 @@ def takes_shadows(job: Job) -> bool:
 
 
 def recover_clip(
-    clip: Footage, shots: Sequence[Shot], patches: str, holes: str, *, shadows: bool, bridge_px: int = BRIDGE_PX
+    clip: Footage, shots: Sequence[Shot], patches: str, holes: str, *, shadows: bool, bridging: Bridging
 ) -> tuple[MaskSummary, float]:
     """Write what was recovered to `patches` and the masks without it to `holes`; returns these and the share recovered.
 
@@ -53,7 +53,7 @@ def recover_clip(
     local paths.
     """
     masks = MaskReader(clip.masks)
-    settings = BackgroundSettings(bridge_px=bridge_px)
+    settings = BackgroundSettings(bridging=bridging)
     masked_shots = [shot for shot in shots if _has_masks(masks, shot)]
     write_patches(patches, (patch for shot in masked_shots for patch in _patches(clip, masks, shot, shadows, settings)))
     masked = left_over = 0

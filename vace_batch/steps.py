@@ -255,8 +255,8 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         left, share = masked, 0.0
         if masked.boxes and look and work.job.task == "removal" and work.job.background == "auto":
             clip = Footage(path=path, size=info.size, pts=found.pts, masks=files["masks"])
-            targets, bridge = (files["recovered"], files["holes"]), work.limits.bridge_px
-            left, share = recover_clip(clip, shots, *targets, shadows=takes_shadows(work.job), bridge_px=bridge)
+            targets, bridging = (files["recovered"], files["holes"]), work.limits.bridging
+            left, share = recover_clip(clip, shots, *targets, shadows=takes_shadows(work.job), bridging=bridging)
     holes = MaskReader(files["holes"] if share else files["masks"])
     recovered = PatchReader(files["recovered"]) if share else None
     num_frames = found.num_frames + stage.before + stage.after

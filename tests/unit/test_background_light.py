@@ -18,7 +18,7 @@ from tests.unit.test_background import (
 )
 from tests.unit.test_background import still as not_moving
 from vace_batch.background import track_camera
-from vace_batch.background.camera import match_colours
+from vace_batch.background.light import match_colours
 
 
 def shown_at(picture: Picture, share: float) -> Picture:
@@ -97,3 +97,27 @@ def test_colours_that_faded_and_colours_of_another_picture() -> None:
     assert (gain == 50).all()
     gain, _ = match_colours(rng.permutation(bright), bright)
     np.testing.assert_array_equal(gain, 1)
+
+
+def test_after_a_flash_the_scene_goes_on() -> None:
+    truth = list(views(not_moving))
+    truth[7] = np.random.default_rng(5).integers(200, 255, truth[7].shape, np.uint8)
+    clip = with_object(truth)
+    segments = track_camera(clip.read, clip.masks_in, clip.shot, SIZE)
+    assert [pose.index for segment in segments for pose in segment.poses] == list(range(NUM_FRAMES))
+    assert all(segment.link is not None for segment in segments[1:])
+    found = [each for each in clip.recovered() if each.index != 7]
+    assert share_known(found, clip) > 0.93
+    assert psnr(clip.errors(found)) > 40
+
+
+def test_a_logo_before_a_plain_wall_is_no_work_for_the_model() -> None:
+    """And one at an edge of it is: what the edge does behind the logo is a guess."""
+    rows, columns = np.mgrid[: SIZE.height, : SIZE.width]
+    wall = np.stack([90 + rows * 0.3, 120 + columns * 0.2, np.full_like(rows, 150)], axis=-1).astype(np.uint8)
+    clip = with_object([wall] * 6, lambda index: (150, 90))
+    found = clip.recovered()
+    assert share_known(found, clip) == 1
+    assert psnr(clip.errors(found)) > 40
+    wall[:, 150:] //= 3
+    assert share_known(with_object([wall] * 6, lambda index: (150, 90)).recovered(), clip) == 0

@@ -16,10 +16,14 @@ import numpy.typing as npt
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import Bits
 
+UNITS = 128
+"""Of a level, in 16 bits: brighter than white too, where a darker frame gives the colours."""
+BRIGHTEST = 511.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Moment:
-    """Frame `index` laid into a plate: `rgb_HW3` in 1/256 levels, and where it shows the background."""
+    """Frame `index` laid into a plate: `rgb_HW3` in 1/128 levels, and where it shows the background."""
 
     index: int
     rgb_HW3: npt.NDArray[np.uint16]
@@ -59,6 +63,6 @@ def _nearest(
         assert around is not None
         seen = cv2.erode(moment.seen_HW[around.slices].astype(np.uint8), fat)
         new = missing & (seen[region.shift(-around.x, -around.y).slices] > 0)
-        rgb[new] = moment.rgb_HW3[region.slices][new] / np.float32(256)
+        rgb[new] = moment.rgb_HW3[region.slices][new] / np.float32(UNITS)
         away[new] = abs(moment.index - index)
     return rgb, away

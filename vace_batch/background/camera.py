@@ -17,14 +17,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vace_batch.background.light import SAME_COLOURS, is_brighter, match_colours
 from vace_batch.background.mesh import Mesh, MeshFile, make_mesh, mesh_strength, neighbours, shifts_at, staying_together
+from vace_batch.background.motion import MIN_INLIERS, Fit, Matrix, Points, fit_motion, project
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import FrameMask
 from vace_batch.plan import Shot
 from vace_batch.video.frame import Frame
 
-Matrix = npt.NDArray[Any]
-Points = npt.NDArray[Any]
 ReadFrames = Callable[[int, int], Iterator[Frame]]
 ReadMasks = Callable[[int, int], Mapping[int, FrameMask]]
 
@@ -38,35 +38,22 @@ _POINT_DISTANCE_PX = 10
 # In flatter parts, such as a sky, points follow the codec's noise, much of which stays on the screen.
 _TEXTURE_LEVELS = 3.0
 _FEW_POINTS = 40
+# So many frames in a row may be unlike the rest before the camera is thought to show something else.
+_MOST_LOST = 2
 # A motion is believed where the picture laid by it differs from its anchor by less than this share of what the picture
 # as it stands does; where nothing can be followed, a difference (evened levels) of less than the second is none.
 _STILL_SHARE = 1.03
 _FLAT_DIFFERENCE = 6.0
-_INLIER_PX = 1.5
-_MIN_INLIERS = 10
-_MIN_FOR_HOMOGRAPHY = 24
-_MIN_INLIER_SHARE = 0.4
 _MIN_OVERLAP = 0.5
 _MAX_ZOOM = 1.4
 # Points are told from their surroundings, which change as things at other depths pass behind them.
 _MAX_BEND_PX = 30.0
 # A point farther than this share of the picture from where the common motion puts it was lost, not near the camera.
 _PARALLAX_SHARE = 0.25
-# A simpler motion is taken while it explains the points this well beside the best one: a still camera stays still.
-_SIMPLER_PX = 0.04
 # Masks are followed by compression artefacts and motion blur, in which no point should be tracked.
 _KEEP_OFF_PX = 4
 _MASK_CHUNK = 64
 
-# The variance, in squared levels, below which a picture says nothing of its gain.
-_FLAT = 4.0
-_MAX_GAIN = 50.0
-# Pictures that are correlated less than this differ by more than light.
-_ALIKE = 0.9
-_SAME_COLOURS: tuple[npt.NDArray[Any], npt.NDArray[Any]] = np.ones(3, np.float32), np.zeros(3, np.float32)
-# A frame with this many times the contrast that the segment's colours show at the same place gives it its colours.
-_BRIGHTER = 1.5
-_CLIPPED, _MOST_CLIPPED = 250, 0.02
 
 _LK: dict[str, Any] = {"winSize": (15, 15), "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.005)}
 
@@ -150,13 +137,6 @@ def with_masks(read: ReadFrames, masks: ReadMasks, start: int, stop: int) -> Ite
         yield frame, held.get(frame.index)
 
 
-def project(matrix: Matrix, points: npt.NDArray[Any]) -> Points:
-    """(N, 2) points through a homography."""
-    return (
-        cv2.perspectiveTransform(points.reshape(-1, 1, 2).astype(np.float64), matrix).reshape(-1, 2).astype(np.float32)
-    )
-
-
 def shrinking(full: Size, small: Size) -> Matrix:
     """Maps pixel centres of a frame of `full` size to those of the same frame at `small` size."""
     x, y = small.width / full.width, small.height / full.height
@@ -181,20 +161,6 @@ class _View:
     colour_free: npt.NDArray[np.bool_]
 
 
-@dataclass(slots=True, kw_only=True)
-class _Fit:
-    matrix: Matrix
-    error_px: float
-    inliers: int
-    there: Mesh | None = None
-    back: Mesh | None = None
-    bend_px: float = 0.0
-
-    @property
-    def is_still(self) -> bool:
-        return bool(np.array_equal(self.matrix, np.eye(3)))
-
-
 class _Tracker:
     def __init__(self, size: Size, small: Size) -> None:
         self._size, self._small = size, small
@@ -211,24 +177,27 @@ class _Tracker:
         self._anchor: _View | None = None
         self._points: Points = np.zeros((0, 2), np.float32)
         self._has_texture = False
+        self._lost: list[tuple[int, _View]] = []
         self._last: _View | None = None
         # The brightest view of the segment so far, where it lies in the anchor, and the anchor's colours in its.
         self._bright: _View | None = None
         self._bright_at: Matrix = np.eye(3)
-        self._anchor_colours = _SAME_COLOURS
+        self._anchor_colours = SAME_COLOURS
         self._near: npt.NDArray[np.intp] = np.zeros((0, 0), np.intp)
         # Where each point was in the previous frame, hidden ones where their surroundings put them.
         self._where: Points = self._points
 
     def segments(self) -> tuple[Segment, ...]:
+        self._hold()
         self._close()
         return tuple(self._done)
 
     def add(self, frame: Frame, mask: FrameMask | None) -> None:
-        view = self._view(frame, mask)
+        self._take(frame.index, self._view(frame, mask))
+
+    def _take(self, index: int, view: _View) -> None:
         if self._anchor is None:
-            self._set_anchor(view)
-            self._keep(frame.index, view, _Fit(matrix=np.eye(3), error_px=0.0, inliers=len(self._points)))
+            self._begin(index, view)
             return
         fit = self._align(view)
         if self._last is not None and (fit is None or self._has_moved_on(fit)) and len(self._poses) > 1:
@@ -237,11 +206,32 @@ class _Tracker:
             self._set_anchor(self._last)
             fit = self._align(view)
         if fit is None:
-            self._close()
-            self._poses, self._link = [], None
-            self._set_anchor(view)
-            fit = _Fit(matrix=np.eye(3), error_px=0.0, inliers=len(self._points))
-        self._keep(frame.index, view, fit)
+            self._lost.append((index, view))
+            if len(self._lost) > _MOST_LOST:
+                self._begin_anew()
+            return
+        self._hold()
+        self._keep(index, view, fit)
+
+    def _begin(self, index: int, view: _View) -> None:
+        self._close()
+        self._poses, self._link = [], None
+        self._set_anchor(view)
+        self._keep(index, view, Fit(matrix=np.eye(3), error_px=0.0, inliers=len(self._points)))
+
+    def _begin_anew(self) -> None:
+        """What was lost for so long shows something else."""
+        (index, view), *rest = self._lost
+        self._lost = []
+        self._begin(index, view)
+        for lost in rest:
+            self._take(*lost)
+
+    def _hold(self) -> None:
+        """Frames that nothing could be followed into, such as a flash, lie where the last one before them did."""
+        last = self._poses[-1] if self._poses else _unmoved(0)
+        self._poses += [replace(last, index=index) for index, _ in self._lost]
+        self._lost = []
 
     def _close(self) -> None:
         if not self._poses:
@@ -252,13 +242,13 @@ class _Tracker:
             link = replace(link, gain=link.gain / gain, offset=link.offset - link.gain * offset / gain)
         self._done.append(Segment(poses=tuple(self._poses), link=link))
 
-    def _keep(self, index: int, view: _View, fit: _Fit) -> None:
+    def _keep(self, index: int, view: _View, fit: Fit) -> None:
         assert self._bright is not None
         to_bright = np.linalg.inv(self._bright_at) @ fit.matrix
         gain, offset = _colour_relation(view, self._bright, self._in_tiny(to_bright))
-        if float(np.median(gain)) < 1 / _BRIGHTER and (view.colour >= _CLIPPED).mean() < _MOST_CLIPPED:
+        if is_brighter(self._bright.colour, gain, offset):
             self._see_colours_of(view, fit.matrix, gain, offset)
-            gain, offset = _SAME_COLOURS
+            gain, offset = SAME_COLOURS
         full = np.linalg.inv(self._to_small) @ fit.matrix @ self._to_small
         scale = self._small.width / self._size.width
         self._poses.append(
@@ -301,7 +291,7 @@ class _Tracker:
 
     def _set_anchor(self, view: _View) -> None:
         self._anchor = self._last = self._bright = view
-        self._bright_at, self._anchor_colours = np.eye(3), _SAME_COLOURS
+        self._bright_at, self._anchor_colours = np.eye(3), SAME_COLOURS
         textured = np.where(view.texture >= _TEXTURE_LEVELS, view.free, 0).astype(np.uint8)
         self._points = _corners_in(view.gray, textured)
         self._has_texture = len(self._points) >= _FEW_POINTS
@@ -309,14 +299,14 @@ class _Tracker:
             self._points = _corners_in(view.gray, view.free)
         self._near, self._where = neighbours(self._points), self._points
 
-    def _align(self, view: _View) -> _Fit | None:
+    def _align(self, view: _View) -> Fit | None:
         rough = self._rough_by_flow(view)
         if rough is None:
             matrix = self._rough_by_features(view)
             rough = None if matrix is None else (matrix, project(np.linalg.inv(matrix), self._points))
         return self._unless_still(view, None if rough is None else self._fine(view, *rough))
 
-    def _unless_still(self, view: _View, fit: _Fit | None) -> _Fit | None:
+    def _unless_still(self, view: _View, fit: Fit | None) -> Fit | None:
         """The fit where it lays the frame over its anchor better than no motion at all does; a picture without texture
         can be followed anywhere."""
         assert self._anchor is not None
@@ -327,7 +317,7 @@ class _Tracker:
         soft = cv2.blur(self._anchor.gray, (5, 5)), cv2.blur(view.gray, (5, 5))
         free = (self._anchor.free == 255) & (view.free == 255)
         unmoved = _mean_difference(soft[0], soft[1], free)
-        still = _Fit(matrix=np.eye(3), error_px=0.0, inliers=len(self._points))
+        still = Fit(matrix=np.eye(3), error_px=0.0, inliers=len(self._points))
         if fit is None:
             return still if unmoved < _FLAT_DIFFERENCE else None
         laid = cv2.warpPerspective(soft[1], fit.matrix, _sides(self._small))
@@ -338,12 +328,12 @@ class _Tracker:
     def _rough_by_flow(self, view: _View) -> tuple[Matrix, Points] | None:
         """Points of the anchor followed from the previous frame into this one: the motion and where each point is."""
         assert self._last is not None
-        if len(self._points) < _MIN_INLIERS:
+        if len(self._points) < MIN_INLIERS:
             return None
         before = self._where.reshape(-1, 1, 2)
         now, found, _ = _cv.calcOpticalFlowPyrLK(self._last.gray, view.gray, before, before.copy(), maxLevel=4, **_LK)
         usable = _is_free(self._where, self._last.free) & (found[:, 0] > 0) & _is_free(now[:, 0], view.free)
-        fit = _fit(now[usable, 0], self._points[usable], loose=2.0)
+        fit = fit_motion(now[usable, 0], self._points[usable], loose=2.0)
         if fit is None:
             return None
         guess = project(np.linalg.inv(fit.matrix), self._points)
@@ -356,14 +346,14 @@ class _Tracker:
         if there[1] is None or here[1] is None:
             return None
         matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(here[1], there[1])
-        if len(matches) < _MIN_INLIERS:
+        if len(matches) < MIN_INLIERS:
             return None
         now = np.array([here[0][match.queryIdx].pt for match in matches], np.float32)
         then = np.array([there[0][match.trainIdx].pt for match in matches], np.float32)
-        fit = _fit(now, then, loose=2.0)
+        fit = fit_motion(now, then, loose=2.0)
         return None if fit is None else fit.matrix
 
-    def _fine(self, view: _View, rough: Matrix, guess: Points) -> _Fit | None:
+    def _fine(self, view: _View, rough: Matrix, guess: Points) -> Fit | None:
         """Points followed from the anchor into this frame laid over it: only a rest of motion, so to sub-pixels."""
         assert self._anchor is not None
         laid = cv2.warpPerspective(view.gray, rough, _sides(self._small), flags=cv2.INTER_CUBIC)
@@ -378,7 +368,7 @@ class _Tracker:
         )
         now = project(np.linalg.inv(rough), there)
         usable = (found[:, 0] > 0) & _is_free(now, view.free)
-        fit = _fit(now[usable], self._points[usable])
+        fit = fit_motion(now[usable], self._points[usable])
         if fit is None:
             return None
         rest = self._points - project(fit.matrix, now)
@@ -396,13 +386,17 @@ class _Tracker:
             self._where[together] = now[together]
         return fit
 
-    def _has_moved_on(self, fit: _Fit) -> bool:
+    def _has_moved_on(self, fit: Fit) -> bool:
         quad = project(fit.matrix, corners(self._small))
         area, _ = cv2.intersectConvexConvex(quad, corners(self._small))
         total = float((self._small.width - 1) * (self._small.height - 1))
         zoom = math.sqrt(max(abs(float(np.linalg.det(fit.matrix[:2, :2]))), 1e-6))
-        few = fit.inliers < max(_MIN_INLIERS, len(self._points) // 5)
+        few = fit.inliers < max(MIN_INLIERS, len(self._points) // 5)
         return area < _MIN_OVERLAP * total or not 1 / _MAX_ZOOM < zoom < _MAX_ZOOM or few or fit.bend_px > _MAX_BEND_PX
+
+
+def _unmoved(index: int) -> Pose:
+    return Pose(index=index, to_anchor=np.eye(3), gain=SAME_COLOURS[0], offset=SAME_COLOURS[1], error_px=0.0)
 
 
 def _mean_difference(a: npt.NDArray[Any], b: npt.NDArray[Any], where: npt.NDArray[np.bool_]) -> float:
@@ -411,7 +405,7 @@ def _mean_difference(a: npt.NDArray[Any], b: npt.NDArray[Any], where: npt.NDArra
 
 def _corners_in(gray: npt.NDArray[np.uint8], where: npt.NDArray[np.uint8]) -> Points:
     found = cv2.goodFeaturesToTrack(gray, _MAX_POINTS, 0.003, _POINT_DISTANCE_PX, mask=where)
-    return np.zeros((0, 2), np.float32) if found is None else found.reshape(-1, 2)
+    return np.asarray(() if found is None else found, np.float32).reshape(-1, 2)
 
 
 def _evened(gray: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
@@ -434,91 +428,17 @@ def _is_free(points: Points, free: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool
     return np.asarray(inside & (free[np.where(inside, y, 0), np.where(inside, x, 0)] > 0), np.bool_)
 
 
-def _fit(now: Points, then: Points, loose: float = 1.0) -> _Fit | None:
-    """The simplest motion, of none, shift, similarity and homography, that takes points `now` to `then`."""
-    if len(now) < _MIN_INLIERS:
-        return None
-    matrix, kept = cv2.findHomography(now, then, cv2.RANSAC, _INLIER_PX * loose, maxIters=2000, confidence=0.999)
-    if len(now) < _MIN_FOR_HOMOGRAPHY:
-        matrix, kept = cv2.estimateAffinePartial2D(
-            now, then, method=cv2.RANSAC, ransacReprojThreshold=_INLIER_PX * loose
-        )
-        matrix = None if matrix is None else np.vstack([matrix, [0, 0, 1]])
-    if matrix is None or kept.sum() < max(_MIN_INLIERS, _MIN_INLIER_SHARE * len(now)) or not _is_sane(matrix):
-        return None
-    inlier = kept[:, 0] > 0
-    now, then = now[inlier], then[inlier]
-    best = _error(matrix, now, then)
-    for simpler in _simpler_motions(now, then):
-        error = _error(simpler, now, then)
-        if error**2 <= best**2 + _SIMPLER_PX**2:
-            return _Fit(matrix=simpler, error_px=error, inliers=len(now))
-    return _Fit(matrix=np.asarray(matrix, np.float64), error_px=best, inliers=len(now))
-
-
-def _simpler_motions(now: Points, then: Points) -> Iterator[Matrix]:
-    yield np.eye(3)
-    shift = np.eye(3)
-    shift[:2, 2] = np.median(then - now, axis=0)
-    yield shift
-    similar, _ = cv2.estimateAffinePartial2D(now, then, method=cv2.LMEDS)
-    if similar is not None:
-        yield np.vstack([similar, [0, 0, 1]])
-
-
-def _error(matrix: Matrix, now: Points, then: Points) -> float:
-    return float(np.median(np.linalg.norm(project(matrix, now) - then, axis=1)))
-
-
-def _is_sane(matrix: Matrix) -> bool:
-    """No mirroring, no collapse, no horizon inside the picture."""
-    area = float(np.linalg.det(matrix[:2, :2] / matrix[2, 2]))
-    return 0.2 < area < 5 and abs(matrix[2, 0]) + abs(matrix[2, 1]) < 0.002
-
-
 def _colour_relation(view: _View, anchor: _View, matrix: Matrix) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Gain and offset, by channel, that take a frame's colours to those of `anchor`; outliers are left out."""
     size = (anchor.colour.shape[1], anchor.colour.shape[0])
     if view is anchor:
-        return _SAME_COLOURS
+        return SAME_COLOURS
     laid = cv2.warpPerspective(view.colour, matrix, size, flags=cv2.INTER_LINEAR)
     free = cv2.warpPerspective(view.colour_free.astype(np.float32), matrix, size) > 0.99
     usable = free & anchor.colour_free
     if usable.sum() < 64:
-        return _SAME_COLOURS
+        return SAME_COLOURS
     return match_colours(laid[usable], anchor.colour[usable])
-
-
-def match_colours(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Gain and offset by channel, (3,) each, so that gain * source + offset is near `target`; both (N, 3), 0..255.
-
-    Pixels that differ by more than what most do, or that are clipped, do not count. Where both are flat, or unlike each
-    other, the gain stays near 1; where one is, such as a frame that has faded out, it is up to 50.
-    """
-    # By channel: reductions over a short last axis are many times slower.
-    a, b = (np.ascontiguousarray(each.T, np.float32) for each in (source, target))
-    unclipped = (np.minimum(a, b).min(axis=0) > 4) & (np.maximum(a, b).max(axis=0) < _CLIPPED)
-    if unclipped.sum() >= 64:
-        a, b = a[:, unclipped], b[:, unclipped]
-    gain, offset = np.ones((3, 1), np.float32), np.median(b - a, axis=1, keepdims=True)
-    for _ in range(4):
-        off = np.abs(b - (gain * a + offset)).max(axis=0)
-        near = (off <= max(1.0, 2.5 * float(np.median(off)))).astype(np.float32)
-        near /= near.sum()
-        mean_a, mean_b = (a @ near)[:, None], (b @ near)[:, None]
-        gain = _slope(a - mean_a, b - mean_b, near)[:, None]
-        offset = mean_b - gain * mean_a
-    return gain[:, 0], np.asarray(offset[:, 0], np.float32)
-
-
-def _slope(a: Points, b: Points, weight: Points) -> npt.NDArray[Any]:
-    """How b (3, N) follows a, both of mean 0, by channel; what a has faded to is fitted the other way round."""
-    var_a, var_b = a**2 @ weight, b**2 @ weight
-    common = np.maximum((a * b) @ weight, 0)
-    faded = 4 * (var_a + _FLAT) < var_b + _FLAT
-    slope = np.where(faded, (var_b + _FLAT) / (common + _FLAT), (common + _FLAT) / (var_a + _FLAT))
-    unlike = (common < _ALIKE * np.sqrt(var_a * var_b)) & (np.minimum(var_a, var_b) > 3 * _FLAT)
-    return np.asarray(np.clip(np.where(unlike, 1, slope), 1 / _MAX_GAIN, _MAX_GAIN), np.float32)
 
 
 def box_of(points: Points) -> Box:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import cv2
@@ -10,10 +11,14 @@ import numpy.typing as npt
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 
+from vace_batch.geometry import Box, Bridging, Size
+
 Values = npt.NDArray[Any]
 
 # Of larger gaps only the rim would differ. Bounds time (a second a gap) and memory (100 MB).
 _MAX_GAP_PX = 40_000
+# What is hidden beside a gap to try whether its surroundings tell what it hides.
+_RIM_PX = 6
 # Of a membrane, which flattens, against a thin plate, which overshoots.
 _TENSION = 0.3
 
@@ -78,3 +83,46 @@ def stretch_across(values: Values, known: npt.NDArray[np.bool_]) -> Values:
     fixed = filled[near] * ~inside[:, None]
     filled[gap] = spsolve(forces[:, inside].tocsc(), -(forces @ fixed)).reshape(-1, values.shape[2])
     return filled
+
+
+def bridge(rgb: Values, known: npt.NDArray[np.bool_], bridging: Bridging) -> tuple[Values, npt.NDArray[np.bool_]]:
+    """`rgb` (H, W, 3; levels) stretched across its gaps, and `known` (H, W) with what counts as known by that."""
+    filled = stretch_across(rgb, known)
+    whole = known | _narrow_parts(~known, bridging.px)
+    return filled, whole | _plain_parts(filled, known, ~whole, bridging.levels)
+
+
+def _narrow_parts(gap: npt.NDArray[np.bool_], width_px: int) -> npt.NDArray[np.bool_]:
+    """What of the gap no disc of `width_px` fits into, such as the trace of a wire; the plate's edge is no side."""
+    gap = np.pad(gap, width_px + 1, constant_values=True)
+    core = cv2.distanceTransform(gap.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > width_px / 2 + 0.5
+    beyond = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    # Corners of a wide gap lie farther from its core; they belong to it.
+    narrow = gap & (beyond > width_px / 2 * math.sqrt(2) + 1)
+    inner = slice(width_px + 1, -width_px - 1)
+    return np.asarray(narrow, np.bool_)[inner, inner]
+
+
+def _plain_parts(
+    rgb: Values, known: npt.NDArray[np.bool_], gap: npt.NDArray[np.bool_], levels: float
+) -> npt.NDArray[np.bool_]:
+    """What of the gap lies in so plain a surrounding that it can be told from it, such as a logo before a clear sky.
+
+    Tried where the answer is known: with a rim hidden too, the rim must come out as it is.
+    """
+    plain = np.zeros_like(gap)
+    labels, count = ndimage.label(gap)
+    for number, part in enumerate(ndimage.find_objects(labels, count), start=1):
+        height, width = (each.stop - each.start for each in part)
+        reach = 2 * _RIM_PX
+        box = Box(part[1].start, part[0].start, width, height).pad(reach).clip(Size(gap.shape[1], gap.shape[0]))
+        if box is None or height * width > _MAX_GAP_PX:
+            continue
+        here = box.slices
+        hidden = cv2.dilate((labels[here] == number).astype(np.uint8), np.ones((2 * _RIM_PX + 1,) * 2, np.uint8)) > 0
+        rim = hidden & known[here]
+        off = np.abs(stretch_across(rgb[here], known[here] & ~hidden) - rgb[here])[rim]
+        # The second: an edge that runs into the gap is a small part of its rim.
+        if rim.any() and np.percentile(off, 80) <= levels and np.sqrt(np.mean(off**2)) <= 3 * levels:
+            plain |= labels == number
+    return plain

@@ -6,7 +6,6 @@ fewer where that part is large. Suffixes: N samples, H, W rows and columns of th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vace_batch.background.between import Moment, between
+from vace_batch.background.between import BRIGHTEST, UNITS, Moment, between
 from vace_batch.background.camera import (
     Pose,
     ReadFrames,
@@ -23,12 +22,12 @@ from vace_batch.background.camera import (
     Segment,
     box_of,
     corners,
-    project,
     with_masks,
 )
-from vace_batch.background.fill import spread_inwards, stretch_across
+from vace_batch.background.fill import bridge, spread_inwards
 from vace_batch.background.mesh import fine_shifts, look_up
-from vace_batch.geometry import Box, Size
+from vace_batch.background.motion import project
+from vace_batch.geometry import Box, Bridging, Size
 from vace_batch.masks.store import Bits, FrameMask
 from vace_batch.video.frame import Frame
 
@@ -89,10 +88,10 @@ def make_plates(
     number: int,
     size: Size,
     margin_px: int,
-    bridge_px: int,
+    bridging: Bridging | None,
 ) -> tuple[Plate, ...]:
     """The plates of segment `number` with `margin_px` round what its masks cover; none when it has no mask.
-    Gaps up to `bridge_px` wide count as known.
+    What `bridging` allows to be bridged counts as known.
 
     The first takes the scene as flat; where it is not, a second one bends every frame by its mesh. What the first knows
     is better aligned. Reads the segment and up to 240 frames before and after it once.
@@ -112,7 +111,7 @@ def make_plates(
                 samples.add(frame.index, *_laid(frame, mask, route if bent else route.flat(), box))
     if is_bent:
         _straighten(gathered[True], box)
-    return tuple(_agree(samples, box, bridge_px) for samples in gathered.values())
+    return tuple(_agree(samples, box, bridging) for samples in gathered.values())
 
 
 def _covered_box(masks: ReadMasks, segment: Segment, size: Size, margin_px: int) -> Box | None:
@@ -232,7 +231,7 @@ def _cells_seen(route: Route, mask: FrameMask | None, box: Box, size: Size) -> n
 
 @dataclass(slots=True, kw_only=True)
 class _Samples:
-    """Frames laid into the plate, in 1/256 levels, and where each shows the background."""
+    """Frames laid into the plate, in 1/128 levels, and where each shows the background."""
 
     indices: list[int]
     rgb_NHW3: list[npt.NDArray[np.uint16]]
@@ -253,10 +252,10 @@ def _straighten(samples: _Samples, box: Box) -> None:
     """Move bent samples to where their median is: a mesh of points leaves parts of a pixel over."""
     middle, seen_HW = _middle(samples, box)
     for number, (rgb, seen) in enumerate(zip(samples.rgb_NHW3, samples.seen_NHW, strict=True)):
-        levels = rgb.astype(np.float32) / 256
+        levels = rgb.astype(np.float32) / UNITS
         map_xy = pixel_grid(Box(0, 0, box.width, box.height)) + fine_shifts(middle, levels, seen & (seen_HW >= 3))
-        moved = np.clip(sample(levels, map_xy), 0, 255)
-        samples.rgb_NHW3[number] = (moved * 256 + 0.5).astype(np.uint16)
+        moved = np.clip(sample(levels, map_xy), 0, BRIGHTEST)
+        samples.rgb_NHW3[number] = (moved * UNITS + 0.5).astype(np.uint16)
         samples.seen_NHW[number] = is_inside(seen, map_xy)
 
 
@@ -267,7 +266,7 @@ def pixel_grid(box: Box) -> Levels:
 
 
 def _laid(frame: Frame, mask: FrameMask | None, route: Route, box: Box) -> tuple[npt.NDArray[np.uint16], Bits]:
-    """A frame in the plate's place and colours, in 1/256 levels, and where it shows the background."""
+    """A frame in the plate's place and colours, in 1/128 levels, and where it shows the background."""
     laid, seen = np.zeros((box.height, box.width, 3), np.float32), np.zeros((box.height, box.width), np.bool_)
     map_xy = None if route.is_still else route.in_frame(pixel_grid(box))
     source = box if map_xy is None else _spanned(map_xy)
@@ -286,8 +285,8 @@ def _laid(frame: Frame, mask: FrameMask | None, route: Route, box: Box) -> tuple
         safe = ~np.asarray(cv2.dilate((~free).astype(np.uint8), np.ones((5, 5), np.uint8)), np.bool_)
         seen = is_inside(safe, map_xy)
     gain, offset = route.colours()
-    matched = np.clip(laid * gain + offset, 0, 255)
-    return (matched * 256 + 0.5).astype(np.uint16), seen
+    matched = np.clip(laid * gain + offset, 0, BRIGHTEST)
+    return (matched * UNITS + 0.5).astype(np.uint16), seen
 
 
 def _spanned(map_xy: Levels) -> Box | None:
@@ -317,7 +316,7 @@ def is_deep(frame: Frame) -> bool:
     return frame.bit_depth > 8
 
 
-def _agree(samples: _Samples, box: Box, bridge_px: int) -> Plate:
+def _agree(samples: _Samples, box: Box, bridging: Bridging | None) -> Plate:
     """What most of the frames that show a pixel agree on; where they do not, the pixel stays unknown.
 
     Judged on differences averaged over a few pixels: grain and coding noise fade there, waves and passers-by do not.
@@ -333,7 +332,7 @@ def _agree(samples: _Samples, box: Box, bridge_px: int) -> Plate:
     agreeing = empty
     noises: list[float] = []
     for rgb_HW3, seen in zip(samples.rgb_NHW3, samples.seen_NHW, strict=True):
-        off = rgb_HW3.astype(np.float32) / 256 - middle_HW3
+        off = rgb_HW3.astype(np.float32) / UNITS - middle_HW3
         near = seen & (largest(np.abs(smooth_difference(off, seen))) <= tolerance)
         if near.any():
             noises.append(float(np.median(np.abs(off[near]))))
@@ -344,21 +343,10 @@ def _agree(samples: _Samples, box: Box, bridge_px: int) -> Plate:
     known = _settled(seen_HW, agreeing)
     rgb = middle_HW3 + total / np.maximum(agreeing, 1)[..., None]
     noise = max(float(np.median(noises)) if noises else _LEAST_NOISE, _LEAST_NOISE)
-    if not bridge_px:
+    if bridging is None:
         return Plate(box=box, rgb=spread_inwards(rgb, known), known=known, noise=noise)
-    whole, moments = known | _narrow_parts(~known, bridge_px), samples.moments()
-    return Plate(box=box, rgb=stretch_across(rgb, known), known=whole, noise=noise, moments=moments)
-
-
-def _narrow_parts(gap: Bits, width_px: int) -> Bits:
-    """What of the gap no disc of `width_px` fits into, such as the trace of a wire; the plate's edge is no side."""
-    gap = np.pad(gap, width_px + 1, constant_values=True)
-    core = cv2.distanceTransform(gap.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > width_px / 2 + 0.5
-    beyond = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    # Corners of a wide gap lie farther from its core; they belong to it.
-    narrow = gap & (beyond > width_px / 2 * math.sqrt(2) + 1)
-    inner = slice(width_px + 1, -width_px - 1)
-    return np.asarray(narrow, np.bool_)[inner, inner]
+    filled, whole = bridge(rgb, known, bridging)
+    return Plate(box=box, rgb=filled, known=whole, noise=noise, moments=samples.moments())
 
 
 def largest(values: Levels) -> Levels:
@@ -392,7 +380,7 @@ def _median(stack_NHW3: npt.NDArray[np.uint16], seen_NHW: Bits) -> Levels:
     count = seen_NHW.sum(axis=0)
     low, high = np.maximum((count - 1) // 2, 0), np.minimum(count // 2, len(ordered) - 1)
     pick = [np.take_along_axis(ordered, k[None, ..., None], axis=0)[0].astype(np.float32) for k in (low, high)]
-    return np.where(count[..., None] > 0, (pick[0] + pick[1]) / 512, 0).astype(np.float32)
+    return np.where(count[..., None] > 0, (pick[0] + pick[1]) / (2 * UNITS), 0).astype(np.float32)
 
 
 def contrast_of(rgb: Levels) -> Levels:

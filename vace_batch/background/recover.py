@@ -26,7 +26,7 @@ from vace_batch.background.plate import (
     sample,
     smooth_difference,
 )
-from vace_batch.geometry import BRIDGE_PX, Box, Size
+from vace_batch.geometry import Box, Bridging, Size
 from vace_batch.masks.store import Bits, FrameMask
 from vace_batch.plan import Shot
 from vace_batch.video.frame import Frame
@@ -46,10 +46,10 @@ _LIT = 0.95
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackgroundSettings:
     """`margin_px`: how far round the masks background is gathered, at least the ring that colours are matched to;
-    gaps that no frame shows are bridged from their sides up to a width of `bridge_px`."""
+    `bridging`: which gaps that no frame shows are bridged from their sides."""
 
     margin_px: int = _RING_PX + 4
-    bridge_px: int = BRIDGE_PX
+    bridging: Bridging = Bridging()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,7 +83,7 @@ def recover(
     settings = settings or BackgroundSettings()
     segments = track_camera(read, masks, shot, size) if camera is None else camera
     for number, segment in enumerate(segments):
-        plates = make_plates(read, masks, segments, number, size, settings.margin_px, settings.bridge_px)
+        plates = make_plates(read, masks, segments, number, size, settings.margin_px, settings.bridging)
         if not plates:
             continue
         poses = {pose.index: pose for pose in segment.poses}

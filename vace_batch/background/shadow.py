@@ -53,7 +53,7 @@ def grow_into_shadows(
         if not sides:
             continue
         reach = int(np.clip(_REACH_SHARE * max(sides), _LEAST_REACH_PX, _MAX_REACH_PX))
-        plates = make_plates(read, masks, segments, number, size, reach, 0)
+        plates = make_plates(read, masks, segments, number, size, reach, None)
         poses = {pose.index: pose for pose in segment.poses}
         for frame, mask in with_masks(read, masks, segment.start, segment.stop):
             if mask is not None:

@@ -19,11 +19,14 @@ from vace_batch.video.encoders import Encoding, configure
 from vace_batch.video.frame import Frame, Orientation
 from vace_batch.video.probe import VideoInfo, open_source, video_stream
 
-TARGET_PSNR_DB = 46.5
+TARGET_PSNR_DB = 47.5
 """Against the source, in RGB, over the sampled frames. 46 is asked for; the rest is what samples may be wrong by."""
 
-ENOUGH_PSNR_DB = 50.0
+ENOUGH_PSNR_DB = 52.0
 """Finer than this is not asked for, whatever the source's bit rate."""
+
+_SECOND_GENERATION = 1.5
+"""The share of the source's bits that a second encoder takes to keep what the first one made of the picture."""
 
 _SAMPLED_PIXELS = 40_000_000
 _PLACES = (Fraction(0), Fraction(2, 5), Fraction(4, 5))
@@ -60,7 +63,8 @@ class _Sample:
 
 
 def calibrate(info: VideoInfo, encoding: Encoding) -> Encoding:
-    """`encoding` with the coarsest quality that keeps `TARGET_PSNR_DB` and does not undercut the source's bit rate.
+    """`encoding` with the coarsest quality that keeps `TARGET_PSNR_DB`, and half as many bits again as the source has
+    unless `ENOUGH_PSNR_DB` takes fewer.
 
     Found by encoding a few frames of the source a few times: same source, same result. Encoders without a quality to
     choose, and sources whose frames cannot be read one by one, stay as they are.
@@ -99,7 +103,7 @@ def _margin_db(encoding: Encoding, info: VideoInfo, samples: list[_Sample], scal
         errors += _errors(sample.frames, made, scale.decoder)
     psnr = 10 * math.log10(255**2 / (float(np.mean(errors)) + 1e-9))
     # About 6 dB for each doubling of the bits.
-    bits = 6 * math.log2(size / max(1, spent))
+    bits = 6 * math.log2(size / max(1, _SECOND_GENERATION * spent))
     return max(psnr - ENOUGH_PSNR_DB, min(psnr - TARGET_PSNR_DB, bits))
 
 

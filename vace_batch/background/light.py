@@ -1,0 +1,56 @@
+"""How the colours of one frame relate to another's: a gain and an offset by channel. Levels of 0..255, float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SAME_COLOURS: tuple[npt.NDArray[Any], npt.NDArray[Any]] = np.ones(3, np.float32), np.zeros(3, np.float32)
+
+# A frame with this many times the contrast at the same place gives its colours to the others.
+_BRIGHTER = 1.5
+_CLIPPED = 250
+# The variance, in squared levels, below which a picture says nothing of its gain.
+_FLAT = 4.0
+_MAX_GAIN = 50.0
+# Pictures that are correlated less than this differ by more than light.
+_ALIKE = 0.9
+
+
+def is_brighter(colours: npt.NDArray[Any], gain: npt.NDArray[Any], offset: npt.NDArray[Any]) -> bool:
+    """Whether a frame with this gain and offset to `colours` (H, W, 3) shows more contrast, and nearly all of them."""
+    return bool(np.median(gain) < 1 / _BRIGHTER and np.percentile((colours - offset) / gain, 98) <= 255)
+
+
+def match_colours(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Gain and offset by channel, (3,) each, so that gain * source + offset is near `target`; both (N, 3), 0..255.
+
+    Pixels that differ by more than what most do, or that are clipped, do not count. Where both are flat, or unlike each
+    other, the gain stays near 1; where one is, such as a frame that has faded out, it is up to 50.
+    """
+    # By channel: reductions over a short last axis are many times slower.
+    a, b = (np.ascontiguousarray(each.T, np.float32) for each in (source, target))
+    unclipped = (np.minimum(a, b).min(axis=0) > 4) & (np.maximum(a, b).max(axis=0) < _CLIPPED)
+    if unclipped.sum() >= 64:
+        a, b = a[:, unclipped], b[:, unclipped]
+    gain, offset = np.ones((3, 1), np.float32), np.median(b - a, axis=1, keepdims=True)
+    for _ in range(4):
+        off = np.abs(b - (gain * a + offset)).max(axis=0)
+        near = (off <= max(1.0, 2.5 * float(np.median(off)))).astype(np.float32)
+        near /= near.sum()
+        mean_a, mean_b = (a @ near)[:, None], (b @ near)[:, None]
+        gain = _slope(a - mean_a, b - mean_b, near)[:, None]
+        offset = mean_b - gain * mean_a
+    return gain[:, 0], np.asarray(offset[:, 0], np.float32)
+
+
+def _slope(a: npt.NDArray[Any], b: npt.NDArray[Any], weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """How b (3, N) follows a, both of mean 0, by channel; what a has faded to is fitted the other way round."""
+    var_a, var_b = a**2 @ weight, b**2 @ weight
+    common = np.maximum((a * b) @ weight, 0)
+    faded = 4 * (var_a + _FLAT) < var_b + _FLAT
+    slope = np.where(faded, (var_b + _FLAT) / (common + _FLAT), (common + _FLAT) / (var_a + _FLAT))
+    unlike = (common < _ALIKE * np.sqrt(var_a * var_b)) & (np.minimum(var_a, var_b) > 3 * _FLAT)
+    return np.asarray(np.clip(np.where(unlike, 1, slope), 1 / _MAX_GAIN, _MAX_GAIN), np.float32)
