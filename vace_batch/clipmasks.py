@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
 from vace_batch.ahead import CHUNK_FRAMES
 from vace_batch.errors import ClipError
-from vace_batch.geometry import Box, Size
-from vace_batch.job import Job
-from vace_batch.masks.refine import split_parts
+from vace_batch.geometry import TOKEN_PX, Box, Size
+from vace_batch.job import Dilation, Job
+from vace_batch.masks.refine import dilate, split_parts, subtract
 from vace_batch.masks.source import MaskModels, clip_masks, has_mask_source, needs_pixels, protects
-from vace_batch.masks.store import FrameMask, MaskReader, MaskSummary, MaskWriter, box_mask, write_masks
+from vace_batch.masks.store import FrameMask, MaskReader, MaskSummary, MaskWriter, box_mask, merge_masks, write_masks
 from vace_batch.masks.watch import Notes
 from vace_batch.nodecache import local_copy
+from vace_batch.plan import Limits, Shot, Window, plan_clip
 from vace_batch.stage import Stage, staged_masks
 from vace_batch.video.shots import Scan
+
+_MOST_PASSES = 4
 
 
 @contextlib.contextmanager
@@ -115,6 +121,42 @@ def parts_of(reader: MaskReader, num_frames: int) -> dict[int, tuple[Box, ...]]:
         for index, mask in reader.get(start, start + CHUNK_FRAMES).items():
             parts[index] = tuple(part.box for part in split_parts(mask))
     return parts
+
+
+def dilate_at_model_scale(
+    masked: MaskSummary, masks: str, protected: str | None, tokens: float, shots: Sequence[Shot], limits: Limits
+) -> MaskSummary:
+    """Widen masks in the file `masks` that are dilated by `tokens` of 16 px where the model sees a crop smaller than it
+    is, which makes its tokens larger. A wider mask may make a larger crop, so this is repeated while it changes."""
+    reader, guards = MaskReader(masks), None if protected is None else MaskReader(protected)
+    plan, num_frames = reader, max(masked.boxes) + 1
+    with tempfile.TemporaryDirectory(prefix="vace-batch-") as folder:
+        for number in range(_MOST_PASSES):
+            regions, windows = plan_clip(parts_of(plan, num_frames), shots, masked.size, limits)
+            where = [(window, tokens * max(0, regions[window.region].token_px - TOKEN_PX)) for window in windows]
+            wider = str(Path(folder, f"{number}.parquet"))
+            made = write_masks(wider, masked.size, _widened(reader, guards, where, num_frames))
+            if made.digest == masked.digest:
+                break
+            masked, plan = made, MaskReader(wider)
+        if plan is not reader:
+            shutil.copyfile(wider, masks)
+    return masked
+
+
+def _widened(
+    reader: MaskReader, guards: MaskReader | None, where: Sequence[tuple[Window, float]], num_frames: int
+) -> Iterator[FrameMask]:
+    for start in range(0, num_frames, CHUNK_FRAMES):
+        kept = {} if guards is None else guards.get(start, start + CHUNK_FRAMES)
+        for index, mask in reader.get(start, start + CHUNK_FRAMES).items():
+            holding = [(window.box, px) for window, px in where if window.start <= index < window.stop]
+            parts = []
+            for part in split_parts(mask):
+                px = min((px for box, px in holding if box.intersect(part.box) == part.box), default=0.0)
+                parts.append(dilate(part, reader.size, Dilation(px=px)))
+            wider = subtract(merge_masks(parts), kept.get(index))
+            yield mask if wider is None else wider
 
 
 def _with_local_masks(job: Job, versions: Mapping[str, str], stack: contextlib.ExitStack) -> Job:

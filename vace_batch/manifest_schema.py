@@ -272,7 +272,7 @@ SCHEMA = pa.schema(
             "dilate",
             pa.string(),
             "How far a mask grows: source pixels (0..1000), percent of the object's longer side (0..200) or "
-            "the model's tokens of 16 px (0..16).",
+            "the model's tokens (0..16), of 16 px or, where a crop is shown smaller than it is, of as much more.",
             example="5%",
             default="6px; 4px for a mask file",
             unit="px, % or tokens",

@@ -24,7 +24,7 @@ from pydantic import TypeAdapter
 from vace_batch import storage, tasks
 from vace_batch.access import Roots
 from vace_batch.ahead import ReadAhead
-from vace_batch.clipmasks import Search, frame_range_of, local_file, make_masks, parts_of
+from vace_batch.clipmasks import Search, dilate_at_model_scale, frame_range_of, local_file, make_masks, parts_of
 from vace_batch.config import KEY_VERSION, Options
 from vace_batch.controls import MEASURED, ControlModels, Scale
 from vace_batch.errors import ClipError, ClusterError
@@ -247,6 +247,10 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         new = new_frames(work.job, stage, found.num_frames, frame_range)
         search = Search(work.job, path, info.size, found, frame_range, models if look else None, work.fingerprints)
         masked, guarded = make_masks(search, stage, new, files["masks"], files["protected"])
+        if work.job.dilate and work.job.dilate.tokens and masked.boxes:
+            guard = files["protected"] if guarded else None
+            tokens = work.job.dilate.tokens
+            masked = dilate_at_model_scale(masked, files["masks"], guard, tokens, shots, work.limits)
         selects = work.job.masks_select and has_mask_source(work.job)
         if selects:
             with search.masks() as selection:
