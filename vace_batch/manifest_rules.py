@@ -52,6 +52,7 @@ def row_faults(row: Mapping[str, Any]) -> Iterator[RowFault]:
     yield from _times(row)
     yield from _task_columns(row)
     yield from _control(row)
+    yield from _control_weights(row)
     yield from _extension(row)
     yield from _references(row)
 
@@ -155,6 +156,12 @@ def _control(row: Mapping[str, Any]) -> Iterator[RowFault]:
     needs_words = task == "restyle" or (task == "composition" and "control" in processes)
     if needs_words and not references and (not prompt or (isinstance(prompt, str) and not prompt.strip())):
         yield "prompt", shown(prompt or ""), f"for {task} a prompt or references"
+
+
+def _control_weights(row: Mapping[str, Any]) -> Iterator[RowFault]:
+    kinds = {name.removesuffix("_body") for name in _controls(row)}
+    if kinds == {"depth", "pose"} and row.get("control_weights") not in (None, UNKNOWN):
+        yield "control_weights", "one file", "for depth and pose together nothing: the run has --depth and --pose"
 
 
 def _extension(row: Mapping[str, Any]) -> Iterator[RowFault]:

@@ -248,6 +248,10 @@ def test_rows_count_from_0_over_batches(tmp_path: Path, monkeypatch: pytest.Monk
         ({"sampling": {"max_frames": 245}}, "sampling.max_frames"),
         ({"sampling": {"max_frames": 9, "overlap_frames": 9}}, "sampling.overlap_frames"),
         ({"sampling": {"overlap_frames": -1}}, "sampling.overlap_frames"),
+        (
+            {"task": "restyle", "control": "depth+pose_body", "prompt": "p", "control_weights": "d.pt"},
+            "control_weights",
+        ),
         ({"output_uri": "../x.mp4"}, "output_uri"),
         ({"output_uri": "/x.mp4"}, "output_uri"),
         ({"output_uri": "a//x.mp4"}, "output_uri"),
