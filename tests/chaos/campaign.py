@@ -27,7 +27,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tests.chaos import steps
+from tests.chaos import prefect_server, steps
 from tests.chaos.driver import Trial
 from tests.chaos.faulty_storage import SCHEME
 from vace_batch.results import Ledger, summarise
@@ -374,6 +374,11 @@ def two_drivers(stage: Stage) -> None:
     assert [driver.end() for driver in drivers] == [0, 0]
 
 
+def kill_prefect_server(stage: Stage) -> None:
+    row = Row(fault="", runs=1, running=0, **prefect_server.kill_the_server(stage.folder))
+    stage.folder.joinpath("shown.json").write_text(json.dumps(asdict(row)))
+
+
 def random_kills(stage: Stage) -> None:
     """Three to six times an actor or the driver is killed; one window kills its process whatever happens."""
     bad = stage.random.randrange(stage.trial.windows)
@@ -430,6 +435,7 @@ FAULTS: dict[str, Callable[[Stage], None]] = {
     "wall clock jumps by days": clock_jumps,
     "SIGTERM": terminate,
     "two drivers at once": two_drivers,
+    "kill -9 of the Prefect server (real pipeline)": kill_prefect_server,
 }
 RANDOM = "random kills of actors and drivers, one poison window"
 
@@ -441,7 +447,9 @@ def one(name: str, act: Callable[[Stage], None], *, windows: int, seed: int = 0)
         stage = Stage(Path(folder), trial, random=random.Random(seed))
         act(stage)
         shown = Path(folder) / "shown.json"
-        return replace(Row(**json.loads(shown.read_text())), fault=name) if shown.exists() else check(stage, name)
+        row = replace(Row(**json.loads(shown.read_text())), fault=name) if shown.exists() else check(stage, name)
+        print(row, file=sys.stderr, flush=True)
+        return row
 
 
 def together(rows: list[Row]) -> Row:
@@ -451,11 +459,6 @@ def together(rows: list[Row]) -> Row:
         for name in ("runs", "windows", "lost", "duplicated", "rerun", "running")
     }
     return Row(fault=rows[0].fault, recover_s=max(row.recover_s for row in rows), **sums)
-
-
-def _told(row: Row) -> Row:
-    print(row, file=sys.stderr, flush=True)
-    return row
 
 
 def main(
@@ -477,9 +480,8 @@ def main(
             print(f"| {name} | not run: this process may not mount a file system |")
             continue
         try:
-            row = together(
-                [_told(one(name, act, windows=count, seed=seed)) for seed in range(first_seed, first_seed + times)]
-            )
+            seeds = range(first_seed, first_seed + times)
+            row = together([one(name, act, windows=count, seed=seed) for seed in seeds])
         except AssertionError as error:
             failed.append(name)
             print(f"| {name} | FAILED: {' '.join(str(error).split())[:200]} |", flush=True)
