@@ -131,7 +131,7 @@ def status(
                 subprocess.run([sys.executable, "-c", _COMPACT, out], check=True)
 
 
-_COMPACT = "import sys; from vace_batch.results import summarise; summarise(sys.argv[1], compact=True)"
+_COMPACT = "import sys; from vace_batch.results import summarise as s; s(sys.argv[1], compact=True, shown_only=True)"
 
 
 def _ledger(out: str, rows: int) -> None:

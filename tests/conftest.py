@@ -12,6 +12,8 @@ from vace_batch.log import quiet_environment
 
 quiet_environment()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's workers would run at nice 15, and on a machine that others keep busy not at all.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pytest  # noqa: E402
 

@@ -116,7 +116,7 @@ class Stage:
         return Path(self.trial.out.removeprefix(f"{SCHEME}://"))
 
     def start(self, **more: str) -> Driver:
-        temporary = {"TMPDIR": str(self.folder), "RAY_TMPDIR": tempfile.gettempdir()}
+        temporary = {"TMPDIR": str(self.folder), "RAY_TMPDIR": tempfile.gettempdir(), "RAY_worker_niceness": "0"}
         mine = {steps.RUNS: str(self.folder / "runs"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         self.drivers.append(Driver(self.trial, inherited | temporary | mine | self.environment | more))

@@ -45,19 +45,18 @@ def kill_the_server(folder: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     home = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | home
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
     with running(command, folder / "server.log", port, PATIENCE_S, environment) as server:
         api = environment | {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
         flow = _flow(manifest, out, api, folder / "flow.log")
-        deadline = time.monotonic() + PATIENCE_S
-        while not ledger.keys("done", "window"):
-            assert flow.poll() is None, (folder / "flow.log").read_text()[-3000:]
-            assert time.monotonic() < deadline, "waited in vain"
-            time.sleep(0.1)
-        server.kill()
-        server.wait()
-        died = time.monotonic()
-    ended = flow.wait(PATIENCE_S)
+        try:
+            _wait_for_a_window(ledger, flow)
+            server.kill()
+            server.wait()
+            died = time.monotonic()
+            ended = flow.wait(PATIENCE_S)
+        finally:
+            flow.kill()
     done = summarise(str(out)).done
     print(f"the flow ended with {ended}, {done} of {CLIPS} clips were done", file=sys.stderr, flush=True)
     if done < CLIPS:
@@ -80,6 +79,14 @@ def kill_the_server(folder: Path) -> dict[str, Any]:
         "rerun": len(made) - len(windows),
         "recover_s": recover_s,
     }
+
+
+def _wait_for_a_window(ledger: Ledger, flow: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not ledger.keys("done", "window"):
+        assert flow.poll() is None, f"the flow has ended with {flow.returncode} before a window was there"
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
 
 
 def _manifest(folder: Path) -> Path:
