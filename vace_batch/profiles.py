@@ -476,7 +476,7 @@ def _small(name: str, architecture: Architecture) -> ModelProfile:
         max_frames=33,
         overlap_frames=8,
         min_side=64,
-        num_inference_steps=2,
+        num_inference_steps=1,
         guidance_scale=1.0,
         flow_shift=3.0,
         bridging=Bridging(px=24, levels=8.0),  # it paints no edges; see its card

@@ -15,6 +15,7 @@ from vace_batch.errors import UsageError
 from vace_batch.geometry import Size
 from vace_batch.profiles import TEXT_TOKENS
 from vace_batch.training.clips import Clips
+from vace_batch.training.curve import drawn
 from vace_batch.training.flow import (
     Batch,
     begin_base,
@@ -205,3 +206,10 @@ def test_a_style_changes_what_is_seen(style: str) -> None:
     frames = (draw(32, 32, np.random.default_rng(3)) * 60 + 127).astype(np.uint8)[None]
     assert np.abs(styled(frames, style).astype(int) - frames).mean() > 10
     assert styled(frames, None) is frames
+
+
+def test_a_curve_falls_where_losses_do() -> None:
+    lines = [{"step": 0, "loss": 1.0, "start": 1.8}, {"step": 100, "loss": 0.4, "start": 0.5}]
+    picture = drawn({"loss": 1.1, "start": 2.0}, lines)
+    rows, columns = np.nonzero((picture == (180, 90, 20)).all(2) & (np.arange(len(picture)) > 100)[:, None])
+    assert rows[columns.argmax()] > rows[columns.argmin()]
