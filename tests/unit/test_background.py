@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import av
 import cv2
@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pytest
 
 from vace_batch.background import Recovered, grow_into_shadows, recover, track_camera
-from vace_batch.geometry import Box, Size
+from vace_batch.background.recover import BackgroundSettings
+from vace_batch.geometry import Box, Bridging, Size
 from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.plan import Shot
 from vace_batch.video.frame import Frame, Orientation
@@ -245,7 +246,7 @@ def test_someone_who_passes_the_hole_is_not_cut_through() -> None:
     assert found[11].known.sum() > 0.98 * clip.masks[11].bits.sum()
 
 
-def test_two_depths_are_not_smeared_into_each_other() -> None:
+def two_depths() -> list[Picture]:
     far, near = scenery(1), scenery(2)
     truth = []
     for index in range(NUM_FRAMES):
@@ -253,10 +254,24 @@ def test_two_depths_are_not_smeared_into_each_other() -> None:
         faster = np.array([[1.0, 0, 60 + 5 * index], [0, 1, 80], [0, 0, 1]])
         front = seen_through(lambda _, m=faster: m, near, index)
         truth.append(np.concatenate([seen_through(lambda _, m=shift: m, far, index)[:110], front[110:]]))
-    clip = with_object(truth)
+    return truth
+
+
+def test_two_depths_are_not_smeared_into_each_other() -> None:
+    clip = with_object(two_depths())
     found = clip.recovered()
     assert share_known(found, clip) > 0.85
     assert psnr(clip.errors(found)) > 30
+
+
+def test_a_bridge_is_no_better_than_what_another_plate_saw() -> None:
+    clip = with_object(two_depths())
+    found = [
+        list(recover(clip.read, clip.masks_in, clip.shot, SIZE, BackgroundSettings(bridging=Bridging(px=px, levels=0))))
+        for px in (0, 60)
+    ]
+    bridged = [replace(each, known=seen.known) for each, seen in zip(found[1], found[0], strict=True)]
+    assert psnr(clip.errors(bridged)) > psnr(clip.errors(found[0])) - 0.5
 
 
 def test_a_cut_of_the_view_breaks_the_chain_but_not_the_run() -> None:

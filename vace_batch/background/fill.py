@@ -86,10 +86,10 @@ def stretch_across(values: Values, known: npt.NDArray[np.bool_]) -> Values:
 
 
 def bridge(rgb: Values, known: npt.NDArray[np.bool_], bridging: Bridging) -> tuple[Values, npt.NDArray[np.bool_]]:
-    """`rgb` (H, W, 3; levels) stretched across its gaps, and `known` (H, W) with what counts as known by that."""
+    """`rgb` (H, W, 3; levels) stretched across its gaps, and which of them (H, W) that is enough for."""
     filled = stretch_across(rgb, known)
-    whole = known | _narrow_parts(~known, bridging.px)
-    return filled, whole | _plain_parts(filled, known, ~whole, bridging.levels)
+    narrow = _narrow_parts(~known, bridging.px)
+    return filled, narrow | _plain_parts(filled, known, ~known & ~narrow, bridging.levels)
 
 
 def _narrow_parts(gap: npt.NDArray[np.bool_], width_px: int) -> npt.NDArray[np.bool_]:

@@ -62,7 +62,8 @@ _TOLERANCE_CONTRAST = 0.12
 class Plate:
     """Recovered background: `rgb` (H, W, 3) and `known` (H, W) over `box`, in pixels of the segment's anchor frame.
 
-    `noise` is how far, in levels, a frame's pixel is typically from the plate. `moments` are the frames that it was
+    `bridged` (H, W): nobody saw it, and `rgb` is what its sides say, which is enough. `noise` is how far, in levels, a
+    frame's pixel is typically from the plate. `moments` are the frames that it was
     gathered from, in rising order, over `box`.
     """
 
@@ -70,6 +71,7 @@ class Plate:
     rgb: Levels
     known: Bits
     noise: float
+    bridged: Bits | None = None
     moments: tuple[Moment, ...] = ()
 
     def near(self, index: int, region: Box, ring_px: int) -> Plate | None:
@@ -91,10 +93,10 @@ def make_plates(
     bridging: Bridging | None,
 ) -> tuple[Plate, ...]:
     """The plates of segment `number` with `margin_px` round what its masks cover; none when it has no mask.
-    What `bridging` allows to be bridged counts as known.
 
     The first takes the scene as flat; where it is not, a second one bends every frame by its mesh. What the first knows
-    is better aligned. Reads the segment and up to 240 frames before and after it once.
+    is better aligned. The last one says what may be bridged. Reads the segment and up to 240 frames before and after it
+    once.
     """
     box = _covered_box(masks, segments[number], size, margin_px)
     if box is None:
@@ -111,7 +113,7 @@ def make_plates(
                 samples.add(frame.index, *_laid(frame, mask, route if bent else route.flat(), box))
     if is_bent:
         _straighten(gathered[True], box)
-    return tuple(_agree(samples, box, bridging) for samples in gathered.values())
+    return tuple(_agree(samples, box, bridging if bent == is_bent else None) for bent, samples in gathered.items())
 
 
 def _covered_box(masks: ReadMasks, segment: Segment, size: Size, margin_px: int) -> Box | None:
@@ -345,8 +347,8 @@ def _agree(samples: _Samples, box: Box, bridging: Bridging | None) -> Plate:
     noise = max(float(np.median(noises)) if noises else _LEAST_NOISE, _LEAST_NOISE)
     if bridging is None:
         return Plate(box=box, rgb=spread_inwards(rgb, known), known=known, noise=noise)
-    filled, whole = bridge(rgb, known, bridging)
-    return Plate(box=box, rgb=filled, known=whole, noise=noise, moments=samples.moments())
+    filled, bridged = bridge(rgb, known, bridging)
+    return Plate(box=box, rgb=filled, known=known, noise=noise, bridged=bridged, moments=samples.moments())
 
 
 def largest(values: Levels) -> Levels:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -98,16 +98,12 @@ def _recovered(frame: Frame, mask: FrameMask, pose: Pose, plates: Sequence[Plate
     observed = frame_levels(frame, box)
     bits = mask.within(box)
     rgb, known = _matched(observed, bits, pose.flat(), plates[0], box)
-    if len(plates) > 1 and not known[bits].all():
-        bent_rgb, bent_known = _matched(observed, bits, pose, plates[1], box)
-        rgb = np.where(known[..., None], rgb, bent_rgb)
-        known = known | bent_known
-    if not known[bits].all():
-        near = plates[-1].near(frame.index, box_of(pose.in_anchor(pixel_grid(box)).reshape(-1, 2)).pad(4), _RING_PX)
-        if near is not None:
-            near_rgb, near_known = _matched(observed, bits, pose, near, box, strict=True)
-            rgb = np.where((near_known & ~known)[..., None], near_rgb, rgb)
-            known = known | near_known
+    for plate, strict in _other_plates(plates, pose, box):
+        if known[bits].all():
+            break
+        more_rgb, more = _matched(observed, bits, pose, plate, box, strict=strict)
+        rgb = np.where((more & ~known)[..., None], more_rgb, rgb)
+        known = known | more
     inner = mask.box.shift(-box.x, -box.y).slices
     return Recovered(
         index=frame.index,
@@ -115,6 +111,18 @@ def _recovered(frame: Frame, mask: FrameMask, pose: Pose, plates: Sequence[Plate
         rgb=to_samples(rgb[inner], deep=is_deep(frame)),
         known=known[inner],
     )
+
+
+def _other_plates(plates: Sequence[Plate], pose: Pose, box: Box) -> Iterator[tuple[Plate, bool]]:
+    """What is asked for what the first plate does not know, the best first, and whether it has to fit strictly."""
+    for plate in plates[1:]:
+        yield plate, False
+    last = plates[-1]
+    near = last.near(pose.index, box_of(pose.in_anchor(pixel_grid(box)).reshape(-1, 2)).pad(4), _RING_PX)
+    if near is not None:
+        yield near, True
+    if last.bridged is not None and last.bridged.any():
+        yield replace(last, known=last.known | last.bridged), False
 
 
 def _matched(
