@@ -16,10 +16,10 @@ TEMPORAL_STRIDE = 4
 class Bridging:
     """Which gaps in a recovered background are bridged from their sides instead of generated: those up to `px` wide (a
     token is wider, and would take real picture with it), and those whose surroundings, hidden for a trial, come out of
-    it within `levels` (of 255; four fifths of them, and all within three times that in the mean): plain sky or wall."""
+    it within `levels` (of 255, root mean square), which is what the model itself may be off by: plain sky or wall."""
 
     px: int = 12
-    levels: float = 3.0
+    levels: float = 4.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,6 @@ def _plain_parts(
         hidden = cv2.dilate((labels[here] == number).astype(np.uint8), np.ones((2 * _RIM_PX + 1,) * 2, np.uint8)) > 0
         rim = hidden & known[here]
         off = np.abs(stretch_across(rgb[here], known[here] & ~hidden) - rgb[here])[rim]
-        # The second: an edge that runs into the gap is a small part of its rim.
-        if rim.any() and np.percentile(off, 80) <= levels and np.sqrt(np.mean(off**2)) <= 3 * levels:
+        if rim.any() and np.sqrt(np.mean(off**2)) <= levels:
             plain |= labels == number
     return plain
