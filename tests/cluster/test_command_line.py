@@ -50,7 +50,7 @@ def manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def removal(job_id: str, video: Path | str) -> dict[str, Any]:
-    return {"job_id": job_id, "video_uri": str(video), "task": "removal", "boxes": [BOX]}
+    return {"job_id": job_id, "video_uri": str(video), "task": "removal", "boxes": [BOX], "background": "off"}
 
 
 def outputs(out: Path) -> dict[str, str]:

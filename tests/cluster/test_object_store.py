@@ -34,7 +34,7 @@ def test_manifest_videos_and_output_in_a_bucket(tmp_path: Path) -> None:
     frames = (np.stack([x * 2, y * 3, np.full_like(x, 60 + t)], axis=-1).astype(np.uint8) for t in range(9))
     write_clip(tmp_path / "clip.mp4", frames, rate=Fraction(25), tone_hz=440)
     rows = [
-        {"job_id": "good", "video_uri": "clip.mp4", "task": "removal", "boxes": [BOX]},
+        {"job_id": "good", "video_uri": "clip.mp4", "task": "removal", "boxes": [BOX], "background": "off"},
         {"job_id": "gone", "video_uri": "gone.mp4", "task": "removal", "boxes": [BOX]},
         {"job_id": "another bucket", "video_uri": "s3://elsewhere/clip.mp4", "task": "removal", "boxes": [BOX]},
         {"job_id": "here", "video_uri": str(tmp_path / "clip.mp4"), "task": "removal", "boxes": [BOX]},
