@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from pydantic import ValidationError
 
-from vace_batch.config import EngineSettings, LoraOption, PresetOption
+from vace_batch.config import EngineSettings, KeptForm, LoraOption, PresetOption, TrackerName
 from vace_batch.errors import UsageError
 
 ManifestArg = Annotated[str, typer.Argument(metavar="MANIFEST", help="Parquet manifest: a path or an fsspec URI.")]
@@ -72,8 +72,8 @@ FeatherPx = Annotated[int, typer.Option(min=0, help="How far the fill fades into
 DetectEvery = Annotated[
     int, typer.Option(min=1, max=16, help="Frames one look of the detector may stand for; 1: every frame is looked at.")
 ]
-KEPT_FORMS = ("ffv1", "png", "coco", "parquet")
-TRACKERS = ("bytetrack", "botsort")
+KEPT_FORMS = get_args(KeptForm)
+TRACKERS = get_args(TrackerName)
 Tracker = Annotated[
     str,
     typer.Option("--tracker", metavar="NAME", help="Who follows objects: bytetrack or, for moving cameras, botsort."),

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 KEY_VERSION = 3
 """Part of every identity. Raise it when the same inputs give other pixels."""
 
+KeptForm = Literal["ffv1", "png", "coco", "parquet"]
+TrackerName = Literal["bytetrack", "botsort"]
+
 
 class MediaLimits(BaseModel):
     """What a video may be at most; what is over is a failed row before it is decoded."""
@@ -88,10 +91,10 @@ class Options(BaseModel):
     allow_roots: tuple[str, ...] = Field((), description="what rows may read beside the manifest's folder and OUT")
     media: MediaLimits = Field(default_factory=MediaLimits, description="what a video may be at most")
     detect_every: int = Field(4, ge=1, le=16, description="frames one look may stand for where all moves evenly")
-    keep_masks: Literal["ffv1", "png", "coco", "parquet"] | None = Field(
+    keep_masks: KeptForm | None = Field(
         None, description="also write what was to change to OUT/masks, in this form, and short ones into the results"
     )
-    tracker: Literal["bytetrack", "botsort"] = Field(
+    tracker: TrackerName = Field(
         "bytetrack", description="who follows detected objects; botsort takes the camera's motion out"
     )
     feather_px: int = Field(2, ge=0, le=64, description="how far the fill fades into the source outside the mask")

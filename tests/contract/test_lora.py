@@ -35,12 +35,6 @@ TARGETS = (
 
 
 @pytest.fixture(scope="module")
-def model() -> VaceModel:
-    torch.set_num_threads(1)
-    return load("tiny", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def base(model: VaceModel) -> Tensors:
     return {name: weight.clone() for name, weight in model.transformer.state_dict().items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 
 from tests.unit.test_background import (
     NUM_FRAMES,
@@ -18,7 +19,11 @@ from tests.unit.test_background import (
 )
 from tests.unit.test_background import still as not_moving
 from vace_batch.background import track_camera
+from vace_batch.background.between import UNITS, Moment, between
+from vace_batch.background.camera import Pose
 from vace_batch.background.light import match_colours
+from vace_batch.background.plate import Route, choose_samples
+from vace_batch.geometry import Box, Size
 
 
 def shown_at(picture: Picture, share: float) -> Picture:
@@ -33,14 +38,25 @@ def test_a_shot_that_fades_in_and_out_of_black_is_recovered() -> None:
     assert share_known(found, clip) > 0.9  # the two frames that are black say nothing
     assert psnr(clip.errors(found)) > 37
     assert found[1].rgb[found[1].known].max() < 0.14 * 255 + 8
+    # What frames agree on is judged in the colours of the brightest: in those of the darkest all would agree.
+    for segment in track_camera(clip.read, clip.masks_in, clip.shot, SIZE)[1:-1]:
+        assert min(float(np.median(pose.gain)) for pose in segment.poses) > 0.6
 
 
 def test_colours_cross_from_segment_to_segment() -> None:
     """A pan that outruns its anchor while the light rises: what the segments before it show has to fit."""
-    truth = [shown_at(picture, 0.25 + 0.75 * n / NUM_FRAMES) for n, picture in enumerate(views(far_panning, wide()))]
+    shares = 0.12 * 8 ** (np.arange(NUM_FRAMES) / NUM_FRAMES)
+    truth = [shown_at(picture, share) for picture, share in zip(views(far_panning, wide()), shares, strict=True)]
     clip = with_object(truth, lambda index: (200, 90))
     segments = track_camera(clip.read, clip.masks_in, clip.shot, SIZE)
     assert len(segments) > 1 and segments[1].link is not None
+    # The frame that gives a segment its colours: one of its own, or its anchor.
+    ways = [
+        next((pose.index for pose in each.poses if (pose.gain == 1).all()), each.link.index if each.link else -1)
+        for each in segments[:2]
+    ]
+    assert ways[1] > segments[1].start
+    np.testing.assert_allclose(segments[1].link.gain, shares[ways[0]] / shares[ways[1]], rtol=0.15)
     found = clip.recovered()
     assert share_known(found, clip) > 0.9
     assert psnr(clip.errors(found)) > 33
@@ -121,3 +137,43 @@ def test_a_logo_before_a_plain_wall_is_no_work_for_the_model() -> None:
     assert psnr(clip.errors(found)) > 40
     wall[:, 150:] //= 3
     assert share_known(with_object([wall] * 6, lambda index: (150, 90)).recovered(), clip) == 0
+
+
+def test_after_a_bright_start_nothing_is_clipped() -> None:
+    truth = list(views(not_moving))
+    truth[0] = np.clip(truth[0] * 1.7 + 60.0, 0, 255).astype(np.uint8)
+    clip = with_object(truth)
+    found = [each for each in clip.recovered() if each.index]
+    bright = [truth[each.index][each.box.slices][each.known].min(axis=1) > 150 for each in found]
+    errors = clip.errors(found)[np.concatenate(bright)]
+    assert len(errors) > 200 and abs(errors.mean()) < 1
+
+
+def test_between_two_moments_lies_what_lies_between() -> None:
+    seen = np.ones((20, 30), np.bool_)
+    seen[5:15, 10:20] = False
+    level = np.full((20, 30, 3), 100 * UNITS, np.uint16)
+    whole = np.ones_like(seen)
+    moments = [
+        Moment(index=0, rgb_HW3=level, seen_HW=whole),
+        Moment(index=2, rgb_HW3=level * 2, seen_HW=seen),
+        Moment(index=10, rgb_HW3=level * 3, seen_HW=whole),
+    ]
+    rgb, known = between(moments, 4, Box(0, 0, 30, 20), ring_px=2)
+    assert known.all()
+    assert rgb[10, 15] == pytest.approx([180] * 3) and rgb[3, 15] == pytest.approx([180] * 3), "the ring is as old"
+    assert rgb[0, 0] == pytest.approx([225] * 3)
+    rgb, known = between(moments[:2], 4, Box(0, 0, 30, 20), ring_px=2)
+    assert known.all() and rgb[10, 15] == pytest.approx([100] * 3)
+    assert not between(moments[1:2], 4, Box(0, 0, 30, 20), ring_px=2)[1][10, 15]
+
+
+def test_frames_too_dark_to_show_a_background_are_not_asked() -> None:
+    def route(index: int, gain: float) -> Route:
+        colours = {"gain": np.full(3, gain, np.float32), "offset": np.zeros(3, np.float32)}
+        return Route(pose=Pose(index=index, to_anchor=np.eye(3), error_px=0.0, **colours))
+
+    routes = [route(0, 9.0), route(1, 1.0), route(2, 2.0)]
+    chosen = choose_samples(lambda start, stop: {}, routes, Box(0, 0, 20, 20), Size(20, 20))
+    assert [each.pose.index for each in chosen] == [1, 2]
+    assert choose_samples(lambda start, stop: {}, routes[:1], Box(0, 0, 20, 20), Size(20, 20)) == routes[:1]

@@ -63,8 +63,8 @@ class Plate:
     """Recovered background: `rgb` (H, W, 3) and `known` (H, W) over `box`, in pixels of the segment's anchor frame.
 
     `bridged` (H, W): nobody saw it, and `rgb` is what its sides say, which is enough. `noise` is how far, in levels, a
-    frame's pixel is typically from the plate. `moments` are the frames that it was
-    gathered from, in rising order, over `box`.
+    frame's pixel is typically from the plate. `moments` are the frames that it was gathered from, in rising order, over
+    `box`.
     """
 
     box: Box

@@ -20,13 +20,13 @@ from vace_batch.video.frame import Frame, Orientation
 from vace_batch.video.probe import VideoInfo, open_source, video_stream
 
 TARGET_PSNR_DB = 47.5
-"""Against the source, in RGB, over the sampled frames. 46 is asked for; the rest is what samples may be wrong by."""
+"""Against the source, in RGB, over the sampled frames; the whole clip may come out a dB or so off it."""
 
 ENOUGH_PSNR_DB = 52.0
 """Finer than this is not asked for, whatever the source's bit rate."""
 
 _SECOND_GENERATION = 1.5
-"""The share of the source's bits that a second encoder takes to keep what the first one made of the picture."""
+"""So many times the source's bits are spent where that keeps more: the first encoder's traces cost bits too."""
 
 _SAMPLED_PIXELS = 40_000_000
 _PLACES = (Fraction(0), Fraction(2, 5), Fraction(4, 5))
