@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -17,10 +17,11 @@ from vace_batch import log, profiles, results, storage, weights
 from vace_batch.access import Roots
 from vace_batch.cluster.resources import count_gpus
 from vace_batch.cluster.runtime import Runtime
-from vace_batch.cluster.units import ActorDied, ActorReady, ActorWaiting, Event, Failure, PoolSpec, Unit, UnitDone
+from vace_batch.cluster.units import ActorDied, ActorReady, ActorWaiting, Event, PoolSpec, UnitDone
 from vace_batch.cluster.units import Limits as DispatchLimits
 from vace_batch.config import Options
 from vace_batch.errors import ClipError, ClusterError, UsageError
+from vace_batch.graph import ClipGraph as ClipGraph
 from vace_batch.intake import admit, refusal
 from vace_batch.job import Job, job_json
 from vace_batch.loras import resolve_loras
@@ -31,7 +32,7 @@ from vace_batch.naming import safe_name
 from vace_batch.plan import Limits
 from vace_batch.progress import Progress, Show
 from vace_batch.results import Ledger, PlannedJob, Summary
-from vace_batch.steps import ClipPlan, ClipWork, PlannedWindow, control_models
+from vace_batch.work import ClipWork, control_models
 
 _LOG = log.get_logger(__name__)
 
@@ -170,153 +171,6 @@ def close_batch(batch: Batch) -> Summary:
     summary = results.summarise(batch.out, batch.planned, compact=True)
     results.write_results(summary)
     return summary
-
-
-# --- the units of a clip ---------------------------------------------------------------------------------------------
-
-
-_BUILD_FIRST, _THEN_STITCH = 20_000, 10_000
-"""Above every job's priority: what feeds the GPUs goes first, what ends a clip goes before what begins one."""
-
-
-class ClipGraph:
-    """What comes after what: prepare, then build and generate of each missing window, then stitch.
-
-    Windows are shared: two clips that need the same one wait for the same unit.
-    """
-
-    def __init__(self, works: Iterable[ClipWork]) -> None:
-        self._works = {work.clip_key: work for work in works}
-        self._plans: dict[str, ClipPlan] = {}
-        self._missing: dict[str, set[str]] = {}
-        self._waiting: dict[str, set[str]] = defaultdict(set)
-        self._failed: set[str] = set()
-        self._ledgers = {work.out: Ledger(work.out) for work in self._works.values()}
-        self._done_windows = {out: ledger.keys("done", "window") for out, ledger in self._ledgers.items()}
-        self._lost: dict[str, tuple[Unit, Failure]] = {}
-        self.frames: dict[str, int] = {}
-        self.status = {"done": 0, "failed": 0, "skipped": 0}
-
-    @property
-    def num_clips(self) -> int:
-        return len(self._works)
-
-    @property
-    def num_windows(self) -> int:
-        """Windows that had to be made, as far as clips are prepared."""
-        return len(self.frames)
-
-    def first_units(self) -> Iterator[Unit]:
-        for key, work in self._works.items():
-            yield self._unit(work, "prepare", f"prepare/{key}", work, priority=work.job.priority)
-
-    def on_done(self, unit: Unit, meta: object) -> Iterable[Unit]:
-        if unit.kind == "prepare":
-            assert isinstance(meta, ClipPlan)
-            return list(self._windows(unit.unit_id.removeprefix("prepare/"), meta))
-        if unit.kind == "generate":
-            return list(self._after_window(unit.unit_id.removeprefix("generate/")))
-        if unit.kind == "stitch":
-            self.status[str(meta)] += 1
-            with log.bind(clip=self._works[unit.unit_id.removeprefix("stitch/")].job.job_id):
-                _LOG.debug("%s", meta)
-        return ()
-
-    def on_failed(self, unit: Unit, failure: Failure) -> Iterable[Unit]:
-        """A clip fails with its first failing step; clips that only share the window fail with it.
-
-        Raises:
-            ClusterError: there is no room left to write to, which is no clip's fault.
-        """
-        if failure.code == "storage_full":
-            raise ClusterError(f"{failure.reason}; make room and give the same command again, it continues")
-        kind, key = unit.unit_id.split("/", 1)
-        if kind in ("prepare", "stitch"):
-            clips = {key}
-        else:
-            self._lost[key] = unit, failure
-            clips = self._waiting.pop(key, set())
-        for clip in clips:
-            self._fail(clip, unit, failure)
-        return ()
-
-    def _fail(self, clip: str, unit: Unit, failure: Failure) -> None:
-        if clip not in self._failed:
-            self._failed.add(clip)
-            self.status["failed"] += 1
-            self._quarantine(self._works[clip], unit, failure)
-
-    def _windows(self, clip: str, plan: ClipPlan) -> Iterator[Unit]:
-        work = self._works[clip]
-        self._plans[clip] = plan
-        keys = {work.window_key(planned, plan.regions[planned.window.region]): planned for planned in plan.windows}
-        self._missing[clip] = set(keys) - self._done_windows[work.out]
-        for key in [key for key in keys if key in self._missing[clip]]:
-            if key in self._lost:
-                self._fail(clip, *self._lost[key])
-                return
-            if key not in self._waiting:
-                yield from self._window_units(work, plan, key, keys[key])
-            self._waiting[key].add(clip)
-        if not self._missing[clip]:
-            yield self._stitch(clip)
-
-    def _window_units(self, work: ClipWork, plan: ClipPlan, key: str, planned: PlannedWindow) -> Iterator[Unit]:
-        size, frames = plan.regions[planned.window.region].size, planned.window.num_frames
-        self.frames[f"generate/{key}"] = frames
-        payload = (work, plan, planned)
-        leaves = frames * size.width * size.height * 4
-        yield self._unit(
-            work, "build", f"build/{key}", payload, leaves_bytes=leaves, priority=_BUILD_FIRST + work.job.priority
-        )
-        shape = (
-            f"{work.model}@{work.revision}/{work.out}/{size}x{frames}/{len(work.job.reference_uris)}/{work.sampling}"
-        )
-        yield replace(
-            self._unit(
-                work, "generate", f"generate/{key}", (work.model, work.revision, work.out), priority=work.job.priority
-            ),
-            pool="gpu",
-            inputs=(f"build/{key}",),
-            batch_key=shape,
-        )
-
-    def _after_window(self, key: str) -> Iterator[Unit]:
-        for clip in sorted(self._waiting.pop(key, ())):
-            self._done_windows[self._works[clip].out].add(key)
-            self._missing[clip].discard(key)
-            if not self._missing[clip] and clip not in self._failed:
-                yield self._stitch(clip)
-
-    def _stitch(self, clip: str) -> Unit:
-        work = self._works[clip]
-        payload = (work, self._plans.pop(clip))
-        return self._unit(work, "stitch", f"stitch/{clip}", payload, priority=_THEN_STITCH + work.job.priority)
-
-    def _unit(
-        self, work: ClipWork, kind: str, unit_id: str, payload: object, *, priority: int, leaves_bytes: int = 0
-    ) -> Unit:
-        return Unit(
-            unit_id=unit_id,
-            kind=kind,
-            pool="cpu",
-            fn=f"vace_batch.workers:{kind}",
-            payload=payload,
-            leaves_bytes=leaves_bytes,
-            priority=priority,
-            time_limit_s=work.options.unit_time_limit_s,
-        )
-
-    def _quarantine(self, work: ClipWork, unit: Unit, failure: Failure) -> None:
-        ledger = self._ledgers[work.out]
-        body: results.Record = {"status": "failed", "job_id": work.job.job_id, "output": work.output, "step": unit.kind}
-        body |= {"error_code": failure.code, "reason": failure.reason, "retryable": failure.retryable}
-        body |= {"attempts": failure.attempts, "windows": 0, "seconds": 0.0, "settings": work.settings}
-        if failure.traceback:
-            ledger.note_attempt(work.clip_key, {"step": unit.kind, "traceback": failure.traceback})
-        ledger.quarantine(work.clip_key, body)
-        with log.bind(clip=work.job.job_id):
-            _LOG.warning("%s failed: %s: %s", unit.kind, failure.code, failure.reason)
 
 
 # --- running ---------------------------------------------------------------------------------------------------------

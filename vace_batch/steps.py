@@ -12,186 +12,44 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from vace_batch import storage, tasks
-from vace_batch.access import Roots
 from vace_batch.ahead import ReadAhead
 from vace_batch.clipmasks import Search, dilate_at_model_scale, frame_range_of, local_file, make_masks, parts_of
-from vace_batch.config import KEY_VERSION, Options
-from vace_batch.controls import MEASURED, ControlModels, Scale
+from vace_batch.controls import MEASURED
 from vace_batch.errors import ClipError, ClusterError
 from vace_batch.footage import control_videos, measure_shots, model_mask, staged_frames, with_recovered
 from vace_batch.generation import generate as generate
-from vace_batch.geometry import Box, Size
+from vace_batch.geometry import Box
 from vace_batch.intake import admit, check_bytes, check_refusal
-from vace_batch.job import Job, pixel_fields
+from vace_batch.job import Job
 from vace_batch.masks.kept import SUFFIXES, inline_coco, keep_masks
-from vace_batch.masks.source import MaskModels, has_mask_source, needs_pixels
+from vace_batch.masks.source import MaskModels, has_mask_source
 from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.nodecache import open_copy
 from vace_batch.patches import PatchReader
-from vace_batch.plan import Limits, Region, Shot, Window, plan_clip
+from vace_batch.plan import Shot, Window, plan_clip
 from vace_batch.recovery import Footage, recover_clip, takes_shadows
-from vace_batch.results import Ledger, Record, make_key
+from vace_batch.results import Ledger, Record
 from vace_batch.stage import Stage, known_context, new_frames, stage_of, staged_shots
 from vace_batch.stitch import RegionPatches, resize, stitch_frame
-from vace_batch.vcu import VCU, ResolvedSampling
+from vace_batch.vcu import VCU
 from vace_batch.video.encoders import EncoderSettings
 from vace_batch.video.frame import Frame
 from vace_batch.video.probe import probe
 from vace_batch.video.read import frames_from_bytes, read_image
 from vace_batch.video.shots import Scan, scan
 from vace_batch.video.write import WriteReport, check_output, rewrite
-
-FILES = ("masks", "recovered", "holes", "selection", "protected")
-"""What a plan's files are called."""
-
-_MASK_FIELDS = frozenset(
-    ("targets", "pick", "boxes", "points", "mask_uri", "protect", "detector", "segmenter", "mask_shape", "dilate")
-) | {"start_s", "end_s", "mask_shadow", "background"}
-_PLAN_FIELDS = _MASK_FIELDS | {"control", "control_weights", "expand", "extend", "compose", "seed_scope"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipWork:
-    """One job with everything that decides its pixels: all that a worker needs to know."""
-
-    job: Job
-    out: str
-    output: str
-    options: Options
-    roots: Roots
-    fingerprints: dict[str, str]
-    model: str
-    revision: str
-    limits: Limits
-    sampling: ResolvedSampling
-
-    @property
-    def prep_key(self) -> str:
-        """Identity of the clip's masks and plan."""
-        fields = {name: value for name, value in _identity(self.job).items() if name in _PLAN_FIELDS}
-        every = (self.options.detect_every, self.options.tracker) if needs_pixels(self.job) else None
-        return make_key("prep", KEY_VERSION, self.job.task, fields, every, self.fingerprints, asdict(self.limits))
-
-    @property
-    def clip_key(self) -> str:
-        """Identity of the stitched clip under its name."""
-        name = (self.job.job_id, self.output)
-        return make_key("clip", KEY_VERSION, name, self._generation(), self.prep_key, self.options.pixel_fields())
-
-    def window_key(self, planned: PlannedWindow, region: Region) -> str:
-        """Identity of one window's generated frames; the job's name is not in it, so equal work is done once."""
-        window = planned.window
-        place = (window.start, window.stop, window.num_frames, astuple(window.box), astuple(region.size))
-        return make_key("window", KEY_VERSION, self._generation(), place, planned.known_digest, planned.shot)
-
-    def seed(self, planned: PlannedWindow) -> int:
-        """The window's seed, shared as `seed_scope` says: independent of batching, of actors and of order."""
-        base: object = self.job.seed if self.job.seed is not None else self.fingerprints["video_uri"]
-        scope: tuple[object, ...] = (planned.window.start, planned.window.box)
-        if self.job.seed_scope == "shot":
-            scope = (planned.shot,)
-        elif self.job.seed_scope == "programme":
-            references = [value for name, value in self.fingerprints.items() if name.startswith("reference")]
-            base = self.job.seed if self.job.seed is not None else (self.job.prompt, *references)
-            scope = ()
-        return int(storage.digest(repr((base, *scope)))[:15], 16)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What every window of the job is made with, as it is shown and recorded."""
-        words = {name: getattr(self.job, name) for name in ("preset", "prompt", "negative_prompt", "seed_scope")}
-        engine = {"engine": self.options.engine.pixel_fields()}
-        windows = {name: getattr(self.limits, name) for name in ("max_tokens", "max_frames", "overlap_frames")}
-        model = {"model": self.model, "revision": self.revision}
-        return {**model, **words, **windows, "sampling": asdict(self.sampling), **engine}
-
-    @property
-    def control_models(self) -> ControlModels:
-        """Which weights the control videos may be drawn with."""
-        return control_models(self.options)
-
-    def source(self) -> contextlib.AbstractContextManager[str]:
-        """A local path of the video, as it was planned."""
-        return local_file(self.job.video_uri, "video_uri", self.fingerprints)
-
-    def _generation(self) -> tuple[object, ...]:
-        fields = {name: value for name, value in _identity(self.job).items() if name not in _MASK_FIELDS}
-        sources = {name: value for name, value in self.fingerprints.items() if not name.endswith("mask_uri")}
-        how = (self.sampling.identity, self.options.engine.pixel_fields())
-        return fields, sources, self.model, self.revision, *how
-
-
-def control_models(options: Options) -> ControlModels:
-    """Which weights the control videos of a run may be drawn with."""
-    return ControlModels(depth=options.depth, pose=options.pose, folders=options.weights_folders)
-
-
-def _identity(job: Job) -> dict[str, Any]:
-    """The job's pixel fields without its URIs: what they point to counts, by its fingerprint, not where it lies."""
-    fields = pixel_fields(job)
-    fields["protect"] = {name: value for name, value in fields["protect"].items() if name != "mask_uri"}
-    return {name: value for name, value in fields.items() if not name.endswith(("_uri", "_uris", "loras"))}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedWindow:
-    """A window, where its first source frame is in the file, and the digest of the masks and recovered pixels in it.
-
-    `shot` is its shot's first and last frame + 1 where these decide pixels; `lead_pts` the time of the frame before.
-    """
-
-    window: Window
-    start_pts: int
-    known_digest: str
-    shot: tuple[int, int] | None = None
-    lead_pts: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipPlan:
-    """What is to be made of one clip.
-
-    Names of files in OUT, None where there is nothing: `masks` is what is to change, `recovered` the pixels under it
-    that other frames show, `holes` what is left of the masks for the model, `selection` masks that steer, `protected`
-    what must not change. Frames and boxes are those of the `stage`, `new` the frames that extend it; `scales` are, by
-    shot, the ranges of controls.
-    """
-
-    size: Size
-    num_frames: int
-    shots: tuple[Shot, ...]
-    regions: tuple[Region, ...]
-    windows: tuple[PlannedWindow, ...]
-    masked_frames: int
-    stage: Stage
-    new: tuple[int, int] = (0, 0)
-    scales: tuple[dict[str, Scale], ...] = ()
-    recovered_share: float = 0.0
-    words: tuple[str, ...] = ()
-    masks: str | None = None
-    recovered: str | None = None
-    holes: str | None = None
-    selection: str | None = None
-    protected: str | None = None
-
-    @property
-    def span(self) -> range:
-        """The stage's frames that the source has."""
-        return range(self.stage.before, self.num_frames - self.stage.after)
-
-
-_PLAN = TypeAdapter(ClipPlan)
-
+from vace_batch.work import CLIP_PLAN, FILES, PlannedWindow
+from vace_batch.work import ClipPlan as ClipPlan
+from vace_batch.work import ClipWork as ClipWork
 
 # --- prepare ---------------------------------------------------------------------------------------------------------
 
@@ -210,11 +68,11 @@ def prepare(work: ClipWork, models: MaskModels) -> ClipPlan:
             published = {file: _published(ledger, work, file) for file in dict.fromkeys(files.values())}
             names: dict[str, Any] = {name: published[file] for name, file in files.items()}
             plan = replace(plan, **names)
-        if not ledger.commit(work.prep_key, {"plan": _PLAN.dump_python(plan, mode="json")}):
+        if not ledger.commit(work.prep_key, {"plan": CLIP_PLAN.dump_python(plan, mode="json")}):
             # Another attempt was first, and its files count.
             for file in published.values():
                 storage.delete(ledger.absolute(file))
-    return _PLAN.validate_python(record["plan"])
+    return CLIP_PLAN.validate_python(record["plan"])
 
 
 def _published(ledger: Ledger, work: ClipWork, file: str) -> str:
