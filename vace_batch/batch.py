@@ -31,7 +31,9 @@ from vace_batch.masks.source import MaskModels
 from vace_batch.naming import safe_name
 from vace_batch.plan import Limits
 from vace_batch.progress import Progress, Show
+from vace_batch.records import read_records
 from vace_batch.results import Ledger, PlannedJob, Summary
+from vace_batch.review import kept_name
 from vace_batch.work import ClipWork, control_models
 
 _LOG = log.get_logger(__name__)
@@ -125,18 +127,20 @@ def _suffix(uri: str, refused: bool) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """A planned manifest and its output folder. `finished` are the clips that were done or failed before this run."""
+    """A planned manifest and its output folder. `finished` are the clips that were done or failed before this run, and
+    `unkept` those done clips whose masks are asked for and not kept yet."""
 
     out: str
     options: Options
     works: tuple[ClipWork, ...]
     planned: tuple[PlannedJob, ...]
     finished: frozenset[str]
+    unkept: frozenset[str] = frozenset()
 
     @property
     def pending(self) -> tuple[ClipWork, ...]:
-        planned = zip(self.works, self.planned, strict=True)
-        return tuple(work for work, job in planned if job.clip_key not in self.finished)
+        planned, ended = zip(self.works, self.planned, strict=True), self.finished - self.unkept
+        return tuple(work for work, job in planned if job.clip_key not in ended)
 
 
 def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
@@ -163,7 +167,19 @@ def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
         raise UsageError(f"{out}: cannot be written: {error}") from error
     ledger = Ledger(out)
     finished = ledger.keys("done", "clip") | ledger.keys("quarantine", "clip")
-    return Batch(out=out, options=options, works=works, planned=planned, finished=frozenset(finished))
+    unkept = _unkept(works, out) if options.keep_masks else frozenset()
+    return Batch(out=out, options=options, works=works, planned=planned, finished=frozenset(finished), unkept=unkept)
+
+
+def _unkept(works: Iterable[ClipWork], out: str) -> frozenset[str]:
+    """Done clips whose masks were kept in no or in another form, or are no longer there."""
+    there = {entry.name for entry in storage.list_entries(storage.join(out, "masks"))}
+    there |= {name.rsplit("/", 1)[0] for name in there}
+    said = {key: record.get("masks") for key, record in read_records(out, "done", "clip") if record["status"] == "done"}
+    names = ((work.clip_key, kept_name(work)) for work in works)
+    return frozenset(
+        key for key, name in names if key in said and not (said[key] == name and name.removeprefix("masks/") in there)
+    )
 
 
 def close_batch(batch: Batch) -> Summary:
@@ -258,7 +274,7 @@ def run_clips(
     Raises:
         ClusterError: no actor can be started.
     """
-    graph = ClipGraph(works)
+    graph = ClipGraph(works, batch.unkept)
     tally = _Tally(graph, show)
     limits = DispatchLimits(payload_bytes=batch.options.payload_mb << 20, drain_grace_s=DRAIN_GRACE_S)
     with log.bind(run=storage.digest(batch.out, str(time.time_ns()))[:8]):

@@ -345,7 +345,7 @@ def masks(
     )
     found = read_manifest(manifest)
     works = works_of(found.jobs, out, options, folder_of(found.uri))
-    rows = [review(work, mask_models(options), Path(out), form) for work in works]
+    rows = [review(work, mask_models(options), out, form) for work in works]
     if as_json:
         _print_json({"jobs": [row.as_dict() for row in rows]})
     else:

@@ -79,7 +79,10 @@ Tracker = Annotated[
     typer.Option("--tracker", metavar="NAME", help="Who follows objects: bytetrack or, for moving cameras, botsort."),
 ]
 KeepMasks = Annotated[
-    str | None, typer.Option("--keep-masks", metavar="FORMAT", help="Also write OUT/masks: ffv1, png, coco or parquet.")
+    str | None,
+    typer.Option(
+        "--keep-masks", metavar="FORMAT", help="Also write OUT/masks (ffv1, png, coco, parquet), of finished clips too."
+    ),
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from vace_batch import log, results
@@ -24,7 +24,9 @@ class ClipGraph:
     Windows are shared: two clips that need the same one wait for the same unit.
     """
 
-    def __init__(self, works: Iterable[ClipWork]) -> None:
+    def __init__(self, works: Iterable[ClipWork], unkept: Collection[str] = ()) -> None:
+        """`unkept` are those of `works` that are done but for keeping their masks."""
+        self._unkept = unkept
         self._works = {work.clip_key: work for work in works}
         self._plans: dict[str, ClipPlan] = {}
         self._missing: dict[str, set[str]] = {}
@@ -47,7 +49,8 @@ class ClipGraph:
 
     def first_units(self) -> Iterator[Unit]:
         for key, work in self._works.items():
-            yield self._unit(work, "prepare", f"prepare/{key}", work, priority=work.job.priority)
+            kind = "keep" if key in self._unkept else "prepare"
+            yield self._unit(work, kind, f"{kind}/{key}", work, priority=work.job.priority)
 
     def on_done(self, unit: Unit, meta: object) -> Iterable[Unit]:
         if unit.kind == "prepare":
@@ -55,9 +58,9 @@ class ClipGraph:
             return list(self._windows(unit.unit_id.removeprefix("prepare/"), meta))
         if unit.kind == "generate":
             return list(self._after_window(unit.unit_id.removeprefix("generate/")))
-        if unit.kind == "stitch":
+        if unit.kind in ("stitch", "keep"):
             self.status[str(meta)] += 1
-            with log.bind(clip=self._works[unit.unit_id.removeprefix("stitch/")].job.job_id):
+            with log.bind(clip=self._works[unit.unit_id.split("/", 1)[1]].job.job_id):
                 _LOG.debug("%s", meta)
         return ()
 
@@ -70,7 +73,7 @@ class ClipGraph:
         if failure.code == "storage_full":
             raise ClusterError(f"{failure.reason}; make room and give the same command again, it continues")
         kind, key = unit.unit_id.split("/", 1)
-        if kind in ("prepare", "stitch"):
+        if kind in ("prepare", "stitch", "keep"):
             clips = {key}
         else:
             self._lost[key] = unit, failure
@@ -153,6 +156,7 @@ class ClipGraph:
         body |= {"attempts": failure.attempts, "windows": 0, "seconds": 0.0, "settings": work.settings}
         if failure.traceback:
             ledger.note_attempt(work.clip_key, {"step": unit.kind, "traceback": failure.traceback})
-        ledger.quarantine(work.clip_key, body)
+        if unit.kind != "keep":  # that clip is done
+            ledger.quarantine(work.clip_key, body)
         with log.bind(clip=work.job.job_id):
             _LOG.warning("%s failed: %s: %s", unit.kind, failure.code, failure.reason)

@@ -73,6 +73,12 @@ class Ledger:
         body = {"key": key, "commit": uuid.uuid4().hex[:12], "finished_at": now(), **record}
         return storage.create_exclusive(self._uri("done", key), _dump(body))
 
+    def amend(self, key: str, fields: Mapping[str, Any]) -> None:
+        """Say more of what is finished; nothing where `key` is not."""
+        record = self.done(key)
+        if record is not None:
+            storage.publish(self._uri("done", key), _dump({**record, **fields}))
+
     def quarantine(self, key: str, record: Mapping[str, Any]) -> bool:
         """Record that `key` failed for good."""
         body = {"key": key, "commit": uuid.uuid4().hex[:12], "failed_at": now(), **_tell(record)}

@@ -5,6 +5,7 @@ A corrected file goes back into the manifest as `mask_uri`.
 
 from __future__ import annotations
 
+import posixpath
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -16,20 +17,23 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vace_batch import storage
 from vace_batch.clipmasks import Search, frame_range_of
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
 from vace_batch.intake import admit, check_bytes
-from vace_batch.masks.kept import DEFAULT_RATE, SUFFIXES, every_mask, write_kept
+from vace_batch.masks.kept import DEFAULT_RATE, SUFFIXES, every_mask, inline_coco, keep_masks
 from vace_batch.masks.source import MaskModels, has_mask_source
 from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.masks.watch import Notes, at_most
 from vace_batch.naming import safe_name
-from vace_batch.steps import ClipWork
+from vace_batch.nodecache import open_copy
+from vace_batch.results import Ledger
 from vace_batch.video.probe import probe
 from vace_batch.video.read import read_frames
 from vace_batch.video.shots import scan
 from vace_batch.video.write import write_clip
+from vace_batch.work import ClipPlan, ClipWork
 
 _TINT = np.array([255, 40, 40], np.uint16)
 _LONGEST_PX = 1280
@@ -52,10 +56,35 @@ class Reviewed:
         return asdict(self)
 
 
-def review(work: ClipWork, models: MaskModels, folder: Path, form: str) -> Reviewed:
+def kept_name(work: ClipWork) -> str:
+    """Where below OUT a clip's masks are kept."""
+    form = work.options.keep_masks
+    assert form is not None, "kept where it is asked"
+    return f"masks/{_stem(work)}{SUFFIXES[form]}"
+
+
+def keep(work: ClipWork, plan: ClipPlan) -> None:
+    """Write what was to change in a finished clip beside the results, and where that is into the clip's record."""
+    ledger, form = Ledger(work.out), work.options.keep_masks
+    if form is None or plan.masks is None:
+        return
+    name, draft = kept_name(work), ledger.artifact_uri(work.clip_key, SUFFIXES[form])
+    with work.source() as path, open_copy(ledger.absolute(plan.masks)) as file:
+        rate, reader = probe(path, work.options.media).average_rate, MaskReader(file)
+        keep_masks(reader, plan.num_frames, rate, form, ledger.absolute(name), draft)
+        said = inline_coco(reader, plan.num_frames, _stem(work))
+    ledger.amend(work.clip_key, {"masks": name, "masks_coco": said})
+
+
+def _stem(work: ClipWork) -> str:
+    return posixpath.splitext(work.output.removeprefix("videos/"))[0]
+
+
+def review(work: ClipWork, models: MaskModels, out: str, form: str) -> Reviewed:
     """Make one job's masks, and a video that shows them over the source with the number of each object.
 
-    Its files are `<folder>/<name of the job>.<suffix>` and `<folder>/<name of the job>-overlay.mp4`.
+    Its files are `<out>/<name of the job>.<suffix>` and `<out>/<name of the job>-overlay.mp4`; each appears when it is
+    whole, and replaces an earlier one.
     """
     job = work.job
     try:
@@ -63,14 +92,16 @@ def review(work: ClipWork, models: MaskModels, folder: Path, form: str) -> Revie
             raise ClipError("no_mask_source", "the job has no boxes, mask_uri, targets or points")
         admit(job, work.roots, work.options)
         check_bytes(job, work.options.media)
-        return _reviewed(work, models, folder, form)
+        return _reviewed(work, models, out, form)
     except ClipError as error:
         return Reviewed(job_id=job.job_id, error=f"{error.code}: {error.reason}")
 
 
-def _reviewed(work: ClipWork, models: MaskModels, folder: Path, form: str) -> Reviewed:
+def _reviewed(work: ClipWork, models: MaskModels, out: str, form: str) -> Reviewed:
     job, name = work.job, safe_name(work.job.job_id)
-    folder.mkdir(parents=True, exist_ok=True)
+    # The same names each time: what a killed one left is written over.
+    names = (f"{name}{SUFFIXES[form]}", f"{name}-overlay.mp4")
+    files = [(storage.join(out, file), storage.join(out, f".draft-{file}")) for file in names]
     notes = Notes(objects={})
     with work.source() as path, tempfile.TemporaryDirectory(prefix="vace-batch-") as scratch:
         info, found = probe(path), scan(path)
@@ -80,17 +111,17 @@ def _reviewed(work: ClipWork, models: MaskModels, folder: Path, form: str) -> Re
         with search.masks() as masks:
             write_masks(stored, info.size, masks)
         reader, rate = MaskReader(stored), info.average_rate or DEFAULT_RATE
-        target = folder / f"{name}{SUFFIXES[form]}"
-        write_kept(reader, found.num_frames, rate, str(target), form)
-        overlay = folder / f"{name}-overlay.mp4"
-        write_clip(str(overlay), _overlays(path, reader, found.num_frames, notes), rate=rate, crf=20)
+        (masks_uri, masks_draft), (overlay, overlay_draft) = files
+        keep_masks(reader, found.num_frames, rate, form, masks_uri, masks_draft)
+        with storage.staging(overlay, overlay_draft) as target:
+            write_clip(target, _overlays(path, reader, found.num_frames, notes), rate=rate, crf=20)
     seen = Counter(name for named in (notes.objects or {}).values() for name, _ in named)
     return Reviewed(
         job_id=job.job_id,
         frames=found.num_frames,
         masked_frames=len(reader.boxes()),
-        masks=str(target),
-        overlay=str(overlay),
+        masks=masks_uri,
+        overlay=overlay,
         objects=tuple(f"{name}: {count} frames" for name, count in seen.items()),
         words=tuple(notes.words),
     )

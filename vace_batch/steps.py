@@ -30,7 +30,6 @@ from vace_batch.generation import generate as generate
 from vace_batch.geometry import Box
 from vace_batch.intake import admit, check_bytes, check_refusal
 from vace_batch.job import Job
-from vace_batch.masks.kept import SUFFIXES, inline_coco, keep_masks
 from vace_batch.masks.source import MaskModels, has_mask_source
 from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.nodecache import open_copy
@@ -272,23 +271,9 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> Record:
     body |= {"job_id": work.job.job_id, "output": work.output, "attempts": attempt}
     body["settings"] = work.settings
     body["words"] = [*plan.words, *body.get("words", ())]
-    if work.options.keep_masks and plan.masks:
-        body |= _kept_masks(work, plan, ledger)
     body["seconds"] = round(time.monotonic() - started + sum(row["seconds"] for row in body["window_rows"]), 3)
     ledger.commit(work.clip_key, body)
     return ledger.done(work.clip_key) or body
-
-
-def _kept_masks(work: ClipWork, plan: ClipPlan, ledger: Ledger) -> Record:
-    """Write what was to change beside the results, for people and other tools; returns where, and what is short."""
-    form = work.options.keep_masks or ""
-    stem = posixpath.splitext(work.output.removeprefix("videos/"))[0]
-    name = f"masks/{stem}{SUFFIXES[form]}"
-    draft = ledger.artifact_uri(work.clip_key, SUFFIXES[form])
-    with work.source() as path, _files(work, plan) as files:
-        rate, reader = probe(path, work.options.media).average_rate, MaskReader(files["masks"])
-        keep_masks(reader, plan.num_frames, rate, form, ledger.absolute(name), draft)
-        return {"masks": name, "masks_coco": inline_coco(reader, plan.num_frames, stem)}
 
 
 def _copy(source: str, target: str, work: ClipWork) -> Record:

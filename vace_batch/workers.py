@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vace_batch import log, steps
+from vace_batch import log, review, steps
 from vace_batch.cluster.units import Call, Outcome
 from vace_batch.config import EngineSettings
 from vace_batch.errors import ClipError
@@ -96,8 +96,20 @@ def generate(engines: Engines, calls: Sequence[Call]) -> list[Outcome]:
 
 def stitch(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
     """Payload: (ClipWork, ClipPlan). Commits the clip. Meta: its status."""
-    attempts = [(*_payload(call), call.attempt) for call in calls]
-    return [Outcome(meta=steps.stitch(work, plan, attempt)["status"]) for work, plan, attempt in attempts]
+    statuses = []
+    for call in calls:
+        work, plan = _payload(call)
+        statuses.append(steps.stitch(work, plan, call.attempt)["status"])
+        review.keep(work, plan)
+    return [Outcome(meta=status) for status in statuses]
+
+
+def keep(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
+    """Payload: ClipWork of a finished clip. Writes its masks beside the results. Meta: done."""
+    for call in calls:
+        work: steps.ClipWork = _payload(call)
+        review.keep(work, steps.prepare(work, models))
+    return [Outcome(meta="done") for _ in calls]
 
 
 def _payload(call: Call) -> Any:

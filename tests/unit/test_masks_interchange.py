@@ -24,6 +24,7 @@ from vace_batch.masks.kept import SUFFIXES, every_mask, inline_coco, write_kept
 from vace_batch.masks.source import MaskModels
 from vace_batch.masks.store import FrameMask, MaskReader, make_mask, write_masks
 from vace_batch.results import Ledger
+from vace_batch.review import keep
 from vace_batch.steps import build, prepare, stitch
 
 SIZE, NUM_FRAMES = Size(70, 40), 6
@@ -73,8 +74,10 @@ def test_a_run_keeps_masks_in_each_form_and_says_them_in_the_result(tmp_path: Pa
     work = works_of([job], str(tmp_path / "out"), Options(keep_masks=form), str(tmp_path))[0]  # type: ignore[arg-type]
     plan = prepare(work, MaskModels())
     generate([build(work, plan, planned) for planned in plan.windows], Noise(), work.out)  # type: ignore[arg-type]
-    record = stitch(work, plan)
-    assert record["masks"] == f"masks/a{SUFFIXES[form]}"
+    stitch(work, plan)
+    keep(work, plan)
+    record = Ledger(work.out).done(work.clip_key)
+    assert record is not None and record["masks"] == f"masks/a{SUFFIXES[form]}"
     size = Size(64, 48)
     found = list(read_masks(Ledger(work.out).absolute(record["masks"]), size, 4))
     assert [(mask.index, mask.box) for mask in found] == [(n, Box(8 + 12 * n, 12, 12, 12)) for n in range(4)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -30,13 +32,32 @@ INLINE_BYTES = 64 << 10
 
 
 def keep_masks(reader: MaskReader, num_frames: int, rate: Fraction | None, form: str, uri: str, draft: str) -> None:
-    """Write stored masks to `uri`, in any store, as `form`, one of `SUFFIXES`; `draft` is as for `storage.staging`."""
+    """Write stored masks to `uri`, in any store, as `form`, one of `SUFFIXES`; `draft` is as for `storage.staging`.
+
+    They appear whole or not at all; but for a folder in an object store, which cannot be renamed.
+    """
     if form == "png":
+        _keep_pictures(reader, num_frames, uri, draft)
+        return
+    with storage.staging(uri, draft) as target:
+        write_kept(reader, num_frames, rate, target, form, name=Path(uri).stem)
+
+
+def _keep_pictures(reader: MaskReader, num_frames: int, uri: str, draft: str) -> None:
+    if not storage.is_local(uri):
         for name, data in _pictures(reader, num_frames):
             storage.publish(storage.join(uri, name), data)
         return
-    with storage.staging(uri, draft) as target:
-        write_kept(reader, num_frames, rate, target, form)
+    target, folder = storage.resolve(uri)[1], storage.resolve(draft)[1]
+    earlier = folder + ".old"
+    shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+    write_kept(reader, num_frames, None, folder, "png")
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if os.path.isdir(target):  # a folder with files in it cannot be replaced
+        shutil.rmtree(earlier, ignore_errors=True)
+        os.rename(target, earlier)
+    os.rename(folder, target)
+    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def inline_coco(reader: MaskReader, num_frames: int, name: str) -> str | None:
@@ -52,19 +73,21 @@ def inline_coco(reader: MaskReader, num_frames: int, name: str) -> str | None:
     return text if len(text) <= INLINE_BYTES else None
 
 
-def write_kept(reader: MaskReader, num_frames: int, rate: Fraction | None, target: str, form: str) -> None:
-    """Write stored masks to the local path `target` as `form`, one of `SUFFIXES`; `rate` is a video's."""
+def write_kept(
+    reader: MaskReader, num_frames: int, rate: Fraction | None, target: str, form: str, *, name: str = ""
+) -> None:
+    """Write stored masks to the local path `target` as `form`, one of `SUFFIXES`; `rate` and `name` say more of it."""
     if form == "ffv1":
         write_mask_video(
             target, (_full(mask, reader.size) for mask in every_mask(reader, num_frames)), rate or DEFAULT_RATE
         )
     elif form == "png":
         Path(target).mkdir(parents=True, exist_ok=True)
-        for name, data in _pictures(reader, num_frames):
-            Path(target, name).write_bytes(data)
+        for file, data in _pictures(reader, num_frames):
+            Path(target, file).write_bytes(data)
     elif form == "coco":
         masks = (mask for mask in every_mask(reader, num_frames) if mask is not None)
-        Path(target).write_text(json.dumps(as_coco(Path(target).stem, reader.size, num_frames, masks)))
+        Path(target).write_text(json.dumps(as_coco(name or Path(target).stem, reader.size, num_frames, masks)))
     else:
         write_masks(target, reader.size, (mask for mask in every_mask(reader, num_frames) if mask is not None))
 
