@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-KEY_VERSION = 3
+KEY_VERSION = 4
 """Part of every identity. Raise it when the same inputs give other pixels."""
 
 KeptForm = Literal["ffv1", "png", "coco", "parquet"]

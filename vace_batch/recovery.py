@@ -11,12 +11,15 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from vace_batch import storage
 from vace_batch.background import BackgroundSettings, Recovered, grow_into_shadows, recover, track_camera
-from vace_batch.geometry import Bridging, Size
+from vace_batch.geometry import Box, Bridging, Size
 from vace_batch.job import Job, Protect
+from vace_batch.masks.refine import split_parts
 from vace_batch.masks.store import Bits, FrameMask, MaskReader, MaskSummary, make_mask, write_masks
 from vace_batch.patches import Patch, PatchReader, write_patches
-from vace_batch.plan import Shot
+from vace_batch.plan import Shot, Window
+from vace_batch.steady import Calm
 from vace_batch.video.frame import Frame
 from vace_batch.video.read import read_frames
 
@@ -46,8 +49,9 @@ def takes_shadows(job: Job) -> bool:
 
 def recover_clip(
     clip: Footage, shots: Sequence[Shot], patches: str, holes: str, *, shadows: bool, bridging: Bridging
-) -> tuple[MaskSummary, float]:
-    """Write what was recovered to `patches` and the masks without it to `holes`; returns these and the share recovered.
+) -> tuple[MaskSummary, float, Calm]:
+    """Write what was recovered to `patches` and the masks without it to `holes`; returns these, the share recovered,
+    and which holes lie in a picture that stands still.
 
     With `shadows`, patches reach beyond the masks into the shadows of what they hide; holes never do. Both files are
     local paths.
@@ -55,7 +59,9 @@ def recover_clip(
     masks = MaskReader(clip.masks)
     settings = BackgroundSettings(bridging=bridging)
     masked_shots = [shot for shot in shots if _has_masks(masks, shot)]
-    write_patches(patches, (patch for shot in masked_shots for patch in _patches(clip, masks, shot, shadows, settings)))
+    calm = Calm()
+    found = (each for shot in masked_shots for each in _patches(clip, masks, shot, shadows, settings, calm))
+    write_patches(patches, found)
     masked = left_over = 0
 
     def left() -> Iterator[FrameMask]:
@@ -70,7 +76,7 @@ def recover_clip(
                     left_over += int(hole.bits.sum())
                     yield hole
 
-    return write_masks(holes, clip.size, left()), (masked - left_over) / max(1, masked)
+    return write_masks(holes, clip.size, left()), (masked - left_over) / max(1, masked), calm
 
 
 def _has_masks(masks: MaskReader, shot: Shot) -> bool:
@@ -78,9 +84,11 @@ def _has_masks(masks: MaskReader, shot: Shot) -> bool:
 
 
 def _patches(
-    clip: Footage, masks: MaskReader, shot: Shot, shadows: bool, settings: BackgroundSettings
+    clip: Footage, masks: MaskReader, shot: Shot, shadows: bool, settings: BackgroundSettings, calm: Calm
 ) -> Iterator[Patch]:
     camera = track_camera(clip.frames, masks.get, shot, clip.size)
+    calm.segments += [(segment.start, segment.stop) for segment in camera]
+    asked = masks
     with contextlib.ExitStack() as stack:
         if shadows:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vace-batch-"))
@@ -89,8 +97,18 @@ def _patches(
             masks = MaskReader(grown)
         for found in recover(clip.frames, masks.get, shot, clip.size, settings, camera):
             known = settle(found, masks.get(found.index, found.index + 1)[found.index].bits)
+            patch = Patch(index=found.index, box=found.box, rgb=found.rgb, known=known)
+            mask = asked.get(found.index, found.index + 1).get(found.index)
+            calm.restless[found.index] = () if mask is None else _restless(_without(mask, patch), found)
             if known.any():
-                yield Patch(index=found.index, box=found.box, rgb=found.rgb, known=known)
+                yield patch
+
+
+def _restless(hole: FrameMask | None, found: Recovered) -> tuple[Box, ...]:
+    """The boxes of those parts of a hole beside which something moves."""
+    parts = split_parts(hole) if hole is not None else []
+    place = (part.box.shift(-found.box.x, -found.box.y).slices for part in parts)
+    return tuple(part.box for part, at in zip(parts, place, strict=True) if (part.bits & ~found.still[at]).any())
 
 
 def settle(found: Recovered, mask: Bits) -> Bits:
@@ -115,3 +133,14 @@ def _without(mask: FrameMask, patch: Patch | None) -> FrameMask | None:
     assert common is not None
     bits[common.shift(-mask.box.x, -mask.box.y).slices] &= ~patch.known[common.shift(-patch.box.x, -patch.box.y).slices]
     return make_mask(mask.index, bits, (mask.box.x, mask.box.y))
+
+
+def known_digest(said: Sequence[MaskReader], recovered: PatchReader | None, new: range, window: Window) -> str:
+    """The digest of what `said` masks and recovered pixels tell of a window, and of which of its frames are new."""
+    parts: list[str | bytes] = [repr((new.start - window.start, new.stop - window.start))] if new else []
+    for number, reader in enumerate(said):
+        for mask in reader.get(window.start, window.stop).values():
+            parts += [repr((number, mask.index - window.start, mask.box)), np.packbits(mask.bits).tobytes()]
+    for patch in (recovered.get(window.start, window.stop) if recovered else {}).values():
+        parts += [repr((patch.index - window.start, patch.box)), patch.rgb.tobytes()]
+    return storage.digest(*parts)

@@ -11,7 +11,7 @@ import posixpath
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -35,9 +35,10 @@ from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.nodecache import open_copy
 from vace_batch.patches import PatchReader
 from vace_batch.plan import Shot, Window, plan_clip
-from vace_batch.recovery import Footage, recover_clip, takes_shadows
+from vace_batch.recovery import Footage, known_digest, recover_clip, takes_shadows
 from vace_batch.results import Ledger, Record
 from vace_batch.stage import Stage, known_context, new_frames, stage_of, staged_shots
+from vace_batch.steady import Calm, Still, paint_once
 from vace_batch.stitch import RegionPatches, resize, stitch_frame
 from vace_batch.vcu import VCU
 from vace_batch.video.encoders import EncoderSettings
@@ -113,11 +114,11 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
             with search.masks() as selection:
                 write_masks(files["selection"], info.size, selection)
         scales = measure_shots(work.job, path, shots, found.pts, work.control_models) if look else ()
-        left, share = masked, 0.0
+        left, share, calm = masked, 0.0, Calm()
         if masked.boxes and look and work.job.task == "removal" and work.job.background == "auto":
             clip = Footage(path=path, size=info.size, pts=found.pts, masks=files["masks"])
             targets, bridging = (files["recovered"], files["holes"]), work.limits.bridging
-            left, share = recover_clip(clip, shots, *targets, shadows=takes_shadows(work.job), bridging=bridging)
+            left, share, calm = recover_clip(clip, shots, *targets, shadows=takes_shadows(work.job), bridging=bridging)
     holes = MaskReader(files["holes"] if share else files["masks"])
     recovered = PatchReader(files["recovered"]) if share else None
     num_frames = found.num_frames + stage.before + stage.after
@@ -126,9 +127,10 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         for index in chain(*known_context(work.job, new, shots, work.limits)):
             parts[index] = (Box(0, 0, stage.size.width, stage.size.height),)
     regions, cut = plan_clip(parts, shots, stage.size, work.limits)
+    stills, cut = paint_once(calm, parts, regions, cut)
     used = {"selection": selects, "protected": guarded}
     said = [holes, *(MaskReader(files[name]) for name in used if used[name])]
-    known = [_known_digest(said, recovered, new, window) for window in cut]
+    known = [known_digest(said, recovered, new, window) for window in cut]
     windows = tuple(
         _planned(work.job, window, shots[regions[window.region].shot], found, stage, digest)
         for window, digest in zip(cut, known, strict=True)
@@ -144,6 +146,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         shots=shots,
         regions=regions,
         windows=windows,
+        stills=stills,
         masked_frames=len(masked.boxes),
         words=tuple(search.notes.words),
         recovered_share=round(share, 4),
@@ -164,16 +167,6 @@ def _planned(job: Job, window: Window, shot: Shot, found: Scan, stage: Stage, kn
         shot=(shot.start, shot.stop) if by_shot else None,
         lead_pts=int(found.pts[first - 1]) if leads else None,
     )
-
-
-def _known_digest(said: Sequence[MaskReader], recovered: PatchReader | None, new: range, window: Window) -> str:
-    parts: list[str | bytes] = [repr((new.start - window.start, new.stop - window.start))] if new else []
-    for number, reader in enumerate(said):
-        for mask in reader.get(window.start, window.stop).values():
-            parts += [repr((number, mask.index - window.start, mask.box)), np.packbits(mask.bits).tobytes()]
-    for patch in (recovered.get(window.start, window.stop) if recovered else {}).values():
-        parts += [repr((patch.index - window.start, patch.box)), patch.rgb.tobytes()]
-    return storage.digest(*parts)
 
 
 # --- build -----------------------------------------------------------------------------------------------------------
@@ -298,8 +291,11 @@ def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: L
         record = records[window]
         return frames_from_bytes(storage.read_verified(ledger.absolute(record["artifact"]), record.get("digest")))
 
+    stills: dict[int, list[tuple[Still, Window]]] = {number: [] for number in range(len(plan.regions))}
+    for still in plan.stills:
+        stills[still.region].append((still, plan.windows[still.window].window))
     patches = [
-        RegionPatches(region, [window for window in records if window.region == number], open_window)
+        RegionPatches(region, [window for window in records if window.region == number], open_window, stills[number])
         for number, region in enumerate(plan.regions)
     ]
     with _files(work, plan) as files:

@@ -17,6 +17,7 @@ from vace_batch.masks.refine import at_least_token, feather_alpha, split_parts
 from vace_batch.masks.store import Bits, FrameMask, merge_masks
 from vace_batch.patches import Patch
 from vace_batch.plan import Region, Window, fade_weights
+from vace_batch.steady import Still
 from vace_batch.video.frame import Frame
 
 Image = NDArray[np.uint8]
@@ -29,16 +30,24 @@ RING_PX = 16
 class RegionPatches:
     """The generated picture of one region, frame after frame; holds no more than the windows that overlap one frame."""
 
-    def __init__(self, region: Region, windows: Sequence[Window], open_window: OpenWindow) -> None:
+    def __init__(
+        self,
+        region: Region,
+        windows: Sequence[Window],
+        open_window: OpenWindow,
+        stills: Sequence[tuple[Still, Window]] = (),
+    ) -> None:
         self.region = region
         self._windows = sorted(windows, key=lambda window: window.start)
         self._open_window = open_window
+        self._stills = stills
         self._readers: dict[Window, _Reader] = {}
+        self._painted: tuple[Still, Colour] | None = None
 
     def reach(self, index: int) -> Box | None:
-        """The box that every window which holds frame `index` shows; None where none does."""
+        """The box that every window which holds frame `index`, or its still picture, shows; None where none does."""
         reach: Box | None = None
-        for window in self._holding(index):
+        for window in [*self._holding(index), *(window for _, window in self._still(index))]:
             reach = window.box if reach is None else reach.intersect(window.box)
         return reach
 
@@ -48,9 +57,17 @@ class RegionPatches:
         Raises:
             ValueError: no window holds the box in this frame.
         """
-        holding, reach = self._holding(index), self.reach(index)
+        reach = self.reach(index)
         if reach is None or reach.intersect(box) != box:
             raise ValueError(f"frame {index}, {box}: no window of {self.region} holds it")
+        for still, window in self._still(index):
+            weight, place = still.weight(index), box.shift(-window.box.x, -window.box.y).slices
+            picture = self._picture(still, window)[place]
+            return picture if weight == 1 else weight * picture + (1 - weight) * self._moving(index, box)
+        return self._moving(index, box)
+
+    def _moving(self, index: int, box: Box) -> Colour:
+        holding = self._holding(index)
         for window in [window for window in self._readers if window not in holding]:
             del self._readers[window]
         blended = np.zeros((box.height, box.width, 3), np.float32)
@@ -64,6 +81,17 @@ class RegionPatches:
 
     def _holding(self, index: int) -> list[Window]:
         return [window for window in self._windows if window.start <= index < window.stop]
+
+    def _still(self, index: int) -> list[tuple[Still, Window]]:
+        return [(still, window) for still, window in self._stills if still.weight(index) > 0][:1]
+
+    def _picture(self, still: Still, window: Window) -> Colour:
+        """What a window shows where nothing moves, over its box: the mean of those frames, (h, w, 3) float32."""
+        if self._painted is None or self._painted[0] is not still:
+            frames = zip(range(window.start, window.stop), self._open_window(window), strict=False)
+            shown = [resize(frame, self.region.crop) for index, frame in frames if still.weight(index) == 1]
+            self._painted = still, np.mean(shown, axis=0, dtype=np.float32)
+        return self._painted[1]
 
 
 class _Reader:

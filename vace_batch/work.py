@@ -19,6 +19,7 @@ from vace_batch.masks.source import needs_pixels
 from vace_batch.plan import Limits, Region, Shot, Window
 from vace_batch.results import make_key
 from vace_batch.stage import Stage
+from vace_batch.steady import Still
 from vace_batch.vcu import ResolvedSampling
 
 FILES = ("masks", "recovered", "holes", "selection", "protected")
@@ -134,7 +135,7 @@ class ClipPlan:
     Names of files in OUT, None where there is nothing: `masks` is what is to change, `recovered` the pixels under it
     that other frames show, `holes` what is left of the masks for the model, `selection` masks that steer, `protected`
     what must not change. Frames and boxes are those of the `stage`, `new` the frames that extend it; `scales` are, by
-    shot, the ranges of controls.
+    shot, the ranges of controls; `stills` what one window paints for many frames.
     """
 
     size: Size
@@ -144,6 +145,7 @@ class ClipPlan:
     windows: tuple[PlannedWindow, ...]
     masked_frames: int
     stage: Stage
+    stills: tuple[Still, ...] = ()
     new: tuple[int, int] = (0, 0)
     scales: tuple[dict[str, Scale], ...] = ()
     recovered_share: float = 0.0

@@ -71,6 +71,25 @@ def test_a_parked_object_is_left_to_the_model(tmp_path: Path) -> None:
     assert len(plan.windows) == 1
 
 
+@pytest.mark.parametrize(("passes", "weight"), [(70, 0.0), (120, 1.0)])
+def test_what_is_parked_in_a_still_picture_is_painted_once(tmp_path: Path, passes: int, weight: float) -> None:
+    """Unless someone passes right beside it: then what is behind it may move too."""
+    frames = []
+    for index in range(90):
+        frame = ground()
+        frame[40:60, 60:80] = (220, 30, 30)
+        if 50 <= index < 60:
+            frame[10:90, passes + 2 : passes + 14] = (30, 200, index)
+        frames.append(frame)
+    write_clip(tmp_path / "clip.mp4", frames, rate=Fraction(25))
+    boxes = tuple(BoxKey(x=60, y=40, width=20, height=20, frame=index) for index in (0, 89))
+    job = Job(job_id="a", video_uri=str(tmp_path / "clip.mp4"), task="removal", boxes=boxes)
+    plan = planned(works_of([job], str(tmp_path / "out"), Options(), str(tmp_path))[0])
+    [still] = plan.stills
+    assert [still.weight(index) for index in (0, 30, 55, 80)] == [1, 1, weight, 1]
+    assert (len(plan.windows) == 1) == (weight == 1)
+
+
 @pytest.mark.parametrize(("protected", "reaches"), [(False, True), (True, False)])
 def test_a_shadow_goes_with_its_object(tmp_path: Path, protected: bool, reaches: bool) -> None:
     """Both are painted out; the shadow without becoming work for the model. Where something is protected it stays."""
@@ -105,12 +124,12 @@ def test_specks_are_not_worth_a_window(hole: int, left: int) -> None:
     mask = np.ones((40, 40), np.bool_)
     known = mask.copy()
     known[10 : 10 + hole, 10 : 10 + hole] = False
-    found = Recovered(index=0, box=Box(0, 0, 40, 40), rgb=np.zeros((40, 40, 3), np.uint8), known=known)
+    found = Recovered(index=0, box=Box(0, 0, 40, 40), rgb=np.zeros((40, 40, 3), np.uint8), known=known, still=mask)
     assert int((~settle(found, mask)).sum()) == left
 
 
 def test_known_islands_are_given_up() -> None:
     mask, known = np.ones((40, 40), np.bool_), np.zeros((40, 40), np.bool_)
     known[5:8, 5:8] = True
-    found = Recovered(index=0, box=Box(0, 0, 40, 40), rgb=np.zeros((40, 40, 3), np.uint8), known=known)
+    found = Recovered(index=0, box=Box(0, 0, 40, 40), rgb=np.zeros((40, 40, 3), np.uint8), known=known, still=mask)
     assert not settle(found, mask).any()

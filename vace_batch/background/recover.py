@@ -41,6 +41,7 @@ _RING_TOLERANCE = 10.0
 _STRICT_TOLERANCE = 6.0
 _TOLERANCE_CONTRAST = 0.12
 _LIT = 0.95
+_STILL_LEVELS = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +58,15 @@ class Recovered:
     """What is known of the background under frame `index`'s mask.
 
     `rgb` (h, w, 3) over `box`, the mask's box: uint8, or uint16 of 0..65535 for sources above 8 bits. `known` (h, w) is
-    a subset of the mask's bits; where it is not set, `rgb` is a smooth guess and says nothing.
+    a subset of the mask's bits; where it is not set, `rgb` is a smooth guess and says nothing. `still` (h, w):
+    what of the mask lies in a picture that stands still.
     """
 
     index: int
     box: Box
     rgb: npt.NDArray[Any]
     known: Bits
+    still: Bits
 
 
 def recover(
@@ -110,7 +113,20 @@ def _recovered(frame: Frame, mask: FrameMask, pose: Pose, plates: Sequence[Plate
         box=mask.box,
         rgb=to_samples(rgb[inner], deep=is_deep(frame)),
         known=known[inner],
+        still=_still(observed, bits, pose, plates[0], box)[inner],
     )
+
+
+def _still(observed: Levels, bits: Bits, pose: Pose, plate: Plate, box: Box) -> Bits:
+    """Pixels of the hole that lie in a picture which stands still: at their side it looks as it always does."""
+    if not pose.is_still:
+        return np.zeros_like(bits)
+    view = view_plate(plate, pose, box)
+    near = np.asarray(cv2.dilate(bits.astype(np.uint8), np.ones((_HALO_PX * 2 + 1,) * 2, np.uint8)), np.bool_)
+    ring = view.known & ~near
+    off = largest(np.abs(smooth_difference(observed - view.rgb, ring)))
+    moves = ~view.known | (off > _STILL_LEVELS + 2 * plate.noise + _TOLERANCE_CONTRAST * contrast_of(view.rgb))
+    return np.asarray(bits & (spread_inwards(moves[..., None].astype(np.float32), ~near)[..., 0] < 0.3), np.bool_)
 
 
 def _other_plates(plates: Sequence[Plate], pose: Pose, box: Box) -> Iterator[tuple[Plate, bool]]:

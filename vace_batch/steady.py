@@ -1,0 +1,112 @@
+"""Where nothing moves, what one window paints serves all frames: no flicker, no seam in time, and no second window.
+
+Pure functions; frames count as in the plan, ranges are half-open, boxes are in display pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from vace_batch.geometry import Box
+from vace_batch.plan import Region, Window
+
+_FADE_FRAMES = 4
+_LEAST_FRAMES = 5
+"""A window shows fewer frames of a still picture than this: their mean is no better than they are."""
+
+
+@dataclass(slots=True)
+class Calm:
+    """Which holes lie in a picture that stands still.
+
+    `segments`: frames in which a hole is at the same place of the scene; `restless`: for each of their frames with
+    holes, the boxes of those beside which something moves.
+    """
+
+    segments: list[tuple[int, int]] = field(default_factory=list)
+    restless: dict[int, tuple[Box, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Frames start..stop-1 of a still picture; it fades in or out where the picture moves before or after them."""
+
+    start: int
+    stop: int
+    fades_in: bool
+    fades_out: bool
+
+    def weight(self, index: int) -> float:
+        """How much of frame `index` is the still picture, 0 to 1."""
+        if not self.start <= index < self.stop:
+            return 0.0
+        into = index - self.start + 1 if self.fades_in else _FADE_FRAMES
+        out = self.stop - index if self.fades_out else _FADE_FRAMES
+        return min(1.0, into / _FADE_FRAMES, out / _FADE_FRAMES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Still:
+    """A region's still picture: the mean of what `window`, its place among the clip's windows, shows of `spans`."""
+
+    region: int
+    window: int
+    spans: tuple[Span, ...]
+
+    def weight(self, index: int) -> float:
+        """How much of frame `index` is the still picture, 0 to 1."""
+        return max(span.weight(index) for span in self.spans)
+
+
+def paint_once(
+    calm: Calm, parts: Mapping[int, Sequence[Box]], regions: Sequence[Region], windows: Sequence[Window]
+) -> tuple[tuple[Still, ...], tuple[Window, ...]]:
+    """The still pictures of a clip, and those of its windows that are needed beside them.
+
+    `parts` are the boxes of the holes in every frame.
+    """
+    chosen: list[tuple[Window, tuple[Span, ...]]] = []
+    dropped: set[Window] = set()
+    for number in range(len(regions)):
+        mine = [window for window in windows if window.region == number]
+        frames = [index for index in sorted(parts) if _holes(parts[index], mine, index)]
+        pictures = list(_pictures(calm, frames, mine))
+        full = {t for _, spans in pictures for span in spans for t in frames if span.weight(t) == 1}
+        kept = {window for window, _ in pictures}
+        chosen += pictures
+        dropped |= {w for w in mine if w not in kept and all(t in full for t in frames if w.start <= t < w.stop)}
+    needed = tuple(window for window in windows if window not in dropped)
+    stills = (Still(region=window.region, window=needed.index(window), spans=spans) for window, spans in chosen)
+    return tuple(stills), needed
+
+
+def _holes(boxes: Sequence[Box], windows: Sequence[Window], index: int) -> list[Box]:
+    """Those of `boxes` that windows which hold frame `index` show."""
+    reach = [window.box for window in windows if window.start <= index < window.stop]
+    return [box for box in boxes if any(box.intersect(each) is not None for each in reach)]
+
+
+def _pictures(
+    calm: Calm, frames: Sequence[int], windows: Sequence[Window]
+) -> Iterator[tuple[Window, tuple[Span, ...]]]:
+    """For each segment with still frames, the window that shows most of them, and the spans."""
+    for start, stop in calm.segments:
+        still = {t for t in frames if start <= t < stop and t in calm.restless}
+        still -= {t for t in still if _holes(calm.restless[t], windows, t)}
+        spans = [span for span in _spans(frames, still) if any(span.weight(t) == 1 for t in frames)]
+        full = {t for span in spans for t in frames if span.weight(t) == 1}
+        shown = [sum(window.start <= t < window.stop for t in full) for window in windows]
+        if shown and max(shown) >= _LEAST_FRAMES:
+            yield windows[shown.index(max(shown))], tuple(spans)
+
+
+def _spans(frames: Sequence[int], still: set[int]) -> Iterator[Span]:
+    at = 0
+    for is_still, run in groupby(frames, key=still.__contains__):
+        length = len(list(run))
+        if is_still:
+            last = at + length - 1
+            yield Span(start=frames[at], stop=frames[last] + 1, fades_in=at > 0, fades_out=last < len(frames) - 1)
+        at += length
