@@ -186,7 +186,7 @@ def publish(summary: Summary) -> None:
     create_table_artifact(
         [counters], key=SUMMARY_KEY, description=f"{summary.done} of {summary.planned} done in {summary.out}"
     )
-    failed = [job for job in summary.jobs if job["status"] == "failed"]
+    failed = list(summary.of("failed"))
     if failed:
         shown = [{name: job[name] for name in ("job_id", "error_code", "reason", "attempts")} for job in failed]
         description = f"{len(failed)} failed rows" + (f", the first {_ROWS_SHOWN}" if len(failed) > _ROWS_SHOWN else "")

@@ -15,21 +15,22 @@ everything in `results/` can be made again from them.
 
 from __future__ import annotations
 
+import itertools
 import json
 import uuid
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vace_batch import storage
 from vace_batch.access import redact
 from vace_batch.errors import UsageError
-from vace_batch.records import COMPACT_FROM, k2, read_records, record_name
+from vace_batch.records import BRIEF, COMPACT_FROM, k2, read_tables, record_name
 from vace_batch.records import Record as Record
 
 KINDS = ("prep", "window", "clip")
@@ -163,14 +164,14 @@ def read_run(out: str) -> Record:
     return run
 
 
-def read_plan(out: str, *, rows: bool = True) -> tuple[PlannedJob, ...]:
-    """The jobs of the last run on this output folder, in manifest order; without `rows`, their `row` is empty."""
+def read_plan(out: str) -> tuple[PlannedJob, ...]:
+    """The jobs of the last run on this output folder, in manifest order."""
+    return tuple(PlannedJob(**row) for row in _plan_table(out, _PLAN_SCHEMA.names).to_pylist())
+
+
+def _plan_table(out: str, columns: Sequence[str]) -> pa.Table:
     data = storage.read_bytes(storage.join(out, read_run(out)["plan"]))
-    names = [name for name in _PLAN_SCHEMA.names if rows or name != "row"]
-    table = pq.ParquetFile(pa.BufferReader(data)).read(columns=names, use_threads=False)
-    columns = [table.column(name).to_pylist() for name in names]
-    plain: dict[str, Any] = {} if rows else {"row": ""}
-    return tuple(PlannedJob(**dict(zip(names, cells, strict=True)), **plain) for cells in zip(*columns, strict=True))
+    return pq.ParquetFile(pa.BufferReader(data)).read(columns=list(columns), use_threads=False)
 
 
 # --- what the user sees ---------------------------------------------------------------------------------------------
@@ -197,6 +198,12 @@ class Summary:
     def counters(self) -> Record:
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "jobs"}
 
+    def of(self, *statuses: str) -> Iterator[Record]:
+        """The finished jobs with one of these statuses."""
+        if isinstance(self.jobs, _Rows):
+            return self.jobs.of(statuses)
+        return (job for job in self.jobs if job["status"] in statuses)
+
     def as_json(self) -> Iterator[str]:
         """Parts of one JSON object: the counters and what is shown of each job."""
         yield json.dumps(self.counters, ensure_ascii=False, allow_nan=False)[:-1] + ', "jobs": ['
@@ -207,6 +214,8 @@ class Summary:
 
 
 _SHOWN = ("job_id", "status", "output_uri", "error_code", "reason", "attempts", "windows", "seconds")
+_AT_ONCE = 10_000
+"""Rows that are Python objects at a time."""
 
 
 def summarise(
@@ -215,35 +224,51 @@ def summarise(
     """What the ledger says of the planned jobs (of the last run unless given).
 
     `compact`, for drivers: keep the records that were read together, so that they are read quickly next time.
-    `shown_only`: the jobs have what `as_json` tells and no more, which for a million of them is a GB instead of many.
+    `shown_only`: the jobs have what `as_json` tells and no more, so that most of each record is not read.
 
     Raises:
         UsageError: `out` is not an output folder.
     """
-    jobs = tuple(read_plan(out, rows=not shown_only) if planned is None else planned)
-    records: dict[str, Record] = {}
-    for state in ("quarantine", "done"):  # what was done in the end counts
-        for key, record in read_records(out, state, "clip", compact_from=COMPACT_FROM if compact else None):
-            records[key] = {name: record[name] for name in _SHOWN if name in record} if shown_only else record
-    finished = tuple(job for job in jobs if job.clip_key in records)
-    found = [records[job.clip_key] for job in finished]
-    count = Counter(map(_status, found))
+    if planned is None:
+        jobs = _plan_table(out, _JOB)
+    else:
+        jobs = pa.Table.from_pylist([{name: getattr(job, name) for name in _JOB} for job in planned], _PLAN_JOB)
+    records = _clip_records(out, BRIEF if shown_only else ("key", "status", "windows", "record"), compact)
+    found = pc.index_in(jobs["clip_key"], records["key"].combine_chunks())
+    chosen = records.select(["status", "windows"]).take(found.drop_null())
+    count = {str(item["values"]): item["counts"] for item in pc.value_counts(_status_of(chosen)).to_pylist()}
     return Summary(
         out=out,
         planned=len(jobs),
-        done=count["done"],
-        failed=count["failed"],
-        skipped=count["skipped"],
-        pending=len(jobs) - len(finished),
-        windows=sum(record.get("windows", 0) for record in found),
-        jobs=_Rows(Ledger(out), finished, records),
+        done=count.get("done", 0),
+        failed=count.get("failed", 0),
+        skipped=count.get("skipped", 0),
+        pending=found.null_count,
+        windows=pc.sum(chosen["windows"]).as_py() or 0,
+        jobs=_Rows(Ledger(out), jobs.append_column("record", found).filter(pc.is_valid(found)), records),
     )
 
 
-class _Rows(Sequence[Record]):
-    """A row a finished job, made when it is asked for."""
+_JOB = ("job_id", "clip_key", "output")
+_PLAN_JOB = pa.schema([_PLAN_SCHEMA.field(name) for name in _JOB])
 
-    def __init__(self, ledger: Ledger, jobs: Sequence[PlannedJob], records: Mapping[str, Record]) -> None:
+
+def _clip_records(out: str, columns: Sequence[str], compact: bool) -> pa.Table:
+    """A row a clip that ended, what was done in the end before what failed once."""
+    compact_from = COMPACT_FROM if compact else None
+    states = ("done", "quarantine")
+    parts = (table for state in states for table in read_tables(out, state, "clip", columns, compact_from=compact_from))
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _status_of(records: pa.Table) -> pa.ChunkedArray:
+    return pc.fill_null(records["status"], "failed")
+
+
+class _Rows(Sequence[Record]):
+    """A row a finished job, in the manifest's order, made when it is asked for."""
+
+    def __init__(self, ledger: Ledger, jobs: pa.Table, records: pa.Table) -> None:
         self._ledger, self._jobs, self._records = ledger, jobs, records
 
     def __len__(self) -> int:
@@ -252,20 +277,36 @@ class _Rows(Sequence[Record]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
-        return _job_row(self._ledger, self._jobs[index], self._records[self._jobs[index].clip_key])
+        return next(self._made(self._jobs.slice(range(len(self))[index], 1)))
+
+    def __iter__(self) -> Iterator[Record]:
+        return self._made(self._jobs)
+
+    def of(self, statuses: Sequence[str]) -> Iterator[Record]:
+        """The rows with one of these."""
+        found = pc.is_in(_status_of(self._records.select(["status"]).take(self._jobs["record"])), pa.array(statuses))
+        return self._made(self._jobs.filter(found))
+
+    def _made(self, jobs: pa.Table) -> Iterator[Record]:
+        for start in range(0, len(jobs), _AT_ONCE):
+            some = jobs.slice(start, _AT_ONCE)
+            records = self._records.take(some["record"]).to_pylist()
+            for job, record in zip(some.to_pylist(), records, strict=True):
+                content = record.get("record")
+                whole = json.loads(content) if content is not None else _present(record)
+                yield _job_row(self._ledger, job, whole)
 
 
-def _status(record: Record) -> str:
-    return str(record.get("status", "failed"))
+def _present(record: Record) -> Record:
+    return {name: value for name, value in record.items() if value is not None}
 
 
-def _job_row(ledger: Ledger, job: PlannedJob, record: Record) -> Record:
-    status = _status(record)
-    output = None if status == "failed" else ledger.absolute(job.output)
+def _job_row(ledger: Ledger, job: Record, record: Record) -> Record:
+    status = record.get("status", "failed")
     return {
-        "job_id": job.job_id,
+        "job_id": job["job_id"],
         "status": status,
-        "output_uri": output,
+        "output_uri": None if status == "failed" else ledger.absolute(job["output"]),
         "error_code": record.get("error_code"),
         "reason": record.get("reason"),
         "attempts": record.get("attempts", 1),
@@ -276,7 +317,7 @@ def _job_row(ledger: Ledger, job: PlannedJob, record: Record) -> Record:
         "masks_coco": record.get("masks_coco"),
         "copied_frames": record.get("copied_frames"),
         "settings": json.dumps(record.get("settings", {}), ensure_ascii=False, sort_keys=True),
-        "clip_key": job.clip_key,
+        "clip_key": job["clip_key"],
         "window_rows": record.get("window_rows", []),
     }
 
@@ -304,10 +345,14 @@ def write_results(summary: Summary) -> None:
     """Write OUT/results, a Hive-partitioned dataset: one row a finished job, its windows nested."""
     for status in ("done", "failed", "skipped"):
         uri = storage.join(summary.out, "results", f"status={status}", "clips.parquet")
-        rows = [job for job in summary.jobs if job["status"] == status]
-        if not rows:
+        rows = summary.of(status)
+        some = list(itertools.islice(rows, _AT_ONCE))
+        if not some:
             storage.delete(uri)
             continue
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(rows, schema=_RESULT_SCHEMA), sink)
+        with pq.ParquetWriter(sink, _RESULT_SCHEMA) as writer:
+            while some:
+                writer.write_table(pa.Table.from_pylist(some, schema=_RESULT_SCHEMA))
+                some = list(itertools.islice(rows, _AT_ONCE))
         storage.publish(uri, sink.getvalue().to_pybytes())

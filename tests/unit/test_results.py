@@ -99,6 +99,17 @@ def test_summary_adds_up_and_results_are_a_dataset(tmp_path: Path) -> None:
     assert next(row for row in table if row["job_id"] == "j0")["window_rows"][0]["num_frames"] == 9
 
 
+def test_what_was_done_in_the_end_counts(tmp_path: Path) -> None:
+    out, jobs = str(tmp_path), planned(2)
+    write_plan(out, jobs, {"manifest": "m.parquet"})
+    for job in jobs:
+        Ledger(out).quarantine(job.clip_key, {"status": "failed", "reason": f"of {job.job_id}: \udcff"})
+    Ledger(out).commit(jobs[1].clip_key, {"status": "done"})
+    summary = summarise(out, shown_only=True)
+    assert [job["status"] for job in summary.jobs] == ["failed", "done"] and summary.jobs[-1]["reason"] is None
+    assert [job["reason"] for job in summary.of("failed")] == ["of j0: \\udcff"]
+
+
 def test_counters_that_do_not_add_up_are_a_bug() -> None:
     with pytest.raises(AssertionError, match="do not add up"):
         Summary(out="o", planned=3, done=1, failed=0, skipped=0, pending=0, windows=0, jobs=())

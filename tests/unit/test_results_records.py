@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from vace_batch import storage
+from vace_batch import records, storage
 from vace_batch.errors import UsageError
 from vace_batch.garbage import find_garbage, remove_garbage
 from vace_batch.records import read_records
@@ -85,28 +87,22 @@ def test_a_record_taken_back_while_it_is_read_is_gone(tmp_path: Path, monkeypatc
 def test_a_driver_killed_while_compacting_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: str
 ) -> None:
-    keys: list[str] = []
-    for round_ in range(9):  # the ninth finds eight files, and merges
-        keys += [make_key("clip", round_, k) for k in range(3)]
-        for number, key in enumerate(keys):
-            Ledger(str(tmp_path)).commit(key, {"number": number})
-        if round_ < 8:
-            numbers(tmp_path, 1)
-    assert len(compacts(tmp_path)) == 8
+    keys = filled(tmp_path, 3)
+    assert len(numbers(tmp_path, 1)) == 3
+    keys += [make_key("clip", "later", k) for k in range(3)]
+    for number, key in enumerate(keys):
+        Ledger(str(tmp_path)).commit(key, {"number": number})
     expected = {key: number for number, key in enumerate(keys)}
-    real, calls = getattr(storage, dies_at), []
 
-    def die(*arguments: object) -> None:
-        calls.append(arguments)
-        if len(calls) == (1 if dies_at == "publish" else 4):
-            raise KeyboardInterrupt
-        real(*arguments)
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(storage, dies_at, die)
     with pytest.raises(KeyboardInterrupt):
         numbers(tmp_path, 1)
     monkeypatch.undo()
     assert numbers(tmp_path) == expected
+    assert len(compacts(tmp_path)) == (1 if dies_at == "publish" else 2)
     assert numbers(tmp_path, 1) == expected
     assert numbers(tmp_path) == expected
 
@@ -117,6 +113,78 @@ def test_a_broken_compact_file_is_passed_over(tmp_path: Path) -> None:
     (file,) = (tmp_path / "ledger" / "compact").iterdir()
     file.write_bytes(file.read_bytes()[:50])
     assert set(numbers(tmp_path)) == set(keys)
+    assert set(numbers(tmp_path, 3)) == set(keys) and len(compacts(tmp_path)) == 1
+    assert file.stat().st_size > 50
+
+
+@pytest.fixture
+def quick_to_settle(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Folders are settled after a moment instead of seconds; the function waits for it."""
+    monkeypatch.setattr(records, "_SETTLED_S", 0.03)
+    return lambda: time.sleep(0.05)
+
+
+def test_folders_that_did_not_change_are_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_to_settle: Callable[[], None]
+) -> None:
+    keys = filled(tmp_path, 5)
+    quick_to_settle()
+    expected = numbers(tmp_path, 1)
+    real, listed = storage.list_entries, list[str]()
+
+    def list_entries(uri: str, prefix: str = "") -> Iterator[storage.Entry]:
+        listed.append(os.path.basename(uri))
+        return real(uri, prefix)
+
+    monkeypatch.setattr(storage, "list_entries", list_entries)
+    assert numbers(tmp_path) == expected and listed == ["compact"]
+    ledger, more = Ledger(str(tmp_path)), make_key("clip", "more")
+    ledger.commit(more, {"number": 7})
+    assert numbers(tmp_path) == expected | {more: 7} and listed == ["compact"] * 2 + [records.k2(more)]
+    (tmp_path / "ledger" / "done" / records.record_name(keys[0])).unlink()
+    assert numbers(tmp_path).keys() == expected.keys() - {keys[0]} | {more}
+
+
+def test_where_folders_do_not_tell_changes_all_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_to_settle: Callable[[], None]
+) -> None:
+    """A bucket that is mounted may give its folders the time when it was mounted."""
+    monkeypatch.setattr(records, "_folder_version", lambda _: "7-7")
+    keys = filled(tmp_path, 2)
+    quick_to_settle()
+    numbers(tmp_path, 1)
+    Ledger(str(tmp_path)).commit(make_key("clip", "more"), {"number": 7})
+    assert len(numbers(tmp_path)) == len(keys) + 1 and len(compacts(tmp_path)) == 1
+
+
+def test_whatever_happens_between_readings_the_ledger_is_what_its_files_say(
+    tmp_path: Path, quick_to_settle: Callable[[], None]
+) -> None:
+    """Random records come, go and come again; copies are made, lost, broken and brought back."""
+    for seed in range(3):
+        draw, out = random.Random(seed), tmp_path / str(seed)
+        ledger, model, saved = Ledger(str(out)), dict[str, str](), dict[str, bytes]()
+        keys = [f"clip-{number:02x}{letter}" for number in range(3) for letter in "ab"]
+        for step in range(30):
+            key, compact = draw.choice(keys), out / "ledger" / "compact"
+            match draw.randrange(7):
+                case 0 | 1 | 2 if ledger.quarantine(key, {"reason": f"{step}"}):
+                    model[key] = f"{step}"
+                case 3:
+                    ledger.forgive(key)
+                    model.pop(key, None)
+                case 4:
+                    quick_to_settle()
+                    saved |= {file.name: file.read_bytes() for file in compact.glob("*.parquet")}
+                    found = read_records(str(out), "quarantine", "clip", compact_from=1)
+                    assert {key: record["reason"] for key, record in found} == model
+                case 5 if saved:  # an old copy is back, as after a slow driver
+                    name = draw.choice(sorted(saved))
+                    (compact / name).write_bytes(saved[name])
+                case 6:
+                    for file in list(compact.glob("*.parquet"))[:1]:
+                        file.unlink()
+            assert {key: r["reason"] for key, r in read_records(str(out), "quarantine", "clip")} == model, (seed, step)
 
 
 def test_many_drivers_compact_at_once(tmp_path: Path) -> None:
