@@ -250,6 +250,7 @@ def mask_models(options: Options) -> MaskModels:
         detector=options.detector,
         segmenter=options.segmenter,
         folders=options.weights_folders,
+        pickles=options.pickles,
         every=options.detect_every,
         tracker=options.tracker,
     )

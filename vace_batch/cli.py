@@ -22,6 +22,7 @@ from rich.table import Table
 
 from vace_batch import __version__, log
 from vace_batch.cli_options import (
+    AllowPickle,
     AllowRoot,
     CpuActors,
     Crf,
@@ -49,6 +50,7 @@ from vace_batch.cli_options import (
     parse_engine,
     parse_kept,
     parse_loras,
+    parse_pickles,
     parse_presets,
     parse_roots,
     parse_tracker,
@@ -93,6 +95,7 @@ def plan(
     lora: LoraFiles = None,
     preset: PresetValues = None,
     weights: Weights = None,
+    allow_pickle: AllowPickle = None,
     allow_root: AllowRoot = None,
     engine: EngineOption = None,
     detect_every: DetectEvery = 4,
@@ -114,6 +117,7 @@ def plan(
         pose=pose,
         loras=parse_loras(lora),
         weights_folders=tuple(weights or ()),
+        pickles=parse_pickles(allow_pickle),
         allow_roots=parse_roots(allow_root),
         presets=parse_presets(preset),
         engine=parse_engine(engine),
@@ -149,6 +153,7 @@ def run(
     lora: LoraFiles = None,
     preset: PresetValues = None,
     weights: Weights = None,
+    allow_pickle: AllowPickle = None,
     allow_root: AllowRoot = None,
     cpu_actors: CpuActors = None,
     gpu_actors: GpuActors = None,
@@ -174,6 +179,7 @@ def run(
         pose=pose,
         loras=parse_loras(lora),
         weights_folders=tuple(weights or ()),
+        pickles=parse_pickles(allow_pickle),
         allow_roots=parse_roots(allow_root),
         cpu_actors=cpu_actors,
         gpu_actors=gpu_actors,
@@ -210,7 +216,7 @@ def retry(
     from vace_batch.manifest import read_manifest
 
     run_record, summary, ledger = read_run(out), summarise(out, shown_only=True), Ledger(out)
-    failed = [row for row in summary.jobs if row["status"] == "failed" and (not job or row["job_id"] in job)]
+    failed = [row for row in summary.of("failed") if not job or row["job_id"] in job]
     unknown = set(job or ()) - {row["job_id"] for row in failed}
     if unknown:
         raise UsageError(f"--job: expected failed rows of {out}, got {', '.join(sorted(unknown))}")
@@ -322,6 +328,7 @@ def masks(
     detector: Detector = None,
     segmenter: Segmenter = None,
     weights: Weights = None,
+    allow_pickle: AllowPickle = None,
     allow_root: AllowRoot = None,
     tracker: Tracker = "bytetrack",
     form: Annotated[str, typer.Option("--format", help="ffv1, png, coco or parquet.")] = "ffv1",
@@ -340,6 +347,7 @@ def masks(
         detector=detector,
         segmenter=segmenter,
         weights_folders=tuple(weights or ()),
+        pickles=parse_pickles(allow_pickle),
         allow_roots=parse_roots(allow_root),
         tracker=parse_tracker(tracker),
     )
@@ -415,11 +423,9 @@ def _show_summary(summary: Summary, as_json: bool) -> None:
         sys.stdout.writelines(summary.as_json())
         sys.stdout.write("\n")
         return
-    for job in summary.jobs:
-        if job["status"] == "failed":
-            _out.print(f"failed   {job['job_id']}: {job['error_code']}: {job['reason']}")
-        elif job["status"] == "skipped":
-            _out.print(f"skipped  {job['job_id']}: {job['reason']}")
+    for job in summary.of("failed", "skipped"):
+        code = f"{job['error_code']}: " if job["status"] == "failed" else ""
+        _out.print(f"{job['status']:8} {job['job_id']}: {code}{job['reason']}")
     counts = f"planned {summary.planned} = done {summary.done} + failed {summary.failed} + skipped {summary.skipped}"
     _out.print(counts + (f" + pending {summary.pending}" if summary.pending else "") + f"; windows {summary.windows}")
 

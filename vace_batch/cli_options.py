@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -24,6 +25,15 @@ Weights = Annotated[
     list[str] | None,
     typer.Option(
         "--weights", metavar="PLACE", help="Where weights named in the manifest may lie: a folder, s3://, hf://."
+    ),
+]
+AllowPickle = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-pickle",
+        metavar="SHA256",
+        envvar="VACE_BATCH_ALLOW_PICKLE",
+        help="A .pt file below --weights that rows may name, by its digest; repeatable.",
     ),
 ]
 AllowRoot = Annotated[
@@ -89,6 +99,19 @@ KeepMasks = Annotated[
 def parse_roots(given: list[str] | None) -> tuple[str, ...]:
     """Roots, absolute, so that a later `retry` from another folder means the same."""
     return tuple(root if "://" in root else str(Path(root).resolve()) for root in given or ())
+
+
+def parse_pickles(given: list[str] | None) -> tuple[str, ...]:
+    """SHA-256 digests in small letters.
+
+    Raises:
+        UsageError: one is none.
+    """
+    digests = tuple(text.strip().lower() for text in given or ())
+    for digest in digests:
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise UsageError(f"--allow-pickle: expected the 64 hex digits of a SHA-256, got {digest!r}")
+    return digests
 
 
 def parse_kept(given: str | None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,7 @@ KEY_VERSION = 4
 """Part of every identity. Raise it when the same inputs give other pixels."""
 
 KeptForm = Literal["ffv1", "png", "coco", "parquet"]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 TrackerName = Literal["bytetrack", "botsort"]
 
 
@@ -88,6 +89,7 @@ class Options(BaseModel):
     loras: tuple[LoraOption, ...] = Field((), description="LoRAs of jobs that name none")
     presets: tuple[PresetOption, ...] = Field((), description="what the run changes of presets, as its LoRAs want it")
     weights_folders: tuple[str, ...] = Field((), description="where weights named by a manifest's row may lie")
+    pickles: tuple[Sha256, ...] = Field((), description="SHA-256 of the .pt files in those folders that rows may name")
     allow_roots: tuple[str, ...] = Field((), description="what rows may read beside the manifest's folder and OUT")
     media: MediaLimits = Field(default_factory=MediaLimits, description="what a video may be at most")
     detect_every: int = Field(4, ge=1, le=16, description="frames one look may stand for where all moves evenly")

@@ -104,7 +104,8 @@ class ClipWork:
 
 def control_models(options: Options) -> ControlModels:
     """Which weights the control videos of a run may be drawn with."""
-    return ControlModels(depth=options.depth, pose=options.pose, folders=options.weights_folders)
+    folders, pickles = options.weights_folders, options.pickles
+    return ControlModels(depth=options.depth, pose=options.pose, folders=folders, pickles=pickles)
 
 
 def _identity(job: Job) -> dict[str, Any]:

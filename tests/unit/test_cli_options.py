@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vace_batch import profiles
-from vace_batch.cli_options import parse_presets
+from vace_batch.cli_options import parse_pickles, parse_presets
 from vace_batch.config import Options
 from vace_batch.errors import UsageError
 from vace_batch.job import Job, Sampling
@@ -39,3 +39,10 @@ def test_a_runs_values_for_a_preset_reach_its_rows_and_lose_against_theirs() -> 
 def test_a_wrong_value_says_what_was_expected(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         parse_presets([text])
+
+
+def test_a_digest_that_is_none_allows_nothing() -> None:
+    assert parse_pickles(["  " + "AB" * 32]) == ("ab" * 32,)
+    for text in ("ab" * 31, "gh" * 32, ""):
+        with pytest.raises(UsageError, match="64 hex digits"):
+            parse_pickles([text])

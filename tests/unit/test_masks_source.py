@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -168,7 +169,8 @@ def test_a_segmenter_without_memory_says_so(video: str, weights: Path) -> None:
 
 
 def test_boxes_and_points_prompt_the_segmenter(video: str, weights: Path) -> None:
-    models = MaskModels(folders=(str(weights),))
+    digest = hashlib.sha256((weights / "mobile_sam.pt").read_bytes()).hexdigest()
+    models = MaskModels(folders=(str(weights),), pickles=(digest,))
     made = job(
         boxes=(BoxKey(x=10, y=20, width=40, height=40, object_id=1),),
         points=(PointKey(x=90, y=50, frame=1),),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -33,8 +34,23 @@ def test_the_configured_weights_by_path_and_by_name(folder: Path) -> None:
 
 def test_weights_of_an_allowed_folder_by_path_and_by_name(folder: Path) -> None:
     mine = folder / "allowed" / "mine.pt"
-    for name in (str(mine), "mine.pt"):
+    mine = mine.with_suffix(".onnx")
+    mine.touch()
+    for name in (str(mine), "mine.onnx"):
         assert Path(find_weights(name, configured=None, folders=[str(mine.parent)])) == mine.resolve()
+
+
+@pytest.mark.parametrize("name", ["mine.pt", "mine.engine", "mine.onnx.pt", "MINE"])
+def test_a_pickle_that_a_row_names_must_be_allowed_by_its_digest(folder: Path, name: str) -> None:
+    mine = folder / "allowed" / name
+    mine.write_bytes(b"content")
+    digest, places = hashlib.sha256(b"content").hexdigest(), [str(mine.parent)]
+    assert find_weights(name, configured=None, folders=places, pickles=["0" * 64, digest]) == str(mine)
+    with pytest.raises(ClipError, match=f"--allow-pickle {digest}"):
+        find_weights(name, configured=None, folders=places, pickles=["0" * 64])
+    mine.write_bytes(b"another")
+    assert code_of(name, configured=None, folders=places, pickles=[digest]) == "weights_not_allowed"
+    assert find_weights(name, configured=str(mine)) == str(mine)  # who starts the run has named it
 
 
 def test_nothing_else_is_opened(folder: Path) -> None:

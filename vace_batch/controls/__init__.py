@@ -53,11 +53,12 @@ class Scale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlModels:
-    """Weights for depth and pose: the run's defaults, and the folders in which a row's own may lie."""
+    """Weights for depth and pose: the run's defaults, the folders in which a row's own may lie, and which pickles."""
 
     depth: str | None = None
     pose: str | None = None
     folders: tuple[str, ...] = ()
+    pickles: tuple[str, ...] = ()
     device: str = "cpu"
 
     def path(self, control: str, name: str | None) -> str:
@@ -71,7 +72,8 @@ class ControlModels:
         if name is None and configured is None:
             reason = f"control {control} needs weights: set the column 'control_weights', or the run's {kind} weights"
             raise ClipError("no_control_weights", reason)
-        return find_weights(name or configured or "", configured=configured, folders=self.folders)
+        chosen = name or configured or ""
+        return find_weights(chosen, configured=configured, folders=self.folders, pickles=self.pickles)
 
     def weights_of(self, controls: Iterable[str], name: str | None) -> dict[str, str]:
         """Paths of the weights that decide these controls, by control; what cannot be found is left out."""

@@ -38,13 +38,15 @@ class MaskModels:
     """Which weights mask making may use; small and picklable, the loaded models stay in the process that used them.
 
     `detector` and `segmenter` are for jobs that name none. A job's own weights must be one of these two or lie in
-    `folders`; `downloads` is a folder for releases of ultralytics fetched by name, None forbids fetching. `every` is
-    how many frames one look of the detector may stand for, where all moves evenly; `tracker` is bytetrack or botsort.
+    `folders`, pickles with a SHA-256 of `pickles`; `downloads` is a folder for releases of ultralytics fetched by name,
+    None forbids fetching. `every` is how many frames one look of the detector may stand for, where all moves evenly;
+    `tracker` is bytetrack or botsort.
     """
 
     detector: str | None = None
     segmenter: str | None = None
     folders: tuple[str, ...] = ()
+    pickles: tuple[str, ...] = ()
     downloads: str | None = None
     device: str = "cpu"
     confidence: float = DEFAULT_CONFIDENCE
@@ -80,7 +82,7 @@ class MaskModels:
             paths[column] = None
             if needed and (name or configured):
                 with suppress(ClipError):  # prepare tells the row
-                    paths[column] = find_weights(name or configured or "", configured=configured, folders=self.folders)
+                    paths[column] = self._find(name or configured or "", configured)
         return paths
 
     def _path(self, name: str | None, configured: str | None, column: str, needed_by: str) -> str:
@@ -89,11 +91,14 @@ class MaskModels:
             reason = f"{needed_by} need weights: set the column {column!r}, or configure a default {column}"
             raise ClipError(f"no_{column}", reason)
         try:
-            return find_weights(chosen, configured=configured, folders=self.folders)
+            return self._find(chosen, configured)
         except ClipError:
             if self.downloads is None or chosen != Path(chosen).name:
                 raise
             return download_release(chosen, self.downloads)
+
+    def _find(self, name: str, configured: str | None) -> str:
+        return find_weights(name, configured=configured, folders=self.folders, pickles=self.pickles)
 
 
 @lru_cache(maxsize=2)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from vace_batch.errors import ClipError
@@ -22,11 +24,12 @@ def prepare_ultralytics() -> None:
     os.environ["ULTRALYTICS_SAFE_LOAD"] = "true"
 
 
-def find_weights(name: str, *, configured: str | None, folders: Sequence[str] = ()) -> str:
+def find_weights(name: str, *, configured: str | None, folders: Sequence[str] = (), pickles: Sequence[str] = ()) -> str:
     """The local file for what a job or the configuration calls its weights.
 
     A manifest is untrusted: only the `configured` weights, by path or file name, and files inside `folders` are
-    opened, and the package's own `DEMO_DETECTOR`. Downloads are the business of `download_release`.
+    opened, and the package's own `DEMO_DETECTOR`. Of what a job names in `folders`, ONNX models are data; anything else
+    is read as a pickle, and must have its SHA-256 in `pickles`. Downloads are the business of `download_release`.
 
     Raises:
         ClipError: `weights_not_found`, `weights_not_allowed`.
@@ -39,7 +42,26 @@ def find_weights(name: str, *, configured: str | None, folders: Sequence[str] = 
     if not inside:
         allowed = ", ".join([*([configured] if configured else []), *(f"{folder}/" for folder in folders)]) or "none"
         raise ClipError("weights_not_allowed", f"weights {name!r} are not among the allowed ones ({allowed})")
-    return next((str(path) for path in inside if path.is_file()), None) or _existing(str(inside[0]))
+    found = next((str(path) for path in inside if path.is_file()), None) or _existing(str(inside[0]))
+    _check_pickle(found, pickles)
+    return found
+
+
+def _check_pickle(path: str, pickles: Sequence[str]) -> None:
+    if path.lower().endswith(".onnx"):
+        return
+    stat = os.stat(path)
+    if (digest := _sha256(path, stat.st_mtime_ns, stat.st_size)) not in pickles:
+        reason = (
+            f"weights {path}: a pickle, and no row may name one whose SHA-256 is not allowed; expected an .onnx file"
+        )
+        raise ClipError("weights_not_allowed", f"{reason}, or --allow-pickle {digest}")
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: str, stamp: int, size: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _inside(name: str, folder: str) -> Path | None:
