@@ -83,6 +83,7 @@ class Search:
                 models=self.models or MaskModels(),
                 notes=self.notes,
                 guard=guard,
+                pts=self.found.pts,
                 min_px=1,  # only what is left for the model grows to a token
             )
 

@@ -239,7 +239,8 @@ SCHEMA = pa.schema(
         _field(
             "segmenter",
             pa.string(),
-            "SAM weights: masks by SAM, prompted by `points`, `boxes` or the boxes of `targets`.",
+            "SAM weights: masks by SAM, prompted by `points`, `boxes` or the boxes of `targets`. SAM 2 follows what "
+            "has points, or a box on one frame, over its shot both ways, and finds targets where the detector does not.",
             example="sam2_t.pt",
             default="none; the run's for `points`",
         ),

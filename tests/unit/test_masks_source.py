@@ -16,11 +16,13 @@ from vace_batch.manifest import BoxKey, Dilation, Job, PointKey, Protect
 from vace_batch.masks import source
 from vace_batch.masks.detect import import_ultralytics
 from vace_batch.masks.export import export_onnx, new_segmentation_model
+from vace_batch.masks.memory import Mark
 from vace_batch.masks.onnx import ExportedDetector
+from vace_batch.masks.recall import Followed
 from vace_batch.masks.segment import Prompt
 from vace_batch.masks.source import MaskModels, clip_masks, needs_pixels
 from vace_batch.masks.store import FrameMask, box_mask
-from vace_batch.masks.watch import Followed, Notes, kept_near
+from vace_batch.masks.watch import Notes, kept_near
 
 SIZE = Size(128, 96)
 NUM_FRAMES = 4
@@ -187,7 +189,8 @@ def test_boxes_and_points_prompt_the_segmenter(video: str, weights: Path) -> Non
 
 def test_a_followed_object_is_prompted_by_its_last_outline_until_the_cut() -> None:
     points = ((90.0, 50.0, True),)
-    followed = Followed(points={2: points, 3: ((1.0, 1.0, False),)}, cuts=frozenset({5}))
+    marks = {2: Mark(points=points), 3: Mark(points=((1.0, 1.0, False),))}
+    followed = Followed(marks=marks, cuts=frozenset({5}))
     assert followed.prompt(1, SIZE) is None
     assert followed.prompt(2, SIZE) == Prompt(points=points)
     followed.last = Box(80, 40, 40, 20)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,15 +19,18 @@ from vace_batch.masks.detect import Detector, download_release
 from vace_batch.masks.detection import DEFAULT_CONFIDENCE
 from vace_batch.masks.export import exported
 from vace_batch.masks.files import read_masks
+from vace_batch.masks.memory import Mark, Points
 from vace_batch.masks.onnx import ExportedDetector
 from vace_batch.masks.overlay import OVERLAY, find_overlay
+from vace_batch.masks.recall import Followed
 from vace_batch.masks.refine import DEFAULT_DILATION, FILE_DILATION, refine, split_parts, subtract
 from vace_batch.masks.segment import Segmenter
 from vace_batch.masks.shapes import Track, tracks
 from vace_batch.masks.store import FrameMask, box_mask, merge_masks
 from vace_batch.masks.text import TEXT, TextFinder
-from vace_batch.masks.watch import Followed, Found, Notes, Watcher, classes_of, points_by_object
+from vace_batch.masks.watch import Found, Notes, Watcher, classes_of, points_by_object
 from vace_batch.masks.weights import find_weights
+from vace_batch.video.frame import Frame
 from vace_batch.video.read import read_frames
 
 DEFAULT_EVERY = 4
@@ -156,14 +159,17 @@ def clip_masks(
     min_px: int = TOKEN_PX,
     notes: Notes | None = None,
     guard: Callable[[FrameMask], object] | None = None,
+    pts: Sequence[int] | None = None,
 ) -> Iterator[FrameMask]:
     """What to replace in each frame of `frame_range` (start, stop) of the local video at `path`, in order.
 
     Boxes, mask file, detected targets and prompted objects of the job are joined; each object is shaped and dilated by
     its own size, parts thinner than `min_px` grow, and protected pixels are taken out last. Frames without a mask are
     left out. `job.mask_uri` and `job.protect.mask_uri` must be local paths. `cuts` are the first frames of later shots;
-    an object marked by points is followed from them to the next cut. `notes` takes what is worth saying, `guard` what
-    is protected in each frame. Of a job that only protects, all else is replaced.
+    an object marked by points is followed from them to the next cut; by a segmenter that has a memory over all of its
+    shot, as is one marked by a box on a single frame. `notes` takes what is worth saying, `guard` what is protected in
+    each frame. With `pts`, the frames' time stamps, what is read twice is not decoded from the start. Of a job that
+    only protects, all else is replaced.
 
     Raises:
         ClipError: `no_mask_source`, and what boxes, mask files, weights, refining and reading raise; at any frame.
@@ -181,7 +187,7 @@ def clip_masks(
     dilation = job.dilate or (FILE_DILATION if only_file else DEFAULT_DILATION)
     last_parts: list[FrameMask] = []
     last_mask: FrameMask | None = None
-    for found in finder.watched(path, cuts, (start, stop)):
+    for found in finder.watched(path, cuts, (start, stop), pts):
         if notes is not None:
             notes.see(found)
         parts, protected = finder.at(found)
@@ -253,9 +259,8 @@ class _Finder:
         selected = tracks(job.boxes, size, num_frames, cuts)
         watcher = None
         if needs_pixels(job):
-            boxed = {track.object_id for track in selected}
             segmenter = _segmenter_or_word(job, models, notes)
-            followed = [Followed(points=keys, cuts=cuts) for number, keys in points.items() if number not in boxed]
+            followed, boxed = _followed(selected, points, cuts, size, segmenter)
             if followed and segmenter is not None and segmenter.memory is None:
                 notes.words.append("no_memory: SAM 2 remembers what points marked; it is followed by its last outline")
             watcher = Watcher(
@@ -267,24 +272,31 @@ class _Finder:
                 confidence=models.confidence,
                 every=models.every,
                 tracker=models.tracker,
-                boxes=selected if segmenter is not None else (),
+                boxes=boxed if segmenter is not None else (),
                 followed=followed,
                 points=points,
             )
         return _Finder(
             size=size,
             whole=not has_mask_source(job),
-            selected=() if watcher is not None and watcher.boxes else selected,
+            selected=() if watcher is not None and watcher.segmenter is not None else selected,
             protected=tracks(job.protect.boxes, size, num_frames, cuts),
             file=stored(job.mask_uri),
             protect_file=stored(job.protect.mask_uri),
             watcher=watcher,
         )
 
-    def watched(self, path: str, cuts: Sequence[int], frame_range: tuple[int, int]) -> Iterator[Found]:
+    def watched(
+        self, path: str, cuts: Sequence[int], frame_range: tuple[int, int], pts: Sequence[int] | None
+    ) -> Iterator[Found]:
         """What the pixels hold, frame by frame; nothing where nobody looks at them."""
         if self.watcher is None:
             return (Found(index=index) for index in range(*frame_range))
+
+        def again(start: int, stop: int) -> Iterator[Frame]:
+            return read_frames(path, start, stop, start_pts=None if pts is None else int(pts[start]))
+
+        self.watcher.read = again
         return self.watcher.watch(read_frames(path, *frame_range), cuts, frame_range)
 
     def at(self, found: Found) -> tuple[list[FrameMask], FrameMask | None]:
@@ -304,6 +316,29 @@ class _Finder:
         for file in (self.file, self.protect_file):
             if file is not None:
                 file.finish()
+
+
+def _followed(
+    boxed: Sequence[Track],
+    points: Mapping[int, Mapping[int, Points]],
+    cuts: frozenset[int],
+    size: Size,
+    segmenter: Segmenter | None,
+) -> tuple[list[Followed], list[Track]]:
+    """Objects that are followed from where they are marked, and those that are prompted by a box on each frame.
+
+    A memory needs boxes only where they were drawn; one without a frame holds on every frame all the same.
+    """
+    remembers = segmenter is not None and segmenter.memory is not None
+    keyed = {track.object_id: track for track in boxed if remembers and track.span is not None}
+    still = [track for track in boxed if not (remembers and track.span is not None)]
+    made = []
+    for number in sorted({*keyed, *points} - ({track.object_id for track in still} - {*keyed})):
+        track, marked = keyed.get(number), points.get(number, {})
+        drawn = {key.frame: track.at(key.frame, size) for key in track.keys if key.frame is not None} if track else {}
+        marks = {index: Mark(box=drawn.get(index), points=marked.get(index, ())) for index in {*marked, *drawn}}
+        made.append(Followed(marks=marks, cuts=cuts, track=track))
+    return made, still
 
 
 def _segmenter_or_word(job: Job, models: MaskModels, notes: Notes) -> Segmenter | None:

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,10 +16,11 @@ from vace_batch.geometry import Box, Size
 from vace_batch.job import Job, PointKey
 from vace_batch.masks.detect import Detector
 from vace_batch.masks.detection import LEAST_CONFIDENCE, Detection, fold_name
-from vace_batch.masks.memory import Memory
+from vace_batch.masks.memory import Memory, Points
 from vace_batch.masks.objects import Sighting, Tracked, track_shot
 from vace_batch.masks.onnx import ExportedDetector
 from vace_batch.masks.overlay import OVERLAY
+from vace_batch.masks.recall import Followed, Read, completed, grown
 from vace_batch.masks.segment import Prompt, Segmenter
 from vace_batch.masks.shapes import Track
 from vace_batch.masks.sparse import look_at_some
@@ -31,12 +31,8 @@ from vace_batch.masks.tracker import Camera
 from vace_batch.video.frame import Frame
 
 RGB = npt.NDArray[np.uint8]
-Points = tuple[tuple[float, float, bool], ...]
-
 # How far an outline may leave the box that asked for it: a segmenter that takes the whole picture must not.
 _OUTLINE_REACH = 0.25
-# A followed object's next box: its last outline's, with room for what it moves from frame to frame.
-_FOLLOW_REACH = 0.05
 _LOOK_BINS = 4
 
 
@@ -49,36 +45,6 @@ class Found:
     selected: list[FrameMask] = field(default_factory=list)
     guarded: list[FrameMask] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True, kw_only=True)
-class Followed:
-    """An object marked by points: prompted on their frames, then found until the next cut by the segmenter's memory or,
-    of one that has none, prompted by its own last outline."""
-
-    points: Mapping[int, Points]
-    cuts: frozenset[int]
-    last: Box | None = None
-    past: Any = None
-
-    def remembered(self, memory: Memory, index: int) -> FrameMask | None:
-        """The object in the frame that `memory` saw last; None before it is marked and where it is not."""
-        if index in self.cuts:
-            self.past = None
-        points = self.points.get(index, ())
-        if self.past is None:
-            if not any(positive for *_, positive in points):
-                return None
-            self.past = memory.new_past()
-        return memory.find(self.past, index, points)
-
-    def prompt(self, index: int, size: Size) -> Prompt | None:
-        if index in self.cuts:
-            self.last = None
-        points = self.points.get(index, ())
-        if any(positive for *_, positive in points):
-            return Prompt(points=points)
-        return None if self.last is None else Prompt(box=grown(self.last, _FOLLOW_REACH, size), points=points)
 
 
 @dataclass(slots=True)
@@ -110,8 +76,8 @@ class Picture:
 class Watcher:
     """What looks at one clip.
 
-    `boxes` are prompts for the segmenter; `every` is how many frames a look may stand for; `tracker` is bytetrack or
-    botsort.
+    `boxes` are prompts for the segmenter on each frame; `every` is how many frames a look may stand for; `tracker` is
+    bytetrack or botsort. `read` is asked for frames once more where the segmenter has a memory.
     """
 
     job: Job
@@ -125,6 +91,7 @@ class Watcher:
     tracker: str = "bytetrack"
     boxes: Sequence[Track] = ()
     followed: Sequence[Followed] = ()
+    read: Read | None = None
     points: Mapping[int, Mapping[int, Points]] = field(default_factory=dict)
 
     def watch(self, frames: Iterable[Frame], cuts: Sequence[int], frame_range: tuple[int, int]) -> Iterator[Found]:
@@ -144,7 +111,19 @@ class Watcher:
                 warps=None if camera is None else camera.warps,
             )
             next_id = max((one.id for one in objects), default=next_id - 1) + 1
+            self._look_back(outlines, (start, stop))
             yield from self._resolved(objects, outlines, (start, stop))
+
+    def _look_back(self, outlines: dict[int, list[PackedMask]], shot: tuple[int, int]) -> None:
+        if self.memory is not None and self.read is not None:
+            for follow in self.followed:
+                for mask in follow.before(self.memory, shot, self.read):
+                    outlines.setdefault(mask.index, []).append(PackedMask.of(mask))
+
+    @property
+    def memory(self) -> Memory | None:
+        """The segmenter's, if it has one."""
+        return None if self.segmenter is None else self.segmenter.memory
 
     def _sightings(
         self, frames: Iterable[Frame], outlines: dict[int, list[PackedMask]], camera: Camera | None
@@ -211,7 +190,7 @@ class Watcher:
         """Outlines of boxes and points; where there is none, the box: an object to be removed must not stay."""
         boxes = [(track.object_id, box) for track in self.boxes if (box := track.at(index, self.size))]
         prompts = [Prompt(box=box, points=self.points.get(number, {}).get(index, ())) for number, box in boxes]
-        memory = self.segmenter.memory if self.segmenter is not None else None
+        memory = self.memory
         followed = self.followed if memory is None else ()
         asked = [(follow, prompt) for follow in followed if (prompt := follow.prompt(index, self.size))]
         outlines = self._outlines(index, picture, [*prompts, *(prompt for _, prompt in asked)])
@@ -223,15 +202,16 @@ class Watcher:
                 yield outline
         if memory is not None and self.followed:
             memory.see(picture)
-            yield from (mask for follow in self.followed if (mask := follow.remembered(memory, index)) is not None)
+            for follow in self.followed:
+                yield from follow.remembered(memory, index, self.size)
 
     def _resolved(
         self, objects: Sequence[Tracked], outlines: Mapping[int, Sequence[PackedMask]], shot: tuple[int, int]
     ) -> Iterator[Found]:
         targets, protected = (set(map(fold_name, names)) for names in (self.job.targets, self.job.protect.targets))
         selected = picked(self.job, [one for one in objects if fold_name(one.label) in targets])
-        wanted = [(one, Steady(one.sightings, shot, self.size)) for one in selected]
-        guards = [Steady(one.sightings, shot, self.size) for one in objects if fold_name(one.label) in protected]
+        wanted = [(one, self._steady(one, shot)) for one in selected]
+        guards = [self._steady(one, shot) for one in objects if fold_name(one.label) in protected]
         for index in range(*shot):
             found = Found(index=index, selected=[packed.unpack() for packed in outlines.get(index, ())])
             for names, masks in ((self.job.targets, found.selected), (self.job.protect.targets, found.guarded)):
@@ -244,6 +224,11 @@ class Watcher:
                     found.names.append(f"{one.label} {one.id}")
             found.guarded.extend(mask for steady in guards if (mask := steady.at(index)) is not None)
             yield found
+
+    def _steady(self, one: Tracked, shot: tuple[int, int]) -> Steady:
+        if self.memory is not None and self.read is not None and one.label != TEXT:
+            one = completed(one, self.memory, shot, self.read)
+        return Steady(one.sightings, shot, self.size)
 
 
 def classes_of(job: Job) -> tuple[str, ...]:
@@ -305,11 +290,6 @@ def kept_near(outline: FrameMask | None, prompt: Prompt, size: Size) -> FrameMas
         return outline
     reach = grown(prompt.box, _OUTLINE_REACH, size)
     return make_mask(outline.index, outline.within(reach), (reach.x, reach.y))
-
-
-def grown(box: Box, share: float, size: Size) -> Box:
-    """`box` and `share` of its longer side around it, in the frame."""
-    return box.pad(max(round(share * max(box.width, box.height)), 2)).clip(size) or box
 
 
 def _look(picture: RGB, box: Box, size: Size) -> tuple[float, ...]:
