@@ -240,7 +240,7 @@ SCHEMA = pa.schema(
             "segmenter",
             pa.string(),
             "SAM weights: masks by SAM, prompted by `points`, `boxes` or the boxes of `targets`. SAM 2 follows what "
-            "has points, or a box on one frame, over its shot both ways, and finds targets where the detector does not.",
+            "has points, or a box on one frame, over its shot both ways, and finds targets where the detector fails.",
             example="sam2_t.pt",
             default="none; the run's for `points`",
         ),
