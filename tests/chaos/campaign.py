@@ -1,6 +1,6 @@
 """What breaks, and what it costs: each fault on a real Ray with real processes, a real ledger and real files.
 
-    python -m tests.chaos.campaign [--runs 20] [--only NAME] [--windows 200]
+    python -m tests.chaos.campaign [--runs 20] [--repeat 1] [--only NAME] [--windows 200]
 
 Every fault ends with the same checks: the counters add up, no window is lost or recorded twice, the outputs are the
 bytes of an undisturbed run, and no more windows were run again than ran when something died.
@@ -464,7 +464,8 @@ def together(rows: list[Row]) -> Row:
 def main(
     runs: Annotated[int, typer.Option(help="runs of the random kills")] = 20,
     windows: Annotated[int, typer.Option(help="windows of each of them")] = 200,
-    small: Annotated[int, typer.Option(help="windows of the other faults")] = 40,
+    repeat: Annotated[int, typer.Option(help="runs of each other fault")] = 1,
+    small: Annotated[int, typer.Option(help="windows of each of them")] = 40,
     first_seed: Annotated[int, typer.Option(help="of the random kills")] = 0,
     only: Annotated[str, typer.Option(help="faults whose name has this in it")] = "",
 ) -> None:
@@ -472,7 +473,9 @@ def main(
     print("| fault | runs | windows | lost | recorded twice | run again | ran when it happened | recovered after |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     failed: list[str] = []
-    plans: list[tuple[str, Callable[[Stage], None], int, int]] = [(name, act, 1, small) for name, act in FAULTS.items()]
+    plans: list[tuple[str, Callable[[Stage], None], int, int]] = [
+        (name, act, repeat, small) for name, act in FAULTS.items()
+    ]
     for name, act, times, count in [*plans, (RANDOM, random_kills, runs, windows)]:
         if only not in name or not times:
             continue
