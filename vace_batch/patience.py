@@ -9,9 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from vace_batch.access import redact
+
 _T = TypeVar("_T")
 _TRIES = 6
 _FIRST_PAUSE_S = 0.1
+_DRIVERS = frozenset({"aiohttp", "azure", "botocore", "gcsfs", "google", "requests"})
 _ANSWERS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
@@ -26,7 +29,19 @@ class Patient:
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._fs, name)
-        return functools.partial(again, call) if callable(call) else call
+        return functools.partial(again, _as_files_fail, call) if callable(call) else call
+
+
+def _as_files_fail(call: Callable[..., _T], *args: Any, **more: Any) -> _T:
+    """`call(*args, **more)`; what adlfs and gcsfs let through of their clients' own exceptions is an `OSError`."""
+    try:
+        return call(*args, **more)
+    except OSError:
+        raise
+    except Exception as error:
+        if type(error).__module__.split(".")[0] in _DRIVERS:
+            raise OSError(redact(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")) from error
+        raise
 
 
 def again(call: Callable[..., _T], *args: Any, **more: Any) -> _T:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib.util
 import json
 import os
 import tempfile
@@ -26,6 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from vace_batch.access import has_secret, redact
+from vace_batch.clients import client_options
 from vace_batch.patience import Patient, again
 
 _SAMPLE_BYTES = 1 << 20
@@ -49,32 +49,8 @@ def resolve(uri: str) -> tuple[Any, str]:
     if has_secret(uri):
         raise ValueError(f"{redact(uri)}: expected no credentials in a URI; give them by the environment")
     # Other writers' files must be seen: s3fs and others would remember a folder's listing for ever.
-    fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **_client_options(uri.split("://", 1)[0]))
+    fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **client_options(uri.split("://", 1)[0]))
     return fs if isinstance(fs, MemoryFileSystem) else Patient(fs), path
-
-
-@functools.cache
-def _client_options(scheme: str) -> dict[str, Any]:
-    """For s3fs, a client that goes nowhere but to its endpoint: aiohttp would follow any redirect, to any host."""
-    if scheme != "s3" or importlib.util.find_spec("aiobotocore") is None:
-        return {}
-    from aiobotocore.httpsession import AIOHTTPSession
-
-    class NoRedirects(AIOHTTPSession):  # type: ignore[misc]
-        async def _get_session(self, proxy_url: str | None) -> Any:
-            return _Unredirected(await super()._get_session(proxy_url))
-
-    return {"config_kwargs": {"http_session_cls": NoRedirects}}
-
-
-class _Unredirected:
-    """An aiohttp session whose requests end with the first answer."""
-
-    def __init__(self, session: Any) -> None:
-        self._session = session
-
-    def request(self, *args: Any, **more: Any) -> Any:
-        return self._session.request(*args, **more, allow_redirects=False)
 
 
 def is_local(uri: str) -> bool:

@@ -275,55 +275,6 @@ def test_a_conflict_is_asked_again(moto: str) -> None:
         assert faults == [] and storage.read_bytes(storage.join(uri, f"{token}.json")) == b"mine"
 
 
-@contextmanager
-def answering(status: int, location: str = "") -> Iterator[tuple[str, list[str]]]:
-    """A server that says the same a few times, then 403; yields its address and the requests that came."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do(self) -> None:
-            asked.append(f"{self.command} {self.path}")
-            self.send_response(status if len(asked) <= 2 else 403)
-            for name, value in (("Location", location), ("Content-Length", "0")):
-                if value:
-                    self.send_header(name, value)
-            self.end_headers()
-
-        do_GET = do_PUT = do_HEAD = do_POST = do  # noqa: N815
-
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{cast(tuple[str, int], server.server_address)[1]}", asked
-        finally:
-            server.shutdown()
-
-
-@pytest.mark.parametrize("status", [301, 302, 307, 308])
-@pytest.mark.parametrize("target", ["http", "file"])
-def test_a_store_that_redirects_elsewhere_is_not_followed(
-    status: int, target: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A bucket's answer must not make this machine ask another host, such as a metadata service, nor open a file."""
-    monkeypatch.setattr("vace_batch.patience._TRIES", 1)
-    (tmp_path / "secret").write_text("secret")
-    with answering(200) as (private, asked):
-        location = f"{private}/latest/meta-data" if target == "http" else f"file://{tmp_path}/secret"
-        with answering(status, location) as (store, came):
-            monkeypatch.setenv("AWS_ENDPOINT_URL", store)
-            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
-            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-            monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            s3fs.S3FileSystem.clear_instance_cache()
-            for ask in (storage.read_bytes, storage.num_bytes):
-                with pytest.raises(OSError):
-                    ask("s3://archive/clip.mp4")
-        assert came and asked == []
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
 def test_credentials_in_a_uri_are_refused_and_not_repeated() -> None:
     with pytest.raises(ValueError) as caught:
         storage.resolve("s3://AKIAX:s3cr/et@bucket/key")

@@ -52,6 +52,17 @@ def test_answers_are_not_asked_twice(pauses: list[float], error: type[BaseExcept
     assert (store.calls, pauses) == (1, [])
 
 
+@pytest.mark.parametrize(("module", "times", "raised"), [("azure.core.exceptions", 6, OSError), ("mine", 1, KeyError)])
+def test_a_drivers_own_exception_is_a_failed_call_and_a_bug_is_a_bug(
+    pauses: list[float], module: str, times: int, raised: type[BaseException]
+) -> None:
+    error = type("HttpResponseError", (KeyError,), {"__module__": module, "__str__": lambda _: "500 of ?sig=s3cret\n"})
+    store = Store(100, error)
+    with pytest.raises(raised) as caught:
+        Patient(store).cat("abc")
+    assert store.calls == times and (raised is KeyError or "500" in str(caught.value) and "s3cret" not in str(caught))
+
+
 def test_a_full_disk_is_an_answer(pauses: list[float]) -> None:
     store = Store(1, lambda: OSError(errno.ENOSPC, "No space left on device"))
     with pytest.raises(OSError) as caught:

@@ -1,0 +1,66 @@
+"""Options with which a store's client goes nowhere but to its own endpoint: left alone, all of them follow redirects.
+
+A bucket's answer must not make this machine ask another host, such as a metadata service, nor open a file.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from typing import Any
+
+
+@functools.cache
+def client_options(scheme: str) -> dict[str, Any]:
+    """For the fsspec driver of `scheme`; none where the driver is not installed or is no network's."""
+    if scheme == "s3" and importlib.util.find_spec("aiobotocore") is not None:
+        return {"config_kwargs": {"http_session_cls": _s3_session()}}
+    if scheme in ("gs", "gcs") and importlib.util.find_spec("gcsfs") is not None:
+        return {"session_kwargs": {"trace_configs": [_gs_trace()]}}
+    if scheme in ("az", "abfs", "abfss") and importlib.util.find_spec("adlfs") is not None:
+        _keep_azure_clients_at_home()
+    return {}
+
+
+def _s3_session() -> Any:
+    from aiobotocore.httpsession import AIOHTTPSession
+
+    class NoRedirects(AIOHTTPSession):  # type: ignore[misc]
+        async def _get_session(self, proxy_url: str | None) -> Any:
+            return _Unredirected(await super()._get_session(proxy_url))
+
+    return NoRedirects
+
+
+class _Unredirected:
+    """An aiohttp session whose requests end with the first answer."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def request(self, *args: Any, **more: Any) -> Any:
+        return self._session.request(*args, **more, allow_redirects=False)
+
+
+def _gs_trace() -> Any:
+    """aiohttp tells this before it follows; 308 without a place is how Google says that an upload goes on."""
+    import aiohttp
+
+    async def refuse(session: Any, context: Any, params: aiohttp.TraceRequestRedirectParams) -> None:
+        if "Location" in params.response.headers or "URI" in params.response.headers:
+            raise OSError(f"the store answered {params.response.status}, a redirect, which is not followed")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(refuse)
+    return trace
+
+
+def _keep_azure_clients_at_home() -> None:
+    """adlfs makes its clients without asking for options; Azure's own option for this is `permit_redirects`."""
+    from adlfs import spec
+
+    class NoRedirects(spec.AIOBlobServiceClient):  # type: ignore[misc]
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, **{**more, "permit_redirects": False})
+
+    spec.AIOBlobServiceClient = NoRedirects
