@@ -13,18 +13,21 @@ import numpy as np
 
 from vace_batch import storage
 from vace_batch.background import BackgroundSettings, Recovered, grow_into_shadows, recover, track_camera
-from vace_batch.geometry import Box, Bridging, Size
+from vace_batch.geometry import Box, Size
 from vace_batch.job import Job, Protect
 from vace_batch.masks.refine import split_parts
 from vace_batch.masks.store import Bits, FrameMask, MaskReader, MaskSummary, make_mask, write_masks
 from vace_batch.patches import Patch, PatchReader, write_patches
-from vace_batch.plan import Shot, Window
+from vace_batch.plan import Limits, Shot, Window
 from vace_batch.steady import Calm
 from vace_batch.video.frame import Frame
 from vace_batch.video.read import read_frames
 
 SPECK_PX = 40
 """Smaller unknown parts take the smooth guess between their known neighbours; smaller known ones are given up."""
+
+HALO_PX = 4
+"""Beyond a mask that nobody sized by hand, a codec's traces of the object are taken away too, where that is safe."""
 
 _CHUNK_FRAMES = 64
 
@@ -42,22 +45,26 @@ class Footage:
         return read_frames(self.path, start, stop, start_pts=self.pts[start])
 
 
+def background_settings(job: Job, limits: Limits) -> BackgroundSettings:
+    """How a job's background is recovered. What it says of dilation is taken at its word: no pixel beyond changes."""
+    return BackgroundSettings(bridging=limits.bridging, halo_px=HALO_PX if job.dilate is None else 0)
+
+
 def takes_shadows(job: Job) -> bool:
     """Whether the job's objects go with their shadows; what a shadow may hide of protected things is not asked."""
     return job.mask_shadow == "auto" and job.protect == Protect()
 
 
 def recover_clip(
-    clip: Footage, shots: Sequence[Shot], patches: str, holes: str, *, shadows: bool, bridging: Bridging
+    clip: Footage, shots: Sequence[Shot], patches: str, holes: str, settings: BackgroundSettings, *, shadows: bool
 ) -> tuple[MaskSummary, float, Calm]:
     """Write what was recovered to `patches` and the masks without it to `holes`; returns these, the share recovered,
     and which holes lie in a picture that stands still.
 
-    With `shadows`, patches reach beyond the masks into the shadows of what they hide; holes never do. Both files are
-    local paths.
+    Patches reach beyond the masks into their halo and, with `shadows`, into the shadows of what they hide; holes never
+    do. Both files are local paths.
     """
     masks = MaskReader(clip.masks)
-    settings = BackgroundSettings(bridging=bridging)
     masked_shots = [shot for shot in shots if _has_masks(masks, shot)]
     calm = Calm()
     found = (each for shot in masked_shots for each in _patches(clip, masks, shot, shadows, settings, calm))
@@ -96,7 +103,7 @@ def _patches(
             write_masks(grown, clip.size, grow_into_shadows(clip.frames, masks.get, shot, clip.size, camera))
             masks = MaskReader(grown)
         for found in recover(clip.frames, masks.get, shot, clip.size, settings, camera):
-            known = settle(found, masks.get(found.index, found.index + 1)[found.index].bits)
+            known = settle(found, masks.get(found.index, found.index + 1)[found.index].within(found.box))
             patch = Patch(index=found.index, box=found.box, rgb=found.rgb, known=known)
             mask = asked.get(found.index, found.index + 1).get(found.index)
             calm.restless[found.index] = () if mask is None else _restless(_without(mask, patch), found)

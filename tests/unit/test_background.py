@@ -346,6 +346,35 @@ def test_a_narrow_gap_is_bridged_and_a_wide_one_is_not() -> None:
     assert errors.mean() < 6
 
 
+def test_a_codecs_traces_round_the_mask_are_taken_away() -> None:
+    """Where they are faint, and only as far as the halo; a thing that stands in it is no trace."""
+    clip = with_object(views(still), noise=0)
+    with_traces = []
+    for index, frame in enumerate(clip.frames):
+        near = np.zeros(frame.shape[:2], np.uint8)
+        cv2.circle(near, moving(index), 29, 1, -1)
+        near[clip.masks[index].box.slices] &= ~clip.masks[index].bits
+        traced = np.where(near[..., None] > 0, np.clip(frame.astype(int) + 5, 0, 255), frame).astype(np.uint8)
+        traced[moving(index)[1] + 27 :, moving(index)[0] - 2 : moving(index)[0] + 3] = (250, 40, 220)
+        with_traces.append(traced)
+    clip = Clip(with_traces, clip.truth, clip.masks)
+    plain = clip.recovered()
+    settings = BackgroundSettings(halo_px=4)
+    found = list(recover(clip.read, clip.masks_in, clip.shot, SIZE, settings))
+    assert all(each.box == clip.masks[each.index].box for each in plain)
+    assert share_known(found, clip) > share_known(plain, clip) + 0.15
+    for each in found:
+        mask = clip.masks[each.index]
+        beyond = each.known & ~mask.within(each.box)
+        assert not beyond[
+            ~np.asarray(cv2.dilate(mask.within(each.box).astype(np.uint8), np.ones((9, 9))), np.bool_)
+        ].any()
+        x, y = moving(each.index)
+        post = Box(x - 2, y + 27, 5, 3).intersect(each.box)
+        assert post is None or not beyond[post.shift(-each.box.x, -each.box.y).slices].any()
+    assert psnr(clip.errors(found)) > 38
+
+
 def test_what_an_object_smears_beyond_its_mask_tints_nothing() -> None:
     """Codecs draw a little of a thing round it; that is no light to colour the background by."""
     clip = with_object(views(still), noise=0)

@@ -47,19 +47,22 @@ _STILL_LEVELS = 3.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackgroundSettings:
     """`margin_px`: how far round the masks background is gathered, at least the ring that colours are matched to;
-    `bridging`: which gaps that no frame shows are bridged from their sides."""
+    `bridging`: which gaps that no frame shows are bridged from their sides; `halo_px`: how far beyond the masks a codec
+    has left faint traces of what they hide."""
 
     margin_px: int = _RING_PX + 4
     bridging: Bridging = Bridging()
+    halo_px: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Recovered:
     """What is known of the background under frame `index`'s mask.
 
-    `rgb` (h, w, 3) over `box`, the mask's box: uint8, or uint16 of 0..65535 for sources above 8 bits. `known` (h, w) is
-    a subset of the mask's bits; where it is not set, `rgb` is a smooth guess and says nothing. `still` (h, w):
-    what of the mask lies in a picture that stands still.
+    `rgb` (h, w, 3) over `box`, the mask's box and its halo: uint8, or uint16 of 0..65535 for sources above 8 bits.
+    `known` (h, w) lies in the mask, and in its halo where that differs from the background by faint traces only; where
+    it is not set, `rgb` is a smooth guess and says nothing. `still` (h, w): what of the mask lies in a picture that
+    stands still.
     """
 
     index: int
@@ -92,12 +95,12 @@ def recover(
         poses = {pose.index: pose for pose in segment.poses}
         for frame, mask in with_masks(read, masks, segment.start, segment.stop):
             if mask is not None:
-                yield _recovered(frame, mask, poses[frame.index], plates)
+                yield _recovered(frame, mask, poses[frame.index], plates, settings.halo_px)
 
 
-def _recovered(frame: Frame, mask: FrameMask, pose: Pose, plates: Sequence[Plate]) -> Recovered:
-    box = mask.box.pad(_RING_PX).clip(frame.size)
-    assert box is not None
+def _recovered(frame: Frame, mask: FrameMask, pose: Pose, plates: Sequence[Plate], halo_px: int) -> Recovered:
+    box, inside = (mask.box.pad(px).clip(frame.size) for px in (_RING_PX, halo_px))
+    assert box is not None and inside is not None
     observed = frame_levels(frame, box)
     bits = mask.within(box)
     rgb, known = _matched(observed, bits, pose.flat(), plates[0], box)
@@ -107,14 +110,23 @@ def _recovered(frame: Frame, mask: FrameMask, pose: Pose, plates: Sequence[Plate
         more_rgb, more = _matched(observed, bits, pose, plate, box, strict=strict)
         rgb = np.where((more & ~known)[..., None], more_rgb, rgb)
         known = known | more
-    inner = mask.box.shift(-box.x, -box.y).slices
+    if halo_px:
+        known = known | _traces(observed, bits, view_plate(plates[0], pose.flat(), box).known, rgb, halo_px)
+    inner = inside.shift(-box.x, -box.y).slices
     return Recovered(
         index=frame.index,
-        box=mask.box,
+        box=inside,
         rgb=to_samples(rgb[inner], deep=is_deep(frame)),
         known=known[inner],
         still=_still(observed, bits, pose, plates[0], box)[inner],
     )
+
+
+def _traces(observed: Levels, bits: Bits, known: Bits, rgb: Levels, halo_px: int) -> Bits:
+    """What of the hole's halo differs from the known background as little as a codec's traces of the object do."""
+    halo = np.asarray(cv2.dilate(bits.astype(np.uint8), np.ones((2 * halo_px + 1,) * 2, np.uint8)), np.bool_) & ~bits
+    off = largest(np.abs(smooth_difference(observed - rgb, known & ~bits)))
+    return np.asarray(halo & known & (off <= _STRICT_TOLERANCE), np.bool_)
 
 
 def _still(observed: Levels, bits: Bits, pose: Pose, plate: Plate, box: Box) -> Bits:
