@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import posixpath
 from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
@@ -48,10 +49,11 @@ class ClipWork:
 
     @property
     def prep_key(self) -> str:
-        """Identity of the clip's masks and plan."""
+        """Identity of the clip's masks and plan, and that its container can hold the result."""
         fields = {name: value for name, value in _identity(self.job).items() if name in _PLAN_FIELDS}
         every = (self.options.detect_every, self.options.tracker) if needs_pixels(self.job) else None
-        return make_key("prep", KEY_VERSION, self.job.task, fields, every, self.fingerprints, asdict(self.limits))
+        asked = (self.job.task, posixpath.splitext(self.output)[1], fields, every)
+        return make_key("prep", KEY_VERSION, *asked, self.fingerprints, asdict(self.limits))
 
     @property
     def clip_key(self) -> str:

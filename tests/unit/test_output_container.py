@@ -46,10 +46,10 @@ def work_of(tmp_path: Path, source: str, output: str, **fields: Any) -> ClipWork
 )
 def test_what_a_container_cannot_hold_is_said_before_the_work(tmp_path: Path, media: Media, output: str) -> None:
     source = make(tmp_path / "a.mov", media)
+    prepare(work_of(tmp_path, source, "out.mov"), MaskModels())  # what one container holds says nothing of another
     with pytest.raises(ClipError) as caught:
         prepare(work_of(tmp_path, source, output), MaskModels())
     assert caught.value.code == "cannot_write"
-    prepare(work_of(tmp_path, source, "out.mov"), MaskModels())
 
 
 @pytest.mark.parametrize(("output", "copied"), [("out.mov", None), ("out.mkv", 12), ("out.ts", 0)])

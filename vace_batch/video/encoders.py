@@ -195,11 +195,13 @@ def _options(codec: str, info: VideoInfo, settings: EncoderSettings, container: 
         "libx264": x26x
         | {"x264-params": _params("mbtree=0:cpu-independent=1:chroma-qp-offset=-6", _hdr_params("libx264", info))}
         | _x264_profile(info),
+        # libav's x265 leaves closed captions out unless it is asked.
         "libx265": x26x
         | {
+            "a53cc": "1",
             "x265-params": _params(
                 f"pools=none:frame-threads={threads}:wpp=0:log-level=error:open-gop=0", _hdr_params("libx265", info)
-            )
+            ),
         },
         # VP8 ignores crf without a rate.
         "libvpx": {"crf": crf, "b": "200M", "qmin": "0", "deadline": "good", "cpu-used": "4"} | gop,
