@@ -126,6 +126,13 @@ def test_interlaced_is_refused(tmp_path: Path) -> None:
     assert code_of(path) == "interlaced"
 
 
+def test_transparency_that_the_decoder_drops_is_refused(tmp_path: Path) -> None:
+    source = make(tmp_path / "a.webm", Media(codec="libvpx-vp9", pix_fmt="yuva420p"))
+    with pytest.raises(ClipError, match="transparency") as caught:
+        probe(source)
+    assert caught.value.code == "unsupported_pixel_format"
+
+
 def test_scan_counts_and_finds_cuts(tmp_path: Path) -> None:
     times = [0, 600, 1000, 3000, 3100, 3200, 4100, 5000, 5100, 6000, 9000, 9900, 10000, 10100, 10200, 10300]
     media = Media(num_frames=16, pts=times, time_base=Fraction(1, 30000), cut_at=7, options={"bf": "2"})

@@ -121,6 +121,8 @@ def probe(path: str, limits: MediaLimits | None = None) -> VideoInfo:
         frame = _first_frame(container, stream, path)
         if not is_editable(frame.format.name):
             raise ClipError("unsupported_pixel_format", f"{path}: pixel format {frame.format.name} cannot be edited")
+        if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 keep it beside the picture, where libav drops it
+            raise ClipError("unsupported_pixel_format", f"{path}: its transparency (alpha_mode) would be lost")
         matrix = display_matrix(frame)
         coded = Size(frame.width, frame.height)
         return VideoInfo(
