@@ -218,7 +218,7 @@ def busy_share(engine: VaceEngine, batch: Sequence[VCU]) -> None:
     for name, calls in (("written after each window", [[vcu] for vcu in batch]), ("written meanwhile", [batch])):
         with tempfile.TemporaryDirectory() as out:
             began = time.perf_counter()
-            records = [record for call in calls for record in generation.generate(call, engine, out)]
+            records = [record for call in calls for record in generation.generate(call, engine, out)()]
             took = time.perf_counter() - began
         busy = sum(record["device_s"] for record in records)
         host = sum(record["seconds"] - record["device_s"] for record in records) / len(records)

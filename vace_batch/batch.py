@@ -223,6 +223,7 @@ def pools_of(options: Options, machine_gpus: int, batch: Batch | None = None) ->
         min_actors=options.min_gpu_actors,
         num_cpus=float(devices),
         num_gpus=float(devices) if machine_gpus else 0.0,
+        overlaps=True,
         setup="vace_batch.workers:vace_setup",
         setup_args={
             "model": options.model,
@@ -305,7 +306,8 @@ class _Tally:
             _LOG.warning("pool %s waits for a machine that has room for one of its actors", event.pool)
         if isinstance(event, UnitDone) and event.unit.kind == "generate":
             self._windows_done += 1
-            self._busy_s += event.seconds
+            assert isinstance(event.meta, float)
+            self._busy_s += event.meta
             self._frames_done += self._graph.frames[event.unit.unit_id]
         self.show()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -27,17 +28,19 @@ _UNWRITTEN_BYTES = 1 << 30
 """Frames that may wait to be written, so that a slow storage does not fill the memory."""
 
 
-def generate(vcus: Sequence[VCU], engine: Engine, out: str) -> list[Record | ClipError]:
+def generate(vcus: Sequence[VCU], engine: Engine, out: str) -> Callable[[], list[Record | ClipError]]:
     """Run VACE on windows and store each one's frames the moment they exist; those that are there are not run again.
 
-    A window's frames are written while the device makes the next batch's. A window that cannot be made gives its error.
+    A window's frames are written while the device makes the next batch's. When all are made this returns, and what it
+    returns waits for the last to be committed: then gives each window's record, or the error why it cannot be made.
     """
     ledger = Ledger(out)
     results: dict[str, Record | ClipError | None] = {vcu.window_id: ledger.done(vcu.window_id) for vcu in vcus}
     missing = [vcu for vcu in vcus if results[vcu.window_id] is None]
     written: dict[str, Future[Record | None]] = {}
     waiting: deque[tuple[Future[Record | None], int]] = deque()
-    with ThreadPoolExecutor(_WRITERS) as writers:
+    with contextlib.ExitStack() as stack:
+        writers = stack.enter_context(ThreadPoolExecutor(_WRITERS))
         for made in engine.stream(missing):
             vcu = missing[made.index]
             if made.frames is None:
@@ -47,8 +50,14 @@ def generate(vcus: Sequence[VCU], engine: Engine, out: str) -> list[Record | Cli
             waiting.append((written[vcu.window_id], made.frames.nbytes))
             while sum(size for _, size in waiting) > _UNWRITTEN_BYTES:
                 waiting.popleft()[0].result()
-        results.update({window_id: future.result() for window_id, future in written.items()})
-    return [result for vcu in vcus if (result := results[vcu.window_id]) is not None]
+        unfinished = stack.pop_all()
+
+    def committed() -> list[Record | ClipError]:
+        with unfinished:
+            results.update({window_id: future.result() for window_id, future in written.items()})
+        return [result for vcu in vcus if (result := results[vcu.window_id]) is not None]
+
+    return committed
 
 
 def _store(ledger: Ledger, vcu: VCU, frames: NDArray[np.uint8], device_s: float) -> Record | None:

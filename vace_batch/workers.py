@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vace_batch import log, review, steps
-from vace_batch.cluster.units import Call, Outcome
+from vace_batch.cluster.units import Call, Outcome, Rest
 from vace_batch.config import EngineSettings
 from vace_batch.errors import ClipError
 from vace_batch.masks.source import MaskModels
@@ -81,17 +81,23 @@ def build(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
     return [Outcome(payload=steps.build(*_payload(call))) for call in calls]
 
 
-def generate(engines: Engines, calls: Sequence[Call]) -> list[Outcome]:
+def generate(engines: Engines, calls: Sequence[Call]) -> Rest:
     """Payload: (model, revision, OUT), the same for all calls. Input: a window's VCU. Commits the windows.
 
-    A window that cannot be made is its own failure, not its neighbours'.
+    A window that cannot be made is its own failure, not its neighbours'. Meta: the device's seconds. The rest is to
+    wait until the last frames are written.
     """
     model, revision, out = _payload(calls[0])
     vcus: list[Any] = [call.inputs[0] for call in calls]
-    made = steps.generate(vcus, engines.get(model, revision), out)
-    return [
-        Outcome(error=result) if isinstance(result, ClipError) else Outcome(meta=result["seconds"]) for result in made
-    ]
+    written = steps.generate(vcus, engines.get(model, revision), out)
+
+    def rest() -> list[Outcome]:
+        return [
+            Outcome(error=result) if isinstance(result, ClipError) else Outcome(meta=result["device_s"])
+            for result in written()
+        ]
+
+    return rest
 
 
 def stitch(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:

@@ -38,7 +38,8 @@ class SimActor:
     dead: bool = False
     leaving: bool = False
     queue: list[Order] = field(default_factory=list)
-    running: bool = False
+    started: int = 0
+    on_device: Order | None = None
 
 
 class SimCluster:
@@ -111,6 +112,8 @@ class SimCluster:
         assert len(order.items) <= actor.pool.max_batch
         for item in order.items:
             assert [payload.unit_id for payload in item.inputs] == list(item.unit.inputs)
+        assert not actor.pool.overlaps or not any(call.is_suspect for call in actor.queue), "it was to be alone"
+        assert not actor.pool.overlaps or not (order.is_suspect and actor.queue), "it was to be alone"
         actor.queue.append(order)
         others = [call for other in self.actors.values() if not other.dead for call in other.queue if call is not order]
         if self.live_bytes() > self.budget_bytes and any(item.unit.leaves_bytes for item in order.items):
@@ -133,9 +136,8 @@ class SimCluster:
 
     def kill(self, actor_id: int) -> None:
         actor = self.actors[actor_id]
-        if actor.queue:
-            self.blamable.update(item.unit.unit_id for item in actor.queue[0].items)
-        actor.dead = True
+        self.blamable.update(item.unit.unit_id for order in _running(actor) for item in order.items)
+        actor.dead, actor.on_device = True, None
         actor.queue.clear()
 
     def wait(self, timeout_s: float) -> list[Fact]:
@@ -185,10 +187,14 @@ class SimCluster:
         self._facts.append(fact)
 
     def _run_next(self, actor_id: int, actor: SimActor) -> None:
-        if actor.running or not actor.queue:
+        if actor.on_device or actor.started == len(actor.queue):
             return
-        actor.running = True
-        order = actor.queue[0]
+        order = actor.queue[actor.started]
+        alone = not actor.pool.overlaps
+        if actor.started == (1 if alone else 2):
+            return
+        actor.started += 1
+        actor.on_device = order
         does = [item.unit.payload for item in order.items]
         for item in order.items:
             self.runs[item.unit.unit_id] += 1
@@ -199,14 +205,32 @@ class SimCluster:
         if "hang" in does:
             return
         seconds = self.random.uniform(0.1, 1.0)
-        if "poison" in does:
+        if "poison" in does and (alone or self.random.random() < 0.7):
             self._after(seconds, actor, lambda: self._die(actor_id, "process"))
-        else:
+        elif alone:
             self._after(seconds, actor, lambda: self._end(actor_id, actor))
+        else:
+            self._after(seconds, actor, lambda: self._leave_device(actor_id, actor))
+
+    def _leave_device(self, actor_id: int, actor: SimActor) -> None:
+        """The rest of a call begins when that of the call before it has ended, and the next call runs beside it."""
+        order = actor.on_device
+        if order is not actor.queue[0]:
+            self._after(0.01, actor, lambda: self._leave_device(actor_id, actor))
+            return
+        actor.on_device = None
+        does = [item.unit.payload for item in order.items]
+        if "poison" in does:
+            self._after(0.3, actor, lambda: self._die(actor_id, "process"))
+        else:
+            self._after(self.random.uniform(0.0, 0.6), actor, lambda: self._end(actor_id, actor))
+        self._run_next(actor_id, actor)
 
     def _end(self, actor_id: int, actor: SimActor) -> None:
         order = actor.queue.pop(0)
-        actor.running = False
+        actor.started -= 1
+        if actor.on_device is order:
+            actor.on_device = None
         replies: list[Reply] = []
         handles: list[object] = []
         trouble = _trouble_of_batch(order)
@@ -239,11 +263,15 @@ class SimCluster:
 
     def _die(self, actor_id: int, cause: Cause) -> None:
         actor = self.actors[actor_id]
-        if cause in ("process", "memory") and actor.queue:
-            self.blamable.update(item.unit.unit_id for item in actor.queue[0].items)
-        actor.dead = True
+        if cause in ("process", "memory"):
+            self.blamable.update(item.unit.unit_id for order in _running(actor) for item in order.items)
+        actor.dead, actor.on_device = True, None
         actor.queue.clear()
         self._post(Died(actor_id=actor_id, cause=cause, detail="simulated"))
+
+
+def _running(actor: SimActor) -> list[Order]:
+    return actor.queue[: 2 if actor.pool.overlaps else 1]
 
 
 def _trouble_of_batch(order: Order) -> Trouble | None:

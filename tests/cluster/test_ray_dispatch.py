@@ -9,6 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import pytest
 import ray
@@ -30,7 +31,7 @@ from vace_batch.errors import ClusterError, UsageError
 WORKERS = "tests.cluster.workers:"
 POOLS = (
     PoolSpec(name="cpu", num_actors=2),
-    PoolSpec(name="gpu", setup=WORKERS + "make_state", setup_args={"name": "engine"}, max_batch=4),
+    PoolSpec(name="gpu", setup=WORKERS + "make_state", setup_args={"name": "engine"}, max_batch=4, overlaps=True),
 )
 
 
@@ -152,12 +153,15 @@ def test_a_killed_actor_costs_its_running_units_one_more_run(runtime: Runtime, v
     assert totals.retries == len(death.unit_ids)
 
 
-def test_a_unit_that_waits_behind_a_killed_one_is_not_charged(runtime: Runtime) -> None:
+@pytest.mark.parametrize("pool", ["cpu", "gpu"])
+def test_a_unit_that_waits_behind_a_killed_one_is_not_charged(runtime: Runtime, pool: str) -> None:
+    """Where calls overlap, the killed one is not either: either call may have been the cause."""
     graph = Recorder()
     kill_once(runtime, graph, "first")
-    units = [behaving(name, "sleep 0.3", pool="gpu") for name in ("first", "second", "third")]
+    units = [behaving(name, "sleep 0.3", pool=pool) for name in ("first", "second", "third", "fourth")]
     run(runtime, graph, units)
-    assert graph.metas == {"first": 2, "second": 1, "third": 1}, "the metas are the attempts"
+    attempts = {"first": 2 if pool == "cpu" else 1, "second": 1, "third": 1, "fourth": 1}
+    assert graph.metas == attempts, "the metas are the attempts"
 
 
 def test_a_poison_unit_is_found_in_its_batch_and_the_others_survive(runtime: Runtime) -> None:
@@ -170,6 +174,24 @@ def test_a_poison_unit_is_found_in_its_batch_and_the_others_survive(runtime: Run
     assert (failure.code, failure.attempts, failure.retryable) == ("worker_died", 2, True)
     assert failure.reason.startswith("its worker process died while it ran")
     assert totals.done == 3
+
+
+def resting(name: str, folder: Path, other: str, dies: str = "") -> Unit:
+    return behaving(name, f"{folder / name} {folder / other} {dies}", pool="gpu", fn="leave_a_rest")
+
+
+def test_the_rest_of_a_call_runs_beside_the_next_one(runtime: Runtime, tmp_path: Path) -> None:
+    graph = Recorder()
+    run(runtime, graph, [resting("first", tmp_path, "second"), resting("second", tmp_path, "first")])
+    assert graph.metas == {"first": (1, True), "second": (1, True)}, "the first cannot end before the second starts"
+
+
+def test_a_death_beside_a_rest_is_charged_to_nobody_and_both_run_again_alone(runtime: Runtime, tmp_path: Path) -> None:
+    graph = Recorder()
+    units = [resting("first", tmp_path, "none-such"), resting("second", tmp_path, "first", "dies")]
+    totals = run(runtime, graph, units)
+    assert graph.metas == {"first": (1, False), "second": (1, True)}
+    assert totals.retries == 2 and [set(death.unit_ids) for death in graph.deaths()] == [{"first", "second"}]
 
 
 def test_a_hanging_unit_is_killed_and_charged(runtime: Runtime) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vace_batch.cluster.units import Call, Outcome
+from vace_batch.cluster.units import Call, Outcome, Rest
 from vace_batch.errors import ClipError
 
 
@@ -70,6 +70,27 @@ def _behave(call: Call) -> object:
     if word == "threads":
         return os.environ["OMP_NUM_THREADS"]
     return call.attempt
+
+
+def leave_a_rest(state: object, calls: list[Call]) -> Rest:
+    """On the device a call marks that it is there; its rest waits for the mark of another: `"MINE OTHER [dies]"`.
+
+    Says its attempt, and whether it saw the mark. What runs again does not wait, and does not die.
+    """
+    (call,) = calls
+    mine, other, *dies = str(call.payload).split()
+    again = Path(mine).exists()
+    Path(mine).touch()
+    if dies and not again:
+        os._exit(3)
+
+    def rest() -> list[Outcome]:
+        deadline = time.monotonic() + 30
+        while not again and not Path(other).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return [Outcome(meta=(call.attempt, Path(other).exists()))]
+
+    return rest
 
 
 def small_memory(state: object, calls: list[Call]) -> list[Outcome]:

@@ -30,6 +30,7 @@ POOLS = (
     PoolSpec(name="cpu", num_actors=3),
     PoolSpec(name="gpu", num_actors=2, max_batch=4, queue_depth=3),
 )
+OVERLAPPING = (POOLS[0], replace(POOLS[1], overlaps=True))
 WORDS = ["ok"] * 14 + ["poison", "bug", "clip-error", "storage-busy", "hang", "huge", "bad"]
 CODES = {
     "poison": "worker_died",
@@ -104,7 +105,7 @@ def test_every_unit_ends_exactly_once_whatever_dies(block: int) -> None:
     for seed in range(block * 25, block * 25 + 25):
         cluster = SimCluster(seed, budget_bytes=BUDGET, deaths_per_s=random.Random(seed).choice([0.01, 0.05, 0.15]))
         graph = RandomGraph(seed, _unit)
-        totals, events, _ = _run(cluster, graph, 16)
+        totals, events, _ = _run(cluster, graph, 16, pools=OVERLAPPING if seed % 2 else POOLS)
         _check_ends(graph, totals, cluster)
         assert len(cluster.payloads) == 0
         assert totals.actor_deaths == sum(isinstance(event, ActorDied) for event in events)
@@ -114,11 +115,12 @@ def test_every_unit_ends_exactly_once_whatever_dies(block: int) -> None:
         assert len(failed) == totals.failed == len(set(failed))
 
 
+@pytest.mark.parametrize("pools", [POOLS, OVERLAPPING], ids=["", "overlapping"])
 @pytest.mark.parametrize("seed", range(60))
-def test_without_random_deaths_only_the_guilty_fail(seed: int) -> None:
+def test_without_random_deaths_only_the_guilty_fail(seed: int, pools: tuple[PoolSpec, ...]) -> None:
     cluster = SimCluster(seed, budget_bytes=BUDGET)
     graph = RandomGraph(seed, _unit)
-    totals, _, _ = _run(cluster, graph, 24)
+    totals, _, _ = _run(cluster, graph, 24, pools=pools)
     _check_ends(graph, totals, cluster)
     for unit_id, unit in graph.units.items():
         failure = graph.failures.get(unit_id)

@@ -55,13 +55,14 @@ def test_frames_are_written_while_the_engine_makes_the_next(tmp_path: Path, monk
         return encode_lossless(frames)
 
     monkeypatch.setattr(generation, "encode_lossless", encode)
-    records = generation.generate(windows, engine, str(tmp_path))
+    records = generation.generate(windows, engine, str(tmp_path))()
     for vcu, record in zip(windows, records, strict=True):
         assert not isinstance(record, ClipError)
         assert record["device_s"] == 1.5 and 1.5 <= record["seconds"] < 20
         [frames] = frames_from_bytes(read_bytes(ledger.absolute(record["artifact"])))
         np.testing.assert_array_equal(frames, vcu.frames_THWC[0])
-    assert generation.generate(windows, engine, str(tmp_path)) == records and engine.asked == 3, "nothing is made twice"
+    again = generation.generate(windows, engine, str(tmp_path))()
+    assert again == records and engine.asked == 3, "nothing is made twice"
 
 
 def test_a_window_that_cannot_be_made_is_its_own_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +70,21 @@ def test_a_window_that_cannot_be_made_is_its_own_failure(tmp_path: Path, monkeyp
     engine = Copying(bad=[0])
     monkeypatch.setattr(engines, "get", lambda model, revision: engine, raising=False)
     calls = [Call(unit_id=str(i), payload=("tiny", "r", str(tmp_path)), inputs=(window(i),)) for i in range(2)]
-    poisoned, good = workers.generate(engines, calls)
+    poisoned, good = workers.generate(engines, calls)()
     assert poisoned.error is not None and poisoned.error.code == "not_finite"
-    assert good.error is None and good.meta >= 1.5  # type: ignore[operator]
+    assert good.error is None and good.meta == 1.5
+
+
+def test_the_device_is_left_before_the_last_frames_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a window counts as made only when its record is there."""
+    vcu, ledger, may_write = window(0), Ledger(str(tmp_path)), threading.Event()
+
+    def encode(frames: NDArray[np.uint8]) -> bytes:
+        assert may_write.wait(10), "the device is held while frames are written"
+        return encode_lossless(frames)
+
+    monkeypatch.setattr(generation, "encode_lossless", encode)
+    committed = generation.generate([vcu], Copying(), str(tmp_path))
+    assert ledger.done(vcu.window_id) is None
+    may_write.set()
+    assert committed() == [ledger.done(vcu.window_id)]

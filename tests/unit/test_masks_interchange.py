@@ -73,7 +73,7 @@ def test_a_run_keeps_masks_in_each_form_and_says_them_in_the_result(tmp_path: Pa
     job = Job(job_id="a", video_uri=path, task="removal", boxes=boxes, dilate=Dilation(px=0.0))
     work = works_of([job], str(tmp_path / "out"), Options(keep_masks=form), str(tmp_path))[0]  # type: ignore[arg-type]
     plan = prepare(work, MaskModels())
-    generate([build(work, plan, planned) for planned in plan.windows], Noise(), work.out)  # type: ignore[arg-type]
+    generate([build(work, plan, planned) for planned in plan.windows], Noise(), work.out)()  # type: ignore[arg-type]
     stitch(work, plan)
     keep(work, plan)
     record = Ledger(work.out).done(work.clip_key)

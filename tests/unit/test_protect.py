@@ -59,7 +59,7 @@ def run(job: Job, folder: str, feather_px: int = 2) -> tuple[ClipPlan, str]:
     for vcu, planned in zip(vcus, plan.windows, strict=True):
         if plan.protected:
             assert_kept_from_model(vcu, work.out, plan, planned.window.box, planned.window.start)
-    generate(vcus, Noise(), work.out)  # type: ignore[arg-type]
+    generate(vcus, Noise(), work.out)()  # type: ignore[arg-type]
     record = stitch(work, plan)
     return plan, Ledger(work.out).absolute(record["output"])
 

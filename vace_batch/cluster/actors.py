@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import importlib
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -51,10 +53,12 @@ def resolve(name: str) -> Callable[..., Any]:
 
 
 class Worker:
-    """One actor; its methods run one after the other."""
+    """One actor. Its calls run one after the other; the `Rest` of one may run beside the next."""
 
     def __init__(self) -> None:
         self._state: object = None
+        self._device = threading.Lock()
+        self._rest = threading.Lock()
 
     def place(self) -> tuple[str, int]:
         """Node id and process id; resolves as soon as the process runs."""
@@ -69,10 +73,21 @@ class Worker:
         return None
 
     def begin(self) -> None:
-        """Sent before each `work`: its return tells the driver that the call now starts."""
+        """Sent before each `work`, for which it takes the device; its return tells the driver that the call starts."""
+        self._device.acquire()
 
     def work(self, fn: str, works: Sequence[Work]) -> tuple[object, ...]:
         """Run one batch. Returns the replies with whether this actor is broken, then one payload a unit."""
+        with contextlib.ExitStack() as rest, contextlib.ExitStack() as device:
+            device.callback(self._device.release)
+
+            def leave_device() -> None:
+                rest.enter_context(self._rest)
+                device.close()
+
+            return self._work(fn, works, leave_device)
+
+    def _work(self, fn: str, works: Sequence[Work], leave_device: Callable[[], None]) -> tuple[object, ...]:
         begin = time.perf_counter()
         calls: list[Call] = []
         replies: list[Reply] = []
@@ -89,7 +104,7 @@ class Worker:
                         last_code=work.last_code,
                     )
                 )
-        outcomes, trouble = self._outcomes(fn, calls)
+        outcomes, trouble = self._outcomes(fn, calls, leave_device)
         seconds = (time.perf_counter() - begin) / len(works)
         remaining = iter(outcomes)
         payloads: list[object] = []
@@ -103,12 +118,18 @@ class Worker:
         broken = trouble is not None and _device_is_dead()
         return ((tuple(replies), broken), *payloads)
 
-    def _outcomes(self, fn: str, calls: list[Call]) -> tuple[list[Outcome], Trouble | None]:
+    def _outcomes(
+        self, fn: str, calls: list[Call], leave_device: Callable[[], None]
+    ) -> tuple[list[Outcome], Trouble | None]:
         """Call the function. Here, and only here, whatever it raises becomes a row."""
         if not calls:
             return [], None
         try:
-            outcomes = list(resolve(fn)(self._state, calls))
+            answer = resolve(fn)(self._state, calls)
+            if callable(answer):
+                leave_device()
+                answer = answer()
+            outcomes = list(answer)
             if len(outcomes) != len(calls):
                 raise TypeError(f"{fn} returned {len(outcomes)} outcomes for {len(calls)} calls")
             return outcomes, None

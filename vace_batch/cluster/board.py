@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from vace_batch.cluster.dispatch import (
+    SUSPECT,
     Blame,
     Head,
     History,
@@ -42,12 +43,16 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One call to be placed at an actor of `pool`."""
+    """One call to be placed at an actor of `pool`; nothing may be placed behind one that `is_suspect`."""
 
     call_id: int
     pool: str
     fn: str
     items: tuple[Item, ...]
+
+    @property
+    def is_suspect(self) -> bool:
+        return any(item.last_code in SUSPECT for item in self.items)
 
     @property
     def time_limit_s(self) -> float:
@@ -111,9 +116,13 @@ class _Record:
 
     @property
     def group(self) -> tuple[object, ...]:
-        """Units of one group may share a call. Equal `batch_limit` keeps suspects among themselves."""
+        """Units of one group may share a call; suspects are kept among themselves."""
         own = self.unit.unit_id if self.unit.batch_key is None else ""
-        return (*self.lane, self.unit.fn, self.unit.batch_key, own, self.history.batch_limit)
+        return (*self.lane, self.unit.fn, self.unit.batch_key, own, self.history.batch_limit, self.is_suspect)
+
+    @property
+    def is_suspect(self) -> bool:
+        return self.history.last_code in SUSPECT
 
 
 class Board:
@@ -258,6 +267,7 @@ class Board:
                 queued=self._queued[record.unit.pool],
                 mates=self._mates[record.group],
                 batch_limit=record.history.batch_limit,
+                alone=record.is_suspect and self._pools[record.unit.pool].overlaps,
             )
             cost = record.unit.leaves_bytes
             views.append(

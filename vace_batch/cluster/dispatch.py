@@ -16,12 +16,15 @@ from dataclasses import dataclass, replace
 
 from vace_batch.cluster.units import Failure, Limits, PoolSpec
 
+SUSPECT = frozenset(("worker_died", "out_of_memory"))
+"""What a call beside it may have brought upon a unit: from then on it stands at an actor alone, where calls overlap."""
+
 
 class Blame(enum.Enum):
     """Whose fault a lost run is.
 
-    DOUBT: the process died before it told that the unit had started. The first time nobody is charged, since an idle
-    process may have died by itself; the second time the unit is.
+    DOUBT: the process died before it told that the unit had started, or with another call beside it. The first time
+    nobody is charged, since an idle process may have died by itself; the second time the unit is.
     """
 
     UNIT = "unit"
@@ -140,13 +143,14 @@ class Places:
     roomy: int = 0
 
 
-def startable(places: Places, *, queued: int, mates: int, batch_limit: int) -> bool:
+def startable(places: Places, *, queued: int, mates: int, batch_limit: int, alone: bool = False) -> bool:
     """Whether a call can be placed now.
 
     A place behind a running call is taken only while there is work for every actor, because what stands there cannot
-    move to another actor that becomes idle; and only by a full batch, because its mates may still come.
+    move to another actor that becomes idle; only by a full batch, because its mates may still come; and never by what
+    must be `alone`.
     """
-    return places.idle > 0 or (places.roomy > 0 and queued >= places.ready and mates >= batch_limit)
+    return places.idle > 0 or (not alone and places.roomy > 0 and queued >= places.ready and mates >= batch_limit)
 
 
 def batch_size(places: Places, *, mates: int, batch_limit: int) -> int:

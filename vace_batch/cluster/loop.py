@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal, Protocol
 
 from vace_batch.cluster.board import Board, Ending, Order, Reply
@@ -234,8 +235,18 @@ class Dispatcher:
         ]
 
 
+def _has_room(actor: _Actor) -> bool:
+    alone = actor.pool.overlaps and any(call.order.is_suspect for call in actor.calls)
+    return len(actor.calls) < actor.pool.queue_depth and not alone
+
+
+def _running(actor: _Actor) -> list[_Running]:
+    """Its first call, and in a pool that overlaps the second, which may have started beside the first one's rest."""
+    return list(islice(actor.calls, 2 if actor.pool.overlaps else 1))
+
+
 def _running_ids(actor: _Actor) -> tuple[str, ...]:
-    return tuple(item.unit.unit_id for item in actor.calls[0].order.items) if actor.calls else ()
+    return tuple(item.unit.unit_id for call in _running(actor) for item in call.order.items)
 
 
 class _Run:
@@ -278,7 +289,7 @@ class _Run:
                 ready[actor.pool.name] += 1
                 if not actor.calls:
                     idle[actor.pool.name].append(actor)
-                elif len(actor.calls) < actor.pool.queue_depth:
+                elif _has_room(actor):
                     roomy[actor.pool.name].append(actor)
         while True:
             places = {
@@ -291,7 +302,7 @@ class _Run:
             actor = shelf.pop(0)
             actor.calls.append(_Running(order, self._cluster.now()))
             self._cluster.submit(actor.actor_id, order)
-            if len(actor.calls) < actor.pool.queue_depth:
+            if _has_room(actor):
                 roomy[order.pool].append(actor)
 
     def apply(self, facts: Iterable[Fact]) -> None:
@@ -359,25 +370,25 @@ class _Run:
             actor.calls[0].since = actor.since
         if fact.broken:
             self._give_back(self._remove(actor, "broken", "its device is unusable after an error", kill=True))
-        elif actor.leaving or (self._draining and actor.calls):
+        elif not (actor.calls and actor.calls[0].started) and (actor.leaving or (self._draining and actor.calls)):
             why = "its machine leaves" if actor.leaving else "stopped before its next call"
             self._give_back(self._remove(actor, "drain", why, kill=True))
         self.absorb(self.board.finish(fact.call_id, fact.replies, fact.handles))
 
     def _died(self, actor: _Actor, cause: Cause, detail: str) -> None:
-        call = self._remove(actor, cause, detail, kill=False)
+        calls = self._remove(actor, cause, detail, kill=False)
         if actor.phase != "ready" and cause in ("process", "memory"):
             self._start_failed(actor.pool, detail)
-        if call is not None:
-            self._lose(call, _trouble_of_death(cause, call.started, detail))
+        for call in calls:
+            self._lose(call, _trouble_of_death(cause, call.started and len(calls) == 1, detail))
 
-    def _remove(self, actor: _Actor, cause: str, detail: str, *, kill: bool) -> _Running | None:
-        """Forget an actor; what waited behind its first call goes back uncharged. Returns the first call."""
+    def _remove(self, actor: _Actor, cause: str, detail: str, *, kill: bool) -> list[_Running]:
+        """Forget an actor; what waited behind its running calls goes back uncharged. Returns those that ran."""
         if kill:
             self._cluster.kill(actor.actor_id)
         del self._actors[actor.actor_id]
         self._deaths += 1
-        calls = list(actor.calls)
+        running = _running(actor)
         self._tell(
             ActorDied(
                 pool=actor.pool.name,
@@ -387,12 +398,11 @@ class _Run:
                 unit_ids=_running_ids(actor),
             )
         )
-        for waiting in calls[1:]:
-            self._give_back(waiting)
-        return calls[0] if calls else None
+        self._give_back(list(actor.calls)[len(running) :])
+        return running
 
-    def _give_back(self, call: _Running | None) -> None:
-        if call is not None:
+    def _give_back(self, calls: Iterable[_Running]) -> None:
+        for call in calls:
             self.board.give_back(call.order.call_id)
 
     def _lose(self, call: _Running, trouble: Trouble) -> None:
@@ -407,8 +417,8 @@ class _Run:
             if actor.calls and now - actor.calls[0].since > actor.calls[0].order.time_limit_s:
                 limit_s = actor.calls[0].order.time_limit_s
                 reason = f"it did not end within its time limit of {limit_s:g} s"
-                call = self._remove(actor, "timeout", reason, kill=True)
-                assert call is not None
+                call, *others = self._remove(actor, "timeout", reason, kill=True)
+                self._give_back(others)
                 blame = Blame.UNIT if call.started else Blame.DOUBT
                 self._lose(call, Trouble(code="timeout", reason=reason, blame=blame))
             elif actor.phase == "setup" and waited > actor.pool.setup_limit_s:

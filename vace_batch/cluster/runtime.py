@@ -95,6 +95,7 @@ class RayCluster:
             resources=dict(pool.resources) or None,
             max_restarts=0,
             max_task_retries=0,
+            max_concurrency=2 if pool.overlaps else 1,
             runtime_env={"env_vars": worker_environment(pool, self._python_path)},
         ).remote()
         self._handles[actor_id] = _Handle(pool, actor)
@@ -190,7 +191,7 @@ class RayCluster:
             if not call.answer.done() or is_death(call.answer.exception()):
                 break
             del handle.calls[call_id]
-            facts.append(_answer(actor_id, call))
+            facts.append(_answer(actor_id, call, handle.pool))
         return facts
 
 
@@ -223,7 +224,7 @@ def detail_of_death(error: BaseException | None) -> str:
     return lines[-1].split("exit detail:")[-1].split(" Some common causes")[0].strip()
 
 
-def _answer(actor_id: int, call: _Call) -> Ended:
+def _answer(actor_id: int, call: _Call, pool: PoolSpec) -> Ended:
     error = call.answer.exception()
     if error is None:
         replies, broken = call.answer.result()
@@ -240,7 +241,13 @@ def _answer(actor_id: int, call: _Call) -> Ended:
         traceback=getattr(error, "traceback_str", str(error)),
     )
     replies = (Reply(trouble=trouble, shared=True),) * len(call.order.items)
-    return Ended(actor_id=actor_id, call_id=call.order.call_id, replies=replies, handles=tuple(call.payloads))
+    return Ended(
+        actor_id=actor_id,
+        call_id=call.order.call_id,
+        replies=replies,
+        handles=tuple(call.payloads),
+        broken=pool.overlaps,  # it may never have run, and its actor still waits for it
+    )
 
 
 def worker_environment(pool: PoolSpec, python_path: str | None) -> dict[str, str]:

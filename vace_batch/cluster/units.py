@@ -2,12 +2,12 @@
 
 Nothing here imports Ray, so that worker functions may import it freely. A worker function is named as
 `'package.module:function'` and is called in an actor as `fn(state, calls: list[Call]) -> list[Outcome]`, one outcome a
-call in the same order; `state` is what the pool's setup function returned.
+call in the same order, or a `Rest`; `state` is what the pool's setup function returned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -74,6 +74,11 @@ class Outcome:
     error: ClipError | None = None
 
 
+Rest = Callable[[], Sequence[Outcome]]
+"""What a worker function may answer in place of outcomes when it is done with its actor's device: what is left to do,
+which gives them. In a pool that `overlaps`, the next call runs beside it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """Why a unit ended without a result.
@@ -108,6 +113,8 @@ class PoolSpec:
     `state` of the worker functions. `num_cpus`, `num_gpus` and `resources` are per actor. `queue_depth` calls stand at
     an actor at most, one of them running. `setup_limit_s` counts from the moment the actor's process runs.
 
+    With `overlaps` a call of which only its `Rest` is left makes room for the next one.
+
     With `min_actors` the pool grows with its open units up to `num_actors`, and gives back an actor that has had
     nothing to do for `idle_s`; without, it always has `num_actors`.
     """
@@ -120,6 +127,7 @@ class PoolSpec:
     setup_args: Mapping[str, object] = field(default_factory=dict)
     max_batch: int = 1
     queue_depth: int = 2
+    overlaps: bool = False
     resources: Mapping[str, float] = field(default_factory=dict)
     setup_limit_s: float = 1800.0
     min_actors: int | None = None
