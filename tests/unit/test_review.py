@@ -125,7 +125,7 @@ def opened(tmp_path: Path, form: str | None) -> Batch:
 def finish(batch: Batch) -> None:
     [work] = batch.pending
     plan = prepare(work, MaskModels())
-    generate([build(work, plan, planned) for planned in plan.windows], Noise(), work.out)  # type: ignore[arg-type]
+    generate([build(work, plan, planned) for planned in plan.windows], Noise(), work.out)()  # type: ignore[arg-type]
     assert stitch(work, plan)["status"] == "done"
 
 
