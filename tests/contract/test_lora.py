@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -94,6 +95,19 @@ def kohya(target: str, down: torch.Tensor, up: torch.Tensor) -> Tensors:
     }
 
 
+def videox(target: str, down: torch.Tensor, up: torch.Tensor) -> Tensors:
+    return {key.replace("lora_unet_", "lora_unet__"): value for key, value in kohya(target, down, up).items()}
+
+
+def half_dotted(target: str, down: torch.Tensor, up: torch.Tensor) -> Tensors:
+    name = "lora_unet_" + re.sub(r"blocks\.", "blocks_", original(target))
+    return {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
+
+
+def lycoris(target: str, down: torch.Tensor, up: torch.Tensor) -> Tensors:
+    return {key.replace("lora_unet_", "lycoris_"): value for key, value in kohya(target, down, up).items()}
+
+
 def kohya_of_diffusers(target: str, down: torch.Tensor, up: torch.Tensor) -> Tensors:
     name = "lora_unet_" + target.replace(".", "_")
     return {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
@@ -107,6 +121,9 @@ FORMS: dict[str, tuple[Callable[..., Tensors], float]] = {
     "Wan's names alone": (bare, 1.0),
     "kohya with alpha": (kohya, ALPHA / RANK),
     "kohya's form of diffusers' names": (kohya_of_diffusers, 1.0),
+    "VideoX-Fun, a second underscore": (videox, ALPHA / RANK),
+    "kohya's prefix, Wan's dots": (half_dotted, 1.0),
+    "LyCORIS' plain algorithm": (lycoris, ALPHA / RANK),
 }
 
 
@@ -198,12 +215,16 @@ def test_taken_out_the_base_is_there_bit_for_bit_in_half_precision_too(tmp_path:
 
 
 def test_full_differences_and_biases(model: VaceModel, base: Tensors, switch: LoraSwitch, tmp_path: Path) -> None:
-    """As extracted LoRAs have them: .diff of norms and modulations, .diff_b of biases."""
+    """As extracted LoRAs have them: .diff of norms and modulations, .diff_b of biases, .diff_m of modulations."""
     named = {
         "diffusion_model.blocks.0.norm3.diff": "blocks.0.norm2.weight",
         "diffusion_model.blocks.0.self_attn.norm_q.diff": "blocks.0.attn1.norm_q.weight",
         "diffusion_model.blocks.0.self_attn.q.diff_b": "blocks.0.attn1.to_q.bias",
         "diffusion_model.head.modulation.diff": "scale_shift_table",
+        "diffusion_model.blocks.1.diff_m": "blocks.1.scale_shift_table",
+        "diffusion_model.vace_blocks.1.diff_m": "vace_blocks.1.scale_shift_table",
+        "diffusion_model.blocks.2.norm3.diff_b": "blocks.2.norm2.bias",
+        "diffusion_model.time_projection.1.diff_b": "condition_embedder.time_proj.bias",
         "transformer.vace_blocks.0.proj_out.lora_B.bias": "vace_blocks.0.proj_out.bias",
     }
     tensors = {key: torch.full(base[name].shape, 0.25) for key, name in named.items()}
@@ -239,7 +260,24 @@ BAD: dict[str, tuple[Tensors, str]] = {
     ),
     "half a pair": ({"blocks.0.attn1.to_q.lora_A.weight": torch.zeros(2, 128)}, "without the other half of its pair"),
     "alpha alone": ({"blocks.0.attn1.to_q.alpha": torch.tensor(2.0)}, "without its lora_A and lora_B"),
-    "another kind": ({"blocks.0.attn1.to_q.hada_w1_a": torch.zeros(2, 2)}, "not of a plain LoRA"),
+    "another block of VACE": (
+        comfy("vace_blocks.9.attn1.to_q", torch.zeros(2, 128), torch.zeros(128, 2)),
+        "key diffusion_model.vace_blocks.9.self_attn.q.lora_A.weight: the model has no such weight",
+    ),
+    "of an image-to-video model": (
+        {"diffusion_model.blocks.0.cross_attn.k_img.lora_down.weight": torch.zeros(2, 128)},
+        "key diffusion_model.blocks.0.cross_attn.k_img.lora_down.weight: the model has no such weight",
+    ),
+    "two experts in one file": (
+        {"transformer_2.blocks.0.attn1.to_q.lora_A.weight": torch.zeros(2, 128)},
+        "key transformer_2.blocks.0.attn1.to_q.lora_A.weight: the model has no such weight",
+    ),
+    "LoHa": ({"blocks.0.attn1.to_q.hada_w1_a": torch.zeros(2, 2)}, "not of a plain LoRA"),
+    "LoKr": ({"lycoris_blocks_0_self_attn_q.lokr_w1": torch.zeros(2, 2)}, "not of a plain LoRA"),
+    "a weight in place of a difference": (
+        {"diffusion_model.blocks.0.norm3.set_weight": torch.zeros(128)},
+        "key diffusion_model.blocks.0.norm3.set_weight: not of a plain LoRA",
+    ),
     "dora": (
         peft("blocks.0.attn1.to_q", torch.zeros(2, 128), torch.zeros(128, 2))
         | {"blocks.0.attn1.to_q.dora_scale": torch.ones(128)},

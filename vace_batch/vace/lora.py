@@ -25,12 +25,12 @@ from vace_batch.vace.names import original_name
 
 _PREFIXES = (
     "base_model.model.", "model.", "transformer.", "diffusion_model.", "module.", "pipe.dit.", "pipe.vace.", "dit.",
-    "vace.", "lora_unet_", "lora_transformer_",
+    "vace.", "lora_unet__", "lora_unet_", "lora_transformer_", "lycoris_",
 )  # fmt: skip
 _KEY = re.compile(
     r"(?P<target>.+)\.(?:(?P<down>lora_A(?:\.\w+)?\.weight|lora_down\.weight|lora\.down\.weight)"
     r"|(?P<up>lora_B(?:\.\w+)?\.weight|lora_up\.weight|lora\.up\.weight)"
-    r"|(?P<alpha>alpha)|(?P<diff>diff)|(?P<bias>diff_b|lora_B(?:\.\w+)?\.bias))"
+    r"|(?P<alpha>alpha)|(?P<diff>diff)|(?P<modulation>diff_m)|(?P<bias>diff_b|lora_B(?:\.\w+)?\.bias))"
 )
 _PEFT = "lora_adapter_metadata"
 
@@ -125,12 +125,13 @@ class LoraSwitch:
         if match is None:
             raise _unusable(uri, f"key {key}: not of a plain LoRA (lora_A/lora_B, lora_down/lora_up, alpha, diff)")
         part, target = str(match.lastgroup), match["target"]
-        found = self._aliases.get(target)
-        while found is None:
+        if part == "modulation":  # lightx2v's, of the table that each block adds to the time's embedding
+            part, target = "diff", target + ".modulation"
+        while (found := self._aliases.get(target.replace(".", "_"))) is None:
             shorter = next((target.removeprefix(prefix) for prefix in _PREFIXES if target.startswith(prefix)), None)
             if shorter is None:
                 raise _unusable(uri, f"key {key}: the model has no such weight; is it for another model?")
-            target, found = shorter, self._aliases.get(shorter)
+            target = shorter
         if part == "bias":
             bias = found.removesuffix(".weight") + ".bias"
             if bias not in self._parameters:
@@ -202,14 +203,13 @@ def _delta(change: _Change, parameter: torch.Tensor) -> torch.Tensor:
 
 
 def _aliases(parameters: Mapping[str, nn.Parameter]) -> dict[str, str]:
-    """The parameter behind each name that a LoRA may call its module by."""
+    """The parameter behind each name that a LoRA may call its module by, dots as underscores: trainers mix them."""
     table: dict[str, str] = {}
     for name in parameters:
         if name.endswith(".bias"):
             continue
         for alias in (name, original_name(name)):
-            module = alias.removesuffix(".weight")
-            table[module] = table[module.replace(".", "_")] = name
+            table[alias.removesuffix(".weight").replace(".", "_")] = name
     return table
 
 
