@@ -79,6 +79,7 @@ def _work(job: Job, out: str, options: Options, roots: Roots, lora_revision: Cal
         overlap_frames=profile.overlap_frames if asked.overlap_frames is None else asked.overlap_frames,
         min_side=profile.min_side,
         bridging=profile.bridging,
+        widest_hole_px=profile.widest_hole_px,
     )
     return ClipWork(
         job=job,

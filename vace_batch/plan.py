@@ -33,13 +33,18 @@ _WORTH_FOLLOWING = 1.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a model can take in one window, and which gaps it is spared."""
+    """What a model can take in one window, and which gaps it is spared.
+
+    `widest_hole_px`: the widest hole, at model scale, that it paints well in a picture that stands still, where other
+    frames of the window tell it nothing; None where that is not known to be a limit.
+    """
 
     max_tokens: int
     max_frames: int
     overlap_frames: int
     min_side: int
     bridging: Bridging = Bridging()
+    widest_hole_px: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_frames != legal_num_frames(self.max_frames):
@@ -312,9 +317,11 @@ def _nearest(side: int) -> int:
 
 def _within_budget(size: Size, num_frames: int, max_tokens: int) -> Size:
     tokens = token_count(num_frames, size)
-    if tokens <= max_tokens:
-        return size
-    scale = math.sqrt(max_tokens / tokens)
+    return size if tokens <= max_tokens else shrunk(size, math.sqrt(max_tokens / tokens))
+
+
+def shrunk(size: Size, scale: float) -> Size:
+    """A size that a model can be shown, at most `scale` times `size`; one token at least."""
     return Size(*(max(TOKEN_PX, align_down(int(side * scale), TOKEN_PX)) for side in (size.width, size.height)))
 
 

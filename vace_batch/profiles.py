@@ -243,6 +243,7 @@ class ModelProfile:
     flow_shift: float
     boundary_ratio: float | None = None
     bridging: Bridging = Bridging()
+    widest_hole_px: int | None = None
 
     def sampling(self, task: str, overrides: Sampling | None = None) -> ResolvedSampling:
         """Sampling of `task`: the `overrides`, then its preset's, then the model's own.
@@ -480,6 +481,7 @@ def _small(name: str, architecture: Architecture) -> ModelProfile:
         guidance_scale=1.0,
         flow_shift=3.0,
         bridging=Bridging(px=24, levels=25.0),  # its own fills are off by so much; see its card
+        widest_hole_px=64,  # wider ones it leaves gray in their middle
     )
 
 

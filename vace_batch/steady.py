@@ -5,12 +5,12 @@ Pure functions; frames count as in the plan, ranges are half-open, boxes are in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from vace_batch.geometry import Box
-from vace_batch.plan import Region, Window
+from vace_batch.plan import Limits, Region, Window, shrunk
 
 _FADE_FRAMES = 4
 _LEAST_FRAMES = 5
@@ -61,25 +61,40 @@ class Still:
 
 
 def paint_once(
-    calm: Calm, parts: Mapping[int, Sequence[Box]], regions: Sequence[Region], windows: Sequence[Window]
-) -> tuple[tuple[Still, ...], tuple[Window, ...]]:
-    """The still pictures of a clip, and those of its windows that are needed beside them.
+    calm: Calm,
+    parts: Mapping[int, Sequence[Box]],
+    regions: Sequence[Region],
+    windows: Sequence[Window],
+    limits: Limits,
+) -> tuple[tuple[Still, ...], tuple[Region, ...], tuple[Window, ...]]:
+    """The still pictures of a clip, its regions, and those of its windows that are needed beside them.
 
-    `parts` are the boxes of the holes in every frame.
+    `parts` are the boxes of the holes in every frame. A region that is nothing but still is shown to the model at the
+    scale at which it paints such holes well.
     """
     chosen: list[tuple[Window, tuple[Span, ...]]] = []
     dropped: set[Window] = set()
-    for number in range(len(regions)):
+    sized = list(regions)
+    for number, region in enumerate(regions):
         mine = [window for window in windows if window.region == number]
-        frames = [index for index in sorted(parts) if _holes(parts[index], mine, index)]
-        pictures = list(_pictures(calm, frames, mine))
-        full = {t for _, spans in pictures for span in spans for t in frames if span.weight(t) == 1}
+        holes = {t: boxes for t in sorted(parts) if (boxes := _holes(parts[t], mine, t))}
+        pictures = list(_pictures(calm, list(holes), mine))
+        full = {t for _, spans in pictures for span in spans for t in holes if span.weight(t) == 1}
         kept = {window for window, _ in pictures}
         chosen += pictures
-        dropped |= {w for w in mine if w not in kept and all(t in full for t in frames if w.start <= t < w.stop)}
+        dropped |= {w for w in mine if w not in kept and all(t in full for t in holes if w.start <= t < w.stop)}
+        if full and full == holes.keys():
+            sized[number] = _at_painting_size(region, [box for boxes in holes.values() for box in boxes], limits)
     needed = tuple(window for window in windows if window not in dropped)
     stills = (Still(region=window.region, window=needed.index(window), spans=spans) for window, spans in chosen)
-    return tuple(stills), needed
+    return tuple(stills), tuple(sized), needed
+
+
+def _at_painting_size(region: Region, holes: Iterable[Box], limits: Limits) -> Region:
+    widest_px = max(min(box.width, box.height) for box in holes) * region.size.width / region.crop.width
+    if limits.widest_hole_px is None or widest_px <= limits.widest_hole_px:
+        return region
+    return replace(region, size=shrunk(region.size, limits.widest_hole_px / widest_px))
 
 
 def _holes(boxes: Sequence[Box], windows: Sequence[Window], index: int) -> list[Box]:

@@ -128,7 +128,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         for index in chain(*known_context(work.job, new, shots, work.limits)):
             parts[index] = (Box(0, 0, stage.size.width, stage.size.height),)
     regions, cut = plan_clip(parts, shots, stage.size, work.limits)
-    stills, cut = paint_once(calm, parts, regions, cut)
+    stills, regions, cut = paint_once(calm, parts, regions, cut, work.limits)
     used = {"selection": selects, "protected": guarded}
     said = [holes, *(MaskReader(files[name]) for name in used if used[name])]
     known = [known_digest(said, recovered, new, window) for window in cut]
