@@ -1,61 +1,148 @@
-"""prefect.yaml as Prefect itself reads it."""
+"""prefect.yaml and infra/prefect as Prefect itself reads them, then on a real server."""
 
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+import kubernetes_validate
 import prefect
 import pytest
 import yaml
 from prefect.cli.deploy._config import _load_deploy_configs_and_actions
 from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel
 from prefect.cli.deploy._schedules import _schedule_config_to_deployment_schedule
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.events.schemas.automations import Automation
 from prefect.flows import load_flow_from_entrypoint
+from prefect.settings import PREFECT_API_URL
+from prefect.utilities.templating import apply_values, find_placeholders
 from rich.console import Console
+
+from tests.infra.versions import KUBERNETES, VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 YAML = ROOT / "prefect.yaml"
+INFRA = ROOT / "infra" / "prefect"
+POOLS = {"nightly": "vace-batch", "on-kubernetes": "vace-batch-kubernetes"}
 
 
 @pytest.fixture(scope="module")
-def deployment() -> dict[str, Any]:
+def deployments() -> dict[str, dict[str, Any]]:
     said = io.StringIO()
     configs, actions = _load_deploy_configs_and_actions(YAML, console=Console(file=said))
     assert said.getvalue() == ""
     assert actions == {"build": [], "push": [], "pull": None}
-    (only,) = configs
-    return only
+    return {config["name"]: config for config in configs}
 
 
 def test_it_names_no_field_that_prefect_would_ignore() -> None:
     raw = yaml.safe_load(YAML.read_text())
-    assert set(raw) <= set(PrefectYamlModel.model_fields) | {
+    anchors = {"definitions"}
+    assert set(raw) - anchors <= set(PrefectYamlModel.model_fields) | {
         field.alias for field in PrefectYamlModel.model_fields.values()
     }
-    assert set(raw["deployments"][0]) <= set(DeploymentConfig.model_fields)
+    for deployment in raw["deployments"]:
+        assert set(deployment) <= set(DeploymentConfig.model_fields)
     assert raw["prefect-version"] == prefect.__version__
 
 
-def test_the_entrypoint_is_the_flow_and_takes_the_parameters(
-    deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", POOLS)
+def test_a_deployment_is_the_flow_nightly_and_one_at_a_time(
+    deployments: dict[str, dict[str, Any]], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
+    deployment = deployments[name]
     flow = load_flow_from_entrypoint(deployment["entrypoint"])
     assert flow.name == "vace-batch"
     assert flow.validate_parameters(deployment["parameters"])["shard_size"] == 200
     assert set(deployment["parameters"]) <= set(flow.parameters.properties)
     assert set(flow.parameters.required) <= set(deployment["parameters"])
-
-
-def test_the_schedule_is_nightly_and_waits_to_be_switched_on(deployment: dict[str, Any]) -> None:
     (config,) = deployment["schedules"]
     schedule = _schedule_config_to_deployment_schedule(config)
     assert (schedule["schedule"].cron, schedule["schedule"].timezone) == ("0 1 * * *", "UTC")
     assert schedule["active"] is False
-
-
-def test_runs_queue_one_at_a_time_in_the_pool(deployment: dict[str, Any]) -> None:
-    assert deployment["work_pool"]["name"] == "vace-batch"
+    assert deployment["work_pool"]["name"] == POOLS[name]
     assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+
+
+def template(kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((INFRA / f"{kind}.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("kind", ["process", "kubernetes"])
+def test_a_job_template_declares_each_variable_that_it_uses(kind: str) -> None:
+    found = template(kind)
+    used = {placeholder.name for placeholder in find_placeholders(found["job_configuration"])}
+    assert used == set(found["variables"]["properties"])
+    jsonschema.Draft202012Validator.check_schema(found["variables"])
+    defaults = {
+        name: value["default"] for name, value in found["variables"]["properties"].items() if "default" in value
+    }
+    jsonschema.validate(defaults, found["variables"])
+
+
+def test_the_job_on_kubernetes_is_a_node_of_the_cluster_that_offers_nothing() -> None:
+    found = template("kubernetes")
+    values = {name: value.get("default") for name, value in found["variables"]["properties"].items()}
+    manifest = apply_values(found["job_configuration"], values | {"command": ["prefect", "flow-run", "execute"]})[
+        "job_manifest"
+    ]
+    pod = manifest["spec"]["template"]["spec"]
+    assert pod["containers"][0]["command"] == ["with-ray", "vace-batch-head-svc.vace-batch.svc:6379"]
+    assert pod["containers"][0]["image"].startswith(f"vace-batch:{VERSION}-")
+    assert (pod["serviceAccountName"], manifest["metadata"]["namespace"]) == ("vace-batch", "vace-batch")
+    filled = filled_as_the_worker_does(manifest)
+    kubernetes_validate.validate(filled, KUBERNETES, strict=True)
+    pod["containers"][0]["imagee"] = "x"
+    with pytest.raises(kubernetes_validate.ValidationError, match="imagee"):
+        kubernetes_validate.validate(filled_as_the_worker_does(manifest), KUBERNETES, strict=True)
+
+
+def filled_as_the_worker_does(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Without what was not given: the worker leaves it out, too."""
+    filled: dict[str, Any] = json.loads(json.dumps(manifest))
+    for place in (filled["metadata"], filled["spec"]["template"]["spec"]["containers"][0]):
+        for name in [name for name, value in place.items() if value is None]:
+            del place[name]
+    filled["spec"]["template"]["spec"]["containers"][0]["env"] = []
+    resources = filled["spec"]["template"]["spec"]["containers"][0]["resources"]
+    for limits in resources.values():
+        for name in [name for name, value in limits.items() if value is None]:
+            del limits[name]
+    return filled
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_set_up_makes_pools_limits_automations_and_deployments_on_a_server_over_what_is_there(
+    deployments: dict[str, dict[str, Any]],
+) -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PREFECT_API_URL": str(PREFECT_API_URL.value()), "PATH": path, "PYTHONPATH": str(ROOT)}
+    few = subprocess.run([INFRA / "set-up", "4"], env=environment, capture_output=True, text=True, check=False)
+    assert few.returncode == 2 and "4 GPUs are fewer than the gpu_actors: 8" in few.stderr
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="vace-batch", type="process", base_job_template={}))
+        done = subprocess.run([INFRA / "set-up", "16"], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        for name, limit in (("vace-batch", 1), ("vace-batch-kubernetes", 2)):
+            pool = client.read_work_pool(name)
+            assert (pool.concurrency_limit, pool.base_job_template) == (limit, template(pool.type))
+        for name, config in deployments.items():
+            found = client.read_deployment_by_name(f"vace-batch/{name}")
+            assert (found.work_pool_name, found.parameters) == (POOLS[name], config["parameters"])
+            assert found.entrypoint == "flows/batch.py:batch"
+            assert found.concurrency_options is not None and found.global_concurrency_limit is not None
+            assert [schedule.active for schedule in found.schedules] == [False]
+        automations: list[Automation] = client.request("POST", "/automations/filter", json={}).json()
+    wanted = yaml.safe_load((INFRA / "automations.yaml").read_text())["automations"]
+    names = sorted(automation["name"] for automation in automations)
+    assert names == sorted(automation["name"] for automation in wanted)
