@@ -15,6 +15,7 @@ from functools import cache, lru_cache
 
 from vace_batch import log, profiles, results, storage, weights
 from vace_batch.access import Roots
+from vace_batch.cluster.metrics import Metrics
 from vace_batch.cluster.resources import count_gpus
 from vace_batch.cluster.runtime import Runtime
 from vace_batch.cluster.units import ActorDied, ActorReady, ActorWaiting, Event, PoolSpec, UnitDone
@@ -285,6 +286,8 @@ def run_clips(
             runtime.run(graph, graph.first_units(), limits=limits, on_event=tally.add, should_stop=should_stop)
         except OSError as error:
             raise ClusterError(f"{batch.out}: the ledger cannot be written: {error}") from error
+        finally:
+            tally.metrics.close()
         tally.show()
 
 
@@ -297,8 +300,10 @@ class _Tally:
         self._windows_done = self._frames_done = 0
         self._busy_s = 0.0
         self._gpu_actors: set[int] = set()
+        self.metrics = Metrics(graph.frames, graph.status)
 
     def add(self, event: Event) -> None:
+        self.metrics.add(event)
         if isinstance(event, ActorReady) and event.pool == "gpu":
             self._gpu_actors.add(event.actor_id)
         if isinstance(event, ActorDied):

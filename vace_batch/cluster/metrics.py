@@ -1,0 +1,108 @@
+"""What a run tells Prometheus, by Ray's own export on the driver's node; Ray puts `ray_` before each name.
+
+Counters begin anew with each run. `vace_batch_running` says whether the others mean anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from ray.util.metrics import Counter, Gauge
+
+from vace_batch.cluster.units import ActorDied, ActorReady, Event, UnitDone, UnitFailed, UnitStarted
+
+METRICS = {
+    "vace_batch_running": "1 while a run goes on",
+    "vace_batch_windows_total": "windows that ended, by status: done, failed",
+    "vace_batch_frames_total": "frames of the windows that were made",
+    "vace_batch_gpu_actors": "VACE actors that are ready",
+    "vace_batch_gpu_busy_seconds_total": "seconds that VACE actors worked",
+    "vace_batch_queue_bytes": "estimated bytes of VCUs that wait for a VACE actor",
+    "vace_batch_attempts_total": "runs of steps, repeated ones included, by kind of step",
+    "vace_batch_verdicts_total": "clips that ended, by verdict: done, failed, skipped",
+    "vace_batch_last_commit_timestamp_seconds": "when the last window or clip was recorded, at first the start",
+}
+"""Every name, and what it counts."""
+
+
+class Metrics:
+    """The metrics of one run; needs a process that is connected to Ray.
+
+    `frames` gives the frames of a window by its unit's id, `verdicts` how many clips ended how, both as of now.
+    """
+
+    def __init__(
+        self,
+        frames: Mapping[str, int],
+        verdicts: Mapping[str, int],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._frames, self._verdicts, self._clock = frames, verdicts, clock
+        self._told = dict.fromkeys(verdicts, 0)
+        self._held: dict[str, int] = {}
+        self._gpu_actors: set[int] = set()
+        self._running = _gauge("vace_batch_running")
+        self._windows = _counter("vace_batch_windows_total", "status")
+        self._made = _counter("vace_batch_frames_total")
+        self._actors = _gauge("vace_batch_gpu_actors")
+        self._busy = _counter("vace_batch_gpu_busy_seconds_total")
+        self._queue = _gauge("vace_batch_queue_bytes")
+        self._attempts = _counter("vace_batch_attempts_total", "kind")
+        self._ended = _counter("vace_batch_verdicts_total", "verdict")
+        self._committed = _gauge("vace_batch_last_commit_timestamp_seconds")
+        self._running.set(1)
+        self._committed.set(clock())
+
+    def add(self, event: Event) -> None:
+        """Count an event. The graph may see it later: its verdict is counted with the next event, or by `close`."""
+        if isinstance(event, ActorReady | ActorDied):
+            if event.pool == "gpu":
+                (self._gpu_actors.add if isinstance(event, ActorReady) else self._gpu_actors.discard)(event.actor_id)
+            self._actors.set(len(self._gpu_actors))
+        elif isinstance(event, UnitStarted):
+            self._attempts.inc(1, {"kind": event.unit.kind})
+        elif isinstance(event, UnitDone | UnitFailed):
+            self._end(event)
+
+    def close(self) -> None:
+        """Say that the run is over."""
+        self._count_verdicts()
+        self._running.set(0)
+        self._actors.set(0)
+
+    def _end(self, event: UnitDone | UnitFailed) -> None:
+        unit, done = event.unit, isinstance(event, UnitDone)
+        if unit.leaves_bytes and done:
+            self._held[unit.unit_id] = unit.leaves_bytes
+        for consumed in unit.inputs:
+            self._held.pop(consumed, None)
+        self._queue.set(sum(self._held.values()))
+        if unit.pool == "gpu":
+            _add(self._busy, event.seconds)
+        if unit.kind == "generate":
+            self._windows.inc(1, {"status": "done" if done else "failed"})
+            if done:
+                _add(self._made, self._frames[unit.unit_id])
+        if done and unit.kind in ("generate", "stitch"):
+            self._committed.set(self._clock())
+        self._count_verdicts()
+
+    def _count_verdicts(self) -> None:
+        for verdict, count in self._verdicts.items():
+            _add(self._ended, count - self._told[verdict], {"verdict": verdict})
+            self._told[verdict] = count
+
+
+def _counter(name: str, *tags: str) -> Counter:
+    return Counter(name, METRICS[name], tags)
+
+
+def _gauge(name: str) -> Gauge:
+    return Gauge(name, METRICS[name])
+
+
+def _add(counter: Counter, value: float, tags: dict[str, str] | None = None) -> None:
+    """Ray refuses to add nothing."""
+    if value > 0:
+        counter.inc(value, tags)
