@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -152,25 +152,27 @@ def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
         UsageError: a model is not known or not there, or the folder cannot be written.
     """
     works = works_of(manifest.jobs, out, options, folder_of(manifest.uri))
-    planned = tuple(
-        PlannedJob(
-            job_id=work.job.job_id,
-            clip_key=work.clip_key,
-            prep_key=work.prep_key,
-            output=work.output,
-            row=job_json(work.job),
-        )
-        for work in works
-    )
+    planned = list[PlannedJob]()
+
+    def with_rows() -> Iterator[PlannedJob]:
+        """Each job's row goes into the plan and is not kept: it is most of what there is to say of a job."""
+        for work in works:
+            prep, clip = work.keys()
+            job = PlannedJob(job_id=work.job.job_id, clip_key=clip, prep_key=prep, output=work.output, row="")
+            planned.append(job)
+            yield replace(job, row=job_json(work.job))
+
     run = {"manifest": manifest.uri, "manifest_digest": manifest.digest, "options": options.model_dump()}
     try:
-        results.write_plan(out, planned, run)
+        results.write_plan(out, with_rows(), run)
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error}") from error
     ledger = Ledger(out)
     finished = ledger.keys("done", "clip") | ledger.keys("quarantine", "clip")
     unkept = _unkept(works, out) if options.keep_masks else frozenset()
-    return Batch(out=out, options=options, works=works, planned=planned, finished=frozenset(finished), unkept=unkept)
+    return Batch(
+        out=out, options=options, works=works, planned=tuple(planned), finished=frozenset(finished), unkept=unkept
+    )
 
 
 def _unkept(works: Iterable[ClipWork], out: str) -> frozenset[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -198,16 +197,16 @@ def pixel_fields(job: Job) -> dict[str, Any]:
     Left out: job_id, row, priority, output_uri and every x_ column. URIs are in it as text; an identity puts the
     digests of what they point to in their place.
     """
-    kept = {name: value for name, value in _members(job).items() if name not in _NO_PIXELS}
-    plain: dict[str, Any] = json.loads(json.dumps(kept, default=_members))
+    kept = {name: value for name, value in members(job).items() if name not in _NO_PIXELS}
+    plain: dict[str, Any] = json.loads(json.dumps(kept, default=members))
     return plain
 
 
 def job_json(job: Job) -> str:
     """A manifest row as one line of JSON."""
-    return json.dumps(_members(job), default=_members, sort_keys=True)
+    return json.dumps(members(job), default=members, sort_keys=True)
 
 
-def _members(part: Any) -> dict[str, Any]:
+def members(part: Any) -> dict[str, Any]:
     """The fields of a part of a job; `dataclasses.asdict` copies each value deeply, most of planning's time."""
-    return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    return {name: getattr(part, name) for name in part.__dataclass_fields__}

@@ -16,7 +16,7 @@ from vace_batch import weights
 from vace_batch.config import PresetOption
 from vace_batch.errors import ClipError, UsageError
 from vace_batch.geometry import Bridging, Size, token_count
-from vace_batch.job import Job, Sampling
+from vace_batch.job import Job, Sampling, members
 
 TINY = "tiny"
 VACE_1_3B = "Wan-AI/Wan2.1-VACE-1.3B-diffusers"
@@ -181,8 +181,8 @@ def with_preset(job: Job, changes: Iterable[PresetOption] = ()) -> Job:
         ValueError: there is no such preset.
     """
     name = preset_name(job.task, job.preset)
-    preset, own = PRESETS[name], asdict(job.sampling)
-    merged = asdict(preset.sampling)
+    preset, own = PRESETS[name], members(job.sampling)
+    merged = members(preset.sampling)
     for change in changes:
         merged |= change.sampling if change.preset == name else {}
     merged |= {field: value for field, value in own.items() if value is not None}

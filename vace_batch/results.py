@@ -19,7 +19,7 @@ import itertools
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,6 +32,9 @@ from vace_batch.access import redact
 from vace_batch.errors import UsageError
 from vace_batch.records import BRIEF, COMPACT_FROM, k2, read_tables, record_name
 from vace_batch.records import Record as Record
+
+_AT_ONCE = 10_000
+"""Rows that are Python objects at a time."""
 
 KINDS = ("prep", "window", "clip")
 
@@ -141,13 +144,17 @@ class PlannedJob:
 _PLAN_SCHEMA = pa.schema([(name, pa.string()) for name in ("job_id", "clip_key", "prep_key", "output", "row")])
 
 
-def write_plan(out: str, planned: Sequence[PlannedJob], run: Mapping[str, Any]) -> None:
-    """Store the plan (immutable, named by its content) and point run.json to it."""
-    name = "plan/" + storage.digest(*(json.dumps(asdict(job), sort_keys=True) for job in planned)) + ".parquet"
+def write_plan(out: str, planned: Iterable[PlannedJob], run: Mapping[str, Any]) -> None:
+    """Store the plan (immutable, named by its content) and point run.json to it; not all of it is in memory at once."""
+    sink, jobs = pa.BufferOutputStream(), iter(planned)
+    with pq.ParquetWriter(sink, _PLAN_SCHEMA) as writer:
+        while some := list(itertools.islice(jobs, _AT_ONCE)):
+            columns = {name: [getattr(job, name) for job in some] for name in _PLAN_SCHEMA.names}
+            writer.write_table(pa.table(columns, schema=_PLAN_SCHEMA))
+    data = sink.getvalue().to_pybytes()
+    name = f"plan/{storage.digest(data)}.parquet"
     if not storage.exists(storage.join(out, name)):
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist([asdict(job) for job in planned], schema=_PLAN_SCHEMA), sink)
-        storage.publish(storage.join(out, name), sink.getvalue().to_pybytes())
+        storage.publish(storage.join(out, name), data)
     storage.publish(storage.join(out, "run.json"), _dump({**run, "plan": name, "started_at": now()}))
 
 
@@ -214,8 +221,6 @@ class Summary:
 
 
 _SHOWN = ("job_id", "status", "output_uri", "error_code", "reason", "attempts", "windows", "seconds")
-_AT_ONCE = 10_000
-"""Rows that are Python objects at a time."""
 
 
 def summarise(

@@ -50,22 +50,32 @@ class ClipWork:
     @property
     def prep_key(self) -> str:
         """Identity of the clip's masks and plan, and that its container can hold the result."""
-        fields = {name: value for name, value in _identity(self.job).items() if name in _PLAN_FIELDS}
-        every = (self.options.detect_every, self.options.tracker) if needs_pixels(self.job) else None
-        asked = (self.job.task, posixpath.splitext(self.output)[1], fields, every)
-        return make_key("prep", KEY_VERSION, *asked, self.fingerprints, asdict(self.limits))
+        return self._prep_key(_identity(self.job))
 
     @property
     def clip_key(self) -> str:
         """Identity of the stitched clip under its name."""
-        name = (self.job.job_id, self.output)
-        return make_key("clip", KEY_VERSION, name, self._generation(), self.prep_key, self.options.pixel_fields())
+        return self.keys()[1]
+
+    def keys(self) -> tuple[str, str]:
+        """`prep_key` and `clip_key`, for little more than one of them."""
+        fields, name = _identity(self.job), (self.job.job_id, self.output)
+        prep, how = self._prep_key(fields), self.options.pixel_fields()
+        return prep, make_key("clip", KEY_VERSION, name, self._generation(fields), prep, how)
+
+    def _prep_key(self, identity: dict[str, Any]) -> str:
+        fields = {name: value for name, value in identity.items() if name in _PLAN_FIELDS}
+        every = (self.options.detect_every, self.options.tracker) if needs_pixels(self.job) else None
+        asked = (self.job.task, posixpath.splitext(self.output)[1], fields, every)
+        return make_key("prep", KEY_VERSION, *asked, self.fingerprints, asdict(self.limits))
 
     def window_key(self, planned: PlannedWindow, region: Region) -> str:
         """Identity of one window's generated frames; the job's name is not in it, so equal work is done once."""
         window = planned.window
         place = (window.start, window.stop, window.num_frames, astuple(window.box), astuple(region.size))
-        return make_key("window", KEY_VERSION, self._generation(), place, planned.known_digest, planned.shot)
+        return make_key(
+            "window", KEY_VERSION, self._generation(_identity(self.job)), place, planned.known_digest, planned.shot
+        )
 
     def seed(self, planned: PlannedWindow) -> int:
         """The window's seed, shared as `seed_scope` says: independent of batching, of actors and of order."""
@@ -97,8 +107,8 @@ class ClipWork:
         """A local path of the video, as it was planned."""
         return local_file(self.job.video_uri, "video_uri", self.fingerprints)
 
-    def _generation(self) -> tuple[object, ...]:
-        fields = {name: value for name, value in _identity(self.job).items() if name not in _MASK_FIELDS}
+    def _generation(self, identity: dict[str, Any]) -> tuple[object, ...]:
+        fields = {name: value for name, value in identity.items() if name not in _MASK_FIELDS}
         sources = {name: value for name, value in self.fingerprints.items() if not name.endswith("mask_uri")}
         how = (self.sampling.identity, self.options.engine.pixel_fields())
         return fields, sources, self.model, self.revision, *how

@@ -49,6 +49,14 @@ def behave(state: object, calls: list[Call]) -> list[Outcome]:
     return [Outcome(meta=_behave(call)) for call in calls]
 
 
+def until_there(state: object, calls: list[Call]) -> list[Outcome]:
+    """Waits for the file that each payload names."""
+    for call in calls:
+        while not Path(str(call.payload)).exists():
+            time.sleep(0.1)
+    return [Outcome() for _ in calls]
+
+
 def _behave(call: Call) -> object:
     word, *rest = str(call.payload).split(" ", 1)
     if word == "exit":
