@@ -382,6 +382,9 @@ def train(
     seed: Annotated[int, typer.Option()] = 0,
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, a third slower.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, by Ray Train; a step has a batch of each.")] = 1,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Workers have a GPU each, not a CPU.")] = False,
+    address: Annotated[str | None, typer.Option(help="Ray cluster of the workers; by default this machine.")] = None,
 ) -> None:
     """Fine-tune the model's context branch on a manifest's videos: random masks over clean windows."""
     from vace_batch.training.loop import Schedule
@@ -389,6 +392,12 @@ def train(
 
     tuning = tuning_of(size, frames, batch=batch, rank=rank, task=task, checkpointing=checkpointing)
     schedule = Schedule(steps=steps, learning_rate=rate, seed=seed, bf16=bf16)
+    if workers > 1 or gpu or address:
+        from vace_batch.cluster.training import tune_together
+
+        tune_together(manifest, model, Path(out), tuning, schedule, workers=workers, gpu=gpu, address=address)
+        _out.print(out)
+        return
     _out.print(tune(manifest, model, Path(out), tuning, schedule, report=lambda n, e: _err.print(f"step {n}: {e:.4f}")))
 
 

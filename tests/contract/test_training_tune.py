@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import av
@@ -10,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
+from torch import multiprocessing
 
 from vace_batch.errors import UsageError
 from vace_batch.profiles import model_files
-from vace_batch.training.loop import Schedule
+from vace_batch.training.loop import Schedule, mean_of_all, same_start
 from vace_batch.training.tune import Tuning, tune, tuning_of
 
 
@@ -82,3 +85,44 @@ def test_what_cannot_be_trained_on_is_said(manifest: str, tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="no shot of the manifest's videos has 33 frames"):
         long = tuning_of("48x48", 33, batch=1, rank=2, task="any", checkpointing=False)
         tune(manifest, "tiny", tmp_path, long, Schedule(steps=1), device="cpu")
+
+
+@pytest.mark.slow
+def test_processes_train_together(manifest: str, tmp_path: Path) -> None:
+    """By Ray Train, on gloo; what is done is not done again, and the second process counts."""
+    from vace_batch.cluster.training import tune_together
+
+    schedule = Schedule(steps=2, learning_rate=1e-3, warmup=1)
+    for _ in range(2):
+        tune_together(manifest, "tiny", tmp_path / "two", tuning(batch=1), schedule, workers=2, gpu=False)
+    alone = tune(manifest, "tiny", tmp_path / "one", tuning(batch=1), schedule, device="cpu")
+    weights, others = load_file(tmp_path / "two" / "lora.safetensors"), load_file(alone)
+    assert weights.keys() == others.keys()
+    assert any(not torch.equal(weights[name], others[name]) for name in weights)
+    assert json.loads((tmp_path / "two" / "losses.json").read_text()) == []  # of the second call
+
+
+def test_processes_start_alike_and_step_by_the_mean(tmp_path: Path) -> None:
+    multiprocessing.spawn(_peer, (str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert first["step"] == second["step"] == 7
+    for name in ("weight", "moment", "slope", "loss"):
+        assert torch.equal(first[name], second[name])
+    assert first["weight"].tolist() == [1.0, 1.0, 1.0] and first["moment"].tolist() == [5.0, 5.0, 5.0]
+    assert first["slope"].tolist() == [1.5, 1.5, 1.5] and float(first["loss"]) == 15.0
+
+
+def _peer(rank: int, folder: str) -> None:
+    """One of two processes: its weights and gradients are 1 or 2, and only the first remembers a step."""
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    parameter = torch.nn.Parameter(torch.full((3,), float(rank + 1)))
+    optimiser = torch.optim.AdamW([parameter])
+    if rank == 0:
+        moments = {"exp_avg": torch.full((3,), 5.0), "exp_avg_sq": torch.full((3,), 5.0)}
+        optimiser.state[parameter] = {"step": torch.tensor(7.0)} | moments
+    step = same_start(7 if rank == 0 else 0, {"a": parameter}, optimiser)
+    parameter.grad = torch.full((3,), float(rank + 1))
+    loss = mean_of_all(torch.tensor(10.0 * (rank + 1)), {"a": parameter}, 2)
+    told = {"weight": parameter.detach(), "moment": optimiser.state[parameter]["exp_avg"], "slope": parameter.grad}
+    torch.save(told | {"loss": loss, "step": step}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()

@@ -1,4 +1,7 @@
-"""Steps of training with checkpoints: what is drawn depends on the seed and the step alone, so resuming is exact."""
+"""Steps of training with checkpoints: what is drawn depends on the seed and the step alone, so resuming is exact.
+
+Where a `torch.distributed` group is there, each of its processes draws a batch of its own and all step alike.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from vace_batch.errors import UsageError
 from vace_batch.training.flow import Batch, flow_loss, ramp
@@ -56,20 +61,24 @@ def fit(
 ) -> list[float]:
     """Train the parameters `trained`, by name, of `model`; the loss of each step done in this call.
 
-    A checkpoint in `directory` is gone on from; one is written every `checkpoint_every` steps and at the end.
+    A checkpoint in `directory` is gone on from; one is written every `checkpoint_every` steps and at the end. Of a
+    group the first process does both, and only it needs `directory`; a step of n processes has n times the batch.
 
     Raises:
         UsageError: the checkpoint is of other parameters or another schedule.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    rank, count = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     optimiser = torch.optim.AdamW(trained.values(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
-    first = _resume(directory / CHECKPOINT, trained, optimiser, schedule)
+    first = _resume(directory / CHECKPOINT, trained, optimiser, schedule) if rank == 0 else 0
+    if count > 1:
+        first = same_start(first, trained, optimiser)
     losses = []
     for step in range(first, schedule.steps):
         for group in optimiser.param_groups:
             group["lr"] = schedule.learning_rate * ramp(step, schedule.steps, warmup=schedule.warmup)
-        batch = batch_of(np.random.default_rng([schedule.seed, step]))
-        noise = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
+        draw = step * count + rank
+        batch = batch_of(np.random.default_rng([schedule.seed, draw]))
+        noise = torch.Generator().manual_seed(schedule.seed * 1_000_003 + draw)
         with torch.autocast(batch.latents_BCthw.device.type, torch.bfloat16, enabled=schedule.bf16):
             loss = flow_loss(
                 model,
@@ -81,14 +90,48 @@ def fit(
             )
         optimiser.zero_grad()
         loss.backward()
+        if count > 1:
+            loss = mean_of_all(loss, trained, count)
         nn.utils.clip_grad_norm_(trained.values(), 1.0)
         optimiser.step()
         losses.append(float(loss.detach()))
+        if rank:
+            continue
         if report is not None:
             report(step, losses[-1])
         if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
+            directory.mkdir(parents=True, exist_ok=True)
             _save(directory / CHECKPOINT, step + 1, trained, optimiser, schedule)
     return losses
+
+
+def same_start(first: int, trained: Mapping[str, nn.Parameter], optimiser: torch.optim.Optimizer) -> int:
+    """Give all processes the first one's weights, its optimiser's memory of them, and the step that it is at."""
+    device = next(iter(trained.values())).device
+    step = torch.tensor(first, device=device)
+    dist.broadcast(step, 0)
+    for parameter in trained.values():
+        dist.broadcast(parameter.detach(), 0)
+        if not int(step):
+            continue
+        state = optimiser.state[parameter]
+        state.setdefault("step", torch.tensor(float(step)))
+        for name in ("exp_avg", "exp_avg_sq"):
+            dist.broadcast(state.setdefault(name, torch.zeros_like(parameter)), 0)
+    return int(step)
+
+
+def mean_of_all(loss: Tensor, trained: Mapping[str, nn.Parameter], count: int) -> Tensor:
+    """Every process's gradients become the mean of all; returns the mean loss."""
+    for parameter in trained.values():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    slopes = [parameter.grad for parameter in trained.values() if parameter.grad is not None]
+    flat = torch.cat([loss.detach().reshape(1).to(slopes[0]), parameters_to_vector(slopes)])
+    dist.all_reduce(flat)
+    flat /= count
+    vector_to_parameters(flat[1:], slopes)
+    return flat[0]
 
 
 def trained_weights(directory: Path) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from vace_batch.errors import UsageError
@@ -79,8 +80,8 @@ def tune(
 ) -> Path:
     """Train on the videos of `manifest` and write the result into `directory`: a LoRA file or a transformer folder.
 
-    A checkpoint there is gone on from. The base is frozen; masks, and where `tuning` says so other tasks, are drawn at
-    random over clean windows.
+    A checkpoint there is gone on from; of several processes the first one writes. The base is frozen; masks, and where
+    `tuning` says so other tasks, are drawn at random over clean windows.
 
     Raises:
         UsageError: a video is not a local file or none is long enough, the model or the checkpoint does not fit.
@@ -100,12 +101,15 @@ def tune(
         transformer.enable_gradient_checkpointing()
     batches = _Batches(model, archive, tuning)
     losses = fit(transformer, trained, batches, schedule, directory, report=report)
+    made = directory / (LORA_FILE if tuning.rank else BRANCH_FOLDER)
+    if dist.is_initialized() and dist.get_rank():
+        return made
     (directory / LOSSES_FILE).write_text(json.dumps([round(loss, 5) for loss in losses]))
     if tuning.rank:
-        save_lora(trained_weights(directory), directory / LORA_FILE)
-        return directory / LORA_FILE
-    transformer.save_pretrained(directory / BRANCH_FOLDER)
-    return directory / BRANCH_FOLDER
+        save_lora(trained_weights(directory), made)
+    else:
+        transformer.save_pretrained(made)
+    return made
 
 
 class _Batches:
