@@ -11,7 +11,7 @@ export PYTHONPATH := $(ROOT)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all check fmt chaos audit bench docs-manifest flow clean
+.PHONY: help env demo tasks test test-all check fmt chaos audit bench docs-manifest flow clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -21,6 +21,9 @@ env: ## create the environment in .venv (or VACE_BATCH_VENV), or bring it up to 
 
 demo: env ## three clips made on the spot, through the whole pipeline, into OUT=demo-out
 	@$(BIN)/vace-batch demo -o "$(OUT)"
+
+tasks: env ## a row for every task through the pipeline, and sheets of what the model was given and what it made, into OUT
+	@$(BIN)/python benchmarks/task_pictures.py "$(OUT)" --run
 
 test: env ## every test that runs on this machine; TESTS=tests/unit/test_x.py for some
 	@$(BIN)/python -m pytest -m "not gpu and not browser and not slow" $(TESTS)

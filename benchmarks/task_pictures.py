@@ -1,34 +1,41 @@
 """One picture of every task: the VCU that the model is given, frames and masks, as built from a manifest's row.
 
-    python benchmarks/task_pictures.py [FOLDER]      default: task-pictures
+    python benchmarks/task_pictures.py [FOLDER] [--run]      default: task-pictures
 
-Writes FOLDER/manifest.parquet, FOLDER/*.png and the command that runs the same manifest through the whole pipeline.
+Writes FOLDER/manifest.parquet, FOLDER/tasks-*.png and the command that runs the same manifest through the whole
+pipeline. With --run it runs that, and draws what came of it as FOLDER/made-*.png; every row must be done.
 A frame's neutral pixels (exactly 0.0) are drawn as a chequerboard; of a mask, white is generated. Depth and pose are
 drawn by untrained weights of the right architecture unless FOLDER has yolo26n-depth.pt and yolo26n-pose.pt.
 """
 
 from __future__ import annotations
 
+import json
+import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import typer
 from PIL import Image, ImageDraw, ImageFont
 
 from vace_batch import steps
 from vace_batch.batch import works_of
 from vace_batch.config import Options
+from vace_batch.controls.estimate import WHOLE_BODY
 from vace_batch.demo.media import horse_on_the_pavement, keyframed_boxes, moon_over_the_launch_pad, picture
 from vace_batch.job import Job
 from vace_batch.manifest import SCHEMA, read_manifest
 from vace_batch.masks.source import MaskModels
 from vace_batch.vcu import VCU
+from vace_batch.video.read import read_frames
 from vace_batch.video.write import write_clip
 
 NUM_FRAMES = 21
@@ -37,8 +44,12 @@ SUBJECTS = {"face.png": "astronaut.png", "cat.png": "chelsea.png", "cup.png": "c
 Picture = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "task-pictures").absolute()
+def main(
+    folder: Annotated[Path, typer.Argument()] = Path("task-pictures"),
+    run: Annotated[bool, typer.Option("--run", help="through the whole pipeline, too")] = False,
+) -> None:
+    """Draw the sheets."""
+    folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     boxes = write_media(folder)
     write_networks(folder)
@@ -46,13 +57,23 @@ def main() -> None:
     pq.write_table(table, folder / "manifest.parquet")
     options = Options(depth=str(folder / "yolo26n-depth.pt"), pose=str(folder / "yolo26n-pose.pt"))
     manifest = read_manifest(str(folder / "manifest.parquet"))
-    drawn = [strip(job, built(job, folder, options)) for job in manifest.jobs]
-    for number, start in enumerate(range(0, len(drawn), ROWS_A_SHEET)):
-        path = folder / f"tasks-{number}.png"
-        stacked(drawn[start : start + ROWS_A_SHEET]).save(path, optimize=True)
+    draw(folder, "tasks", [strip(job, built(job, folder, options)) for job in manifest.jobs])
+    weights = ["--depth", str(options.depth), "--pose", str(options.pose)]
+    command = ["vace_batch", "run", f"{folder}/manifest.parquet", "-o", f"{folder}/out", *weights]
+    print(shlex.join(["vace-batch", *command[1:]]), flush=True)
+    if run:
+        here = [sys.executable, "-m", *command, "--json"]
+        jobs = json.loads(subprocess.run(here, stdout=subprocess.PIPE, check=True).stdout)["jobs"]
+        draw(folder, "made", [made(job) for job in jobs])
+        print(f"{sum(job['status'] == 'done' for job in jobs)} of {len(manifest.jobs)} rows are done")
+
+
+def draw(folder: Path, name: str, strips: list[Strip]) -> None:
+    """Sheets of a dozen strips."""
+    for number, start in enumerate(range(0, len(strips), ROWS_A_SHEET)):
+        path = folder / f"{name}-{number}.png"
+        stacked(strips[start : start + ROWS_A_SHEET]).save(path, optimize=True)
         print(path)
-    weights = f"--depth {options.depth} --pose {options.pose}"
-    print(f"vace-batch run {folder}/manifest.parquet -o {folder}/out {weights}")
 
 
 def rows(boxes: list[dict[str, float]]) -> Iterator[dict[str, Any]]:
@@ -143,6 +164,15 @@ def built(job: Job, folder: Path, options: Options) -> VCU | str:
         return f"{type(error).__name__}: {error}"
 
 
+def made(job: dict[str, Any]) -> Strip:
+    """Frames of a finished job's output."""
+    frames = [frame.rgb() for frame in read_frames(job["output_uri"])]
+    chosen = np.linspace(0, len(frames) - 1, COLUMNS).round().astype(int)
+    height, width = frames[0].shape[:2]
+    label = f"{job['job_id']}: {len(frames)} frames of {width}x{height}, windows {job['windows']}"
+    return Strip(label, [thumb(frames[index]) for index in chosen], [])
+
+
 def strip(job: Job, vcu: VCU | str) -> Strip:
     if isinstance(vcu, str):
         return Strip(f"{job.job_id}: {vcu}", [], [])
@@ -169,7 +199,9 @@ def thumb(pixels: Picture) -> Image.Image:
 
 def stacked(strips: list[Strip]) -> Image.Image:
     """One sheet of strips below each other."""
-    heights = [LABEL_PX + 2 * (max((i.height for i in one.frames), default=0) + GAP_PX) for one in strips]
+    heights = [
+        LABEL_PX + (2 if one.masks else 1) * (max((i.height for i in one.frames), default=0) + GAP_PX) for one in strips
+    ]
     columns = max(len(one.frames) for one in strips)
     sheet = Image.new("RGB", (columns * (THUMB_PX + GAP_PX), sum(heights)), "#20242c")
     draw, top = ImageDraw.Draw(sheet), 0
@@ -200,7 +232,7 @@ def write_media(folder: Path) -> list[dict[str, float]]:
 
 
 def write_networks(folder: Path) -> None:
-    """Untrained weights of ultralytics' own architectures, where there are none."""
+    """Untrained weights of ultralytics' own architectures, where there are none; the pose sees faces."""
     wanted = [kind for kind in ("depth", "pose") if not (folder / f"yolo26n-{kind}.pt").exists()]
     if wanted:
         from vace_batch.masks.detect import import_ultralytics
@@ -208,11 +240,16 @@ def write_networks(folder: Path) -> None:
         import_ultralytics()
         import torch
         from ultralytics import YOLO
+        from ultralytics.nn.tasks import PoseModel
 
         torch.manual_seed(0)
         for kind in wanted:
-            YOLO(f"yolo26n-{kind}.yaml").save(str(folder / f"yolo26n-{kind}.pt"))
+            network = YOLO(f"yolo26n-{kind}.yaml")
+            if kind == "pose":
+                network.model = PoseModel("yolo26n-pose.yaml", data_kpt_shape=(WHOLE_BODY, 3), verbose=False)
+                network.model.task = "pose"
+            network.save(str(folder / f"yolo26n-{kind}.pt"))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -334,9 +334,9 @@ SCHEMA = pa.schema(
         _field(
             "control",
             pa.string(),
-            "What steers the picture: depth, pose, pose_body, flow, gray, scribble, layout_bbox (outlines of `boxes`), "
-            "layout_track (boxes of what the mask source finds) or plain (the frames themselves). Two joined by '+': "
-            "the second rules under the mask, the first elsewhere.",
+            "What steers the picture: depth, pose (bodies and faces), pose_body, flow, gray, scribble, layout_bbox "
+            "(outlines of `boxes`), layout_track (boxes of what the mask source finds) or plain (the frames "
+            "themselves). Two joined by '+': the second rules under the mask, the first elsewhere.",
             example="gray",
             default="required for restyle",
             tasks=CONTROL_TASKS,
@@ -344,7 +344,8 @@ SCHEMA = pa.schema(
         _field(
             "control_weights",
             pa.string(),
-            "Weights for the controls depth (ultralytics depth) and pose (ultralytics pose): a path or a release name.",
+            "Weights for the controls depth (ultralytics depth), pose_body (ultralytics pose) and pose (ultralytics "
+            "pose of COCO-WholeBody's 133 points): a path or a release name.",
             example="yolo26n-depth.pt",
             default="the run's",
             tasks=CONTROL_TASKS,

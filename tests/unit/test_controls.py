@@ -144,6 +144,18 @@ def test_a_skeleton_has_openpose_points_on_black_and_leaves_out_what_is_not_seen
     assert not estimate.skeletons(SIZE, np.zeros((0, 17, 3), np.float32)).any()
 
 
+def test_pose_draws_faces_as_white_dots_and_pose_body_does_not() -> None:
+    whole = np.zeros((1, estimate.WHOLE_BODY, 3), np.float32)
+    whole[0, :17] = PERSON
+    whole[0, 23:91] = [(70 + number % 8, 10 + number // 8, 1) for number in range(68)]
+    whole[0, 91:] = (10, 10, 1)  # hands, which VACE's pose leaves out
+    body, face = (estimate.skeletons(SIZE, whole, faces=faces) for faces in (False, True))
+    assert (face[10:18, 70:78] == 255).all() and not body[:, 66:].any()
+    assert (face[:, :66] == body[:, :66]).all() and not face[5:15, 5:15].any()
+    whole[0, 23:91, 2] = 0.1
+    assert (estimate.skeletons(SIZE, whole, faces=True) == body).all()
+
+
 class _Ramp(estimate.Estimator):
     """Depth by a rule instead of weights: brighter is nearer."""
 
@@ -172,6 +184,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     import_ultralytics()
     import torch
     from ultralytics import YOLO
+    from ultralytics.nn.tasks import PoseModel
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("weights")
@@ -179,6 +192,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for kind in ("depth", "pose", "seg"):
         made[kind] = str(folder / f"yolo26n-{kind}.pt")
         YOLO(f"yolo26n-{kind}.yaml").save(made[kind])
+    made["whole"] = str(folder / "whole.pt")
+    whole = YOLO("yolo26n-pose.yaml")
+    whole.model = PoseModel("yolo26n-pose.yaml", data_kpt_shape=(estimate.WHOLE_BODY, 3), verbose=False)
+    whole.model.task = "pose"
+    whole.save(made["whole"])
     return made
 
 
@@ -193,6 +211,11 @@ def test_depth_and_pose_weights_of_ultralytics_load_and_draw(weights: dict[str, 
     pose = models.load("pose_body", None)
     assert pose.people(frame).shape[1:] == (17, 3)
     assert control_video("pose_body", source([frame]), network=pose).shape == (1, 64, 96, 3)
+    with pytest.raises(ClipError, match="see bodies alone, and the control pose draws faces too: ask for pose_body"):
+        models.load("pose", None)
+    whole = ControlModels(pose=weights["whole"])
+    assert whole.load("pose_body", None).sees_faces
+    assert control_video("pose", source([frame]), network=whole.load("pose", None)).shape == (1, 64, 96, 3)
 
 
 def test_weights_of_another_kind_and_weights_that_are_not_there_are_refused(

@@ -90,7 +90,15 @@ class ControlModels:
         Raises:
             ClipError: as `path`, and `bad_weights`, `wrong_weights`.
         """
-        return estimate.load(self.path(control, name), NETWORKS[control], self.device)
+        path = self.path(control, name)
+        network = estimate.load(path, NETWORKS[control], self.device)
+        if control == "pose" and not network.sees_faces:
+            reason = (
+                f"weights {path} see bodies alone, and the control pose draws faces too: ask for pose_body, or give "
+                f"weights of the {estimate.WHOLE_BODY} points of COCO-WholeBody"
+            )
+            raise ClipError("wrong_weights", reason)
+        return network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +172,7 @@ def _painted(control: str, source: Source, scale: Scale | None, network: estimat
     if control == "depth" and network is not None and scale is not None:
         return (_depth_picture(frame, network, scale) for frame in frames)
     if NETWORKS.get(control) == "pose" and network is not None:
-        return (_pose_picture(frame, network) for frame in frames)
+        return (_pose_picture(frame, network, faces=control == "pose") for frame in frames)
     if control in LAYOUTS and source.layout is not None:
         return (_layout_picture(source.size, source.layout(index)) for index, _ in enumerate(frames))
     raise ValueError(f"control {control!r}: unknown, or without the scale, network or layout that it needs")
@@ -191,9 +199,9 @@ def _depth_picture(frame: Pixels, network: estimate.Estimator, scale: Scale) -> 
     return draw.scaled(network.nearness(draw.at_most(frame, _DRAW_PX)), scale.low, scale.high)
 
 
-def _pose_picture(frame: Pixels, network: estimate.Estimator) -> Pixels:
+def _pose_picture(frame: Pixels, network: estimate.Estimator, *, faces: bool) -> Pixels:
     small = draw.at_most(frame, _DRAW_PX)
-    return estimate.skeletons(Size(small.shape[1], small.shape[0]), network.people(small))
+    return estimate.skeletons(Size(small.shape[1], small.shape[0]), network.people(small), faces=faces)
 
 
 def _layout_picture(size: Size, boxes: Boxes) -> Pixels:

@@ -33,7 +33,10 @@ _COLOURS = (
     (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255), (0, 0, 255), (85, 0, 255), (170, 0, 255),
     (255, 0, 255), (255, 0, 170), (255, 0, 85),
 )  # fmt: skip
-_STICK_SHARE = 0.008
+WHOLE_BODY, _FACE = 133, slice(23, 91)
+"""Points of COCO-WholeBody: COCO's 17, then feet, face and hands."""
+
+_STICK_SHARE, _DOT_SHARE = 0.008, 0.003
 _LIMB_LIGHT = 0.6
 
 
@@ -69,11 +72,16 @@ class Estimator:
         return np.asarray(1 / np.maximum(depth.float().cpu().numpy(), _NEAREST_M), np.float32)
 
     def people(self, rgb_HWC: Pixels) -> NDArray[np.float32]:
-        """COCO key points of each person, (N, 17, 3) of (x, y, confidence), in pixels."""
+        """Key points of each person, (N, 17, 3) or more of (x, y, confidence), in pixels: COCO's, then others."""
         points = self._predict(rgb_HWC).keypoints
         if points is None or not len(points.data):
             return np.zeros((0, 17, 3), np.float32)
         return np.asarray(points.data.float().cpu().numpy(), np.float32)
+
+    @property
+    def sees_faces(self) -> bool:
+        """Whether a person's points are those of COCO-WholeBody."""
+        return int(self._model.model.model[-1].kpt_shape[0]) == WHOLE_BODY
 
     def _predict(self, rgb_HWC: Pixels) -> Any:
         bgr = np.ascontiguousarray(rgb_HWC[..., ::-1])
@@ -95,11 +103,15 @@ def load(path: str, task: str, device: str) -> Estimator:
     return loaded(path, os.stat(path).st_mtime_ns, task, device)
 
 
-def skeletons(size: Size, people_N173: NDArray[np.float32]) -> Pixels:
-    """People as OpenPose draws their bodies, on black."""
+def skeletons(size: Size, people_NK3: NDArray[np.float32], *, faces: bool = False) -> Pixels:
+    """People as OpenPose draws their bodies, on black; with `faces` their 68 points as white dots, as in VACE's pose.
+
+    Points: COCO's 17, for faces all of COCO-WholeBody.
+    """
     canvas = np.zeros((size.height, size.width, 3), np.uint8)
     stick = max(2, round(_STICK_SHARE * max(size.width, size.height)))
-    for person in people_N173:
+    dot = max(1, round(_DOT_SHARE * max(size.width, size.height)))
+    for person in people_NK3:
         points = _openpose(person)
         for colour, (start, stop) in zip(_COLOURS, _LIMBS, strict=False):
             if points[start] and points[stop]:
@@ -108,6 +120,9 @@ def skeletons(size: Size, people_N173: NDArray[np.float32]) -> Pixels:
         for number, point in enumerate(points):
             if point:
                 cv2.circle(canvas, point, stick, _COLOURS[number], cv2.FILLED, cv2.LINE_AA)
+    for x, y, confidence in people_NK3[:, _FACE].reshape(-1, 3) if faces else ():
+        if confidence >= POSE_CONFIDENCE:
+            cv2.circle(canvas, (round(float(x)), round(float(y))), dot, (255, 255, 255), cv2.FILLED, cv2.LINE_AA)
     return canvas
 
 
