@@ -15,6 +15,9 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import Bits, FrameMask
 
+MAX_BYTES = 1 << 30
+"""A code a frame of a long film takes some hundred MB."""
+
 CATEGORY = {"id": 1, "name": "mask"}
 
 
@@ -40,21 +43,25 @@ def as_coco(name: str, size: Size, num_frames: int, masks: Iterable[FrameMask]) 
     return {"videos": [video], "categories": [CATEGORY], "annotations": [annotation]}
 
 
-def read_coco(path: Path) -> tuple[int | None, Iterator[tuple[int, Bits]]]:
+def read_coco(path: Path, size: Size) -> tuple[int | None, Iterator[tuple[int, Bits]]]:
     """How many frames a file speaks of, None where it does not say, and the (H,W) mask of each that has one, in order.
+
+    A mask of another size than the video's `size` is not made: what a code says may be larger than any memory.
 
     Read are a list with a code (or null) a frame; annotations with `segmentations` a frame; and annotations with a
     `segmentation` of an image each, where frames are the images in order of their `id`. Masks of one frame are joined.
 
     Raises:
-        ClipError: `bad_mask_file`.
+        ClipError: `bad_mask_file`, `mask_size_mismatch`.
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"expected at most {MAX_BYTES:,} bytes, got {path.stat().st_size:,}")
         content = json.loads(path.read_text(encoding="utf-8"))
         length, codes = _codes(content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ClipError("bad_mask_file", f"mask_uri: {path.name} is no COCO run-length file: {error}") from error
-    return length, ((index, _decode(codes[index], path)) for index in sorted(codes))
+    return length, ((index, _decode(index, codes[index], path, size)) for index in sorted(codes))
 
 
 def _codes(content: Any) -> tuple[int | None, Mapping[int, list[Mapping[str, Any]]]]:
@@ -79,14 +86,17 @@ def _id(image: Mapping[str, Any]) -> int:
     return int(image["id"])
 
 
-def _decode(codes: list[Mapping[str, Any]], path: Path) -> Bits:
+def _decode(index: int, codes: list[Mapping[str, Any]], path: Path, size: Size) -> Bits:
     bits: Bits | None = None
     for code in codes:
+        if code["size"] != [size.height, size.width]:
+            reason = f"mask_uri: frame {index} is {code['size']!r:.40} (height, width), the video is {size}"
+            raise ClipError("mask_size_mismatch", reason)
         try:
             packed = rle.frPyObjects(code, *code["size"]) if isinstance(code["counts"], list) else code
             part: Bits = np.ascontiguousarray(rle.decode(packed)).astype(np.bool_)
             bits = part if bits is None else bits | part
-        except (ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError, IndexError, OverflowError) as error:
             raise ClipError("bad_mask_file", f"mask_uri: {path.name}: a run-length code is damaged") from error
     assert bits is not None
     return bits

@@ -18,6 +18,7 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
 from vace_batch.masks.coco import read_coco
 from vace_batch.masks.store import Bits, FrameMask, MaskReader, make_mask
+from vace_batch.video.probe import MAX_PIXELS
 from vace_batch.video.read import read_gray, read_image
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -41,7 +42,7 @@ def read_masks(path: str, size: Size, num_frames: int, start: int = 0, stop: int
         raise ClipError("mask_not_found", f"mask_uri: no such file or folder: {path}")
     frames: Iterable[tuple[int, Bits]]
     if source.suffix.lower() == ".json":
-        frames = _from_coco(source, num_frames, start, stop)
+        frames = _from_coco(source, size, num_frames, start, stop)
     elif source.suffix.lower() == ".parquet":
         yield from _from_parquet(source, size, num_frames, start, stop)
         return
@@ -84,8 +85,8 @@ def _from_folder(folder: Path, num_frames: int, start: int, stop: int) -> Iterat
         yield index, _picture(file)
 
 
-def _from_coco(file: Path, num_frames: int, start: int, stop: int) -> Iterator[tuple[int, Bits]]:
-    length, masks = read_coco(file)
+def _from_coco(file: Path, size: Size, num_frames: int, start: int, stop: int) -> Iterator[tuple[int, Bits]]:
+    length, masks = read_coco(file, size)
     if length is not None and length != num_frames:
         reason = f"mask_uri: the video has {num_frames} frames, {file.name} speaks of {length}"
         raise ClipError("mask_length_mismatch", reason)
@@ -103,8 +104,11 @@ def _from_parquet(file: Path, size: Size, num_frames: int, start: int, stop: int
     if last >= num_frames:
         reason = f"mask_uri: the video has {num_frames} frames, {file.name} has a mask on frame {last}"
         raise ClipError("mask_length_mismatch", reason)
-    for first in range(start, stop, _CHUNK_FRAMES):
-        yield from reader.get(first, min(first + _CHUNK_FRAMES, stop)).values()
+    try:
+        for first in range(start, stop, _CHUNK_FRAMES):
+            yield from reader.get(first, min(first + _CHUNK_FRAMES, stop)).values()
+    except (ValueError, OSError) as error:
+        raise ClipError("bad_mask_file", f"mask_uri: {file.name} is damaged: {error}") from error
 
 
 def _picture(file: Path) -> Bits:
@@ -121,7 +125,10 @@ def _picture(file: Path) -> Bits:
 
 def _refuse_transparency(file: Path) -> None:
     # Over white, as pictures are read, all that is see-through would be masked; over black, perhaps what is meant.
-    with contextlib.suppress(OSError, ValueError), Image.open(file) as image:  # read_image says what is wrong
+    # read_image says what is wrong, and what is too large
+    with contextlib.suppress(OSError, ValueError, Image.DecompressionBombError), Image.open(file) as image:
+        if image.width * image.height > MAX_PIXELS:
+            return
         if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
             reason = f"mask_uri: {file.name} is partly transparent; give black for keep and white for replace"
             raise ClipError("mask_transparent", reason)

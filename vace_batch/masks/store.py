@@ -36,6 +36,8 @@ _SCHEMA = pa.schema(
 _ROW_GROUP_ROWS = 256
 # 256 full 4K masks are 265 MB packed; a row group is closed early so that the writer's memory stays flat.
 _ROW_GROUP_BYTES = 16 << 20
+_MOST_BYTES = 1 << 30
+"""What a row group may have where another program wrote it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -223,6 +225,8 @@ class MaskReader:
         version = metadata.get(b"vace_batch.masks.version")
         if version != str(FORMAT_VERSION).encode():
             raise ValueError(f"mask file: expected version {FORMAT_VERSION}, got {version!r}")
+        if not self._file.schema_arrow.equals(_SCHEMA):
+            raise ValueError(f"mask file: expected the columns {', '.join(_SCHEMA.names)} of its version")
         self.size = Size(int(metadata[b"vace_batch.masks.width"]), int(metadata[b"vace_batch.masks.height"]))
 
     def boxes(self) -> dict[int, Box]:
@@ -236,12 +240,26 @@ class MaskReader:
         masks: dict[int, FrameMask] = {}
         for group in range(self._file.num_row_groups):
             frames = self._file.metadata.row_group(group).column(0).statistics
-            if frames.max < start or frames.min >= stop:
+            if frames is not None and (frames.max < start or frames.min >= stop):
                 continue
+            self._check_room(group)
             for row in self._file.read_row_group(group, use_threads=False).to_pylist():
                 if start <= row["frame"] < stop:
-                    masks[row["frame"]] = _unpack(**row)
+                    masks[row["frame"]] = self._unpack(**row)
         return masks
+
+    def _check_room(self, group: int) -> None:
+        """Compressed, a thousand times as much takes no room in the file."""
+        said = self._file.metadata.row_group(group).total_byte_size
+        if said > _MOST_BYTES:
+            raise ValueError(f"mask file: expected at most {_MOST_BYTES:,} bytes in a row group, got {said:,}")
+
+    def _unpack(self, frame: int, x: int, y: int, width: int, height: int, bits: bytes) -> FrameMask:
+        if width < 1 or height < 1 or (box := Box(x, y, width, height)).clip(self.size) != box:
+            raise ValueError(f"mask file: frame {frame} has {width}x{height} at {x}, {y} in a frame of {self.size}")
+        if len(bits) != -(-width * height // 8):
+            raise ValueError(f"mask file: frame {frame} has {len(bits)} bytes of bits for {width}x{height}")
+        return _unpack(frame, x, y, width, height, bits)
 
 
 def _unpack(frame: int, x: int, y: int, width: int, height: int, bits: bytes) -> FrameMask:

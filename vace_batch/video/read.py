@@ -142,6 +142,8 @@ def read_image(path: str, *, gray: bool = False) -> NDArray[np.uint8]:
                 size = f"{image.width}x{image.height}"
                 raise ClipError("too_large", f"{path}: an image of {size}, the limit is {MAX_PIXELS} pixels")
             return _image_array(ImageOps.exif_transpose(image), gray)
+    except Image.DecompressionBombError as error:
+        raise ClipError("too_large", f"{path}: an image over the limit of {MAX_PIXELS} pixels") from error
     except (FileNotFoundError, IsADirectoryError, ValueError) as error:
         raise ClipError("not_found", f"{path}: no such file") from error
     except (OSError, SyntaxError) as error:
