@@ -4,9 +4,9 @@
 
 A head and two workers, each by `ray start` with code, home and cache of its own; where this may make mount namespaces
 a node sees neither the checkout nor the others' folders. moto is the store, a Prefect server and a worker are
-processes; the deployment comes from infra/prefect/set-up and is triggered like any other. When a third of the windows is
-done, a worker node is killed with all its processes, and a new one, with an empty cache, takes its place. FOLDER's path
-is to be short: Ray keeps sockets in it.
+processes; the deployment comes from infra/prefect/set-up and is triggered like any other. When a third of the windows
+is done, a worker node is killed with all its processes, and a new one, with an empty cache, takes its place. FOLDER's
+path is to be short: Ray keeps sockets in it.
 """
 
 from __future__ import annotations
