@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
+import io
 import json
 import os
 import shutil
@@ -27,6 +27,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import psutil
 import pyarrow as pa
@@ -40,6 +41,7 @@ from vace_batch.video.write import write_clip
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 FRAMES, PATIENCE_S = 40, 1800.0
+LEVELS = 8
 BOX = {"x": 20.0, "y": 16.0, "width": 24.0, "height": 20.0}
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 
@@ -267,11 +269,25 @@ def compared(folder: Path, bucket: str, num_clips: int) -> dict[str, Any]:
     command += ["-o", str(folder / "alone"), "--cpu-actors", "1", "--gpu-actors", "1"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     subprocess.run(command, env=environment | {"PYTHONPATH": str(ROOT)}, cwd=ROOT, check=True, capture_output=True)
+    same, most = 0, 0
     for number in range(num_clips):
-        theirs = storage.read_bytes(f"{bucket}/out/videos/c{number}.mp4")
-        mine = (folder / "alone" / "videos" / f"c{number}.mp4").read_bytes()
-        assert hashlib.sha256(theirs).digest() == hashlib.sha256(mine).digest(), f"c{number} has other bytes"
-    return {"counters": summary.counters, "windows": len(windows), "outputs equal to one machine's": num_clips}
+        name = f"videos/c{number}.mp4"
+        theirs, mine = storage.read_bytes(f"{bucket}/out/{name}"), (folder / "alone" / name).read_bytes()
+        same += theirs == mine
+        most = max(most, 0 if theirs == mine else furthest(theirs, mine))
+    assert most <= LEVELS, f"a pixel is {most} levels from one machine's"
+    report = {"counters": summary.counters, "windows": len(windows), "outputs with one machine's bytes": same}
+    return report | {"levels of 255 between the others, at most": most}
+
+
+def furthest(first: bytes, second: bytes) -> int:
+    """Levels between two videos, at most: windows that had other neighbours in a batch differ by rounding."""
+    pair = [
+        np.stack([frame.to_ndarray(format="yuv420p") for frame in av.open(io.BytesIO(data)).decode(video=0)])
+        for data in (first, second)
+    ]
+    assert pair[0].shape == pair[1].shape
+    return int(np.abs(pair[0].astype(int) - pair[1]).max())
 
 
 def wait_for(there: Any, what: str, every_s: float = 0.5) -> None:
