@@ -57,11 +57,13 @@ from vace_batch.cli_options import (
 )
 from vace_batch.config import Options
 from vace_batch.errors import ManifestError, UsageError, VaceBatchError
+from vace_batch.report.command import report
 from vace_batch.results import Ledger, Summary, read_run, summarise
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.command()(report)
 _out = Console(markup=False, highlight=False, soft_wrap=True)
 _err = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
 

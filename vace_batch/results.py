@@ -317,6 +317,7 @@ def _job_row(ledger: Ledger, job: Record, record: Record) -> Record:
         "attempts": record.get("attempts", 1),
         "windows": record.get("windows", 0),
         "seconds": record.get("seconds", 0.0),
+        "finished_at": record.get("finished_at") or record.get("failed_at"),
         "words": record.get("words", []),
         "masks": record.get("masks"),
         "masks_coco": record.get("masks_coco"),
@@ -341,6 +342,7 @@ _RESULT_SCHEMA = pa.schema(
     [("job_id", pa.string()), ("output_uri", pa.string()), ("error_code", pa.string()), ("reason", pa.string())]
     + [("attempts", pa.int32()), ("windows", pa.int32()), ("seconds", pa.float64()), ("words", pa.list_(pa.string()))]
     + [("masks", pa.string()), ("masks_coco", pa.string()), ("copied_frames", pa.int64())]
+    + [("finished_at", pa.string())]
     + [("settings", pa.string())]  # JSON: what a later version records more is no other schema
     + [("clip_key", pa.string()), ("window_rows", pa.list_(_WINDOW_ROW))]
 )

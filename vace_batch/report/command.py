@@ -1,0 +1,24 @@
+"""The command `vace-batch report`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+
+def report(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Output folder of a run, finished or not.")],
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="FOLDER", help="Where to write: a path or a store; OUT/report else.")
+    ] = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Read the ledger again first: what a run that goes on has done since.")
+    ] = False,
+) -> None:
+    """Write a page to look through the results in a browser; open its index.html."""
+    from vace_batch.report.write import write_report
+
+    written = write_report(out, to, refresh=refresh)
+    sys.stdout.write(f"{written.uri}: {written.clips} clips\n")

@@ -1,0 +1,154 @@
+"""Every planned job with what became of it, in the manifest's order, read as a stream.
+
+Plan and results are Parquet files that may hold any number of rows. Both are in the manifest's order, so they are
+merged as they are read; only the plan's keys, 40 bytes a row, are held to find a result's place.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vace_batch import storage
+from vace_batch.errors import UsageError
+from vace_batch.manifest_schema import SCHEMA
+from vace_batch.results import Record, read_run
+
+STATUSES = ("done", "failed", "skipped", "pending")
+_AT_ONCE = 5_000
+_UNITS = {"px": "px", "percent": "%", "tokens": "tokens"}
+_PLANNED = ("job_id", "clip_key", "prep_key", "row")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """A planned job: its manifest row as it was understood, and its row of the results; {} while there is none."""
+
+    number: int
+    job_id: str
+    status: str
+    prep_key: str
+    job: Mapping[str, Any]
+    result: Record
+
+    @property
+    def gpu_s(self) -> float:
+        """Seconds that VACE worked for it, attempts that were not kept too."""
+        windows = sum(row["seconds"] or 0.0 for row in self.result.get("window_rows") or ())
+        return float(windows + (self.result.get("retry_gpu_s") or 0.0))
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it failed or was skipped, then why its verdict is no pass."""
+        code, reason = self.result.get("error_code"), self.result.get("reason")
+        first = [f"{code}: {reason}" if code else reason] if reason else []
+        return [*first, *(self.result.get("reasons") or ())]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What every window was made with; {} where nothing was made."""
+        return _object(self.result.get("settings"))
+
+    @property
+    def tries(self) -> dict[str, Any]:
+        """The attempts at it and which one is kept; {} where one was enough."""
+        return _object(self.result.get("tries"))
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What was measured for the verdict."""
+        return _object(self.result.get("numbers"))
+
+    @property
+    def profile(self) -> str:
+        """Model and preset, as it was made or as it was asked for."""
+        model = str(self.settings.get("model") or self.job.get("model") or "default model").rstrip("/")
+        return f"{model.rsplit('/', 1)[-1]} · {self.job.get('preset') or self.job.get('task')}"
+
+
+def read_clips(out: str) -> Iterator[Clip]:
+    """Every job of the last run on `out`.
+
+    Raises:
+        UsageError: `out` is not an output folder, or its results are those of an earlier run.
+    """
+    plan_uri = storage.join(out, str(read_run(out)["plan"]))
+    with ExitStack() as stack:
+        plan = _open(stack, plan_uri)
+        keys = plan.read(["clip_key"], use_threads=False)["clip_key"].combine_chunks()
+        streams = [_results(stack, out, status, keys) for status in STATUSES if status != "pending"]
+        found = heapq.merge(*streams, key=itemgetter(0))
+        place, result = next(found, (len(keys), {}))
+        for number, planned in enumerate(_rows(plan, _PLANNED)):
+            mine: Record = {}
+            while place <= number:  # twice the same only while a run writes its results
+                mine = result
+                place, result = next(found, (len(keys), {}))
+            yield Clip(
+                number=number,
+                job_id=planned["job_id"],
+                status=mine.get("status", "pending"),
+                prep_key=planned["prep_key"],
+                job=json.loads(planned["row"]),
+                result=mine,
+            )
+
+
+def has_results(out: str) -> bool:
+    """Whether OUT/results was ever written."""
+    return any(True for _ in storage.list_entries(storage.join(out, "results")))
+
+
+def manifest_row(job: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest's columns of a job that say something, so that a manifest made of them asks for the same."""
+    found = {name: _said(job.get(name)) for name in SCHEMA.names}
+    dilate = job.get("dilate") or {}
+    found["dilate"] = next((f"{dilate[name]:g}{unit}" for name, unit in _UNITS.items() if dilate.get(name)), None)
+    return {name: value for name, value in found.items() if value not in (None, [], {})}
+
+
+def _said(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        inner = {name: _said(one) for name, one in value.items()}
+        return {name: one for name, one in inner.items() if one not in (None, [], {})}
+    return value
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    found = json.loads(text) if text else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _open(stack: ExitStack, uri: str) -> pq.ParquetFile:
+    return pq.ParquetFile(stack.enter_context(closing(storage.open_read(uri))))
+
+
+def _rows(file: pq.ParquetFile, columns: tuple[str, ...]) -> Iterator[Record]:
+    for batch in file.iter_batches(_AT_ONCE, columns=list(columns), use_threads=False):
+        yield from batch.to_pylist()
+
+
+def _results(stack: ExitStack, out: str, status: str, keys: pa.Array) -> Iterator[tuple[int, Record]]:
+    """The rows with this status that are of the plan, each with its place in it."""
+    try:
+        file = _open(stack, storage.join(out, "results", f"status={status}", "clips.parquet"))
+    except FileNotFoundError:
+        return
+    last = -1
+    for batch in file.iter_batches(_AT_ONCE, use_threads=False):
+        places = pc.index_in(batch["clip_key"], keys)
+        kept = pc.is_valid(places)
+        for place, row in zip(places.filter(kept).to_pylist(), batch.filter(kept).to_pylist(), strict=True):
+            if place <= last:
+                raise UsageError(f"{out}/results: not in the order of the last run's manifest; give --refresh")
+            last = place
+            yield place, {**row, "status": status}
