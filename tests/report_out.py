@@ -1,0 +1,107 @@
+"""Output folders as a run leaves them, for tests of the report: plan, run.json and results, no clips."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vace_batch import results
+from vace_batch.job import Job, job_json
+from vace_batch.results import PlannedJob, write_plan
+
+HOSTILE = (
+    "</script><script>window.hacked=1</script>",
+    '"><img src=x onerror="window.hacked=1">',
+    "line\u2028separator\u2029\u0000\u202etxt.exe",
+    "__proto__",
+    "constructor",
+    "javascript:window.hacked=1",
+    "=HYPERLINK(1)",
+    "a'b\"c\\d`${1}",
+    "{{ 7*7 }}{% raw %}",
+    "日本語 🎬",
+)
+"""Names and reasons that would do something if they were taken for markup, script, template or formula."""
+
+_VERDICT = [("verdict", pa.string()), ("score", pa.float64()), ("reasons", pa.list_(pa.string()))]
+_VERDICT += [("numbers", pa.string()), ("tries", pa.string()), ("retry_gpu_s", pa.float64())]
+_BATCH = 2_000
+
+
+def result(number: int, **fields: Any) -> dict[str, Any]:
+    """A row of the results; of the clip `number`, one of 12 fails, one of 20 has nothing to change."""
+    status = "failed" if number % 12 == 5 else "skipped" if number % 20 == 7 else "done"
+    windows = 0 if status != "done" else 1 + number % 3
+    verdict = None if status != "done" else ("fail" if number % 40 == 3 else "review" if number % 11 == 4 else "pass")
+    row: dict[str, Any] = {
+        "status": status,
+        "error_code": "damaged_video" if status == "failed" else None,
+        "reason": {"failed": f"frame {number % 97} cannot be decoded", "skipped": "nothing to change was found"}.get(
+            status
+        ),
+        "attempts": 1 + (number % 50 == 0),
+        "windows": windows,
+        "seconds": 4.0 + number % 17,
+        "words": ["captions were copied"] if number % 9 == 0 else [],
+        "finished_at": datetime.fromtimestamp(1_795_000_000 + 2.4 * number, UTC).isoformat(timespec="milliseconds"),
+        "settings": json.dumps({"model": "Wan-AI/Wan2.1-VACE-1.3B", "preset": "quality" if number % 4 else "fast"}),
+        "window_rows": [
+            {"key": f"window-{number}-{at}", "region": 0, "start": 64 * at, "stop": 64 * at + 81, "num_frames": 81}
+            | {"width": 832, "height": 480, "seed": 2**60 + number, "seconds": 1.5 + number % 7 / 3}
+            for at in range(windows)
+        ],
+        "verdict": verdict,
+        "reasons": [] if verdict in (None, "pass") else ["the border of the fill shows, by 4.1 levels"],
+    }
+    return row | fields
+
+
+def make_out(
+    out: Path, jobs: Sequence[Job], rows: Iterable[dict[str, Any] | None], order: Sequence[int] | None = None
+) -> str:
+    """An output folder of these jobs with their rows, None for one that is not finished; results in `order`."""
+    planned = [
+        PlannedJob(
+            job_id=job.job_id,
+            clip_key=f"clip-{number:032x}",
+            prep_key=f"prep-{number:032x}",
+            output=f"videos/{number}.mp4",
+            row=job_json(job),
+        )
+        for number, job in enumerate(jobs)
+    ]
+    write_plan(str(out), planned, {"manifest": "manifest.parquet", "options": {}})
+    write_rows(out, planned, rows, order)
+    return str(out)
+
+
+def write_rows(
+    out: Path, planned: Sequence[PlannedJob], rows: Iterable[dict[str, Any] | None], order: Sequence[int] | None
+) -> None:
+    schema = results._RESULT_SCHEMA
+    for name, type_ in _VERDICT:
+        schema = schema if name in schema.names else schema.append(pa.field(name, type_))
+    writers = {}
+    for status in ("done", "failed", "skipped"):
+        folder = out / "results" / f"status={status}"
+        folder.mkdir(parents=True, exist_ok=True)
+        writers[status] = pq.ParquetWriter(folder / "clips.parquet", schema)
+    found = zip(planned, rows, strict=True)
+    pairs: Iterator[Any] = found if order is None else (lambda all_: (all_[at] for at in order))(list(found))
+    while some := list(islice(pairs, _BATCH)):
+        for status, writer in writers.items():
+            mine = [
+                {"job_id": job.job_id, "clip_key": job.clip_key, "output_uri": str(out / job.output), **row}
+                for job, row in some
+                if row is not None and row["status"] == status
+            ]
+            writer.write_table(pa.Table.from_pylist(mine, schema=schema))
+    for writer in writers.values():
+        writer.close()
