@@ -9,8 +9,10 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 
@@ -123,6 +125,16 @@ def kill_once(runtime: Runtime, graph: Recorder, unit_id: str) -> None:
 def check_sums(graph: Recorder, count: int) -> None:
     sums = {name: meta["sum"] for name, meta in graph.metas.items() if isinstance(meta, dict)}
     assert sums == {f"sum of make{number}": number * 100_000 for number in range(count)}
+
+
+def test_nothing_of_a_ray_of_ones_own_listens_to_other_machines(runtime: Runtime) -> None:
+    assert runtime.actors()
+    found = set()
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            places = process.net_connections("tcp")
+            found |= {place.laddr.ip.removeprefix("::ffff:") for place in places if place.status == psutil.CONN_LISTEN}
+    assert found == {"127.0.0.1"}
 
 
 def test_forty_units_in_two_stages_hand_their_payloads_over(runtime: Runtime) -> None:

@@ -23,6 +23,7 @@ os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
 import concurrent.futures
+import contextlib
 import math
 import queue
 import signal
@@ -31,12 +32,13 @@ import sysconfig
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
 
@@ -54,7 +56,7 @@ SETTLE_S = 10.0
 """How long the results of a dead actor's earlier calls may take to arrive after the news of its death."""
 
 
-START_TRIES = 3
+START_TRIES = 5
 """Ray gives its own start 30 s, which is too short on a machine that is busy with something else."""
 
 
@@ -290,6 +292,21 @@ def check_room(pools: Iterable[PoolSpec], room: Mapping[str, float]) -> None:
                 )
 
 
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that is started meanwhile listens at 127.0.0.1 alone, as it does on Windows and macOS.
+
+    On Linux Ray puts the machine's own address in place of a loopback one that it is given, and then its services
+    listen at every address: whoever reaches them runs code.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
 class Runtime:
     """Warm actor pools on Ray, for several runs one after the other. Use as a context manager.
 
@@ -389,12 +406,13 @@ class Runtime:
         }
         for remaining in reversed(range(START_TRIES)):
             try:
-                ray.init(
-                    address=self._address or "local",
-                    log_to_driver=False,
-                    logging_level="ERROR",
-                    **({} if self._address else own),
-                )
+                with contextlib.nullcontext() if self._address else _on_loopback():
+                    ray.init(
+                        address=self._address or "local",
+                        log_to_driver=False,
+                        logging_level="ERROR",
+                        **({} if self._address else own),
+                    )
                 break
             except Exception as error:  # where a node does not start in time Ray raises just that
                 ray.shutdown()
