@@ -1,16 +1,18 @@
 """The whole mask stage against ultralytics' own predict loop in torch, and against the bare model, on one clip.
 
-    OMP_NUM_THREADS=1 python benchmarks/masks.py [--weights FILE.pt] [--frames 72]
+    OMP_NUM_THREADS=1 python benchmarks/masks.py [--weights FILE.pt] [--frames 72] [--rounds 5]
 
 Stage: decode, detect, track, fill, refine and write the mask file; with every frame looked at, and as a run does it.
 Peer: `YOLO(weights).predict(clip, stream=True)`. Bare: only the forward of the exported model, on a picture in memory.
-Numbers are processor time, so that other work on the machine matters less. Without `--weights` it is yolo11n-seg with
-random weights, which finds nothing: what is compared then is decoding, scaling, the network and its decoding.
+Numbers are processor time, so that other work on the machine matters less; all are taken in turn, round after round,
+and the medians told, of the ratios too. Without `--weights` it is yolo11n-seg with random weights, which finds nothing:
+what is compared then is decoding, scaling, the network and its decoding.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -73,6 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", help="detection or segmentation weights, .pt")
     parser.add_argument("--frames", type=int, default=72)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     import_ultralytics()
     import torch
@@ -108,15 +111,22 @@ def main() -> None:
         stage(1)  # loads and compiles
         image = np.zeros((1, 3, box.network.height, box.network.width), np.float32)
         run = detector.session(box.network)
-        bare = seconds(lambda: [run(image) for _ in range(num_frames)])
-        rows = [("ultralytics predict, torch", seconds(peer)), (f"bare forward, {onnx.backend()}", bare)]
-        for every in (1, DEFAULT_EVERY):
-            name = "whole stage, every frame" if every == 1 else f"whole stage, up to every {every}th"
-            rows.append((f"{name} ({found.get(every, 0)} masked)", seconds(lambda every=every: stage(every))))
+        works = {
+            "ultralytics predict, torch": peer,
+            f"bare forward, {onnx.backend()}": lambda: [run(image) for _ in range(num_frames)],
+            "whole stage, every frame": lambda: stage(1),
+            f"whole stage, up to every {DEFAULT_EVERY}th": lambda: stage(DEFAULT_EVERY),
+        }
+        taken = np.array([[seconds(work) for work in works.values()] for _ in range(arguments.rounds)])
+        print(f"{found} masked, by how often it was looked; load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores\n")
         print("| | ms a frame | frames a core-second | against predict | against bare |\n|---|---|---|---|---|")
-        for name, spent in rows:
-            against = f"{rows[0][1] / spent:.2f}x | {spent / bare:.2f}x"
-            print(f"| {name} | {spent / num_frames * 1000:.1f} | {num_frames / spent:.1f} | {against} |")
+        for column, name in enumerate(works):
+            spent = np.median(taken[:, column]) / num_frames
+            faster, slower = taken[:, 0] / taken[:, column], taken[:, column] / taken[:, 1]
+            ratios = " | ".join(
+                f"{np.median(ratio):.2f}x ({ratio.min():.2f}-{ratio.max():.2f})" for ratio in (faster, slower)
+            )
+            print(f"| {name} | {spent * 1000:.1f} | {1 / spent:.1f} | {ratios} |")
 
 
 if __name__ == "__main__":

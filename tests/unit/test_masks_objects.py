@@ -165,6 +165,16 @@ def test_a_turn_in_a_gap_is_covered_from_both_sides() -> None:
         assert made is not None and made.within(box).mean() > 0.8, index
 
 
+def test_what_is_seen_beside_an_object_instead_of_it_does_not_uncover_it() -> None:
+    """On frame 1 the detector misses it, and takes something near it for it."""
+    boxes = {index: Box(100 + 4 * index, 80, 60, 60) for index in range(12)}
+    seen_as = boxes | {1: Box(66, 100, 40, 24)}
+    steady = Steady(tuple(seen(i, box) for i, box in seen_as.items()), (0, 12), SIZE)
+    for index, box in boxes.items():
+        made = steady.at(index)
+        assert made is not None and made.within(box.pad(-2)).all(), index
+
+
 def test_a_detector_that_shakes_gets_room_for_it_and_a_steady_one_none() -> None:
     random = np.random.default_rng(3)
     shaken = [Box(100 + int(dx), 80 + int(dy), 50, 40) for dx, dy in random.integers(-5, 6, (31, 2))]

@@ -73,8 +73,9 @@ def exported(weights: str, cache: str) -> str:
     return str(target) if target.is_file() else export_onnx(weights, str(target))
 
 
-def new_segmentation_model(classes: Sequence[str], scale: Sequence[float]) -> Any:
-    """An ultralytics YOLO11-seg with random weights, of `scale` [depth, width, most channels]; ready to be trained."""
+def new_segmentation_model(classes: Sequence[str], scale: Sequence[float], family: str = "yolo11") -> Any:
+    """An ultralytics segmentation model with random weights, of `scale` [depth, width, most channels]; ready to be
+    trained. `family` is yolo11 (its export needs suppression of doubles) or yolo26 (which has none)."""
     import_ultralytics()
     from ultralytics import YOLO
     from ultralytics.cfg import get_cfg
@@ -82,8 +83,8 @@ def new_segmentation_model(classes: Sequence[str], scale: Sequence[float]) -> An
     from ultralytics.utils import YAML
     from ultralytics.utils.checks import check_yaml
 
-    config = YAML.load(check_yaml("yolo11-seg.yaml")) | {"scales": {"n": list(scale)}, "scale": "n"}
-    yolo = YOLO("yolo11n-seg.yaml", verbose=False)
+    config = YAML.load(check_yaml(f"{family}-seg.yaml")) | {"scales": {"n": list(scale)}, "scale": "n"}
+    yolo = YOLO(f"{family}n-seg.yaml", verbose=False)
     yolo.model = SegmentationModel(config, nc=len(classes), verbose=False)
     yolo.model.names = dict(enumerate(classes))
     yolo.model.args = get_cfg()

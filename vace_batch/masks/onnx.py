@@ -195,7 +195,8 @@ def _suppressed(edges: Floats, scores: Floats, labels: npt.NDArray[np.intp]) -> 
         low = np.maximum(edges[first, :2], edges[rest, :2])
         high = np.minimum(edges[first, 2:], edges[rest, 2:])
         common = np.prod(np.clip(high - low, 0, None), axis=1)
-        covered = common > _OVERLAP * (areas[first] + areas[rest] - common)
+        # A head without distances' distributions may turn a box inside out: such a one has an area below 0.
+        covered = (common > 0) & (common > _OVERLAP * (areas[first] + areas[rest] - common))
         order = rest[~covered | (labels[rest] != labels[first])]
     return np.array(kept, np.intp)
 
@@ -257,7 +258,7 @@ def _openvino_session(weights: str, threads: int, network: Size) -> Callable[[Fl
     request = compiled.create_infer_request()
 
     def run(images: Floats) -> list[Floats]:
-        request.infer([images])
+        request.infer([images], share_inputs=True)
         return [request.get_output_tensor(number).data for number in range(len(compiled.outputs))]
 
     return run

@@ -30,6 +30,8 @@ _LED_FITS = ((1, 2), (1, 3), (2, 5))
 # An object's first and last frames are those that a detector misses most.
 _GRACE_FRAMES = 2
 _SAME_PX = 0.5
+# A sighting that is off its neighbours' way by this share of their longer side may be another thing.
+_STRAY = 0.4
 # A box that jumps by n px both ways is off by 1.4 n where it was seen; the usual dilation holds the n.
 _SHAKE, _MOST_SHAKE_PX = 0.67, 2.0
 
@@ -85,6 +87,8 @@ class Steady:
         place = bisect_left(self._indices, index)
         if place < len(self._indices) and self._indices[place] == index:
             seen: FrameMask | None = self._mask(place)
+            if (strayed := self._strayed(place)) is not None:
+                seen = merge_masks([self._mask(place), strayed])
         elif 0 < place < len(self._indices):
             seen = self._filled(place, index)
         else:
@@ -98,6 +102,19 @@ class Steady:
             while len(self._unpacked) > 4 * _VOTE_FRAMES + 4:
                 self._unpacked.popitem(last=False)
         return self._unpacked[place]
+
+    def _strayed(self, place: int) -> FrameMask | None:
+        """What is between the neighbours of a sighting that leaves them: it may be something else, seen instead."""
+        if not 0 < place < len(self._indices) - 1:
+            return None
+        first, index, last = self._indices[place - 1 : place + 2]
+        share = (index - first) / (last - first)
+        middle = (1 - share) * self._centres[place - 1] + share * self._centres[place + 1]
+        boxes = self._sightings[place - 1].box, self._sightings[place + 1].box
+        side = max(max(box.width, box.height) for box in boxes)
+        if last - first > MOST_GAP_FRAMES + 1 or np.hypot(*(middle - self._centres[place])) <= _STRAY * side:
+            return None
+        return between(self._mask(place - 1), self._mask(place + 1), index, share, self._size)
 
     def _filled(self, place: int, index: int) -> FrameMask | None:
         first, last = self._indices[place - 1], self._indices[place]
