@@ -37,13 +37,16 @@ class Engines:
         if self._engine is None or not self._engine.usable or (ref, revision) != self._loaded:
             from vace_batch.vace.engine import open_engine
 
+            settings = self._settings
             if self._engine is not None:
                 self._engine.close()
+                if self._loaded == (ref, revision):
+                    settings = self._engine.settings
             self._engine = None  # the old model's memory goes before the new one comes
             self._engine = open_engine(
                 ref,
                 revision=revision,
-                settings=self._settings,
+                settings=settings,
                 prompts_uri=self._prompts_uri,
                 texts=self._texts.get(ref, ()),
             )

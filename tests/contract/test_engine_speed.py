@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -19,7 +20,7 @@ from torch import nn
 from vace_batch import tasks
 from vace_batch.config import EngineSettings
 from vace_batch.errors import ClipError, ClusterError, UsageError
-from vace_batch.profiles import ResolvedSampling
+from vace_batch.profiles import ResolvedSampling, revision
 from vace_batch.vace.engine import VaceEngine, open_engine
 from vace_batch.vace.model import VaceModel, load
 from vace_batch.vace.prompts import PromptEncoder, PromptStore
@@ -27,6 +28,7 @@ from vace_batch.vace.sample import noise
 from vace_batch.vace.stepcache import StepCache
 from vace_batch.vace.tuning import CompiledShapes
 from vace_batch.vcu import VCU
+from vace_batch.workers import Engines
 
 ROUNDING = 5e-5
 
@@ -343,3 +345,55 @@ def test_a_helper_that_dies_is_told_and_the_engine_says_it_is_unusable(tmp_path:
     with pytest.raises(ClusterError, match="a process that shares this window's tokens is gone"):
         shared.denoise([window(5)])
     assert not shared.usable
+
+
+SMALL_DEVICES = """
+import os
+if "DEVICE_TOKENS" in os.environ:
+    import torch
+    from diffusers.models.attention import FeedForward
+
+    forward = FeedForward.forward
+
+    def check(self, hidden_states, *rest, **named):
+        if hidden_states.shape[0] * hidden_states.shape[1] > int(os.environ["DEVICE_TOKENS"]):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 40.00 GiB")
+        return forward(self, hidden_states, *rest, **named)
+
+    FeedForward.forward = check
+"""
+
+
+@pytest.mark.slow
+def test_out_of_memory_on_another_device_ends_as_a_smaller_batch_then_offload_then_a_failed_window(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second process of two lacks the memory in the middle of a forward, while the first one waits for it."""
+    (tmp_path / "sitecustomize.py").write_text(SMALL_DEVICES, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    engines = Engines(EngineSettings(devices=2), str(tmp_path), {"tiny": ["", "a lake"]})
+    windows = [window(5, seed, steps=1) for seed in range(2)]
+
+    def generate(count: int, tokens: int) -> ClipError | int:
+        """The verdict of a call while the other device holds so many tokens of a forward, which is its half of them."""
+        monkeypatch.setenv("DEVICE_TOKENS", str(tokens))
+        engine = engines.get("tiny", revision("tiny"))
+        try:
+            return len(engine.generate(windows[:count]))
+        except ClipError as error:
+            assert error.code == "out_of_memory" and not engine.usable
+            return error
+
+    half = windows[0].num_tokens // 2
+    together = generate(2, half)
+    assert isinstance(together, ClipError) and together.retryable
+    assert generate(2, half) == 2, "one by one they fit"
+    engines.get("tiny", revision("tiny")).close()
+    alone, offloaded = generate(1, half - 1), generate(1, half - 1)
+    assert isinstance(alone, ClipError) and alone.retryable
+    assert isinstance(offloaded, ClipError) and not offloaded.retryable
+    assert "--engine devices=4" in offloaded.reason and "sampling.max_tokens=" in offloaded.reason
+    assert generate(1, half) == 1, "the next window finds an engine that works, offloaded"
+    engine = engines.get("tiny", revision("tiny"))
+    assert engine.settings.offload == "group" and engine.settings.max_batch_tokens == windows[0].num_tokens
+    engine.close()

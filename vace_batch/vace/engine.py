@@ -74,7 +74,7 @@ class VaceEngine:
         self._helpers = helpers
         settings = settings or EngineSettings()
         tune(model, settings)
-        self._settings = settings
+        self.settings = settings
         self._may_offload = settings.offload == "none" and not settings.compile
         self._compiled = CompiledShapes(settings.compile)
         self._max_batch_tokens = settings.max_batch_tokens or model.profile.max_tokens
@@ -117,12 +117,12 @@ class VaceEngine:
         try:
             frames, broken = self._frames(batch)
         except (torch.OutOfMemoryError, MemoryError) as error:
-            if self._helpers:  # they wait inside of an exchange: the engine is opened anew, for a smaller batch
-                raise _out_of_memory(batch[0], self._settings, str(error), retryable=True) from error
             lacked = str(error)  # the error itself would keep the batch's tensors alive
         except ClipError as error:  # a LoRA, which all of the batch have
             yield from (Made(index=index, error=error) for index in indices)
             return
+        if lacked is not None and self._helpers is not None:
+            raise self._given_up(batch, lacked)
         if lacked is not None:
             yield from self._smaller(vcus, indices, lacked)
             return
@@ -138,13 +138,23 @@ class VaceEngine:
 
     @property
     def usable(self) -> bool:
-        """False when processes that shared the work are gone: the engine must be opened again."""
+        """False when processes that shared the work are gone: the engine must be opened again, with its `settings`."""
         return self._helpers is None or self._helpers.usable
 
     def close(self) -> None:
         """End the processes that share the work, where there are any."""
         if self._helpers is not None:
             self._helpers.close()
+
+    def _given_up(self, vcus: Sequence[VCU], reason: str) -> ClipError:
+        """As `_smaller`, for this engine's successor: the processes beside it waited in an exchange, and are gone."""
+        retryable = len(vcus) > 1 or self._may_offload
+        if len(vcus) > 1:
+            self.settings = self.settings.model_copy(update={"max_batch_tokens": vcus[0].num_tokens})
+        elif retryable:
+            self.settings = self.settings.model_copy(update={"offload": "group"})
+        _LOG.warning("out of memory with %d windows of %s: the model is loaded anew", len(vcus), vcus[0].shape_key)
+        return _out_of_memory(vcus[0], self.settings, reason, retryable=retryable)
 
     def _smaller(self, vcus: Sequence[VCU], indices: Sequence[int], reason: str) -> Iterator[Made]:
         """After running out of memory: half the batch, from now on; then offload; then it is the window's error."""
@@ -163,7 +173,7 @@ class VaceEngine:
             offload(self.model)
             yield from self._made(vcus, indices)
         else:
-            yield Made(index=indices[0], error=_out_of_memory(first, self._settings, reason))
+            yield Made(index=indices[0], error=_out_of_memory(first, self.settings, reason))
 
     def _frames(self, batch: Sequence[VCU]) -> tuple[list[Pixels], set[int]]:
         """Frames of a batch, and the positions of those that are not finite."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,6 +35,10 @@ VACE_PLAN: dict[str, Any] = {
     "blocks.0": {"hidden_states": _TOKENS},
     "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
 }
+
+
+_GONE = "a process that shares this window's tokens is gone; the model is loaded anew"
+_LOOK_FOR_HELPERS_S = 0.5
 
 
 class TokenSplit:
@@ -102,19 +107,50 @@ class Helpers:
 
         Raises:
             ClusterError: a helper is gone.
+            torch.OutOfMemoryError: the memory of a helper's device is too small; the helpers are gone then.
         """
-        if not all(process.is_alive() for process in self._processes):
+        if self._gone():
             self.close()
-            raise ClusterError("a process that shares this window's tokens is gone; the model is loaded anew")
+            raise ClusterError(_GONE)
         for line in self._lines:
             line.send(list(vcus))
+        ended = threading.Event()
+        watch = threading.Thread(target=self._watch, args=(ended,), daemon=True)
+        watch.start()
         try:
             yield
         except ClipError:  # raised before the first exchange, by all of them alike
             raise
-        except BaseException:
+        except BaseException as error:
+            lacking, gone = self._lacking(), self._gone()
             self.close()
+            if lacking:
+                raise torch.OutOfMemoryError(lacking[0]) from error
+            if gone:
+                raise ClusterError(_GONE) from error
             raise
+        finally:
+            ended.set()
+            watch.join()
+
+    def _gone(self) -> bool:
+        return not all(process.is_alive() for process in self._processes)
+
+    def _lacking(self) -> list[str]:
+        """What helpers said of their memory before they ended."""
+        said = []
+        for line in self._lines:
+            with contextlib.suppress(EOFError, OSError):
+                if line.poll():
+                    said.append(line.recv())
+        return said
+
+    def _watch(self, ended: threading.Event) -> None:
+        """NCCL waits for a process that is gone, gloo does not."""
+        while not ended.wait(_LOOK_FOR_HELPERS_S):
+            if self._gone() and dist.is_initialized() and dist.get_backend() == "nccl":
+                dist.distributed_c10d._abort_process_group()
+                return
 
     @property
     def usable(self) -> bool:
@@ -140,13 +176,17 @@ def join(rank: int, degree: int, meeting: str, device: torch.device) -> None:
 
 
 def _help(rank: int, degree: int, meeting: str, line: Connection, arguments: dict[str, Any]) -> None:
-    """Body of a helper: load the model, then denoise what rank 0 denoises, until it hangs up."""
+    """Body of a helper: load the model, then denoise what rank 0 denoises, until it hangs up or the memory is short."""
     from vace_batch.vace.engine import open_engine
 
     device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
     join(rank, degree, meeting, device)
     engine = open_engine(**arguments, device=device, rank=rank)
-    with contextlib.suppress(EOFError):
+    try:
         while True:
             with contextlib.suppress(ClipError):
                 engine.denoise(line.recv())
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        line.send(str(error))
+    except EOFError:
+        return
