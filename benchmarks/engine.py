@@ -1,8 +1,7 @@
 """Our engine against diffusers' WanVACEPipeline: same modules, random weights, same inputs, interleaved in one run.
 
     python benchmarks/engine.py                        a middling model on the CPU; batches, counts, busy share
-    python benchmarks/engine.py --device cuda          the real 1.3B in bfloat16, at 256x256x81 and 480x832x81
-    python benchmarks/engine.py --device cuda --large  the real 14B too, where it fits
+    python benchmarks/engine.py --device cuda          the real 1.3B, and the 14B where it fits, in bfloat16: a table
     python benchmarks/engine.py --rehearse             the same lines on this CPU, with a small model: no result
     python benchmarks/engine.py --host                 what writing costs beside a device whose times are given
     python benchmarks/engine.py --settings             what each setting changes in the embedded model's latents
@@ -15,12 +14,15 @@ the video and none of the neutral half.
 from __future__ import annotations
 
 import gc
+import json
+import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -31,8 +33,11 @@ from torch import nn
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from vace_batch import generation, profiles, tasks
+from vace_batch.cluster.runtime import Runtime
+from vace_batch.cluster.units import Call, Event, Failure, Outcome, PoolSpec, Unit, UnitDone, UnitStarted
 from vace_batch.config import EngineSettings
 from vace_batch.profiles import Architecture, ModelProfile, ResolvedSampling
+from vace_batch.results import make_key
 from vace_batch.vace import stepcache
 from vace_batch.vace.engine import Made, VaceEngine
 from vace_batch.vace.model import VaceModel, load
@@ -226,10 +231,13 @@ def busy_share(engine: VaceEngine, batch: Sequence[VCU]) -> None:
 
 
 class GivenTimes:
-    """Stands for a device: batches take the seconds that arithmetic says, and no core."""
+    """Stands for a device: batches take the seconds that arithmetic says, and no core. Its own Engines, too."""
 
     def __init__(self, window_s: float, batch: int) -> None:
         self._window_s, self._batch = window_s, batch
+
+    def get(self, model: str, revision: str) -> GivenTimes:
+        return self
 
     def stream(self, vcus: Sequence[VCU]) -> Iterator[Made]:
         for start in range(0, len(vcus), self._batch):
@@ -239,26 +247,90 @@ class GivenTimes:
                 yield Made(index=start + offset, frames=vcu.frames_THWC, seconds=self._window_s)
 
 
+def host_window(state: object, calls: Sequence[Call]) -> list[Outcome]:
+    """Payload: number, (frames, height, width), steps. Leaves a VCU, as building does."""
+    outcomes = []
+    for call in calls:
+        number, shape, steps = call.payload  # type: ignore[misc]
+        [vcu] = windows(1, shape, steps, guided=False, noise_level=0.02)
+        outcomes.append(Outcome(payload=replace(vcu, window_id=make_key("window", number))))
+    return outcomes
+
+
+class HostGraph:
+    """Eight windows, given to the device when all of them are built; notes when it is first busy and last done."""
+
+    def __init__(self, shape: tuple[int, int, int], steps: int, out: str) -> None:
+        self.builds = [
+            Unit(
+                unit_id=f"build{number}",
+                kind="build",
+                pool="cpu",
+                fn=f"{Path(__file__).stem}:host_window",
+                payload=(number, shape, steps),
+                leaves_bytes=4 * shape[0] * shape[1] * shape[2],
+            )
+            for number in range(8)
+        ]
+        self._payload = ("given", "", out)
+        self.busy_from = self.busy_to = 0.0
+
+    def on_done(self, unit: Unit, meta: object) -> list[Unit]:
+        if unit.kind != "build":
+            return []
+        return [
+            Unit(
+                unit_id=unit.unit_id.replace("build", "generate"),
+                kind="generate",
+                pool="gpu",
+                fn="vace_batch.workers:generate",
+                payload=self._payload,
+                inputs=(unit.unit_id, self.builds[-1].unit_id),
+                batch_key="equal",
+            )
+        ]
+
+    def on_failed(self, unit: Unit, failure: Failure) -> list[Unit]:
+        raise RuntimeError(failure.reason)
+
+    def note(self, event: Event) -> None:
+        if isinstance(event, UnitStarted) and event.unit.kind == "generate":
+            self.busy_from = self.busy_from or time.perf_counter()
+        if isinstance(event, UnitDone) and event.unit.kind == "generate":
+            self.busy_to = time.perf_counter()
+
+
+HOST_ROWS = (
+    ("832x480x81, 20 steps of one forward", (81, 480, 832), 20, 1),
+    ("832x480x81, 4 steps of one forward", (81, 480, 832), 4, 1),
+    ("256x256x81, 20 steps of one forward, 4 at once", (81, 256, 256), 20, 4),
+    ("256x256x81, 4 steps of one forward, 4 at once", (81, 256, 256), 4, 4),
+)
+
+
 def on_host(tflops: float = 350.0) -> None:
-    """Busy share of 8 windows in calls of 4, as a GPU actor gets them: real frames written, the device's time given."""
+    """Busy share of 8 windows of one GPU actor, from its first call to the last window's record, on a real Ray: VCUs
+    fetched, frames written and committed; only the device's time is given."""
     profile = REAL[profiles.VACE_1_3B]
     print(f"{'1.3B, 8 windows, calls of 4':52s} {'device s':>9s} {'busy':>7s}")
-    for name, shape, steps, batch in (
-        ("832x480x81, 20 steps of one forward", (81, 480, 832), 20, 1),
-        ("832x480x81, 4 steps of one forward", (81, 480, 832), 4, 1),
-        ("256x256x81, 20 steps of one forward, 4 at once", (81, 256, 256), 20, 4),
-        ("256x256x81, 4 steps of one forward, 4 at once", (81, 256, 256), 4, 4),
-    ):
-        eight = windows(8, shape, steps, guided=False, noise_level=0.02)
-        size, sampling = eight[0].size, eight[0].sampling
-        window_s = profile.window_seconds(shape[0], size, sampling, tflops=tflops, guided=False)
-        engine = GivenTimes(window_s, batch)
-        with tempfile.TemporaryDirectory() as out:
-            began = time.perf_counter()
-            for call in (eight[:4], eight[4:]):
-                generation.generate(call, engine, out)
-            took = time.perf_counter() - began
-        print(f"{name:52s} {window_s:9.2f} {8 * window_s / took:7.1%}", flush=True)
+    for name, shape, steps, batch in HOST_ROWS:
+        [vcu] = windows(1, shape, steps, guided=False, noise_level=0.02)
+        window_s = profile.window_seconds(shape[0], vcu.size, vcu.sampling, tflops=tflops, guided=False)
+        pools = (
+            PoolSpec(name="cpu"),
+            PoolSpec(
+                name="gpu",
+                setup=f"{Path(__file__).stem}:GivenTimes",
+                setup_args={"window_s": window_s, "batch": batch},
+                max_batch=4,
+                overlaps=True,
+            ),
+        )
+        with tempfile.TemporaryDirectory() as out, Runtime(pools) as runtime:
+            graph = HostGraph(shape, steps, out)
+            runtime.run(graph, graph.builds, on_event=graph.note)
+        busy = 8 * window_s / (graph.busy_to - graph.busy_from)
+        print(f"{name:52s} {window_s:9.2f} {busy:7.1%}", flush=True)
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
@@ -327,72 +399,125 @@ def matmul_tflops(device: torch.device, side: int = 8192) -> float:
 GPU_SHAPES = ((1, (81, 256, 256)), (4, (81, 256, 256)), (1, (81, 480, 832)))
 
 
-def on_gpu(rounds: int, steps: int, large: bool) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuRow:
+    """One window size: seconds of both, ours by its arithmetic, and the most memory that each allocated."""
+
+    window: str
+    stock_s: float | None = None
+    ours_s: float | None = None
+    ratio: float | None = None
+    tflops: float | None = None
+    share_of_matmul: float | None = None
+    stock_gib: float | None = None
+    ours_gib: float | None = None
+    note: str = ""
+
+
+def on_gpu(rounds: int, steps: int, large: bool, out: Path) -> None:
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA device is here: give the same command where there is one (--rehearse runs its lines)")
-    device, side = torch.device("cuda"), 8192
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
     real = [REAL[name] for name in (profiles.VACE_1_3B, profiles.VACE_14B)[: 1 + large]]
-    gpu_table(device, real, GPU_SHAPES, rounds, steps, side)
+    gpu_table(torch.device("cuda"), real, GPU_SHAPES, rounds=rounds, steps=steps, side=8192, out=out)
 
 
-def rehearse() -> None:
+def rehearse(out: Path) -> None:
     """The lines of the GPU's table on this CPU, small: shows that they run; its numbers mean nothing."""
     torch.set_num_threads(1)
-    gpu_table(
-        torch.device("cpu"),
-        [middling("Random/VACE-small")],
-        ((1, (5, 32, 32)), (4, (5, 32, 32))),
-        rounds=1,
-        steps=2,
-        side=256,
-    )
+    small = replace(MIDDLING, num_layers=2, num_vace_layers=1, dim=128, ffn_dim=256)
+    profile = replace(middling("Random/VACE-small"), architecture=small)
+    shapes = ((1, (5, 32, 32)), (4, (5, 32, 32)))
+    gpu_table(torch.device("cpu"), [profile], shapes, rounds=1, steps=2, side=256, out=out)
 
 
 def gpu_table(
-    device: torch.device, models: Sequence[ModelProfile], shapes: Sequence[Any], rounds: int, steps: int, side: int
+    device: torch.device,
+    models: Sequence[ModelProfile],
+    shapes: Sequence[Any],
+    *,
+    rounds: int,
+    steps: int,
+    side: int,
+    out: Path,
 ) -> None:
+    """Print the table; write it after every row as OUT.json and OUT.md, so that a run that is cut off leaves some."""
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {platform.machine()}"
     peak = matmul_tflops(device, side)
-    print(f"{side}^3 bfloat16 matmul: {peak:.3g} TFLOP/s; {steps} steps, two prompts\n")
-    columns = f"{'stock s':>9s} {'ours s':>9s} {'ratio':>7s} {'TFLOP/s':>8s} {'of matmul':>10s} {'GiB':>6s}"
-    print(f"{'model, window':40s} {columns}")
+    about = {"date": time.strftime("%Y-%m-%d"), "device": name, "torch": torch.__version__, "steps": steps}
+    about |= {"dtype": "bfloat16", "matmul": f"{side}^3", "matmul_tflops": round(peak, 4)}
+    rows: list[GpuRow] = []
     for profile in models:
-        both = peers(profile, device, torch.bfloat16)
-        for count, shape in shapes:
-            batch = windows(count, shape, steps, guided=True)
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            show_gpu(both, profile.name, batch, rounds, peak)
-        del both
+        for row in gpu_rows(device, profile, shapes, rounds, steps, peak):
+            rows.append(row)
+            out.with_suffix(".json").write_text(json.dumps(about | {"rows": [asdict(row) for row in rows]}, indent=1))
+            out.with_suffix(".md").write_text(markdown(about, rows))
         gc.collect()  # a module and its hooks refer to each other
         if device.type == "cuda":
             torch.cuda.empty_cache()
+    print(markdown(about, rows), flush=True)
 
 
-def show_gpu(both: Peers, name: str, batch: Sequence[VCU], rounds: int, peak: float) -> None:
-    """One row; a window that does not fit is said so."""
-    vcu = batch[0]
-    label = f"{name.split('VACE-')[1].split('-')[0]} {len(batch)} x {vcu.size}x{vcu.num_frames}"
+def gpu_rows(
+    device: torch.device, profile: ModelProfile, shapes: Sequence[Any], rounds: int, steps: int, peak: float
+) -> Iterator[GpuRow]:
+    short = profile.name.split("VACE-")[1].split("-")[0]
+    try:
+        both = peers(profile, device, torch.bfloat16)
+    except torch.OutOfMemoryError:
+        yield GpuRow(window=short, note="its weights do not fit")
+        return
+    for count, shape in shapes:
+        yield gpu_row(both, short, windows(count, shape, steps, guided=True), rounds, peak)
+
+
+def gpu_row(both: Peers, name: str, batch: Sequence[VCU], rounds: int, peak: float) -> GpuRow:
+    vcu, device = batch[0], both.engine.model.device
+    label = f"{name}, {len(batch)} x {vcu.size}x{vcu.num_frames}"
     try:
         stock_s, ours_s = compare(both, batch, rounds)
+        stock_gib = peak_gib(device, lambda: [ask_stock(both.stock, one) for one in batch[:1]])
+        ours_gib = peak_gib(device, lambda: both.engine.generate(batch))
     except torch.OutOfMemoryError:
-        print(f"{label:40s} does not fit")
-        return
+        return GpuRow(window=label, note="does not fit")
     theirs, ours = statistics.median(stock_s), statistics.median(ours_s)
-    flop = len(batch) * both.engine.model.profile.window_flop(vcu.num_frames, vcu.size, vcu.sampling)
-    rate = flop / ours / 1e12
-    memory = torch.cuda.max_memory_allocated() / 2**30 if both.engine.model.device.type == "cuda" else 0.0
-    print(
-        f"{label:40s} {theirs:9.2f} {ours:9.2f} {theirs / ours:7.2f} {rate:8.3g} {rate / peak:10.0%} {memory:6.1f}",
-        flush=True,
+    rate = len(batch) * both.engine.model.profile.window_flop(vcu.num_frames, vcu.size, vcu.sampling) / ours / 1e12
+    return GpuRow(
+        window=label,
+        stock_s=round(theirs, 3),
+        ours_s=round(ours, 3),
+        ratio=round(theirs / ours, 3),
+        tflops=round(rate, 4),
+        share_of_matmul=round(rate / peak, 4),
+        stock_gib=stock_gib,
+        ours_gib=ours_gib,
     )
+
+
+def peak_gib(device: torch.device, work: Callable[[], object]) -> float | None:
+    """The most memory that was allocated at once; None where the device does not count it."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats()
+    seconds(device, work)
+    return round(torch.cuda.max_memory_allocated() / 2**30, 2)
+
+
+def markdown(about: dict[str, Any], rows: Sequence[GpuRow]) -> str:
+    """The table as benchmarks/README.md has it."""
+    words = f"{about['device']}, torch {about['torch']}, {about['date']}; {about['dtype']}, {about['steps']} steps, "
+    words += f"two prompts; {about['matmul']} matmul: {about['matmul_tflops']:.4g} TFLOP/s\n\n"
+    heads = ("windows", "stock s", "ours s", "ratio", "TFLOP/s", "of matmul", "stock GiB", "ours GiB", "")
+    table = [heads, ("---",) * len(heads)]
+    table += [tuple("" if cell is None else str(cell) for cell in asdict(row).values()) for row in rows]
+    return words + "".join(f"| {' | '.join(cells)} |\n" for cells in table)
 
 
 def main(
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     rounds: Annotated[int, typer.Option(help="timed rounds")] = 3,
     steps: Annotated[int, typer.Option(help="denoising steps on a GPU")] = 10,
-    large: Annotated[bool, typer.Option("--large", help="the 14B too")] = False,
+    large: Annotated[bool, typer.Option(help="the 14B too, where it fits")] = True,
+    out: Annotated[Path, typer.Option(help="a GPU's table, as OUT.json and OUT.md")] = Path("engine-gpu"),
     settings: Annotated[bool, typer.Option("--settings", help="what each setting changes")] = False,
     rehearsal: Annotated[bool, typer.Option("--rehearse", help="the GPU's lines on this CPU, small")] = False,
     host: Annotated[bool, typer.Option("--host", help="busy share beside given device times")] = False,
@@ -401,13 +526,13 @@ def main(
     if settings:
         on_settings()
     elif rehearsal:
-        rehearse()
+        rehearse(out)
     elif host:
         on_host()
     elif device == "cpu":
         on_cpu(rounds)
     else:
-        on_gpu(rounds, steps, large)
+        on_gpu(rounds, steps, large, out)
 
 
 if __name__ == "__main__":

@@ -124,9 +124,9 @@ def _task_columns(row: Mapping[str, Any]) -> Iterator[RowFault]:
                 shown(value) if isinstance(value, str) else "values" if value is not INVALID else f"a {column}"
             )
             yield column, shown_value, f"nothing for {task}; {' and '.join(takers)} {_TAKE[len(takers) == 1]} it"
-    for column, needer in (("extend", "extension"), ("compose", "composition")):
+    for column, needer, such in (("extend", "extension", "{'mode': 'first'}"), ("compose", "composition", "swap")):
         if task == needer and row.get(column) is None:
-            yield column, "null", f"a value for {task}"
+            yield column, "null", f"a value for {task}, such as {such}"
     prompt = row.get("prompt")
     expand = row.get("expand")
     by_itself = task == "outpainting" or row.get("compose") == "expand"

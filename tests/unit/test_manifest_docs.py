@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -29,6 +32,17 @@ def test_an_example_is_up_to_date_and_valid(name: str) -> None:
     table = pq.read_table(path)
     assert table.equals(example_table(name), check_metadata=True), AGAIN
     assert all(job.task in TASKS for job in read_manifest(path).jobs)
+
+
+@pytest.mark.parametrize("page", [FOLDER / "README.md", FOLDER.parent / "README.md"], ids=["columns", "project"])
+def test_a_page_shows_how_a_manifest_is_written(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    exec(code, {})
+    written = pq.read_table("manifest.parquet").to_pylist()
+    told = [name for name in SCHEMA.names if f'"{name}"' in code]
+    assert len(read_manifest("manifest.parquet").jobs) == len(written)
+    assert all(any(row[name] is not None for row in written) for name in told), "pyarrow left something out"
 
 
 def test_there_are_no_other_examples() -> None:
