@@ -243,7 +243,9 @@ def attempts(port: int) -> dict[str, float]:
 
 
 def state(api: str) -> str:
-    body = json.dumps({"limit": 1, "sort": "START_TIME_DESC"}).encode()
+    """Of the run that was triggered."""
+    nightly = {"deployments": {"name": {"any_": ["nightly"]}}}
+    body = json.dumps({"limit": 1, "sort": "START_TIME_DESC", **nightly}).encode()
     request = urllib.request.Request(f"{api}/flow_runs/filter", body, {"Content-Type": "application/json"})
     runs = json.loads(urllib.request.urlopen(request, timeout=60).read())
     return str(runs[0]["state_type"]) if runs else "NONE"
