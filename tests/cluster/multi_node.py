@@ -224,6 +224,7 @@ def triggered(
     assert state(environment["PREFECT_API_URL"]) == "COMPLETED", (folder / "worker.log").read_text()[-4000:]
     return {
         "nodes see only their own disk": machines.alone,
+        "a crashed run is continued": continued(environment["PREFECT_API_URL"]),
         "first window after s": round(first_s, 1),
         "seconds": round(time.monotonic() - started, 1),
         "clips, windows when the node was killed": at,
@@ -244,11 +245,35 @@ def attempts(port: int) -> dict[str, float]:
 
 def state(api: str) -> str:
     """Of the run that was triggered."""
-    nightly = {"deployments": {"name": {"any_": ["nightly"]}}}
-    body = json.dumps({"limit": 1, "sort": "START_TIME_DESC", **nightly}).encode()
-    request = urllib.request.Request(f"{api}/flow_runs/filter", body, {"Content-Type": "application/json"})
-    runs = json.loads(urllib.request.urlopen(request, timeout=60).read())
+    runs = ask(api, "flow_runs/filter", {"limit": 1, "sort": "START_TIME_DESC", **_named("nightly")})
     return str(runs[0]["state_type"]) if runs else "NONE"
+
+
+def continued(api: str) -> bool:
+    """Whether a run that has crashed is scheduled again, with its own parameters, by the automation."""
+    name = "on-kubernetes"  # no worker takes its runs here
+    (deployment,) = ask(api, "deployments/filter", {"limit": 1, **_named(name)})
+    parameters = deployment["parameters"] | {"output": "s3://elsewhere/out"}
+    run = ask(api, f"deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
+    for kind in ("RUNNING", "CRASHED"):
+        ask(api, f"flow_runs/{run['id']}/set_state", {"state": {"type": kind}, "force": True})
+    again: list[dict[str, Any]] = []
+
+    def there() -> bool:
+        again[:] = [one for one in ask(api, "flow_runs/filter", _named(name)) if one["id"] != run["id"]]
+        return bool(again)
+
+    wait_for(there, "the automation")
+    return bool(again[0]["parameters"] == parameters and again[0]["state_type"] == "SCHEDULED")
+
+
+def _named(deployment: str) -> dict[str, Any]:
+    return {"deployments": {"name": {"any_": [deployment]}}}
+
+
+def ask(api: str, path: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(f"{api}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    return json.loads(urllib.request.urlopen(request, timeout=60).read())
 
 
 def compared(folder: Path, bucket: str, num_clips: int) -> dict[str, Any]:

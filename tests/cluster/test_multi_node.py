@@ -23,6 +23,7 @@ def test_a_batch_outlives_a_node_and_each_node_fetches_the_weights_once() -> Non
     assert done.returncode == 0, done.stderr[-4000:]
     report = json.loads(done.stdout)
     assert report["counters"]["done"] == CLIPS
+    assert report["a crashed run is continued"]
     assert len(set(report["weights fetched (bytes a GET)"])) == 1
     assert len(report["weights fetched (bytes a GET)"]) <= WORKERS, "two actors of a node fetch once"
     clips, windows = report["clips, windows when the node was killed"]
