@@ -64,7 +64,7 @@ def main() -> None:
             for run in ("empty cache", "full cache"):
                 environment = os.environ | {"VACE_BATCH_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
                 command = [sys.executable, __file__, bucket, str(folder / run)]
-                done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+                done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
                 found[run] = json.loads(done.stdout.splitlines()[-1])
             fetched = s3_server.moto_gets(folder, WEIGHTS)
     print(f"{'seconds until':34} " + " ".join(f"{run:>12}" for run in found))
