@@ -94,9 +94,17 @@ def test_a_pool_grows_with_its_work_and_gives_back_what_idles() -> None:
     )
     assert totals.done == totals.planned == 50 and totals.actor_deaths == 0
     assert (max(peaks), peaks[-1]) == (4, 1), "four for ten units, one for the tail"
-    assert cluster.reserved[0] == {"cpu": 4} and cluster.reserved[-1] == {"cpu": 1}
+    assert cluster.reserved == [{"cpu": 4}, {}], "no machine is asked for once every actor has one"
     dispatcher.close()
-    assert cluster.reserved[-1] == {}, "machines that were asked for are given back"
+
+
+def test_machines_that_were_asked_for_in_vain_are_given_back() -> None:
+    cluster = SimCluster(1, budget_bytes=BUDGET)
+    dispatcher = Dispatcher([ELASTIC[1]], cluster)
+    dispatcher.staff()
+    assert cluster.reserved == [{"gpu": 1}]
+    dispatcher.close()
+    assert cluster.reserved[-1] == {}
 
 
 def test_warm_actors_wait_for_the_next_shard() -> None:

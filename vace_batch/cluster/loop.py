@@ -194,13 +194,16 @@ class Dispatcher:
         `needed` says how many units of a pool have not ended. What stands on a machine that leaves is replaced at once.
         """
         wanted = {name: wanted_actors(pool, needed(name)) for name, pool in self._pools.items()}
-        if wanted != self._reserved:
-            self._reserved = wanted
-            self._cluster.reserve(wanted)
         staying: dict[str, list[_Actor]] = {name: [] for name in self._pools}
         for actor in self._actors.values():
             if not actor.leaving:
                 staying[actor.pool.name].append(actor)
+        # What is placed holds its machine. Asked for longer, Ray's autoscaler also keeps an idle one in its place.
+        placed = {name: sum(actor.phase != "placing" for actor in actors) for name, actors in staying.items()}
+        asked = wanted if any(placed[name] < wanted[name] for name in wanted) else {}
+        if asked != self._reserved:
+            self._reserved = asked
+            self._cluster.reserve(asked)
         for name, pool in self._pools.items():
             for _ in range(wanted[name] - len(staying[name])):
                 self._next_actor_id += 1
