@@ -41,6 +41,10 @@ fmt: env ## put the code into form
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format .
 
+browser: env ## the report's page in a headless Chromium, which is installed where that can be done
+	@sh $(ROOT)/.ci/chromium $(BIN)
+	@$(BIN)/python -m pytest -m browser $(ROOT)/tests/browser
+
 chaos: env ## what breaks and what it costs, on a real Ray: every fault, then 20 runs of random kills; about 40 min
 	@$(BIN)/python -m tests.chaos.campaign $(CHAOS)
 

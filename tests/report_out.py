@@ -1,20 +1,28 @@
-"""Output folders as a run leaves them, for tests of the report: plan, run.json and results, no clips."""
+"""Output folders as a run leaves them, for tests of the report: plan, run.json, results; clips for one only."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vace_batch import results
+from vace_batch.geometry import Box, Size
 from vace_batch.job import Job, job_json
-from vace_batch.results import PlannedJob, write_plan
+from vace_batch.masks.store import box_mask, write_masks
+from vace_batch.plan import Shot
+from vace_batch.results import Ledger, PlannedJob, write_plan
+from vace_batch.stage import Stage
+from vace_batch.video.write import write_clip
+from vace_batch.work import CLIP_PLAN, ClipPlan
 
 HOSTILE = (
     "</script><script>window.hacked=1</script>",
@@ -64,7 +72,11 @@ def result(number: int, **fields: Any) -> dict[str, Any]:
 
 
 def make_out(
-    out: Path, jobs: Sequence[Job], rows: Iterable[dict[str, Any] | None], order: Sequence[int] | None = None
+    out: Path,
+    jobs: Sequence[Job],
+    rows: Iterable[dict[str, Any] | None],
+    order: Sequence[int] | None = None,
+    manifest: str = "manifest.parquet",
 ) -> str:
     """An output folder of these jobs with their rows, None for one that is not finished; results in `order`."""
     planned = [
@@ -77,8 +89,38 @@ def make_out(
         )
         for number, job in enumerate(jobs)
     ]
-    write_plan(str(out), planned, {"manifest": "manifest.parquet", "options": {}})
+    write_plan(str(out), planned, {"manifest": manifest, "options": {}})
     write_rows(out, planned, rows, order)
+    return str(out)
+
+
+def make_filmed_out(folder: Path) -> str:
+    """An output folder of one clip with its source, result, plan and masks: a square that was removed from a gray."""
+    folder.mkdir()
+    source, out = str(folder / "source.mp4"), folder / "out"
+    (out / "videos").mkdir(parents=True)
+    frames = [np.full((90, 160, 3), 60 + number, np.uint8) for number in range(30)]
+    write_clip(str(out / "videos/0.mp4"), frames, rate=Fraction(10))
+    for frame in frames[20:]:
+        frame[30:60, 40:90] = (200, 30, 30)
+    write_clip(source, frames, rate=Fraction(10))
+    job = Job(job_id="square", video_uri=source, task="removal", targets=("square",))
+    row = result(4, status="done", verdict="review", finished_at="2026-11-23T01:00:00+00:00")
+    make_out(out, [job], [row], manifest=str(folder / "manifest.parquet"))
+    size = Size(160, 90)
+    write_masks(str(out / "masks.parquet"), size, (box_mask(number, Box(40, 30, 50, 30)) for number in range(20, 30)))
+    whole = Box(0, 0, 160, 90)
+    plan = ClipPlan(
+        size=size,
+        num_frames=30,
+        shots=(Shot(start=0, stop=30),),
+        regions=(),
+        windows=(),
+        masked_frames=10,
+        stage=Stage(size=size, source=whole, kept=whole),
+        masks="masks.parquet",
+    )
+    Ledger(str(out)).commit(f"prep-{0:032x}", {"plan": CLIP_PLAN.dump_python(plan, mode="json")})
     return str(out)
 
 

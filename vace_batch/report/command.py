@@ -16,9 +16,12 @@ def report(
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Read the ledger again first: what a run that goes on has done since.")
     ] = False,
+    previews: Annotated[
+        int, typer.Option("--previews", metavar="N", min=0, help="Make small previews of N clips, doubtful ones first.")
+    ] = 0,
 ) -> None:
     """Write a page to look through the results in a browser; open its index.html."""
     from vace_batch.report.write import write_report
 
-    written = write_report(out, to, refresh=refresh)
+    written = write_report(out, to, previews=previews, refresh=refresh)
     sys.stdout.write(f"{written.uri}: {written.clips} clips\n")

@@ -21,9 +21,6 @@ from vace_batch.report.rows import STATUSES, Clip, has_results, read_clips
 from vace_batch.report.tally import VERDICTS, Tally
 from vace_batch.results import read_run, summarise, write_results
 
-Preview = Callable[[Clip], Mapping[str, Any] | None]
-"""Names of a clip's preview files, relative to the report; None where it has none."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
@@ -34,9 +31,10 @@ class Written:
     files: int
 
 
-def write_report(out: str, to: str | None = None, *, preview: Preview | None = None, refresh: bool = False) -> Written:
+def write_report(out: str, to: str | None = None, *, previews: int = 0, refresh: bool = False) -> Written:
     """Write the report of `out` to the folder `to` (OUT/report unless given); `index.html` in it is the page.
 
+    `previews`: of so many clips small videos and pictures are made, which any browser can show.
     `refresh`: make OUT/results anew from the ledger first, so that a run that still goes on is shown as it is.
 
     Raises:
@@ -46,6 +44,7 @@ def write_report(out: str, to: str | None = None, *, preview: Preview | None = N
     run = read_run(out)
     if refresh or not has_results(out):
         write_results(summarise(out))
+    preview = _previews(out, to, previews) if previews else lambda clip: None
     tally, names = Tally(), set[str]()
     index, pages = Buffer(INDEX_ROWS), Buffer(PAGE_ROWS)
 
@@ -58,7 +57,7 @@ def write_report(out: str, to: str | None = None, *, preview: Preview | None = N
         tally.add(clip)
         for number, rows in index.add(index_row(clip)):
             put("index", number, by_column(rows))
-        for number, rows in pages.add(told(clip, _links(clip, out, to), preview(clip) if preview else None)):
+        for number, rows in pages.add(told(clip, _links(clip, out, to), preview(clip))):
             put("clips", number, rows)
     for number, rows in index.rest():
         put("index", number, by_column(rows))
@@ -68,6 +67,12 @@ def write_report(out: str, to: str | None = None, *, preview: Preview | None = N
     _write_page(out, to, run, tally)
     _remove_older(to, names)
     return Written(uri=storage.join(to, "index.html"), clips=tally.planned, files=len(names))
+
+
+def _previews(out: str, to: str, most: int) -> Callable[[Clip], Mapping[str, Any] | None]:
+    from vace_batch.report.previews import Previews, most_doubtful  # these load what reads video
+
+    return Previews(out, to, most_doubtful(out, most))
 
 
 def _write_page(out: str, to: str, run: Mapping[str, Any], tally: Tally) -> None:

@@ -312,7 +312,7 @@
 
   function noPicture(what) {
     if (what === "after" && clip && !clip.output_uri) return "No result";
-    return "This browser cannot show the file. vace-batch report OUT --previews makes pictures that it can.";
+    return "This browser cannot show the file. vace-batch report OUT --previews 200 makes pictures that it can.";
   }
 
   const leader = () => videos().find((one) => one.duration > 0) || null;
