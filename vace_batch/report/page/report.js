@@ -404,6 +404,7 @@
   }
 
   function saveDecision() {
+    if (!clip) return; // a note's change comes after its clip was left
     const decision = document.querySelector("input[name=decision]:checked").value, note = $("note").value;
     $("redo-with").disabled = decision !== "redo";
     if (!decision && !note) delete decisions[clip.job_id];
