@@ -54,11 +54,17 @@ def examine(model: str, out: str | None) -> list[Check]:
 
 def _packages() -> Iterator[Check]:
     for name in _PACKAGES:
-        try:
-            yield Check(name=name, ok=True, found=importlib.metadata.version(name))
-        except importlib.metadata.PackageNotFoundError:
-            optional = name in ("prefect", "ultralytics")
-            yield Check(name=name, ok=optional, found="not installed" + (" (optional)" if optional else ""))
+        version = _version(name) or _version(f"{name}-headless")
+        optional = name in ("prefect", "ultralytics")
+        missing = "not installed" + (" (optional)" if optional else "")
+        yield Check(name=name, ok=optional or version is not None, found=version or missing)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _tried(name: str, trial: Callable[[], str]) -> Check:

@@ -157,7 +157,7 @@ def main(dockerfile: str, target: str, plain: str, folder: str, *arguments: str)
     root = replay.make(target)
     environment = replay.environments[target]
     place = environment["PWD"]
-    for command in ("vace-batch --version", "vace-batch doctor", "prefect version", "ray --version", "id"):
+    for command in ("vace-batch --version", "prefect version", "ray --version", "id"):
         replay.run(root, environment, "1000", place, command)
     print(json.dumps({"environment": environment, "root": str(root)}))
 
