@@ -25,6 +25,8 @@ from vace_batch.errors import ClipError, ClusterError, UsageError
 from vace_batch.graph import ClipGraph as ClipGraph
 from vace_batch.intake import admit, refusal
 from vace_batch.job import Job, job_json
+from vace_batch.judging import ladder_key
+from vace_batch.ladder import Step
 from vace_batch.loras import resolve_loras
 from vace_batch.manifest import Manifest
 from vace_batch.manifest_uri import folder_of
@@ -35,6 +37,7 @@ from vace_batch.progress import Progress, Show
 from vace_batch.records import read_records
 from vace_batch.results import Ledger, PlannedJob, Summary
 from vace_batch.review import kept_name
+from vace_batch.verdicts import Verdicts, quality_key
 from vace_batch.work import ClipWork, control_models
 
 _LOG = log.get_logger(__name__)
@@ -72,16 +75,6 @@ def _work(job: Job, out: str, options: Options, roots: Roots, lora_revision: Cal
         sampling = _model(model)[0].sampling(job.task)
     except OSError as error:
         raise ClusterError(f"{job.job_id}: a file cannot be looked at: {error}") from error
-    profile, revision = _model(model)
-    asked = job.sampling
-    limits = Limits(
-        max_tokens=min(profile.max_tokens, asked.max_tokens or profile.max_tokens),
-        max_frames=asked.max_frames or profile.max_frames,
-        overlap_frames=profile.overlap_frames if asked.overlap_frames is None else asked.overlap_frames,
-        min_side=profile.min_side,
-        bridging=profile.bridging,
-        widest_hole_px=profile.widest_hole_px,
-    )
     return ClipWork(
         job=job,
         out=out,
@@ -90,9 +83,41 @@ def _work(job: Job, out: str, options: Options, roots: Roots, lora_revision: Cal
         roots=roots,
         fingerprints=fingerprints,
         model=model,
-        revision=revision,
-        limits=limits,
+        revision=_model(model)[1],
+        limits=_limits(job, model),
         sampling=sampling,
+    )
+
+
+def _limits(job: Job, model: str) -> Limits:
+    profile, asked = _model(model)[0], job.sampling
+    return Limits(
+        max_tokens=min(profile.max_tokens, asked.max_tokens or profile.max_tokens),
+        max_frames=asked.max_frames or profile.max_frames,
+        overlap_frames=profile.overlap_frames if asked.overlap_frames is None else asked.overlap_frames,
+        min_side=profile.min_side,
+        bridging=profile.bridging,
+        widest_hole_px=profile.widest_hole_px,
+    )
+
+
+def another_attempt(work: ClipWork, step: Step, output: str) -> ClipWork:
+    """The work of the clip's next attempt, on the same sources, written to `output`.
+
+    Raises:
+        ClipError: the model or the LoRAs cannot be used for it.
+        UsageError: they are not there.
+    """
+    job = profiles.with_preset(step.job, work.options.presets)
+    loras = resolve_loras(job, work.options) if step.rung == "removal-lora" else work.sampling.loras
+    return replace(
+        work,
+        job=job,
+        output=output,
+        model=step.model,
+        revision=_model(step.model)[1],
+        limits=_limits(job, step.model),
+        sampling=replace(_model(step.model)[0].sampling(job.task, job.sampling), loras=loras),
     )
 
 
@@ -168,11 +193,9 @@ def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error}") from error
     ledger = Ledger(out)
-    finished = ledger.keys("done", "clip") | ledger.keys("quarantine", "clip")
-    unkept = _unkept(works, out) if options.keep_masks else frozenset()
-    return Batch(
-        out=out, options=options, works=works, planned=tuple(planned), finished=frozenset(finished), unkept=unkept
-    )
+    finished = _finished(ledger, options)
+    unkept = _unkept(works, out) & finished if options.keep_masks else frozenset()
+    return Batch(out=out, options=options, works=works, planned=tuple(planned), finished=finished, unkept=unkept)
 
 
 def _unkept(works: Iterable[ClipWork], out: str) -> frozenset[str]:
@@ -184,6 +207,18 @@ def _unkept(works: Iterable[ClipWork], out: str) -> frozenset[str]:
     return frozenset(
         key for key, name in names if key in said and not (said[key] == name and name.removeprefix("masks/") in there)
     )
+
+
+def _finished(ledger: Ledger, options: Options) -> frozenset[str]:
+    """Clips that nothing is left to do for: failed, or done, measured and either good enough or tried often enough."""
+    done, failed = ledger.keys("done", "clip"), ledger.keys("quarantine", "clip")
+    if options.quality.enabled:
+        measured = ledger.keys("done", "quality")
+        done = {key for key in done if quality_key(key) in measured}
+        if options.ladder.max_attempts > 1:
+            climbed, passed = ledger.keys("done", "ladder"), Verdicts(ledger.out, options.quality).passing()
+            done = {key for key in done if key in passed or ladder_key(key, options) in climbed}
+    return frozenset(done | failed)
 
 
 def close_batch(batch: Batch) -> Summary:
@@ -280,7 +315,7 @@ def run_clips(
     Raises:
         ClusterError: no actor can be started.
     """
-    graph = ClipGraph(works, batch.unkept)
+    graph = ClipGraph(works, batch.unkept, another_attempt)
     tally = _Tally(graph, show)
     limits = DispatchLimits(payload_bytes=batch.options.payload_mb << 20, drain_grace_s=DRAIN_GRACE_S)
     with log.bind(run=storage.digest(batch.out, str(time.time_ns()))[:8]):

@@ -44,6 +44,9 @@ from vace_batch.cli_options import (
     OutOption,
     Pose,
     PresetValues,
+    QualityOption,
+    Retries,
+    RetryModel,
     Segmenter,
     Tracker,
     Weights,
@@ -52,11 +55,13 @@ from vace_batch.cli_options import (
     parse_loras,
     parse_pickles,
     parse_presets,
+    parse_quality,
     parse_roots,
     parse_tracker,
 )
-from vace_batch.config import Options
+from vace_batch.config import LadderSettings, Options
 from vace_batch.errors import ManifestError, UsageError, VaceBatchError
+from vace_batch.explain_command import explain
 from vace_batch.report.command import report
 from vace_batch.results import Ledger, Summary, read_run, summarise
 
@@ -64,6 +69,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command()(report)
+app.command()(explain)
 _out = Console(markup=False, highlight=False, soft_wrap=True)
 _err = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
 
@@ -168,6 +174,9 @@ def run(
     detect_every: DetectEvery = 4,
     tracker: Tracker = "bytetrack",
     keep_masks: KeepMasks = None,
+    quality: QualityOption = None,
+    retries: Retries = 0,
+    retry_model: RetryModel = None,
     as_json: Json = False,
 ) -> None:
     """Run a manifest. What OUT already holds is not done again."""
@@ -195,6 +204,8 @@ def run(
         feather_px=feather_px,
         engine=parse_engine(engine),
         presets=parse_presets(preset),
+        quality=parse_quality(quality),
+        ladder=LadderSettings(max_attempts=retries + 1, model=retry_model),
     )
     _run(read_manifest(manifest), out, options, as_json)
 
@@ -437,8 +448,11 @@ def _show_summary(summary: Summary, as_json: bool) -> None:
     for job in summary.of("failed", "skipped"):
         code = f"{job['error_code']}: " if job["status"] == "failed" else ""
         _out.print(f"{job['status']:8} {job['job_id']}: {code}{job['reason']}")
-    counts = f"planned {summary.planned} = done {summary.done} + failed {summary.failed} + skipped {summary.skipped}"
-    _out.print(counts + (f" + pending {summary.pending}" if summary.pending else "") + f"; windows {summary.windows}")
+    if summary.verdicts.get("review", 0) + summary.verdicts.get("fail", 0):
+        for job in summary.of("done", "skipped"):
+            if job["verdict"] in ("review", "fail"):
+                _out.print(f"{job['verdict']:8} {job['job_id']}: {'; '.join(job['reasons'])}")
+    _out.print(str(summary))
 
 
 def _print_json(value: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 import typer
 from pydantic import ValidationError
 
-from vace_batch.config import EngineSettings, KeptForm, LoraOption, PresetOption, TrackerName
+from vace_batch.config import EngineSettings, KeptForm, LoraOption, PresetOption, QualitySettings, TrackerName
 from vace_batch.errors import UsageError
 
 ManifestArg = Annotated[str, typer.Argument(metavar="MANIFEST", help="Parquet manifest: a path or an fsspec URI.")]
@@ -94,6 +94,39 @@ KeepMasks = Annotated[
         "--keep-masks", metavar="FORMAT", help="Also write OUT/masks (ffv1, png, coco, parquet), of finished clips too."
     ),
 ]
+
+
+QualityOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--quality",
+        metavar="CHECK=REVIEW[:FAIL]",
+        help="From which value a finished clip is for review, or a failure; `off` measures nothing; repeatable.",
+    ),
+]
+Retries = Annotated[
+    int, typer.Option(min=0, max=8, help="Further attempts at a clip whose verdict is no pass; the best is kept.")
+]
+RetryModel = Annotated[str | None, typer.Option(metavar="MODEL", help="A bigger model for such an attempt.")]
+
+
+def parse_quality(given: list[str] | None) -> QualitySettings:
+    """Thresholds named on the command line.
+
+    Raises:
+        UsageError: a check is unknown or a value out of range.
+    """
+    settings: dict[str, Any] = {}
+    for text in given or ():
+        name, _, values = text.partition("=")
+        review, _, fail = values.partition(":")
+        settings |= {"enabled": False} if text == "off" else {name: {"review": review, "fail": fail or None}}
+    try:
+        return QualitySettings.model_validate(settings)
+    except ValidationError as error:
+        names = ", ".join(name for name in QualitySettings.model_fields if name != "enabled")
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UsageError(f"--quality: expected off or CHECK=REVIEW[:FAIL] with CHECK of {names}; {faults}") from None
 
 
 def parse_roots(given: list[str] | None) -> tuple[str, ...]:

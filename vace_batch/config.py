@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -74,6 +74,52 @@ class EngineSettings(BaseModel):
         return self.model_dump(include={"dtype", "storage", "attention"}, exclude_defaults=True)
 
 
+class Threshold(BaseModel):
+    """From which value a check's number is worth a person's look, and from which it is a failure (never, if unset)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    review: float = Field(ge=0)
+    fail: float | None = Field(None, ge=0)
+
+
+class QualitySettings(BaseModel):
+    """When a finished clip is for a person to look at. The defaults come from cases with known truth
+    (benchmarks/quality.py); a clip's numbers are recorded, so that other thresholds need no new measurement."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = Field(True, description="measure finished clips at all")
+    residual: Threshold = Field(Threshold(review=0.18, fail=0.6), description="share of the object's edges left")
+    detected: Threshold = Field(Threshold(review=0.2, fail=0.6), description="frames in which a detector finds it")
+    appeared: Threshold = Field(Threshold(review=0.2), description="frames in which it finds something new")
+    foreign: Threshold = Field(Threshold(review=0.06), description="share of the fill in colours not found round it")
+    gray: Threshold = Field(Threshold(review=0.2, fail=0.6), description="share of the fill that is plain gray")
+    seam: Threshold = Field(Threshold(review=2.5), description="step across the fill's border, levels")
+    flicker: Threshold = Field(Threshold(review=2.0), description="change between frames beyond the ring's, levels")
+    step: Threshold = Field(Threshold(review=4.0), description="sudden change of colour, levels")
+    blur: Threshold = Field(Threshold(review=0.25), description="loss of sharpness against the ring, 0..1")
+    outside: Threshold = Field(Threshold(review=4.0, fail=10.0), description="change of a place outside, levels")
+
+    def threshold(self, name: str) -> Threshold:
+        """The thresholds of a check."""
+        found: Threshold = getattr(self, name)
+        return found
+
+
+Rung = Literal["dilate", "hull", "box", "background", "seed", "removal-lora", "model", "crop"]
+
+
+class LadderSettings(BaseModel):
+    """What is tried with a clip whose verdict is not a pass; the best attempt is the one that is kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_attempts: int = Field(1, ge=1, le=9, description="attempts at a clip in all; 1: it stays as it is")
+    rungs: tuple[Rung, ...] = Field(get_args(Rung), description="what may be changed for another attempt")
+    model: str | None = Field(None, description="a bigger model to try")
+
+
 class Options(BaseModel):
     """How a batch is run. The fields of `pixel_fields` decide pixels and are part of every identity."""
 
@@ -108,6 +154,8 @@ class Options(BaseModel):
     engine: EngineSettings = Field(default_factory=EngineSettings, description="how the model computes")
     max_batch: int = Field(4, ge=1, le=64, description="equal windows in one call of a GPU actor")
     payload_mb: int = Field(2048, ge=16, description="bytes of VCUs in flight, in MiB")
+    quality: QualitySettings = Field(default_factory=QualitySettings, description="when a clip is for a person to see")
+    ladder: LadderSettings = Field(default_factory=LadderSettings, description="what follows a verdict that is no pass")
     unit_time_limit_s: float = Field(3600, gt=0, description="a step that takes longer is killed and counted")
 
     def pixel_fields(self) -> dict[str, Any]:

@@ -7,9 +7,13 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from vace_batch import log, results
+from vace_batch.climb import Another, Climb
 from vace_batch.cluster.units import Failure, Unit
 from vace_batch.errors import ClusterError
+from vace_batch.judging import unmeasured
+from vace_batch.ladder import best_of
 from vace_batch.results import Ledger
+from vace_batch.verdicts import quality_key
 from vace_batch.work import ClipPlan, ClipWork, PlannedWindow
 
 _LOG = log.get_logger(__name__)
@@ -19,28 +23,31 @@ _BUILD_FIRST, _THEN_STITCH = 20_000, 10_000
 
 
 class ClipGraph:
-    """What comes after what: prepare, then build and generate of each missing window, then stitch.
+    """What comes after what: prepare, then build and generate of each missing window, then stitch, then measure;
+    where the verdict is no pass and the run allows it, the same again with something changed, then settle on the best.
 
-    Windows are shared: two clips that need the same one wait for the same unit.
+    Windows are shared: two clips that need the same one wait for the same unit. `another` makes the work of a clip's
+    next attempt, to be written to a name in OUT.
     """
 
-    def __init__(self, works: Iterable[ClipWork], unkept: Collection[str] = ()) -> None:
+    def __init__(self, works: Iterable[ClipWork], unkept: Collection[str] = (), another: Another | None = None) -> None:
         """`unkept` are those of `works` that are done but for keeping their masks."""
         self._unkept = unkept
         self._works = {work.clip_key: work for work in works}
+        self._another = another
+        self.num_clips = len(self._works)
+        self._climbs: dict[str, Climb] = {}
         self._plans: dict[str, ClipPlan] = {}
         self._missing: dict[str, set[str]] = {}
         self._waiting: dict[str, set[str]] = defaultdict(set)
         self._failed: set[str] = set()
         self._ledgers = {work.out: Ledger(work.out) for work in self._works.values()}
+        self._done_clips = {out: ledger.keys("done", "clip") for out, ledger in self._ledgers.items()}
         self._done_windows = {out: ledger.keys("done", "window") for out, ledger in self._ledgers.items()}
         self._lost: dict[str, tuple[Unit, Failure]] = {}
+        self._ended: dict[str, str] = {}
         self.frames: dict[str, int] = {}
         self.status = {"done": 0, "failed": 0, "skipped": 0}
-
-    @property
-    def num_clips(self) -> int:
-        return len(self._works)
 
     @property
     def num_windows(self) -> int:
@@ -52,16 +59,25 @@ class ClipGraph:
             kind = "keep" if key in self._unkept else "prepare"
             yield self._unit(work, kind, f"{kind}/{key}", work, priority=work.job.priority)
 
+    def _prepare(self, clip: str) -> Unit:
+        work = self._works[clip]
+        return self._unit(work, "prepare", f"prepare/{clip}", work, priority=work.job.priority)
+
     def on_done(self, unit: Unit, meta: object) -> Iterable[Unit]:
         if unit.kind == "prepare":
             assert isinstance(meta, ClipPlan)
             return list(self._windows(unit.unit_id.removeprefix("prepare/"), meta))
         if unit.kind == "generate":
             return list(self._after_window(unit.unit_id.removeprefix("generate/")))
-        if unit.kind in ("stitch", "keep"):
-            self.status[str(meta)] += 1
-            with log.bind(clip=self._works[unit.unit_id.split("/", 1)[1]].job.job_id):
-                _LOG.debug("%s", meta)
+        if unit.kind == "stitch":
+            return list(self._after_stitch(unit.unit_id.removeprefix("stitch/"), str(meta)))
+        if unit.kind == "measure":
+            assert isinstance(meta, dict)
+            return list(self._after_measure(unit.unit_id.removeprefix("measure/"), meta))
+        if unit.kind == "keep":
+            self._ended[unit.unit_id.removeprefix("keep/")] = str(meta)
+        if unit.kind in ("keep", "settle"):
+            self._finish(unit.unit_id.split("/", 1)[1])
         return ()
 
     def on_failed(self, unit: Unit, failure: Failure) -> Iterable[Unit]:
@@ -73,29 +89,43 @@ class ClipGraph:
         if failure.code == "storage_full":
             raise ClusterError(f"{failure.reason}; make room and give the same command again, it continues")
         kind, key = unit.unit_id.split("/", 1)
+        if kind == "measure":  # the clip is done, whatever became of its numbers
+            return list(self._unmeasured(key, failure))
+        if kind == "settle":
+            self._warn(key, "the best attempt could not be put in its place", failure)
+            self._finish(key)
+            return ()
         if kind in ("prepare", "stitch", "keep"):
             clips = {key}
         else:
             self._lost[key] = unit, failure
             clips = self._waiting.pop(key, set())
-        for clip in clips:
-            self._fail(clip, unit, failure)
-        return ()
+        return [following for clip in sorted(clips) for following in self._fail(clip, unit, failure)]
 
-    def _fail(self, clip: str, unit: Unit, failure: Failure) -> None:
-        if clip not in self._failed:
-            self._failed.add(clip)
+    def _fail(self, clip: str, unit: Unit, failure: Failure) -> Iterator[Unit]:
+        if clip in self._failed:
+            return
+        self._failed.add(clip)
+        self._plans.pop(clip, None)
+        self._quarantine(self._works[clip], unit, failure)
+        if clip in self._climbs:  # a further attempt: the clip is done by an earlier one
+            climb = self._climbs[clip]
+            climb.add_failed(self._works[clip], f"{failure.code}: {failure.reason}")
+            yield from self._climb(climb)
+        else:
             self.status["failed"] += 1
-            self._quarantine(self._works[clip], unit, failure)
 
     def _windows(self, clip: str, plan: ClipPlan) -> Iterator[Unit]:
         work = self._works[clip]
         self._plans[clip] = plan
+        if clip in self._done_clips[work.out]:
+            yield self._stitch(clip)  # its record is there
+            return
         keys = {work.window_key(planned, plan.regions[planned.window.region]): planned for planned in plan.windows}
         self._missing[clip] = set(keys) - self._done_windows[work.out]
         for key in [key for key in keys if key in self._missing[clip]]:
             if key in self._lost:
-                self._fail(clip, *self._lost[key])
+                yield from self._fail(clip, *self._lost[key])
                 return
             if key not in self._waiting:
                 yield from self._window_units(work, plan, key, keys[key])
@@ -132,8 +162,56 @@ class ClipGraph:
 
     def _stitch(self, clip: str) -> Unit:
         work = self._works[clip]
-        payload = (work, self._plans.pop(clip))
+        payload = (work, self._plans[clip])
         return self._unit(work, "stitch", f"stitch/{clip}", payload, priority=_THEN_STITCH + work.job.priority)
+
+    def _after_stitch(self, clip: str, status: str) -> Iterator[Unit]:
+        """A clip is looked at when it is finished; what it is to be called is known before."""
+        work, plan = self._works[clip], self._plans.pop(clip)
+        self._ended[clip] = status
+        if not work.options.quality.enabled:
+            self._finish(clip)
+            return
+        payload = (work, plan)
+        yield self._unit(work, "measure", f"measure/{clip}", payload, priority=_THEN_STITCH + work.job.priority)
+
+    def _after_measure(self, clip: str, record: results.Record) -> Iterator[Unit]:
+        climb = self._climbs.get(clip) or Climb(self._works[clip])
+        climb.add_measured(self._works[clip], record)
+        yield from self._climb(climb)
+
+    def _climb(self, climb: Climb) -> Iterator[Unit]:
+        """The clip's next attempt, or its end."""
+        first = climb.first
+        work = None if self._another is None else climb.next_work(self._another)
+        if work is not None:
+            self._works[work.clip_key], self._climbs[work.clip_key] = work, climb
+            with log.bind(clip=first.job.job_id):
+                _LOG.info("attempt %d: %s", len(climb.attempts) + 1, climb.rung)
+            yield self._prepare(work.clip_key)
+        elif self._another is None or climb.is_settled:
+            self._finish(first.clip_key)
+        else:
+            payload = (first, [attempt.as_record() for attempt in climb.attempts], best_of(climb.attempts))
+            priority = _THEN_STITCH + first.job.priority
+            yield self._unit(first, "settle", f"settle/{first.clip_key}", payload, priority=priority)
+
+    def _finish(self, clip: str) -> None:
+        status = self._ended.pop(clip)
+        self.status[status] += 1
+        with log.bind(clip=self._works[clip].job.job_id):
+            _LOG.debug("%s", status)
+
+    def _unmeasured(self, clip: str, failure: Failure) -> Iterator[Unit]:
+        work, ledger = self._works[clip], self._ledgers[self._works[clip].out]
+        record = unmeasured(work, f"{failure.code}: {failure.reason}")
+        ledger.commit(quality_key(clip), record)
+        self._warn(clip, "the finished clip could not be measured", failure)
+        yield from self._after_measure(clip, record)
+
+    def _warn(self, clip: str, what: str, failure: Failure) -> None:
+        with log.bind(clip=self._works[clip].job.job_id):
+            _LOG.warning("%s: %s: %s", what, failure.code, failure.reason)
 
     def _unit(
         self, work: ClipWork, kind: str, unit_id: str, payload: object, *, priority: int, leaves_bytes: int = 0

@@ -9,7 +9,8 @@
     OUT/ledger/compact/*.parquet                copies of records for quick reading (records.py)
     OUT/results/status=*/clips.parquet          one row a job, its windows nested
 
-A key is `<kind>-<digest>`; kinds are `prep` (masks and plan of a clip), `window` and `clip`. The records are the truth;
+A key is `<kind>-<digest>`; kinds are `prep` (masks and plan of a clip), `window`, `clip`, `quality` (a finished
+clip's numbers) and `ladder` (the attempts at a clip). The records are the truth;
 everything in `results/` can be made again from them.
 """
 
@@ -19,7 +20,7 @@ import itertools
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,14 +30,16 @@ import pyarrow.parquet as pq
 
 from vace_batch import storage
 from vace_batch.access import redact
+from vace_batch.config import QualitySettings
 from vace_batch.errors import UsageError
 from vace_batch.records import BRIEF, COMPACT_FROM, k2, read_tables, record_name
 from vace_batch.records import Record as Record
+from vace_batch.verdicts import Verdicts
 
 _AT_ONCE = 10_000
 """Rows that are Python objects at a time."""
 
-KINDS = ("prep", "window", "clip")
+KINDS = ("prep", "window", "clip", "quality", "ladder")
 
 
 def make_key(kind: str, *parts: object) -> str:
@@ -176,6 +179,13 @@ def read_plan(out: str) -> tuple[PlannedJob, ...]:
     return tuple(PlannedJob(**row) for row in _plan_table(out, _PLAN_SCHEMA.names).to_pylist())
 
 
+def find_job(out: str, job_id: str) -> PlannedJob | None:
+    """One job of the last run; None where it had none of that name."""
+    table = _plan_table(out, _PLAN_SCHEMA.names)
+    rows = table.filter(pc.equal(table["job_id"], job_id)).to_pylist()
+    return PlannedJob(**rows[0]) if rows else None
+
+
 def _plan_table(out: str, columns: Sequence[str]) -> pa.Table:
     data = storage.read_bytes(storage.join(out, read_run(out)["plan"]))
     return pq.ParquetFile(pa.BufferReader(data)).read(columns=list(columns), use_threads=False)
@@ -196,6 +206,7 @@ class Summary:
     pending: int
     windows: int
     jobs: Sequence[Record]
+    verdicts: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.planned != self.done + self.failed + self.skipped + self.pending:
@@ -203,7 +214,13 @@ class Summary:
 
     @property
     def counters(self) -> Record:
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "jobs"}
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "jobs"}
+
+    def __str__(self) -> str:
+        counts = f"planned {self.planned} = done {self.done} + failed {self.failed} + skipped {self.skipped}"
+        verdicts = ", ".join(f"{count} {word}" for word, count in sorted(self.verdicts.items()))
+        counts += (f" + pending {self.pending}" if self.pending else "") + f"; windows {self.windows}"
+        return counts + (f"; verdicts {verdicts}" if verdicts else "")
 
     def of(self, *statuses: str) -> Iterator[Record]:
         """The finished jobs with one of these statuses."""
@@ -215,12 +232,13 @@ class Summary:
         """Parts of one JSON object: the counters and what is shown of each job."""
         yield json.dumps(self.counters, ensure_ascii=False, allow_nan=False)[:-1] + ', "jobs": ['
         for number, job in enumerate(self.jobs):
-            shown = {name: job[name] for name in _SHOWN}
+            shown = {name: job[name] for name in (*_SHOWN, *_SHOWN_VERDICT)}
             yield (", " if number else "") + json.dumps(shown, ensure_ascii=False, allow_nan=False)
         yield "]}"
 
 
 _SHOWN = ("job_id", "status", "output_uri", "error_code", "reason", "attempts", "windows", "seconds")
+_SHOWN_VERDICT = ("verdict", "reasons")
 
 
 def summarise(
@@ -241,6 +259,9 @@ def summarise(
     records = _clip_records(out, BRIEF if shown_only else ("key", "status", "windows", "record"), compact)
     found = pc.index_in(jobs["clip_key"], records["key"].combine_chunks())
     chosen = records.select(["status", "windows"]).take(found.drop_null())
+    verdicts = Verdicts(out, _quality_settings(out), whole=not shown_only, compact=compact)
+    ended = jobs.append_column("record", found).filter(pc.is_valid(found))
+    ended = ended.append_column("quality", verdicts.find(ended["clip_key"]))
     count = {str(item["values"]): item["counts"] for item in pc.value_counts(_status_of(chosen)).to_pylist()}
     return Summary(
         out=out,
@@ -250,8 +271,18 @@ def summarise(
         skipped=count.get("skipped", 0),
         pending=found.null_count,
         windows=pc.sum(chosen["windows"]).as_py() or 0,
-        jobs=_Rows(Ledger(out), jobs.append_column("record", found).filter(pc.is_valid(found)), records),
+        jobs=_Rows(Ledger(out), ended, records, verdicts),
+        verdicts=verdicts.counts(ended["clip_key"]),
     )
+
+
+def _quality_settings(out: str) -> QualitySettings:
+    """The last run's thresholds; those of this version where it has none."""
+    try:
+        run = read_run(out)
+    except UsageError:  # whoever asks names the jobs
+        run = {}
+    return QualitySettings.model_validate(run.get("options", {}).get("quality", {}))
 
 
 _JOB = ("job_id", "clip_key", "output")
@@ -273,8 +304,8 @@ def _status_of(records: pa.Table) -> pa.ChunkedArray:
 class _Rows(Sequence[Record]):
     """A row a finished job, in the manifest's order, made when it is asked for."""
 
-    def __init__(self, ledger: Ledger, jobs: pa.Table, records: pa.Table) -> None:
-        self._ledger, self._jobs, self._records = ledger, jobs, records
+    def __init__(self, ledger: Ledger, jobs: pa.Table, records: pa.Table, verdicts: Verdicts) -> None:
+        self._ledger, self._jobs, self._records, self._verdicts = ledger, jobs, records, verdicts
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -296,10 +327,11 @@ class _Rows(Sequence[Record]):
         for start in range(0, len(jobs), _AT_ONCE):
             some = jobs.slice(start, _AT_ONCE)
             records = self._records.take(some["record"]).to_pylist()
-            for job, record in zip(some.to_pylist(), records, strict=True):
+            verdicts = self._verdicts.rows(some["clip_key"].to_pylist(), some["quality"])
+            for job, record, verdict in zip(some.to_pylist(), records, verdicts, strict=True):
                 content = record.get("record")
                 whole = json.loads(content) if content is not None else _present(record)
-                yield _job_row(self._ledger, job, whole)
+                yield _job_row(self._ledger, job, whole) | verdict
 
 
 def _present(record: Record) -> Record:
@@ -343,6 +375,8 @@ _RESULT_SCHEMA = pa.schema(
     + [("attempts", pa.int32()), ("windows", pa.int32()), ("seconds", pa.float64()), ("words", pa.list_(pa.string()))]
     + [("masks", pa.string()), ("masks_coco", pa.string()), ("copied_frames", pa.int64())]
     + [("finished_at", pa.string())]
+    + [("verdict", pa.string()), ("score", pa.float64()), ("reasons", pa.list_(pa.string())), ("numbers", pa.string())]
+    + [("tries", pa.string()), ("retry_gpu_s", pa.float64())]
     + [("settings", pa.string())]  # JSON: what a later version records more is no other schema
     + [("clip_key", pa.string()), ("window_rows", pa.list_(_WINDOW_ROW))]
 )

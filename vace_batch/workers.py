@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vace_batch import log, review, steps
+from vace_batch import judging, log, review, steps
 from vace_batch.cluster.units import Call, Outcome, Rest
 from vace_batch.config import EngineSettings
 from vace_batch.errors import ClipError
@@ -119,6 +119,19 @@ def keep(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
         work: steps.ClipWork = _payload(call)
         review.keep(work, steps.prepare(work, models))
     return [Outcome(meta="done") for _ in calls]
+
+
+def measure(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
+    """Payload: (ClipWork, ClipPlan). Commits the finished clip's numbers, whatever happens. Meta: the record."""
+    pairs = [_payload(call) for call in calls]
+    return [Outcome(meta=judging.measure(work, plan, models)) for work, plan in pairs]
+
+
+def settle(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
+    """Payload: (ClipWork, records of its attempts, the number of the best). Makes that one the clip's output."""
+    for call in calls:
+        judging.settle(*_payload(call))
+    return [Outcome() for _ in calls]
 
 
 def _payload(call: Call) -> Any:

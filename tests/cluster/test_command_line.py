@@ -89,7 +89,9 @@ def test_a_batch_with_one_missing_file(tmp_path: Path) -> None:
         "restyle": "done",
     }
     assert (summary["planned"], summary["done"], summary["failed"], summary["skipped"]) == (4, 2, 1, 1)
-    assert set(jobs["late"]) == set("job_id status output_uri error_code reason attempts windows seconds".split())
+    assert set(jobs["late"]) == set(
+        "job_id status output_uri error_code reason attempts windows seconds verdict reasons".split()
+    )
     assert jobs["late"]["error_code"] == "not_found" and "late.mp4" in jobs["late"]["reason"]
     assert jobs["late"]["output_uri"] is None and jobs["late"]["attempts"] == 1
     copied = Path(jobs["nothing there"]["output_uri"])

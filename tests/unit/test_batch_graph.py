@@ -15,10 +15,12 @@ from vace_batch.cluster.units import Failure, Unit
 from vace_batch.config import Options
 from vace_batch.errors import UsageError
 from vace_batch.job import BoxKey, Job
+from vace_batch.judging import unmeasured
 from vace_batch.manifest import Manifest
 from vace_batch.masks.source import MaskModels
 from vace_batch.results import Ledger
 from vace_batch.steps import ClipPlan, ClipWork, prepare, survey
+from vace_batch.verdicts import quality_key
 
 BOX = BoxKey(x=8, y=8, width=16, height=16)
 
@@ -60,6 +62,29 @@ def test_a_clip_goes_through_its_steps_in_order(tmp_path: Path) -> None:
     one, two = (unit for unit in units if unit.kind == "generate")
     assert list(graph.on_done(one, 0.0)) == []
     assert names(graph.on_done(two, 0.0)) == ["stitch"]
+
+
+def test_a_stitched_clip_is_measured_and_is_done_whatever_comes_of_it(tmp_path: Path) -> None:
+    path = video(tmp_path / "clip.mp4", Media())
+    opened = batch(tmp_path, job(path, "a"), job(path, "b"))
+    ledger = Ledger(opened.out)
+    for work in opened.works:  # stitched by a run that was killed before it looked at them
+        ledger.commit(work.clip_key, {"status": "done", "windows": 1, "seconds": 1.0, "attempts": 1})
+    graph = ClipGraph(opened.pending)
+    measures = []
+    for unit, work in zip(graph.first_units(), opened.works, strict=True):
+        [again] = graph.on_done(unit, plan_of(work))
+        assert again.kind == "stitch"  # which finds its record
+        measures += graph.on_done(again, "done")
+    assert names(measures) == ["measure", "measure"] and graph.status["done"] == 0
+    record = unmeasured(opened.works[0], "a test")
+    assert list(graph.on_done(measures[0], record)) == []
+    failure = Failure(unit_id="", code="timeout", reason="it hung", retryable=True, attempts=3)
+    assert list(graph.on_failed(measures[1], failure)) == []
+    assert graph.status == {"done": 2, "failed": 0, "skipped": 0}
+    summary = close_batch(opened)
+    assert (summary.done, summary.failed, summary.verdicts) == (2, 0, {"review": 1})
+    assert "it hung" in summary.jobs[1]["reasons"][0] and summary.jobs[0]["verdict"] is None
 
 
 def test_windows_in_the_ledger_are_not_made_again(tmp_path: Path) -> None:
@@ -134,6 +159,9 @@ def test_a_second_manifest_with_more_rows_keeps_what_is_done(tmp_path: Path) -> 
     path = video(tmp_path / "clip.mp4", Media())
     first = batch(tmp_path, job(path, "a"))
     Ledger(first.out).commit(first.works[0].clip_key, {"status": "done", "windows": 1, "seconds": 1.0, "attempts": 1})
+    assert batch(tmp_path, job(path, "a")).pending  # it is not measured yet
+    [work] = first.works
+    Ledger(first.out).commit(quality_key(work.clip_key), unmeasured(work, "a test"))
     second = batch(tmp_path, job(path, "a"), job(path, "b"))
     assert [work.job.job_id for work in second.pending] == ["b"]
     summary = close_batch(second)

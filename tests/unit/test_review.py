@@ -16,7 +16,7 @@ from tests.noise_engine import Noise
 from vace_batch import review as reviewing
 from vace_batch.batch import Batch, close_batch, open_batch, works_of
 from vace_batch.cluster.units import Call, Failure
-from vace_batch.config import Options
+from vace_batch.config import Options, QualitySettings
 from vace_batch.generation import generate
 from vace_batch.geometry import Size
 from vace_batch.graph import ClipGraph
@@ -117,9 +117,12 @@ def test_a_review_that_is_killed_leaves_nothing_half(
 # --- --keep-masks ----------------------------------------------------------------------------------------------------
 
 
+OFF = QualitySettings(enabled=False)
+
+
 def opened(tmp_path: Path, form: str | None) -> Batch:
     manifest = Manifest(jobs=(job(tmp_path),), digest="d", uri=str(tmp_path / "m.parquet"))
-    return open_batch(manifest, str(tmp_path / "out"), Options(keep_masks=form))  # type: ignore[arg-type]
+    return open_batch(manifest, str(tmp_path / "out"), Options(keep_masks=form, quality=OFF))  # type: ignore[arg-type]
 
 
 def finish(batch: Batch) -> None:

@@ -174,6 +174,19 @@ def demux(container: InputContainer, path: str, *streams: Stream) -> Iterator[Pa
         raise ClipError("damaged_video", f"{path}: cannot be read to its end ({error.strerror})") from error
 
 
+def packet_times(path: str) -> list[int | None]:
+    """When each frame is shown, in the stream's time base and in that order; decodes nothing. None: it is not told.
+
+    Raises:
+        ClipError: as `probe`, and damaged_video.
+    """
+    with open_source(path) as container:
+        stream = video_stream(container, path)
+        shown = [packet for packet in demux(container, path, stream) if packet.size and not packet.is_discard]
+        told = sorted(packet.pts for packet in shown if packet.pts is not None)
+        return [*told] if len(told) == len(shown) and not _lacks_pts(stream) else [None] * len(shown)
+
+
 def _lacks_pts(stream: VideoStream) -> bool:
     """AVI stores no display times, and what libav guesses for B-frames is out of order: the nth picture shown gets the
     time of the nth chunk.

@@ -1,0 +1,72 @@
+"""From numbers to a word: pass, review or fail, and the reasons as a person would say them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vace_batch.config import QualitySettings
+from vace_batch.job import Job
+
+VERDICTS = ("pass", "review", "fail")
+"""From best to worst."""
+
+REASONS = {
+    "residual": "the object is still there: {percent:.0f}% of its edges remain",
+    "detected": "the detector still finds it in {percent:.0f}% of the frames it looked at",
+    "appeared": "the detector finds something new in {percent:.0f}% of the frames it looked at",
+    "foreign": "{percent:.0f}% of the fill has colours that are not found round it: something else is there",
+    "gray": "{percent:.0f}% of the fill is plain gray: nothing was made there",
+    "seam": "the border of the fill shows, by {value:.1f} levels",
+    "flicker": "the fill flickers or does not move with its surroundings, by {value:.1f} levels",
+    "step": "the fill changes colour from one frame to the next, by {value:.1f} levels",
+    "blur": "the fill is {percent:.0f}% softer than its surroundings",
+    "outside": "the picture changed outside the mask, by {value:.1f} levels",
+}
+"""Every check that has a number and thresholds, and what it says."""
+
+_ANY_FILL = ("gray", "step", "flicker")
+_IN_PLACE = (*_ANY_FILL, "seam", "blur", "outside")
+_REMOVAL = (*_IN_PLACE, "residual", "detected", "appeared", "foreign")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """`score` is how far over the thresholds a clip is, 0 for a pass; `reasons`, and the `checks` that
+    gave them, the worst first."""
+
+    word: str
+    score: float
+    reasons: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """For sorting: the best first."""
+        return VERDICTS.index(self.word), self.score
+
+
+def checks_of(job: Job) -> tuple[str, ...]:
+    """The checks that mean something for a job: a restyle has no object to be gone, a new picture nothing outside."""
+    if job.task == "removal":
+        return _REMOVAL
+    if job.task in ("inpainting", "outpainting", "extension") or (job.task == "composition" and not job.controls):
+        return _IN_PLACE
+    return _ANY_FILL if job.task == "restyle" else ("gray",)
+
+
+def judge(
+    numbers: Mapping[str, float], checks: Sequence[str], settings: QualitySettings, broken: Sequence[str] = ()
+) -> Verdict:
+    """The verdict on a clip's `numbers`; `broken` says what of its container's contract is not kept, which fails it."""
+    found = [(2.0, "fail", f"the file is not as it must be: {fault}", "contract") for fault in broken]
+    for name in checks:
+        threshold, value = settings.threshold(name), numbers.get(name, 0.0)
+        if value >= threshold.review:
+            word = "fail" if threshold.fail is not None and value >= threshold.fail else "review"
+            over = value / threshold.review if threshold.review else 1 + value
+            found.append((over, word, REASONS[name].format(percent=100 * value, value=value), name))
+    found.sort(key=lambda one: (-VERDICTS.index(one[1]), -one[0]))
+    word = found[0][1] if found else "pass"
+    reasons, checks = tuple(one[2] for one in found), tuple(one[3] for one in found)
+    return Verdict(word=word, score=round(sum(one[0] for one in found), 3), reasons=reasons, checks=checks)
