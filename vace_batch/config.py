@@ -84,7 +84,7 @@ class Threshold(BaseModel):
 
 
 class QualitySettings(BaseModel):
-    """When a finished clip is for a person to look at. The defaults come from cases with known truth
+    """When a finished clip is for a person to look at. The defaults were tried on cases with known truth
     (benchmarks/quality.py); a clip's numbers are recorded, so that other thresholds need no new measurement."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
