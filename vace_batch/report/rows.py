@@ -24,8 +24,14 @@ from vace_batch.manifest_schema import SCHEMA
 from vace_batch.results import Record, read_run
 
 STATUSES = ("done", "failed", "skipped", "pending")
-_AT_ONCE = 5_000
+_READ = 10_000
+"""Rows that are Arrow's at a time."""
+
+_AT_ONCE = 500
+"""Rows that are Python objects at a time."""
+
 _UNITS = {"px": "px", "percent": "%", "tokens": "tokens"}
+_PLACE = "place in the plan"
 _PLANNED = ("job_id", "clip_key", "prep_key", "row")
 
 
@@ -133,8 +139,9 @@ def _open(stack: ExitStack, uri: str) -> pq.ParquetFile:
 
 
 def _rows(file: pq.ParquetFile, columns: tuple[str, ...]) -> Iterator[Record]:
-    for batch in file.iter_batches(_AT_ONCE, columns=list(columns), use_threads=False):
-        yield from batch.to_pylist()
+    for batch in file.iter_batches(_READ, columns=list(columns), use_threads=False):
+        for start in range(0, len(batch), _AT_ONCE):
+            yield from batch.slice(start, _AT_ONCE).to_pylist()
 
 
 def _results(stack: ExitStack, out: str, status: str, keys: pa.Array) -> Iterator[tuple[int, Record]]:
@@ -144,11 +151,13 @@ def _results(stack: ExitStack, out: str, status: str, keys: pa.Array) -> Iterato
     except FileNotFoundError:
         return
     last = -1
-    for batch in file.iter_batches(_AT_ONCE, use_threads=False):
+    for batch in file.iter_batches(_READ, use_threads=False):
         places = pc.index_in(batch["clip_key"], keys)
-        kept = pc.is_valid(places)
-        for place, row in zip(places.filter(kept).to_pylist(), batch.filter(kept).to_pylist(), strict=True):
-            if place <= last:
-                raise UsageError(f"{out}/results: not in the order of the last run's manifest; give --refresh")
-            last = place
-            yield place, {**row, "status": status}
+        mine = batch.append_column(_PLACE, places).filter(pc.is_valid(places))
+        for start in range(0, len(mine), _AT_ONCE):
+            for row in mine.slice(start, _AT_ONCE).to_pylist():
+                place = row.pop(_PLACE)
+                if place <= last:
+                    raise UsageError(f"{out}/results: not in the order of the last run's manifest; give --refresh")
+                last = place
+                yield place, {**row, "status": status}
