@@ -26,12 +26,12 @@ NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chro
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    program = os.environ.get("VACE_BATCH_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    named = os.environ.get("VACE_BATCH_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     with playwright.sync_playwright() as found:
-        try:
-            browser = found.chromium.launch(executable_path=program)
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium starts here: {error}")
+        program = named or found.chromium.executable_path
+        if not os.path.exists(program):
+            pytest.skip("no Chromium here; `make browser` installs one where that can be done")
+        browser = found.chromium.launch(executable_path=program)
         yield browser
         browser.close()
 
@@ -105,9 +105,9 @@ def test_search_looks_at_every_page(page: Any) -> None:
     page.fill("#search", "CLIP-2301")
     found(page, "1 of 2,345 clips")
     assert column(page, 1) == ["clip-2301"]
-    page.fill("#search", "damaged_video frame 5 clip-00")
-    found(page, "2 of 2,345 clips")
-    assert column(page, 1) == ["clip-0053", "clip-0065"]
+    page.fill("#search", "clip-00 DAMAGED_video")
+    found(page, "7 of 2,345 clips")
+    assert column(page, 1) == [f"clip-{number:04d}" for number in range(17, 100, 12)]
     page.click("#clear")
     found(page, "2,345 clips")
 
