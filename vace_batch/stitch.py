@@ -150,13 +150,26 @@ def stitch_frame(
         assert box is not None and ring is not None, "a region's windows hold its masks"
         around = box.union(ring)
         fill = patches[number].at(hole.index, around)
-        source, changed = frame.rgb(around), hole.within(around) | grown.within(around)
+        known = _known(recovered, around)
+        source, changed = frame.rgb(around), hole.within(around) | (grown.within(around) & ~known)
         fill += drift(source - fill, ~changed)
         fill += grain(source.astype(np.float32), fill, changed, seed=hole.index)
         inner = box.shift(-around.x, -around.y).slices
-        pasted.append((box, to_uint8(fill[inner]), feather_alpha(grown.within(box), feather_px)))
+        # What was recovered is right: the token that grew over it is not shown there.
+        alphas = (feather_alpha(part.within(box), feather_px) for part in (mine, grown))
+        pasted.append((box, to_uint8(fill[inner]), np.where(known[inner], *alphas)))
     for box, pixels, alpha in pasted:  # after all were anchored to the source
         frame.paste(box, pixels, alpha, _kept(protected, box))
+
+
+def _known(recovered: Patch | None, box: Box) -> Bits:
+    """Which pixels of `box` were recovered, (h, w)."""
+    known = np.zeros((box.height, box.width), np.bool_)
+    common = recovered.box.intersect(box) if recovered is not None else None
+    if recovered is not None and common is not None:
+        there, here = (common.shift(-each.x, -each.y).slices for each in (recovered.box, box))
+        known[here] = recovered.known[there]
+    return known
 
 
 def _kept(protected: FrameMask | None, box: Box) -> Bits | None:

@@ -340,7 +340,9 @@ def test_the_engine_gives_each_window_its_own_loras(base: Tensors, model: VaceMo
     together = engine.generate(windows)
     alone = [VaceEngine(load("tiny", device="cpu")).generate([vcu])[0] for vcu in windows]
     for ours, theirs in zip(together, alone, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+        # A batch and a single window differ by rounding, which may tip a pixel.
+        off = np.abs(ours.astype(int) - theirs)
+        assert off.max() <= 1 and (off > 0).mean() < 0.001
     assert len({frames.tobytes() for frames in together}) == len(windows)
     engine.generate([window(1)])
     assert_is_base(model, base)

@@ -107,6 +107,23 @@ def test_a_fill_of_another_level_meets_its_surroundings(tmp_path: Path) -> None:
     assert np.abs(frame.rgb(BOX).astype(int) - source.rgb(BOX)).mean() < 4
 
 
+def test_a_token_that_grew_over_recovered_pixels_is_not_shown_there(tmp_path: Path) -> None:
+    """A hole of a few pixels is a whole token to the model; round it stays what was recovered."""
+    path = make(tmp_path / "clip.mp4", Media(num_frames=3))
+    filled, recovered = list(read_frames(str(path)))[1], list(read_frames(str(path)))[1]
+    known = np.ones((24, 24), np.bool_)
+    known[8:14, 8:14] = False
+    patch = Patch(index=1, box=Box(20, 12, 24, 24), rgb=np.full((24, 24, 3), 200, np.uint8), known=known)
+    noise = np.random.default_rng(0).integers(0, 255, (9, 32, 32, 3), np.uint8)
+    hole = box_mask(1, Box(28, 20, 6, 6))
+    stitch_frame(filled, patch, hole, [RegionPatches(REGION, [window(0)], lambda _: iter(noise))], 0)
+    stitch_frame(recovered, patch, None, [], 0)
+    changed = np.abs(filled.rgb(patch.box).astype(int) - recovered.rgb(patch.box)).max(axis=2) > 0
+    assert changed[~known].mean() > 0.9
+    changed[5:17, 5:17] = False  # chroma samples and their interpolation reach a little further
+    assert not changed.any()
+
+
 def test_recovered_pixels_come_first_and_the_rest_is_generated(tmp_path: Path) -> None:
     path = make(tmp_path / "clip.mp4", Media(num_frames=3))
     frame = list(read_frames(str(path)))[1]
