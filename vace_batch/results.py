@@ -32,6 +32,7 @@ from vace_batch import storage
 from vace_batch.access import redact
 from vace_batch.config import QualitySettings
 from vace_batch.errors import UsageError
+from vace_batch.patience import again
 from vace_batch.records import BRIEF, COMPACT_FROM, k2, read_tables, record_name
 from vace_batch.records import Record as Record
 from vace_batch.verdicts import Verdicts
@@ -187,8 +188,16 @@ def find_job(out: str, job_id: str) -> PlannedJob | None:
 
 
 def _plan_table(out: str, columns: Sequence[str]) -> pa.Table:
-    data = storage.read_bytes(storage.join(out, read_run(out)["plan"]))
-    return pq.ParquetFile(pa.BufferReader(data)).read(columns=list(columns), use_threads=False)
+    uri = storage.join(out, read_run(out)["plan"])
+
+    def read() -> pa.Table:
+        data = storage.read_bytes(uri)
+        try:
+            return pq.ParquetFile(pa.BufferReader(data)).read(columns=list(columns), use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise OSError(f"{redact(uri)}: not what was written ({len(data)} bytes were read)") from error
+
+    return read() if storage.is_local(uri) else again(read)
 
 
 # --- what the user sees ---------------------------------------------------------------------------------------------

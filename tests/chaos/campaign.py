@@ -311,7 +311,7 @@ def disk_full(stage: Stage) -> None:
         assert driver.end() == 1
         (error,) = driver.told("error")
         assert "No space left on device" in error["reason"], error
-        stage.fault()
+        stage.fault(stage.trial.gpu_actors)  # what had been made and found no room
         grow(size * 4)
         assert stage.start().end() == 0
         shown = check(stage, "inside")  # the files go with the file system

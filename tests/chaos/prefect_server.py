@@ -95,7 +95,8 @@ def _manifest(folder: Path) -> Path:
         y, x = np.mgrid[0:64, 0:96]
         frames = (np.stack([x * 2 + 10 * number, y * 3, np.full_like(x, 60 + n)], -1) for n in range(FRAMES))
         write_clip(folder / f"c{number}.mp4", (frame.astype(np.uint8) for frame in frames), rate=Fraction(25))
-        rows.append({"job_id": f"c{number}", "video_uri": f"c{number}.mp4", "task": "removal", "boxes": [BOX]})
+        job = {"job_id": f"c{number}", "video_uri": f"c{number}.mp4", "task": "removal", "boxes": [BOX]}
+        rows.append(job | {"background": "off"})  # so that there are windows
     pq.write_table(pa.Table.from_pylist(rows), folder / "m.parquet")
     return folder / "m.parquet"
 

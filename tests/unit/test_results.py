@@ -120,6 +120,22 @@ def test_a_folder_that_is_no_output_is_named(tmp_path: Path) -> None:
         summarise(str(tmp_path))
 
 
+def test_half_an_answer_is_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store may say less than there is; then it is asked again."""
+    out = "memory://half-a-plan"
+    write_plan(out, planned(3), {})
+    whole, calls = storage.read_bytes, []
+
+    def short_at_first(uri: str) -> bytes:
+        data = whole(uri)
+        calls.append(uri)
+        return data[: len(data) // 2] if len([call for call in calls if call == uri]) == 1 else data
+
+    monkeypatch.setattr(storage, "read_bytes", short_at_first)
+    assert read_plan(out) == tuple(planned(3))
+    assert sum(call.endswith(".parquet") for call in calls) == 2
+
+
 def test_the_plan_of_an_unchanged_manifest_is_written_once(tmp_path: Path) -> None:
     out = str(tmp_path)
     write_plan(out, planned(2), {})
