@@ -45,27 +45,21 @@ class Footage:
         return read_frames(self.path, start, stop, start_pts=self.pts[start])
 
 
-def background_settings(job: Job, limits: Limits) -> BackgroundSettings:
-    """How a job's background is recovered. What it says of dilation is taken at its word: no pixel beyond changes."""
-    return BackgroundSettings(bridging=limits.bridging, halo_px=HALO_PX if job.dilate is None else 0)
-
-
-def takes_shadows(job: Job) -> bool:
-    """Whether the job's objects go with their shadows; what a shadow may hide of protected things is not asked."""
-    return job.mask_shadow == "auto" and job.protect == Protect()
-
-
 def recover_clip(
-    clip: Footage, shots: Sequence[Shot], patches: str, holes: str, settings: BackgroundSettings, *, shadows: bool
+    clip: Footage, shots: Sequence[Shot], patches: str, holes: str, job: Job, limits: Limits
 ) -> tuple[MaskSummary, float, Calm]:
     """Write what was recovered to `patches` and the masks without it to `holes`; returns these, the share recovered,
     and which holes lie in a picture that stands still.
 
-    Patches reach beyond the masks into their halo and, with `shadows`, into the shadows of what they hide; holes never
-    do. Both files are local paths.
+    Patches reach beyond the masks into their halo and, where the job takes them, into the shadows of what they hide;
+    holes never do. Both files are local paths.
     """
     masks = MaskReader(clip.masks)
     masked_shots = [shot for shot in shots if _has_masks(masks, shot)]
+    # A job that says how far its masks are dilated is taken at its word: no pixel beyond changes.
+    settings = BackgroundSettings(bridging=limits.bridging, halo_px=HALO_PX if job.dilate is None else 0)
+    # What a shadow may hide of protected things is not asked.
+    shadows = job.mask_shadow == "auto" and job.protect == Protect()
     calm = Calm()
     found = (each for shot in masked_shots for each in _patches(clip, masks, shot, shadows, settings, calm))
     write_patches(patches, found)

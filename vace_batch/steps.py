@@ -35,7 +35,7 @@ from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.nodecache import open_copy
 from vace_batch.patches import PatchReader
 from vace_batch.plan import Shot, Window, plan_clip
-from vace_batch.recovery import Footage, background_settings, known_digest, recover_clip, takes_shadows
+from vace_batch.recovery import Footage, known_digest, recover_clip
 from vace_batch.results import Ledger, Record
 from vace_batch.stage import Stage, known_context, new_frames, stage_of, staged_shots
 from vace_batch.steady import Calm, Still, paint_once
@@ -117,9 +117,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         left, share, calm = masked, 0.0, Calm()
         if masked.boxes and look and work.job.task == "removal" and work.job.background == "auto":
             clip = Footage(path=path, size=info.size, pts=found.pts, masks=files["masks"])
-            how = background_settings(work.job, work.limits)
-            targets = files["recovered"], files["holes"]
-            left, share, calm = recover_clip(clip, shots, *targets, how, shadows=takes_shadows(work.job))
+            left, share, calm = recover_clip(clip, shots, files["recovered"], files["holes"], work.job, work.limits)
     holes = MaskReader(files["holes"] if share else files["masks"])
     recovered = PatchReader(files["recovered"]) if share else None
     num_frames = found.num_frames + stage.before + stage.after
