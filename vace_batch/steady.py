@@ -5,6 +5,8 @@ Pure functions; frames count as in the plan, ranges are half-open, boxes are in 
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -74,15 +76,20 @@ def paint_once(
     """
     chosen: list[tuple[Window, tuple[Span, ...]]] = []
     dropped: set[Window] = set()
-    sized = list(regions)
+    sized, frames, by_region = list(regions), sorted(parts), defaultdict(list)
+    for window in windows:
+        by_region[window.region].append(window)
     for number, region in enumerate(regions):
-        mine = [window for window in windows if window.region == number]
-        holes = {t: boxes for t in sorted(parts) if (boxes := _holes(parts[t], mine, t))}
-        pictures = list(_pictures(calm, list(holes), mine))
-        full = {t for _, spans in pictures for span in spans for t in holes if span.weight(t) == 1}
+        mine = by_region[number]
+        reach = _reach(_between(frames, region.start, region.stop), mine)
+        holes = {t: boxes for t in reach if (boxes := _touching(parts[t], reach[t]))}
+        restless = {t for t in holes if t not in calm.restless or _touching(calm.restless[t], reach[t])}
+        hidden = list(holes)
+        pictures = list(_pictures(calm.segments, hidden, restless, mine))
+        full = {t for _, spans in pictures for t in _full(hidden, spans)}
         kept = {window for window, _ in pictures}
         chosen += pictures
-        dropped |= {w for w in mine if w not in kept and all(t in full for t in holes if w.start <= t < w.stop)}
+        dropped |= {w for w in mine if w not in kept and full.issuperset(_between(hidden, w.start, w.stop))}
         if full and full == holes.keys():
             sized[number] = _at_painting_size(region, [box for boxes in holes.values() for box in boxes], limits)
     needed = tuple(window for window in windows if window not in dropped)
@@ -97,31 +104,48 @@ def _at_painting_size(region: Region, holes: Iterable[Box], limits: Limits) -> R
     return replace(region, size=shrunk(region.size, limits.widest_hole_px / widest_px))
 
 
-def _holes(boxes: Sequence[Box], windows: Sequence[Window], index: int) -> list[Box]:
-    """Those of `boxes` that windows which hold frame `index` show."""
-    reach = [window.box for window in windows if window.start <= index < window.stop]
+def _between(frames: Sequence[int], start: int, stop: int) -> Sequence[int]:
+    """Those of the rising `frames` that lie in start..stop-1; a film has 200,000, and windows by the thousand."""
+    return frames[bisect_left(frames, start) : bisect_left(frames, stop)]
+
+
+def _reach(frames: Sequence[int], windows: Sequence[Window]) -> dict[int, list[Box]]:
+    """For each of `frames`, in their order, the boxes of the windows that hold it."""
+    reach: dict[int, list[Box]] = {t: [] for t in frames}
+    for window in windows:
+        for t in _between(frames, window.start, window.stop):
+            reach[t].append(window.box)
+    return reach
+
+
+def _touching(boxes: Sequence[Box], reach: Sequence[Box]) -> list[Box]:
     return [box for box in boxes if any(box.intersect(each) is not None for each in reach)]
 
 
 def _pictures(
-    calm: Calm, frames: Sequence[int], windows: Sequence[Window]
+    segments: Sequence[tuple[int, int]], frames: Sequence[int], restless: set[int], windows: Sequence[Window]
 ) -> Iterator[tuple[Window, tuple[Span, ...]]]:
     """For each segment with still frames, the window that shows most of them, and the spans."""
-    for start, stop in calm.segments:
-        still = {t for t in frames if start <= t < stop and t in calm.restless}
-        still -= {t for t in still if _holes(calm.restless[t], windows, t)}
-        spans = [span for span in _spans(frames, still) if any(span.weight(t) == 1 for t in frames)]
-        full = {t for span in spans for t in frames if span.weight(t) == 1}
-        shown = [sum(window.start <= t < window.stop for t in full) for window in windows]
-        if shown and max(shown) >= _LEAST_FRAMES:
+    for start, stop in segments:
+        inside = _between(frames, start, stop)
+        spans = [span for span in _spans(inside, restless, frames) if _full(inside, [span])]
+        if not spans:
+            continue
+        full = _full(inside, spans)
+        shown = [len(_between(full, window.start, window.stop)) for window in windows]
+        if max(shown) >= _LEAST_FRAMES:
             yield windows[shown.index(max(shown))], tuple(spans)
 
 
-def _spans(frames: Sequence[int], still: set[int]) -> Iterator[Span]:
-    at = 0
-    for is_still, run in groupby(frames, key=still.__contains__):
-        length = len(list(run))
-        if is_still:
-            last = at + length - 1
-            yield Span(start=frames[at], stop=frames[last] + 1, fades_in=at > 0, fades_out=last < len(frames) - 1)
-        at += length
+def _full(frames: Sequence[int], spans: Iterable[Span]) -> list[int]:
+    """Those of `frames` that show nothing but the still picture."""
+    return [t for span in spans for t in _between(frames, span.start, span.stop) if span.weight(t) == 1]
+
+
+def _spans(inside: Sequence[int], restless: set[int], frames: Sequence[int]) -> Iterator[Span]:
+    """Runs of the frames of a segment that are not restless; they fade unless `frames` begin or end with them."""
+    for moves, run in groupby(inside, key=restless.__contains__):
+        if not moves:
+            first, *more = run
+            last = more[-1] if more else first
+            yield Span(start=first, stop=last + 1, fades_in=first != frames[0], fades_out=last != frames[-1])

@@ -5,7 +5,9 @@ Shapes: THWC frames uint8 RGB; HW alpha float32 in 0..1. Outside the feathered m
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
 
 import cv2
 import numpy as np
@@ -80,10 +82,14 @@ class RegionPatches:
         return blended
 
     def _holding(self, index: int) -> list[Window]:
-        return [window for window in self._windows if window.start <= index < window.stop]
+        after = bisect_right(self._windows, index, key=lambda window: window.start)
+        holding = takewhile(lambda window: index < window.stop, (self._windows[n] for n in range(after - 1, -1, -1)))
+        return list(holding)[::-1]
 
     def _still(self, index: int) -> list[tuple[Still, Window]]:
-        return [(still, window) for still, window in self._stills if still.weight(index) > 0][:1]
+        """The one still picture, if any, that frame `index` shows: they follow each other."""
+        after = bisect_right(self._stills, index, key=lambda pair: pair[0].spans[0].start)
+        return [pair for pair in self._stills[max(0, after - 1) : after] if pair[0].weight(index) > 0]
 
     def _picture(self, still: Still, window: Window) -> Colour:
         """What a window shows where nothing moves, over its box: the mean of those frames, (h, w, 3) float32."""
