@@ -293,7 +293,7 @@ def check_room(pools: Iterable[PoolSpec], room: Mapping[str, float]) -> None:
 
 
 @contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
+def on_loopback() -> Iterator[None]:
     """A Ray that is started meanwhile listens at 127.0.0.1 alone, as it does on Windows and macOS.
 
     On Linux Ray puts the machine's own address in place of a loopback one that it is given, and then its services
@@ -406,7 +406,7 @@ class Runtime:
         }
         for remaining in reversed(range(START_TRIES)):
             try:
-                with contextlib.nullcontext() if self._address else _on_loopback():
+                with contextlib.nullcontext() if self._address else on_loopback():
                     ray.init(
                         address=self._address or "local",
                         log_to_driver=False,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
+import contextlib
 from pathlib import Path
 from typing import Any
+
+from vace_batch.cluster.runtime import on_loopback  # isort: skip  (first: Ray is told there not to phone home)
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -42,7 +41,8 @@ def tune_together(
     folder = directory.absolute()
     run = RunConfig(name="tune", storage_path=str(folder / "ray"), failure_config=FailureConfig(max_failures=_TRIES))
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR")
+        with contextlib.nullcontext() if address else on_loopback():
+            ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR")
         TorchTrainer(
             _work,
             train_loop_config={"words": (manifest, ref, folder, tuning, schedule)},
