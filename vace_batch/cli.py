@@ -21,45 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from vace_batch import __version__, log
-from vace_batch.cli_options import (
-    AllowPickle,
-    AllowRoot,
-    CpuActors,
-    Crf,
-    Depth,
-    DetectEvery,
-    Detector,
-    EngineOption,
-    FeatherPx,
-    GpuActors,
-    Json,
-    KeepMasks,
-    LoraFiles,
-    ManifestArg,
-    MaxBatch,
-    MinCpuActors,
-    MinGpuActors,
-    Model,
-    OutArg,
-    OutOption,
-    Pose,
-    PresetValues,
-    QualityOption,
-    Retries,
-    RetryModel,
-    Segmenter,
-    Tracker,
-    Weights,
-    parse_engine,
-    parse_kept,
-    parse_loras,
-    parse_pickles,
-    parse_presets,
-    parse_quality,
-    parse_roots,
-    parse_tracker,
-)
-from vace_batch.config import LadderSettings, Options
+from vace_batch.cli_groups import actors, afterwards, finders, pixels, places, takes
+from vace_batch.cli_options import AllowRoot, Json, ManifestArg, Model, OutArg, OutOption, parse_roots
+from vace_batch.config import Options
 from vace_batch.errors import ManifestError, UsageError, VaceBatchError
 from vace_batch.explain_command import explain
 from vace_batch.report.command import report
@@ -92,24 +56,11 @@ def validate(manifest: ManifestArg) -> None:
 
 
 @app.command()
+@takes(finders, places, pixels)
 def plan(
     manifest: ManifestArg,
+    options: Options,
     out: Annotated[str | None, typer.Option("-o", "--out", metavar="OUT", help="Leave out what is done there.")] = None,
-    model: Model = "tiny",
-    detector: Detector = None,
-    segmenter: Segmenter = None,
-    depth: Depth = None,
-    pose: Pose = None,
-    lora: LoraFiles = None,
-    preset: PresetValues = None,
-    weights: Weights = None,
-    allow_pickle: AllowPickle = None,
-    allow_root: AllowRoot = None,
-    engine: EngineOption = None,
-    detect_every: DetectEvery = 4,
-    tracker: Tracker = "bytetrack",
-    crf: Crf = None,
-    feather_px: FeatherPx = 2,
     tflops: Annotated[float, typer.Option(help="What the GPU sustains, in TFLOP/s, for the estimate.")] = 350.0,
     as_json: Json = False,
 ) -> None:
@@ -117,23 +68,6 @@ def plan(
     from vace_batch.estimate import estimate
     from vace_batch.manifest import read_manifest
 
-    options = Options(
-        model=model,
-        detector=detector,
-        segmenter=segmenter,
-        depth=depth,
-        pose=pose,
-        loras=parse_loras(lora),
-        weights_folders=tuple(weights or ()),
-        pickles=parse_pickles(allow_pickle),
-        allow_roots=parse_roots(allow_root),
-        presets=parse_presets(preset),
-        engine=parse_engine(engine),
-        detect_every=detect_every,
-        tracker=parse_tracker(tracker),
-        crf=crf,
-        feather_px=feather_px,
-    )
     found = estimate(read_manifest(manifest), options, out=out, tflops=tflops)
     if as_json:
         _print_json(found.as_dict())
@@ -150,63 +84,11 @@ def plan(
 
 
 @app.command()
-def run(
-    manifest: ManifestArg,
-    out: OutOption,
-    model: Model = "tiny",
-    detector: Detector = None,
-    segmenter: Segmenter = None,
-    depth: Depth = None,
-    pose: Pose = None,
-    lora: LoraFiles = None,
-    preset: PresetValues = None,
-    weights: Weights = None,
-    allow_pickle: AllowPickle = None,
-    allow_root: AllowRoot = None,
-    cpu_actors: CpuActors = None,
-    gpu_actors: GpuActors = None,
-    min_cpu_actors: MinCpuActors = None,
-    min_gpu_actors: MinGpuActors = None,
-    max_batch: MaxBatch = 4,
-    crf: Crf = None,
-    feather_px: FeatherPx = 2,
-    engine: EngineOption = None,
-    detect_every: DetectEvery = 4,
-    tracker: Tracker = "bytetrack",
-    keep_masks: KeepMasks = None,
-    quality: QualityOption = None,
-    retries: Retries = 0,
-    retry_model: RetryModel = None,
-    as_json: Json = False,
-) -> None:
+@takes(finders, places, pixels, actors, afterwards)
+def run(manifest: ManifestArg, out: OutOption, options: Options, as_json: Json = False) -> None:
     """Run a manifest. What OUT already holds is not done again."""
     from vace_batch.manifest import read_manifest
 
-    options = Options(
-        model=model,
-        detector=detector,
-        segmenter=segmenter,
-        depth=depth,
-        pose=pose,
-        loras=parse_loras(lora),
-        weights_folders=tuple(weights or ()),
-        pickles=parse_pickles(allow_pickle),
-        allow_roots=parse_roots(allow_root),
-        cpu_actors=cpu_actors,
-        gpu_actors=gpu_actors,
-        min_cpu_actors=min_cpu_actors,
-        min_gpu_actors=min_gpu_actors,
-        max_batch=max_batch,
-        crf=crf,
-        detect_every=detect_every,
-        tracker=parse_tracker(tracker),
-        keep_masks=parse_kept(keep_masks),
-        feather_px=feather_px,
-        engine=parse_engine(engine),
-        presets=parse_presets(preset),
-        quality=parse_quality(quality),
-        ladder=LadderSettings(max_attempts=retries + 1, model=retry_model),
-    )
     _run(read_manifest(manifest), out, options, as_json)
 
 
@@ -335,15 +217,11 @@ def manifest(
 
 
 @app.command()
+@takes(finders, places)
 def masks(
     manifest: ManifestArg,
     out: OutOption,
-    detector: Detector = None,
-    segmenter: Segmenter = None,
-    weights: Weights = None,
-    allow_pickle: AllowPickle = None,
-    allow_root: AllowRoot = None,
-    tracker: Tracker = "bytetrack",
+    options: Options,
     form: Annotated[str, typer.Option("--format", help="ffv1, png, coco or parquet.")] = "ffv1",
     as_json: Json = False,
 ) -> None:
@@ -356,14 +234,6 @@ def masks(
 
     if form not in SUFFIXES:
         raise UsageError(f"--format: expected one of {', '.join(SUFFIXES)}, got {form!r}")
-    options = Options(
-        detector=detector,
-        segmenter=segmenter,
-        weights_folders=tuple(weights or ()),
-        pickles=parse_pickles(allow_pickle),
-        allow_roots=parse_roots(allow_root),
-        tracker=parse_tracker(tracker),
-    )
     found = read_manifest(manifest)
     works = works_of(found.jobs, out, options, folder_of(found.uri))
     rows = [review(work, mask_models(options), out, form) for work in works]

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import typer
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from vace_batch.config import EngineSettings, KeptForm, LoraOption, PresetOption, QualitySettings, TrackerName
+from vace_batch.config import (
+    EngineSettings,
+    KeptForm,
+    LoraOption,
+    MediaLimits,
+    PresetOption,
+    QualitySettings,
+    TrackerName,
+)
 from vace_batch.errors import UsageError
+
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 ManifestArg = Annotated[str, typer.Argument(metavar="MANIFEST", help="Parquet manifest: a path or an fsspec URI.")]
 OutArg = Annotated[str, typer.Argument(metavar="OUT", help="Output folder of an earlier run.")]
@@ -75,6 +85,18 @@ EngineOption = Annotated[
     list[str] | None,
     typer.Option(
         "--engine", metavar="NAME=VALUE", help="How the model computes: dtype, storage, attention, ... ; repeatable."
+    ),
+]
+PayloadMb = Annotated[
+    int, typer.Option(min=16, metavar="MIB", help="What waits for the GPUs in Ray's object store, at most.")
+]
+TimeLimit = Annotated[
+    float, typer.Option(min=1, metavar="SECONDS", help="A step of a clip that takes longer is killed, and counts.")
+]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit", metavar="NAME=VALUE", help="What a video may be: max_frames=..., max_pixels=...; repeatable."
     ),
 ]
 Crf = Annotated[int | None, typer.Option(min=0, max=51, help="Encoder quality; by codec where not given.")]
@@ -229,10 +251,23 @@ def parse_engine(given: list[str] | None) -> EngineSettings:
     Raises:
         UsageError: one is unknown or out of range; says what was expected.
     """
+    return _settings(EngineSettings, "--engine", given)
+
+
+def parse_limits(given: list[str] | None) -> MediaLimits:
+    """What a video may be at most, as named on the command line.
+
+    Raises:
+        UsageError: one is unknown or out of range; says what was expected.
+    """
+    return _settings(MediaLimits, "--limit", given)
+
+
+def _settings(kind: type[SettingsT], option: str, given: list[str] | None) -> SettingsT:
     pairs = dict(pair.partition("=")[::2] for pair in given or ())
     try:
-        return EngineSettings.model_validate(pairs)
+        return kind.model_validate(pairs)
     except ValidationError as error:
-        names = ", ".join(EngineSettings.model_fields)
+        names = ", ".join(kind.model_fields)
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UsageError(f"--engine: {faults} (settings: {names})") from None
+        raise UsageError(f"{option}: {faults} (settings: {names})") from None

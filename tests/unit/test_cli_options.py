@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from vace_batch import profiles
-from vace_batch.cli_options import parse_pickles, parse_presets
+from vace_batch.cli_groups import actors, afterwards, finders, pixels, places, takes
+from vace_batch.cli_options import parse_limits, parse_pickles, parse_presets
 from vace_batch.config import Options
 from vace_batch.errors import UsageError
 from vace_batch.job import Job, Sampling
@@ -41,8 +46,38 @@ def test_a_wrong_value_says_what_was_expected(text: str, said: str) -> None:
         parse_presets([text])
 
 
+@pytest.mark.parametrize("text", ["max_frames=0", "frames=9", "max_pixels"])
+def test_a_limit_that_is_none_says_which_there_are(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--limit: .*settings: max_bytes, max_pixels, max_duration_s"):
+        parse_limits([text])
+
+
 def test_a_digest_that_is_none_allows_nothing() -> None:
     assert parse_pickles(["  " + "AB" * 32]) == ("ab" * 32,)
     for text in ("ab" * 31, "gh" * 32, ""):
         with pytest.raises(UsageError, match="64 hex digits"):
             parse_pickles([text])
+
+
+def test_what_a_group_was_given_reaches_the_command(tmp_path: Path) -> None:
+    heard: list[tuple[str, Options, bool]] = []
+    app = typer.Typer()
+
+    @app.command()
+    @takes(finders, places, pixels, actors, afterwards)
+    def work(name: str, options: Options, loud: bool = False) -> None:
+        heard.append((name, options, loud))
+
+    words = f"""clip --loud --detector d --segmenter s --tracker botsort --weights w --allow-root {tmp_path}
+        --allow-pickle {"AB" * 32} --model m --depth e --pose p --lora /l.safetensors=0.5 --preset fast:flow_shift=3
+        --engine dtype=float32 --detect-every 2 --crf 9 --feather-px 5 --cpu-actors 3 --gpu-actors 2 --min-cpu-actors 1
+        --min-gpu-actors 0 --max-batch 7 --keep-masks png --quality blur=0.5 --retries 2 --retry-model big
+        --limit max_frames=9 --payload-mb 64 --unit-time-limit 60"""
+    done = CliRunner().invoke(app, words.split())
+    assert done.exit_code == 0, done.output
+    ((name, options, loud),) = heard
+    assert (name, loud) == ("clip", True)
+    left = [field for field, value in Options() if getattr(options, field) == value]
+    assert not left, f"nothing said, or not heard: {left}"
+    CliRunner().invoke(app, ["clip"])
+    assert heard[1] == ("clip", Options(), False)
