@@ -11,8 +11,7 @@ from typing import Any
 
 from vace_batch.config import LadderSettings
 from vace_batch.job import Dilation, Job, Sampling
-from vace_batch.masks.refine import DEFAULT_DILATION, FILE_DILATION
-from vace_batch.masks.source import has_mask_source
+from vace_batch.masks.source import dilation_of, has_mask_source
 from vace_batch.quality.verdict import VERDICTS
 
 FIRST = "first"
@@ -109,9 +108,8 @@ def _dilated(attempt: Attempt) -> Job | None:
     job = attempt.job
     if not has_mask_source(job):
         return None
-    only_file = job.mask_uri is not None and not (job.boxes or job.targets or job.points)
-    now = job.dilate or (FILE_DILATION if only_file else DEFAULT_DILATION)
-    wider = {name: None if value is None else max(value * _WIDER, 1.0) for name, value in asdict(now).items()}
+    now = asdict(dilation_of(job))
+    wider = {name: None if value is None else max(value * _WIDER, 1.0) for name, value in now.items()}
     return replace(job, dilate=Dilation(**wider))
 
 

@@ -72,7 +72,13 @@ def test_rungs_that_change_nothing_are_left_out() -> None:
     assert "background" not in steps(["seam"], job=replace(JOB, background="off"))
     whole = replace(JOB, boxes=(), task="restyle")
     assert steps(["flicker"], job=whole) == ["seed"]
-    assert "removal-lora" not in steps(["residual"], has_lora=True, job=replace(JOB, loras=(LoraRef(uri="x"),)))
+    for other in (
+        replace(JOB, loras=(LoraRef(uri="x"),)),
+        replace(JOB, preset="removal-lora"),
+        replace(JOB, task="restyle"),
+    ):
+        assert "removal-lora" not in steps(["residual"], has_lora=True, job=other)
+    assert "removal-lora" not in steps(["residual"], has_lora=True, windows=0)
 
 
 def test_each_step_builds_on_the_best_so_far() -> None:
@@ -85,6 +91,8 @@ def test_each_step_builds_on_the_best_so_far() -> None:
     assert kept is not None and dropped is not None
     assert (kept.rung, kept.job.dilate, kept.job.mask_shape) == ("hull", Dilation(px=15.0), "hull")
     assert (dropped.rung, dropped.job.dilate) == ("hull", None)
+    exact = next_step([attempt(checks=("residual",), job=replace(JOB, boxes=(), mask_uri="m.mkv"))], LADDER)
+    assert exact is not None and exact.job.dilate == Dilation(px=10.0), "a mask file's own dilation is smaller"
     cropped = next_step([attempt(checks=("blur",))], LADDER)
     assert cropped is not None and cropped.job.sampling == Sampling(max_frames=37, overlap_frames=7)
 

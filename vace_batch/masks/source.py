@@ -13,7 +13,7 @@ import numpy as np
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import TOKEN_PX, Box, Size
-from vace_batch.job import Protect
+from vace_batch.job import Dilation, Protect
 from vace_batch.manifest import Job
 from vace_batch.masks.detect import Detector, download_release
 from vace_batch.masks.detection import DEFAULT_CONFIDENCE
@@ -131,6 +131,12 @@ def _text_finder() -> TextFinder:
     return TextFinder()
 
 
+def dilation_of(job: Job) -> Dilation:
+    """How far the job's masks grow: as it says, else little where all there is is a mask file, taken as exact."""
+    only_file = job.mask_uri is not None and not (job.boxes or job.targets or job.points)
+    return job.dilate or (FILE_DILATION if only_file else DEFAULT_DILATION)
+
+
 def has_mask_source(job: Job) -> bool:
     """Whether the job says where to change the picture; a job without it means all of the picture, or nothing."""
     return bool(job.boxes or job.mask_uri or job.targets or job.points)
@@ -183,8 +189,7 @@ def clip_masks(
         *job.protect.targets,
     ):  # known only when all has been seen
         finder.watcher.overlay = find_overlay(read_frames(path, start, stop), stop - start, size)
-    only_file = job.mask_uri is not None and not (job.boxes or job.targets or job.points)
-    dilation = job.dilate or (FILE_DILATION if only_file else DEFAULT_DILATION)
+    dilation = dilation_of(job)
     last_parts: list[FrameMask] = []
     last_mask: FrameMask | None = None
     for found in finder.watched(path, cuts, (start, stop), pts):
