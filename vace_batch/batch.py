@@ -15,6 +15,7 @@ from functools import cache, lru_cache
 
 from vace_batch import log, profiles, results, storage, weights
 from vace_batch.access import Roots
+from vace_batch.changes import with_changes
 from vace_batch.cluster.metrics import Metrics
 from vace_batch.cluster.resources import count_gpus
 from vace_batch.cluster.runtime import Runtime
@@ -52,12 +53,15 @@ _MAGIC = {b"\x1aE\xdf\xa3": ".mkv", b"RIFF": ".avi", b"G": ".ts"}
 def works_of(jobs: Sequence[Job], out: str, options: Options, folder: str) -> tuple[ClipWork, ...]:
     """Every job with its identity: fingerprints of what it reads, its model's revision, limits and sampling.
 
-    A job may read below `folder`, which is the manifest's, below `out` and below the options' roots.
+    A job may read below `folder`, which is the manifest's, below `out` and below the options' roots. What `retry`
+    changed of rows in this output is changed.
 
     Raises:
+        ManifestError: a changed value is not allowed any more.
         UsageError: a model is not known or not there.
         ClusterError: a storage does not answer.
     """
+    jobs = with_changes(jobs, out, folder)
     roots = Roots.of([root for root in (folder, out, *options.allow_roots) if root])
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
         lora_revision = cache(weights.file_revision)  # asked once for all jobs

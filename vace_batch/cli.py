@@ -7,41 +7,44 @@ JSON object and nothing else.
 
 from __future__ import annotations
 
-import json
-import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from vace_batch import __version__, log
 from vace_batch.cli_groups import actors, afterwards, finders, pixels, places, takes
-from vace_batch.cli_options import AllowRoot, Json, ManifestArg, Model, OutArg, OutOption, parse_roots
+from vace_batch.cli_options import Json, ManifestArg, Model, OutArg, OutOption
 from vace_batch.config import Options
 from vace_batch.errors import ManifestError, UsageError, VaceBatchError
 from vace_batch.explain_command import explain
 from vace_batch.report.command import report
-from vace_batch.results import Ledger, Summary, read_run, summarise
-
-EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+from vace_batch.results import summarise
+from vace_batch.retry_command import retry
+from vace_batch.running import (
+    ERR,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    OUT,
+    print_json,
+    run_batch,
+)
+from vace_batch.status_command import status
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-app.command()(report)
-app.command()(explain)
-_out = Console(markup=False, highlight=False, soft_wrap=True)
-_err = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
+for _command in (report, explain, status, retry):
+    app.command()(_command)
 
 
 @app.callback(invoke_without_command=True)
 def _main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        _out.print(__version__)
+        OUT.print(__version__)
         raise typer.Exit
 
 
@@ -52,7 +55,7 @@ def validate(manifest: ManifestArg) -> None:
 
     jobs = read_manifest(manifest).jobs
     tasks = ", ".join(f"{count} {task}" for task, count in sorted(Counter(job.task for job in jobs).items()))
-    _out.print(f"{manifest}: {len(jobs)} rows, no faults ({tasks})")
+    OUT.print(f"{manifest}: {len(jobs)} rows, no faults ({tasks})")
 
 
 @app.command()
@@ -70,16 +73,16 @@ def plan(
 
     found = estimate(read_manifest(manifest), options, out=out, tflops=tflops)
     if as_json:
-        _print_json(found.as_dict())
+        print_json(found.as_dict())
     else:
         table = Table("job", "state", "frames", "masked", "shots", "windows", "tokens", "GPU-s", "", box=None)
         for clip in found.clips:
             cells = (clip.frames, clip.masked_frames, clip.shots, clip.windows, clip.tokens, f"{clip.gpu_s:.1f}")
             table.add_row(clip.job_id, clip.state, *(str(cell) for cell in cells), clip.reason or "")
-        _out.print(table)
+        OUT.print(table)
         for line in found.settings_lines():
-            _out.print(line)
-        _out.print(str(found))
+            OUT.print(line)
+        OUT.print(str(found))
     raise typer.Exit(EXIT_FAILED if found.failed else EXIT_DONE)
 
 
@@ -89,37 +92,7 @@ def run(manifest: ManifestArg, out: OutOption, options: Options, as_json: Json =
     """Run a manifest. What OUT already holds is not done again."""
     from vace_batch.manifest import read_manifest
 
-    _run(read_manifest(manifest), out, options, as_json)
-
-
-@app.command()
-def status(out: OutArg, as_json: Json = False) -> None:
-    """What the ledger says of the last run on OUT."""
-    summary = summarise(out, shown_only=True)
-    _show_summary(summary, as_json)
-    raise typer.Exit(_exit_code(summary))
-
-
-@app.command()
-def retry(
-    out: OutArg,
-    job: Annotated[list[str] | None, typer.Option(metavar="JOB_ID", help="Only these; all failed ones else.")] = None,
-    allow_root: AllowRoot = None,
-    as_json: Json = False,
-) -> None:
-    """Try the failed rows of the last run again, with its options and what they may read in addition."""
-    from vace_batch.manifest import read_manifest
-
-    run_record, summary, ledger = read_run(out), summarise(out, shown_only=True), Ledger(out)
-    failed = [row for row in summary.of("failed") if not job or row["job_id"] in job]
-    unknown = set(job or ()) - {row["job_id"] for row in failed}
-    if unknown:
-        raise UsageError(f"--job: expected failed rows of {out}, got {', '.join(sorted(unknown))}")
-    options = Options.model_validate(run_record["options"])
-    roots = dict.fromkeys((*options.allow_roots, *parse_roots(allow_root)))
-    for row in failed:
-        ledger.forgive(row["clip_key"])
-    _run(read_manifest(run_record["manifest"]), out, options.model_copy(update={"allow_roots": tuple(roots)}), as_json)
+    run_batch(read_manifest(manifest), out, options, as_json)
 
 
 @app.command()
@@ -136,10 +109,10 @@ def gc(
     if not dry_run:
         remove_garbage(out, found)
     if as_json:
-        _print_json({"removed": not dry_run, "files": list(found.files), "num_bytes": found.num_bytes})
+        print_json({"removed": not dry_run, "files": list(found.files), "num_bytes": found.num_bytes})
     else:
         did = "would remove" if dry_run else "removed"
-        _out.print(f"{did} {len(found.files)} files, {found.num_bytes:,} bytes")
+        OUT.print(f"{did} {len(found.files)} files, {found.num_bytes:,} bytes")
 
 
 @app.command()
@@ -155,10 +128,10 @@ def doctor(
 
     checks = examine(model, out)
     if as_json:
-        _print_json({"ok": all(check.ok for check in checks), "checks": [check.as_dict() for check in checks]})
+        print_json({"ok": all(check.ok for check in checks), "checks": [check.as_dict() for check in checks]})
     else:
         for check in checks:
-            _out.print(f"{'ok   ' if check.ok else 'FAULT'}  {check.name}: {check.found}")
+            OUT.print(f"{'ok   ' if check.ok else 'FAULT'}  {check.name}: {check.found}")
     raise typer.Exit(EXIT_DONE if all(check.ok for check in checks) else EXIT_FAILED)
 
 
@@ -173,8 +146,8 @@ def convert(
     """Write an original VACE checkpoint in the diffusers layout, as safetensors."""
     from vace_batch.vace.convert import convert as write
 
-    write(source, target, allowed=allow_pickle or (), say=_err.print)
-    _out.print(str(target))
+    write(source, target, allowed=allow_pickle or (), say=ERR.print)
+    OUT.print(str(target))
 
 
 @app.command()
@@ -185,17 +158,17 @@ def demo(out: OutOption = "demo-out") -> None:
     from vace_batch.manifest import read_manifest
 
     path = write_demo(Path(out) / "source")
-    _err.print(f"demo: made {path}")
-    _err.print("demo: the embedded model is tiny: what it generates has little detail; all the rest is real")
+    ERR.print(f"demo: made {path}")
+    ERR.print("demo: the embedded model is tiny: what it generates has little detail; all the rest is real")
     results_dir = str(Path(out) / "results")
     code = EXIT_DONE
     try:
-        _run(read_manifest(str(path)), results_dir, Options(), as_json=False)
+        run_batch(read_manifest(str(path)), results_dir, Options(), as_json=False)
     except typer.Exit as done:
         code = done.exit_code
     if code in (EXIT_DONE, EXIT_FAILED):
         sheet = write_sheet(read_manifest(str(path)).jobs, summarise(results_dir), Path(out) / "before-after.png")
-        _out.print(f"results  {results_dir}/videos\nledger   {results_dir}/ledger\nsheet    {sheet}")
+        OUT.print(f"results  {results_dir}/videos\nledger   {results_dir}/ledger\nsheet    {sheet}")
     raise typer.Exit(code)
 
 
@@ -213,7 +186,7 @@ def manifest(
     from vace_batch.manifest_build import build_manifest, parse_defaults
 
     count = build_manifest(prefix, out, task=task, **parse_defaults(column or []))
-    _out.print(f"{out}: {count} rows")
+    OUT.print(f"{out}: {count} rows")
 
 
 @app.command()
@@ -238,13 +211,13 @@ def masks(
     works = works_of(found.jobs, out, options, folder_of(found.uri))
     rows = [review(work, mask_models(options), out, form) for work in works]
     if as_json:
-        _print_json({"jobs": [row.as_dict() for row in rows]})
+        print_json({"jobs": [row.as_dict() for row in rows]})
     else:
         for row in rows:
             what = row.error or f"{row.masked_frames} of {row.frames} frames masked: {row.masks}, {row.overlay}"
-            _out.print(f"{'failed' if row.error else 'masks '}   {row.job_id}: {what}")
+            OUT.print(f"{'failed' if row.error else 'masks '}   {row.job_id}: {what}")
             for line in (*row.objects, *row.words):
-                _out.print(f"         {line}")
+                OUT.print(f"         {line}")
     raise typer.Exit(EXIT_FAILED if any(row.error for row in rows) else EXIT_DONE)
 
 
@@ -279,74 +252,9 @@ def train(
         from vace_batch.cluster.training import tune_together
 
         tune_together(manifest, model, Path(out), tuning, schedule, workers=workers, gpu=gpu, address=address)
-        _out.print(out)
+        OUT.print(out)
         return
-    _out.print(tune(manifest, model, Path(out), tuning, schedule, report=lambda n, e: _err.print(f"step {n}: {e:.4f}")))
-
-
-# --- shared ----------------------------------------------------------------------------------------------------------
-
-
-def _run(found: Any, out: str, options: Options, as_json: bool) -> None:
-    from vace_batch.batch import close_batch, open_batch, open_runtime, run_clips
-    from vace_batch.progress import view
-
-    with _stop_on_signals() as stopped:
-        batch = open_batch(found, out, options)
-        earlier = len(batch.works) - len(batch.pending)
-        if earlier and not as_json:
-            _err.print(f"{earlier} of {len(batch.works)} rows were finished before")
-        if batch.pending:
-            with open_runtime(options, batch) as runtime, view(_err, quiet=as_json) as show:
-                run_clips(batch, batch.pending, runtime, show=show, should_stop=stopped)
-        summary = close_batch(batch)
-    _show_summary(summary, as_json)
-    if not batch.pending and not as_json:
-        _err.print("nothing to do" + ("; `vace-batch retry` tries failed rows again" if summary.failed else ""))
-    raise typer.Exit(EXIT_INTERRUPTED if stopped() else _exit_code(summary))
-
-
-def _exit_code(summary: Summary) -> int:
-    return EXIT_FAILED if summary.failed else EXIT_DONE
-
-
-def _show_summary(summary: Summary, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.writelines(summary.as_json())
-        sys.stdout.write("\n")
-        return
-    for job in summary.of("failed", "skipped"):
-        code = f"{job['error_code']}: " if job["status"] == "failed" else ""
-        _out.print(f"{job['status']:8} {job['job_id']}: {code}{job['reason']}")
-    if summary.verdicts.get("review", 0) + summary.verdicts.get("fail", 0):
-        for job in summary.of("done", "skipped"):
-            if job["verdict"] in ("review", "fail"):
-                _out.print(f"{job['verdict']:8} {job['job_id']}: {'; '.join(job['reasons'])}")
-    _out.print(str(summary))
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """The first SIGINT or SIGTERM asks for a clean stop; a second SIGINT stops at once."""
-    asked = False
-
-    def ask(signum: int, _: object) -> None:
-        nonlocal asked
-        if asked and signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked = True
-        _err.print("stopping: running steps may finish; the same command continues later")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    OUT.print(tune(manifest, model, Path(out), tuning, schedule, report=lambda n, e: ERR.print(f"step {n}: {e:.4f}")))
 
 
 def main() -> None:
@@ -357,13 +265,13 @@ def main() -> None:
         app()
     except ManifestError as error:
         for fault in error.faults:
-            _err.print(str(fault))
+            ERR.print(str(fault))
         sys.exit(EXIT_USAGE)
     except UsageError as error:
-        _err.print(f"error: {error}")
+        ERR.print(f"error: {error}")
         sys.exit(EXIT_USAGE)
     except VaceBatchError as error:
-        _err.print(f"error: {error}")
+        ERR.print(f"error: {error}")
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vace_batch import storage
+from vace_batch.changes import named
 from vace_batch.config import Options
 from vace_batch.errors import UsageError
 from vace_batch.records import k2
@@ -34,6 +35,7 @@ def explain(out: str, job_id: str) -> Record:
     return {
         "job_id": job_id,
         "asked": json.loads(planned.row),
+        "changed": named(out, job_id),
         "plan": None if prep is None else _plan(prep),
         "row": row,
         "windows": windows,
@@ -70,6 +72,8 @@ def as_lines(story: Mapping[str, Any]) -> Iterator[str]:
     """The story as a person reads it."""
     asked, plan, row = story["asked"], story["plan"], story["row"]
     yield f"{story['job_id']}: {asked['task']} of {asked['video_uri']}"
+    for change in story["changed"]:
+        yield f"changed   {change['at']}: {', '.join(f'{name}={value}' for name, value in change['set'].items())}"
     if plan is not None:
         masked = f"{plan['masked_frames']} frames masked, {plan['recovered_share']:.0%} of that seen elsewhere"
         windows = f"{plan['windows']} windows of {plan['regions']} regions"

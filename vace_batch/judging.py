@@ -31,7 +31,7 @@ from vace_batch.quality.detection import look_for
 from vace_batch.quality.meter import Meter
 from vace_batch.quality.verdict import checks_of
 from vace_batch.quality.watch import ReadMasks, Watched
-from vace_batch.results import Ledger, Record, make_key
+from vace_batch.results import Ledger, PlannedJob, Record, make_key
 from vace_batch.verdicts import brief, quality_key
 from vace_batch.video.probe import probe
 from vace_batch.video.read import packet_times
@@ -43,10 +43,21 @@ def ladder_key(clip_key: str, options: Options) -> str:
     return make_key("ladder", clip_key, options.ladder.model_dump(), options.quality.model_dump())
 
 
-def attempt_name(work: ClipWork, what: str) -> str:
-    """Where in OUT an attempt at the clip lies that is not the one in videos/."""
-    stem, suffix = posixpath.splitext(work.output.removeprefix("videos/"))
-    return f"attempts/{stem}.{what}{suffix}"
+def attempt_name(clip: ClipWork | PlannedJob, what: str) -> str:
+    """Where in OUT an attempt at the clip lies that is not the one in videos/; a changed row is another clip."""
+    stem, suffix = posixpath.splitext(clip.output.removeprefix("videos/"))
+    return f"attempts/{stem}.{clip.clip_key.removeprefix('clip-')[:8]}.{what}{suffix}"
+
+
+def set_aside(ledger: Ledger, clip: PlannedJob) -> None:
+    """Keep the output of a finished clip before another one takes its place.
+
+    Raises:
+        OSError: it cannot be copied.
+    """
+    output, kept = ledger.absolute(clip.output), ledger.absolute(attempt_name(clip, FIRST))
+    if storage.exists(output) and not storage.exists(kept):
+        _copy(ledger, clip, output, kept)
 
 
 def settle(work: ClipWork, attempts: Sequence[Record], chosen: int) -> None:
@@ -68,8 +79,8 @@ def settle(work: ClipWork, attempts: Sequence[Record], chosen: int) -> None:
     ledger.commit(ladder_key(work.clip_key, work.options), body | {"retry_gpu_s": cost})
 
 
-def _copy(ledger: Ledger, work: ClipWork, source: str, target: str) -> None:
-    draft = ledger.artifact_uri(work.clip_key, posixpath.splitext(target)[1])
+def _copy(ledger: Ledger, clip: ClipWork | PlannedJob, source: str, target: str) -> None:
+    draft = ledger.artifact_uri(clip.clip_key, posixpath.splitext(target)[1])
     with storage.local_path(source) as path, storage.staging(target, draft) as staged:
         shutil.copyfile(path, staged)
 
