@@ -341,10 +341,13 @@ class _Tally:
         self._windows_done = self._frames_done = 0
         self._busy_s = 0.0
         self._gpu_actors: set[int] = set()
+        self._firsts: dict[str, None] = {}
         self.metrics = Metrics(graph.frames, graph.status)
 
     def add(self, event: Event) -> None:
         self.metrics.add(event)
+        if isinstance(event, ActorReady):
+            self._firsts["model" if event.pool == "gpu" else "masks"] = None
         if isinstance(event, ActorReady) and event.pool == "gpu":
             self._gpu_actors.add(event.actor_id)
         if isinstance(event, ActorDied):
@@ -353,6 +356,7 @@ class _Tally:
             _LOG.warning("pool %s waits for a machine that has room for one of its actors", event.pool)
         if isinstance(event, UnitDone) and event.unit.kind == "generate":
             self._windows_done += 1
+            self._firsts["window"] = None
             assert isinstance(event.meta, float)
             self._busy_s += event.meta
             self._frames_done += self._graph.frames[event.unit.unit_id]
@@ -371,5 +375,6 @@ class _Tally:
                 frames_done=self._frames_done,
                 gpu_busy=min(1.0, self._busy_s / max(1, len(self._gpu_actors)) / elapsed) if elapsed else 0.0,
                 elapsed_s=elapsed,
+                firsts=tuple(self._firsts),
             )
         )

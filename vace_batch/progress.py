@@ -6,14 +6,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """One moment of a run. `gpu_busy` is the share of the GPU actors' time that went into steps, from 0 to 1."""
+    """One moment of a run.
+
+    `gpu_busy` is the share of the GPU actors' time that went into steps, from 0 to 1. `clips_before` of the clips were
+    finished when it began. `firsts` are things that have happened at all; `note` is shown as it is.
+    """
 
     clips: int
     clips_done: int
@@ -24,6 +28,9 @@ class Progress:
     frames_done: int
     gpu_busy: float
     elapsed_s: float
+    clips_before: int = 0
+    firsts: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def clips_finished(self) -> int:
@@ -36,9 +43,8 @@ class Progress:
     @property
     def eta_s(self) -> float | None:
         """Seconds left if the clips that remain take as long as those finished; None before the first."""
-        if not self.clips_finished:
-            return None
-        return self.elapsed_s / self.clips_finished * (self.clips - self.clips_finished)
+        finished = self.clips_finished - self.clips_before
+        return self.elapsed_s / finished * (self.clips - self.clips_finished) if finished > 0 else None
 
     def __str__(self) -> str:
         left = "?" if self.eta_s is None else duration(self.eta_s)
@@ -46,6 +52,7 @@ class Progress:
             f"clips {self.clips_finished}/{self.clips} (failed {self.clips_failed}, skipped {self.clips_skipped})"
             f"  windows {self.windows_done}/{self.windows}  {self.frames_per_s:.1f} frames/s"
             f"  GPU busy {self.gpu_busy:.0%}  elapsed {duration(self.elapsed_s)}  left {left}"
+            + (f"  {self.note}" if self.note else "")
         )
 
 
@@ -102,7 +109,7 @@ class LiveView:
         table.add_row("clips", f"{progress.clips_finished}/{progress.clips}", failed)
         table.add_row("windows", f"{progress.windows_done}/{progress.windows}", f"{progress.frames_per_s:.1f} frames/s")
         table.add_row("GPU busy", f"{progress.gpu_busy:.0%}", f"elapsed {duration(progress.elapsed_s)}, left {left}")
-        self._live.update(table)
+        self._live.update(Group(table, progress.note) if progress.note else table)
 
 
 class NoView:

@@ -29,15 +29,18 @@ def run_batch(found: Any, out: str, options: Options, as_json: bool) -> None:
     """
     from vace_batch.batch import close_batch, open_batch, open_runtime, run_clips
     from vace_batch.progress import view
+    from vace_batch.pulse import Pulse
 
-    with _stop_on_signals() as stopped:
+    with _stop_on_signals() as stopped, Pulse(out) as pulse:
         batch = open_batch(found, out, options)
+        pulse.mark("planned")
         earlier = len(batch.works) - len(batch.pending)
         if earlier and not as_json:
             ERR.print(f"{earlier} of {len(batch.works)} rows were finished before")
         if batch.pending:
             with open_runtime(options, batch) as runtime, view(ERR, quiet=as_json) as show:
-                run_clips(batch, batch.pending, runtime, show=show, should_stop=stopped)
+                pulse.mark("Ray")
+                run_clips(batch, batch.pending, runtime, show=pulse.through(show), should_stop=stopped)
         summary = close_batch(batch)
     show_summary(summary, as_json)
     if not batch.pending and not as_json:

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from vace_batch.cli_options import Json, OutArg
 
 
-def status(out: OutArg, as_json: Json = False) -> None:
+def status(
+    out: OutArg,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again and again until the run ends; Ctrl-C leaves the run alone.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """What the ledger says of the last run on OUT."""
-    from vace_batch.results import summarise
-    from vace_batch.running import exit_code, show_summary
+    from vace_batch.pulse import cold_start, read_pulse
+    from vace_batch.results import read_run, summarise
+    from vace_batch.running import ERR, EXIT_FAILED, exit_code, show_summary
 
+    if watch:
+        _watch(out, quiet=as_json)
     summary = summarise(out, shown_only=True)
     show_summary(summary, as_json)
-    raise typer.Exit(exit_code(summary))
+    pulse = read_pulse(out, read_run(out))
+    if pulse is not None and not as_json:
+        ERR.print(cold_start(pulse))
+    raise typer.Exit(EXIT_FAILED if watch and summary.pending else exit_code(summary))
+
+
+def _watch(out: str, *, quiet: bool) -> None:
+    from vace_batch.progress import view
+    from vace_batch.running import ERR
+    from vace_batch.watching import SILENCE_S, watch
+
+    look = None
+    with view(ERR, quiet=quiet) as show:
+        for look in watch(out):
+            show(look.as_progress())
+    if look is not None and not look.is_over:
+        ERR.print(f"nothing was heard of the run for {SILENCE_S:.0f} s: it was killed, or its machine is gone")
