@@ -19,6 +19,7 @@ from engine import REAL, windows
 from vace_batch import profiles
 from vace_batch.cluster.runtime import Runtime
 from vace_batch.cluster.units import Call, Event, Failure, Outcome, PoolSpec, Unit, UnitDone, UnitStarted
+from vace_batch.cost import Speed
 from vace_batch.results import make_key
 from vace_batch.vace.engine import Made
 from vace_batch.vcu import VCU
@@ -109,7 +110,9 @@ def on_host(tflops: float = 350.0) -> None:
     print(f"{'1.3B, 8 windows, calls of 4':52s} {'device s':>9s} {'busy':>7s}")
     for name, shape, steps, batch in HOST_ROWS:
         [vcu] = windows(1, shape, steps, guided=False, noise_level=0.02)
-        window_s = profile.window_seconds(shape[0], vcu.size, vcu.sampling, tflops=tflops, guided=False)
+        window_s = Speed.sustained(tflops).seconds(
+            *profile.window_parts(shape[0], vcu.size, vcu.sampling, guided=False)
+        )
         pools = (
             PoolSpec(name="cpu"),
             PoolSpec(

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from vace_batch import __version__, log
-from vace_batch.cli_groups import actors, afterwards, finders, pixels, places, takes
-from vace_batch.cli_options import Json, ManifestArg, Model, OutArg, OutOption
+from vace_batch.cli_groups import actors, afterwards, costs, finders, pixels, places, takes
+from vace_batch.cli_options import Detector, Json, ManifestArg, Model, OutArg, OutOption
 from vace_batch.config import Options
 from vace_batch.errors import ManifestError, UsageError, VaceBatchError
 from vace_batch.explain_command import explain
+from vace_batch.plan_command import plan
 from vace_batch.report.command import report
 from vace_batch.results import summarise
 from vace_batch.retry_command import retry
@@ -37,7 +37,7 @@ from vace_batch.running import (
 from vace_batch.status_command import status
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for _command in (report, explain, status, retry):
+for _command in (plan, report, explain, status, retry):
     app.command()(_command)
 
 
@@ -59,35 +59,7 @@ def validate(manifest: ManifestArg) -> None:
 
 
 @app.command()
-@takes(finders, places, pixels)
-def plan(
-    manifest: ManifestArg,
-    options: Options,
-    out: Annotated[str | None, typer.Option("-o", "--out", metavar="OUT", help="Leave out what is done there.")] = None,
-    tflops: Annotated[float, typer.Option(help="What the GPU sustains, in TFLOP/s, for the estimate.")] = 350.0,
-    as_json: Json = False,
-) -> None:
-    """Dry run: clips, shots, windows and GPU-seconds; nothing is written."""
-    from vace_batch.estimate import estimate
-    from vace_batch.manifest import read_manifest
-
-    found = estimate(read_manifest(manifest), options, out=out, tflops=tflops)
-    if as_json:
-        print_json(found.as_dict())
-    else:
-        table = Table("job", "state", "frames", "masked", "shots", "windows", "tokens", "GPU-s", "", box=None)
-        for clip in found.clips:
-            cells = (clip.frames, clip.masked_frames, clip.shots, clip.windows, clip.tokens, f"{clip.gpu_s:.1f}")
-            table.add_row(clip.job_id, clip.state, *(str(cell) for cell in cells), clip.reason or "")
-        OUT.print(table)
-        for line in found.settings_lines():
-            OUT.print(line)
-        OUT.print(str(found))
-    raise typer.Exit(EXIT_FAILED if found.failed else EXIT_DONE)
-
-
-@app.command()
-@takes(finders, places, pixels, actors, afterwards)
+@takes(finders, places, pixels, actors, afterwards, costs)
 def run(manifest: ManifestArg, out: OutOption, options: Options, as_json: Json = False) -> None:
     """Run a manifest. What OUT already holds is not done again."""
     from vace_batch.manifest import read_manifest
@@ -121,12 +93,17 @@ def doctor(
     out: Annotated[
         str | None, typer.Option("-o", "--out", metavar="OUT", help="Also check this output folder.")
     ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option("--calibrate", metavar="FILE", help="Also measure what `plan --calibration` reckons with."),
+    ] = None,
+    detector: Detector = None,
     as_json: Json = False,
 ) -> None:
     """Check this machine: versions, cores, GPUs, storage; a small window through the model, what others will take."""
     from vace_batch.doctor import examine
 
-    checks = examine(model, out)
+    checks = examine(model, out, calibrate, detector)
     if as_json:
         print_json({"ok": all(check.ok for check in checks), "checks": [check.as_dict() for check in checks]})
     else:

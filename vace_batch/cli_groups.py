@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from vace_batch.cli_options import (
     AllowPickle,
     AllowRoot,
+    CalibrationFile,
     CpuActors,
     Crf,
     Depth,
@@ -28,6 +29,7 @@ from vace_batch.cli_options import (
     PayloadMb,
     Pose,
     PresetValues,
+    PriceValues,
     QualityOption,
     Retries,
     RetryModel,
@@ -41,9 +43,11 @@ from vace_batch.cli_options import (
     parse_loras,
     parse_pickles,
     parse_presets,
+    parse_prices,
     parse_quality,
     parse_roots,
     parse_tracker,
+    read_calibration,
 )
 from vace_batch.config import LadderSettings, Options
 
@@ -154,3 +158,8 @@ def afterwards(
         "quality": parse_quality(quality),
         "ladder": LadderSettings(max_attempts=retries + 1, model=retry_model),
     }
+
+
+def costs(price: PriceValues = None, calibration: CalibrationFile = None) -> Fields:
+    """What costs are predicted and reckoned with."""
+    return {"prices": parse_prices(price), "calibration": read_calibration(calibration)}

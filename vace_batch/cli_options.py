@@ -18,7 +18,9 @@ from vace_batch.config import (
     QualitySettings,
     TrackerName,
 )
+from vace_batch.cost import Calibration, Prices
 from vace_batch.errors import UsageError
+from vace_batch.storage import read_bytes
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
@@ -130,6 +132,26 @@ Retries = Annotated[
     int, typer.Option(min=0, max=8, help="Further attempts at a clip whose verdict is no pass; the best is kept.")
 ]
 RetryModel = Annotated[str | None, typer.Option(metavar="MODEL", help="A bigger model for such an attempt.")]
+
+
+PriceValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--price",
+        metavar="NAME=VALUE",
+        envvar="VACE_BATCH_PRICE",
+        help="gpu_hour, gpu_hour_spot, cpu_hour, cpu_hour_spot, gb_month, months, currency, market; repeatable.",
+    ),
+]
+CalibrationFile = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration",
+        metavar="FILE",
+        envvar="VACE_BATCH_CALIBRATION",
+        help="What `doctor --calibrate` measured, for predictions.",
+    ),
+]
 
 
 def parse_quality(given: list[str] | None) -> QualitySettings:
@@ -269,5 +291,34 @@ def _settings(kind: type[SettingsT], option: str, given: list[str] | None) -> Se
         return kind.model_validate(pairs)
     except ValidationError as error:
         names = ", ".join(kind.model_fields)
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UsageError(f"{option}: {faults} (settings: {names})") from None
+        raise UsageError(f"{option}: {_faults(error)} (settings: {names})") from None
+
+
+def parse_prices(given: list[str] | None) -> Prices:
+    """Prices named on the command line.
+
+    Raises:
+        UsageError: a name is unknown or a value out of range; says what was expected.
+    """
+    return _settings(Prices, "--price", given)
+
+
+def read_calibration(uri: str | None) -> Calibration:
+    """What a machine was measured at; what the package assumes where no file is given.
+
+    Raises:
+        UsageError: the file is not there, or it is none of `doctor --calibrate`.
+    """
+    if uri is None:
+        return Calibration()
+    try:
+        return Calibration.model_validate_json(read_bytes(uri))
+    except OSError as error:
+        raise UsageError(f"--calibration {uri}: cannot be read: {error}") from error
+    except ValidationError as error:
+        expected = "expected a file of `doctor --calibrate`"
+        raise UsageError(f"--calibration {uri}: {expected}: {_faults(error)}") from None
+
+
+def _faults(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vace_batch.cost import Calibration, Prices
+
 KEY_VERSION = 4
 """Part of every identity. Raise it when the same inputs give other pixels."""
 
@@ -156,6 +158,8 @@ class Options(BaseModel):
     payload_mb: int = Field(2048, ge=16, description="bytes of VCUs in flight, in MiB")
     quality: QualitySettings = Field(default_factory=QualitySettings, description="when a clip is for a person to see")
     ladder: LadderSettings = Field(default_factory=LadderSettings, description="what follows a verdict that is no pass")
+    calibration: Calibration = Field(default_factory=Calibration, description="what costs are predicted with")
+    prices: Prices = Field(default_factory=Prices, description="what resources are paid with")
     unit_time_limit_s: float = Field(3600, gt=0, description="a step that takes longer is killed and counted")
 
     def pixel_fields(self) -> dict[str, Any]:

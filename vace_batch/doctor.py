@@ -14,6 +14,7 @@ from typing import Any
 
 from vace_batch import profiles, storage
 from vace_batch.cluster.resources import count_gpus
+from vace_batch.cost import Speed
 from vace_batch.errors import VaceBatchError
 from vace_batch.geometry import Size, token_count
 from vace_batch.progress import duration
@@ -38,8 +39,11 @@ class Check:
         return asdict(self)
 
 
-def examine(model: str, out: str | None) -> list[Check]:
-    """Check packages, cores, GPUs, the output folder and one small window through `model`."""
+def examine(model: str, out: str | None, calibration: str | None = None, detector: str | None = None) -> list[Check]:
+    """Check packages, cores, GPUs, the output folder and one small window through `model`.
+
+    With `calibration`, the path or URI of a file, the machine is measured and the rates are written there.
+    """
     checks = list(_packages())
     checks.append(Check(name="python", ok=True, found=f"{platform.python_version()} on {platform.platform()}"))
     memory = _machine_bytes() / 2**30
@@ -49,6 +53,8 @@ def examine(model: str, out: str | None) -> list[Check]:
     if out is not None:
         checks.append(_tried("storage", lambda: _storage(out)))
     checks += _model(model)
+    if calibration is not None:
+        checks.append(_tried("calibration", lambda: _calibration(calibration, model, detector)))
     return checks
 
 
@@ -85,6 +91,14 @@ def _storage(out: str) -> str:
     finally:
         storage.delete(uri)
     return f"{out}: writable, exclusive creation holds, {took * 1000:.1f} ms a record"
+
+
+def _calibration(uri: str, model: str, detector: str | None) -> str:
+    from vace_batch.calibrate import calibrate
+
+    found = calibrate(model, detector)
+    storage.publish(uri, (found.model_dump_json(indent=1) + "\n").encode())
+    return f"{uri}: what `plan --calibration` and `run --calibration` reckon with"
 
 
 def _model(model: str) -> Iterator[Check]:
@@ -200,7 +214,8 @@ def _projected(profile: profiles.ModelProfile, tflops: float) -> Iterator[tuple[
     for width, height in _BUCKETS:
         size = Size(width, height)
         if token_count(profile.max_frames, size) <= profile.max_tokens:
-            yield size, profile.window_seconds(profile.max_frames, size, sampling, tflops=tflops, guided=False)
+            parts = profile.window_parts(profile.max_frames, size, sampling, guided=False)
+            yield size, Speed.sustained(tflops).seconds(*parts)
 
 
 def _advice(profile: profiles.ModelProfile, trial: Trial, seconds: dict[Size, float]) -> Iterator[str]:

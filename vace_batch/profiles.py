@@ -286,7 +286,22 @@ class ModelProfile:
         guided: bool = True,
         encodes: int = 1,
     ) -> float:
-        """FLOP of one window of `num_frames` (4n+1) frames at `size`.
+        """FLOP of one window of `num_frames` (4n+1) frames at `size`: `window_parts` together."""
+        return sum(
+            self.window_parts(num_frames, size, sampling, num_references=num_references, guided=guided, encodes=encodes)
+        )
+
+    def window_parts(
+        self,
+        num_frames: int,
+        size: Size,
+        sampling: ResolvedSampling,
+        *,
+        num_references: int = 0,
+        guided: bool = True,
+        encodes: int = 1,
+    ) -> tuple[float, float]:
+        """FLOP of the transformer and of the VAE for one window of `num_frames` (4n+1) frames at `size`.
 
         `guided` False: conditional and unconditional text are equal, so that each step is one forward. `encodes` is 2
         where known pixels and pixels under the mask both say something.
@@ -296,28 +311,7 @@ class ModelProfile:
         """
         forwards = sampling.num_inference_steps + (len(sampling.guided_steps) if guided else 0)
         transformer = forwards * self.architecture.forward_flop(token_count(num_frames, size, num_references))
-        return transformer + self.architecture.vae_flop(num_frames * size.width * size.height, encodes)
-
-    def window_seconds(
-        self,
-        num_frames: int,
-        size: Size,
-        sampling: ResolvedSampling,
-        *,
-        tflops: float,
-        num_references: int = 0,
-        guided: bool = True,
-        encodes: int = 1,
-    ) -> float:
-        """Seconds of one window on a device that sustains `tflops` TFLOP/s.
-
-        Raises:
-            ValueError: as `window_flop`.
-        """
-        flop = self.window_flop(
-            num_frames, size, sampling, num_references=num_references, guided=guided, encodes=encodes
-        )
-        return flop / (tflops * 1e12)
+        return transformer, self.architecture.vae_flop(num_frames * size.width * size.height, encodes)
 
 
 def default_negative_prompt(task: str) -> str:

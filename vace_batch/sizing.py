@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from vace_batch import profiles
+from vace_batch.cost import Prices, Speed, Used
 from vace_batch.geometry import Size, token_count
 from vace_batch.job import Sampling
 
@@ -37,6 +38,7 @@ def rows(*, share: float = 0.1, tflops: float = 350.0, fps: float = 25.0) -> Ite
 
     `share` is that of the frames with something to change in one such crop, 0..1; `tflops` what a GPU sustains.
     """
+    speed = Speed.sustained(tflops)
     for model in (profiles.VACE_1_3B, profiles.VACE_1_3B.replace("1.3B", "14B")):
         profile = profiles.profile(model)
         for preset, task in _PRESETS.items():
@@ -44,9 +46,8 @@ def rows(*, share: float = 0.1, tflops: float = 350.0, fps: float = 25.0) -> Ite
             for crop in _CROPS:
                 if token_count(profile.max_frames, crop) > profile.max_tokens:
                     continue
-                seconds = profile.window_seconds(
-                    profile.max_frames, crop, sampling, tflops=tflops, guided=preset == "restyle"
-                )
+                guided = preset == "restyle"
+                seconds = speed.seconds(*profile.window_parts(profile.max_frames, crop, sampling, guided=guided))
                 frames = SOURCE_HOURS * 3600 * fps * share
                 windows = frames / (profile.max_frames - profile.overlap_frames)
                 yield Row(
@@ -65,7 +66,7 @@ def table(*, share: float = 0.1, price: float = 3.0, tflops: float = 350.0, fps:
         "|---|---|---|---:|---:|---:|",
     ]
     for row in rows(share=share, tflops=tflops, fps=fps):
-        cost = row.gpu_hours * price
+        cost = Prices(gpu_hour=price).money(Used(gpu_s=row.gpu_hours * 3600)) or 0.0
         name = row.model.rpartition("/")[2].removesuffix("-diffusers")
         lines.append(
             f"| {name} | {row.preset} | {row.crop} | {row.window_s:,.1f} | {row.gpu_hours:,.0f} | {cost:,.0f} |"

@@ -96,7 +96,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
     check_bytes(work.job, work.options.media)
     files = {name: str(folder / f"{name}.parquet") for name in FILES}
     with work.source() as path:
-        info = probe(path, work.options.media)
+        info, source_bytes = probe(path, work.options.media), storage.num_bytes(path)
         stage = stage_of(work.job, info.size, info.average_rate)
         check_output(info, work.output, EncoderSettings(crf=work.options.crf), stage.canvas)  # before the GPU work
         found = scan(path, work.options.media)
@@ -148,6 +148,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         stills=stills,
         masked_frames=len(masked.boxes),
         words=tuple(search.notes.words),
+        source_bytes=source_bytes,
         recovered_share=round(share, 4),
         masks=files["masks"] if masked.boxes else None,
         recovered=files["recovered"] if share else None,

@@ -163,6 +163,7 @@ class ClipPlan:
     scales: tuple[dict[str, Scale], ...] = ()
     recovered_share: float = 0.0
     words: tuple[str, ...] = ()
+    source_bytes: int = 0
     masks: str | None = None
     recovered: str | None = None
     holes: str | None = None

@@ -18,7 +18,7 @@ def test_every_value_is_said_once_for_the_jobs_that_share_it() -> None:
     failed = ClipEstimate(job_id="f", state="failed")
     clips = (clip("removal"), clip("removal"), clip("removal-lora", lora), clip("fast"), failed)
     common = f"model='tiny', negative_prompt='{'x' * 23}…', num_inference_steps=20, flow_shift=5.0"
-    lines = list(Estimate(clips=clips, tflops=350.0).settings_lines())
+    lines = list(Estimate(clips=clips).settings_lines())
     assert lines == [
         f"removal, 2 jobs: {common}, loras=none",
         f"removal-lora, 1 jobs: {common}, loras=s3://w/removal.safetensors@0123456789ab=0.5",

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vace_batch import profiles
+from vace_batch.cost import Speed
 from vace_batch.errors import UsageError
 from vace_batch.geometry import Size, token_count
 from vace_batch.job import Job, Sampling
@@ -49,7 +50,7 @@ def test_equal_embeddings_halve_the_transformer_and_nothing_else() -> None:
     one = model.window_flop(81, size, sampling, guided=False)
     vae = model.architecture.vae_flop(81 * 832 * 480, 1)
     assert both - vae == pytest.approx(2 * (one - vae))
-    assert model.window_seconds(81, size, sampling, tflops=500) == pytest.approx(both / 500e12)
+    assert Speed.sustained(500).seconds(*model.window_parts(81, size, sampling)) == pytest.approx(both / 500e12)
 
 
 def test_a_guidance_interval_costs_what_it_guides() -> None:

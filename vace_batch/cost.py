@@ -1,0 +1,190 @@
+"""What work costs: the resources that it takes, the rates a machine was measured at, prices, a budget. Pure arithmetic.
+
+A GPU-second is one second of one device at work, without a GPU of the core in its place; a core-second is processor
+time; bytes are those written into OUT. Waiting and the loading of models are in none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_HOUR_S = 3600.0
+_GB = 1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Used:
+    """Resources of some piece of work."""
+
+    gpu_s: float = 0.0
+    cpu_s: float = 0.0
+    num_bytes: float = 0.0
+
+    def __add__(self, other: Used) -> Used:
+        return Used(
+            gpu_s=self.gpu_s + other.gpu_s,
+            cpu_s=self.cpu_s + other.cpu_s,
+            num_bytes=self.num_bytes + other.num_bytes,
+        )
+
+    def __mul__(self, factor: float) -> Used:
+        return Used(gpu_s=self.gpu_s * factor, cpu_s=self.cpu_s * factor, num_bytes=self.num_bytes * factor)
+
+    def as_dict(self) -> dict[str, float]:
+        return {"gpu_s": round(self.gpu_s, 3), "cpu_s": round(self.cpu_s, 3), "num_bytes": round(self.num_bytes)}
+
+
+def total(parts: Iterable[Used]) -> Used:
+    """The sum of all."""
+    return sum(parts, Used())
+
+
+# --- rates -----------------------------------------------------------------------------------------------------------
+
+
+class Rate(BaseModel):
+    """Core-seconds of a step: so many a frame, and so many a million of its pixels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frame: float = Field(ge=0)
+    mpx: float = Field(ge=0)
+
+    def seconds(self, num_frames: float, mpx: float) -> float:
+        """Of `num_frames` frames of `mpx` million pixels each."""
+        return num_frames * (self.frame + mpx * self.mpx)
+
+
+class Speed(BaseModel):
+    """Device seconds of a window: a constant, and so many a TFLOP (1e12) of transformer and of VAE."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    call_s: float = Field(0.0, ge=0)
+    transformer_s: float = Field(ge=0)
+    vae_s: float = Field(ge=0)
+
+    @classmethod
+    def sustained(cls, tflops: float) -> Speed:
+        """The same rate for everything."""
+        return cls(transformer_s=1 / tflops, vae_s=1 / tflops)
+
+    def seconds(self, transformer_flop: float, vae_flop: float) -> float:
+        return self.call_s + self.transformer_s * transformer_flop / 1e12 + self.vae_s * vae_flop / 1e12
+
+
+class CpuRates(BaseModel):
+    """By step. `scan`: decoding and cuts, every frame; `look`: detection, frames that it is asked of; the others every
+    masked frame, `build` every frame of a window."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scan: Rate = Rate(frame=0.0012, mpx=0.0045)
+    look: Rate = Rate(frame=0.02, mpx=0.01)
+    background: Rate = Rate(frame=0.01, mpx=0.25)
+    build: Rate = Rate(frame=0.003, mpx=0.01)
+    stitch: Rate = Rate(frame=0.002, mpx=0.12)
+    quality: Rate = Rate(frame=0.005, mpx=0.06)
+
+
+class ByteRates(BaseModel):
+    """Bytes: of masks and recovered pixels a million pixels of masked frames, of windows a million generated pixels, of
+    the result a byte of its source."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    masks: float = Field(2_000, ge=0)
+    background: float = Field(50_000, ge=0)
+    window: float = Field(600_000, ge=0)
+    video: float = Field(1.0, ge=0)
+
+
+class Calibration(BaseModel):
+    """What a machine was measured at by `vace-batch doctor --calibrate FILE`; `models` by the name that was given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    machine: str = "2 cores of x86-64; no GPU was measured, 350 TFLOP/s are assumed"
+    measured_at: str = "2026-11-23"
+    cpu: CpuRates = CpuRates()
+    bytes: ByteRates = ByteRates()
+    models: dict[str, Speed] = {}
+    other: Speed = Field(Speed.sustained(350.0), description="of models that were not measured")
+
+    def speed(self, model: str) -> Speed:
+        return self.models.get(model, self.other)
+
+
+# --- money -----------------------------------------------------------------------------------------------------------
+
+
+class Prices(BaseModel):
+    """What is paid for a machine, in any currency. There are no defaults: what has no price is not in the sum."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    currency: str = Field("", description="only shown")
+    gpu_hour: float | None = Field(None, ge=0, description="of a GPU and the machine it is in, on demand")
+    gpu_hour_spot: float | None = Field(None, ge=0, description="the same as spot")
+    cpu_hour: float | None = Field(None, ge=0, description="of a core of the CPU machines, on demand")
+    cpu_hour_spot: float | None = Field(None, ge=0, description="the same as spot")
+    gb_month: float | None = Field(None, ge=0, description="of 1e9 bytes in the store for a month")
+    months: float = Field(1.0, ge=0, description="how long OUT is kept")
+    market: str = Field("on_demand", pattern="^(on_demand|spot)$", description="what a run is reckoned and stopped by")
+
+    @property
+    def given(self) -> bool:
+        return any(getattr(self, name) is not None for name in _PRICED)
+
+    def money(self, used: Used, market: str | None = None) -> float | None:
+        """What it costs in `market`, the run's unless given; None where no price is given.
+
+        A spot price that is not given is that on demand.
+        """
+        if not self.given:
+            return None
+        gpu, cpu = self.gpu_hour, self.cpu_hour
+        if (market or self.market) == "spot":
+            gpu = gpu if self.gpu_hour_spot is None else self.gpu_hour_spot
+            cpu = cpu if self.cpu_hour_spot is None else self.cpu_hour_spot
+        hours = used.gpu_s * (gpu or 0) + used.cpu_s * (cpu or 0)
+        return hours / _HOUR_S + used.num_bytes / _GB * (self.gb_month or 0) * self.months
+
+    def both(self, used: Used) -> dict[str, float] | None:
+        """The money of either market that has prices; None where none has."""
+        if not self.given:
+            return None
+        has_spot = self.gpu_hour_spot is not None or self.cpu_hour_spot is not None
+        markets = ("on_demand", "spot") if has_spot else ("on_demand",)
+        return {market: round(self.money(used, market) or 0.0, 6) for market in markets}
+
+    def say(self, money: float) -> str:
+        """`12.30 EUR`; small sums with more digits."""
+        return f"{money:,.{2 if money >= 1 else 4}f} {self.currency}".rstrip()
+
+
+_PRICED = ("gpu_hour", "gpu_hour_spot", "cpu_hour", "cpu_hour_spot", "gb_month")
+
+
+class BudgetSettings(BaseModel):
+    """At most so much for everything that was ever done in OUT; None: no end."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_gpu_hours: float | None = Field(None, ge=0)
+    max_cost: float | None = Field(None, ge=0, description="by the run's prices and market")
+
+    @property
+    def is_set(self) -> bool:
+        return self.max_gpu_hours is not None or self.max_cost is not None
+
+    def exceeded(self, used: Used, prices: Prices) -> str | None:
+        """In words which bound `used` is over; None where it is within all."""
+        if self.max_gpu_hours is not None and used.gpu_s > self.max_gpu_hours * _HOUR_S:
+            return f"--max-gpu-hours {self.max_gpu_hours:g}"
+        if self.max_cost is not None and (prices.money(used) or 0.0) > self.max_cost:
+            return f"--max-cost {self.max_cost:g}"
+        return None
