@@ -38,6 +38,7 @@ from vace_batch.progress import Progress, Show
 from vace_batch.records import read_records
 from vace_batch.results import Ledger, PlannedJob, Summary
 from vace_batch.review import kept_name
+from vace_batch.spending import Spending
 from vace_batch.verdicts import Verdicts, quality_key
 from vace_batch.work import ClipWork, control_models
 
@@ -320,7 +321,7 @@ def run_clips(
         ClusterError: no actor can be started.
     """
     graph = ClipGraph(works, batch.unkept, another_attempt)
-    tally = _Tally(graph, show)
+    tally = _Tally(graph, show, Spending(batch.out, batch.options))
     limits = DispatchLimits(payload_bytes=batch.options.payload_mb << 20, drain_grace_s=DRAIN_GRACE_S)
     with log.bind(run=storage.digest(batch.out, str(time.time_ns()))[:8]):
         try:
@@ -328,24 +329,29 @@ def run_clips(
         except OSError as error:
             raise ClusterError(f"{batch.out}: the ledger cannot be written: {error}") from error
         finally:
-            tally.metrics.close()
+            tally.close()
         tally.show()
 
 
 class _Tally:
     """Counts a run from its events."""
 
-    def __init__(self, graph: ClipGraph, show: Show) -> None:
-        self._graph, self._show = graph, show
+    def __init__(self, graph: ClipGraph, show: Show, spending: Spending) -> None:
+        self._graph, self._show, self._spending = graph, show, spending
         self._started = time.monotonic()
         self._windows_done = self._frames_done = 0
         self._busy_s = 0.0
         self._gpu_actors: set[int] = set()
         self._firsts: dict[str, None] = {}
-        self.metrics = Metrics(graph.frames, graph.status)
+        self._metrics = Metrics(graph.frames, graph.status)
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._spending.tell()
 
     def add(self, event: Event) -> None:
-        self.metrics.add(event)
+        self._metrics.add(event)
+        self._spending.add(event)
         if isinstance(event, ActorReady):
             self._firsts["model" if event.pool == "gpu" else "masks"] = None
         if isinstance(event, ActorReady) and event.pool == "gpu":

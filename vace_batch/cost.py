@@ -77,17 +77,17 @@ class Speed(BaseModel):
 
 
 class CpuRates(BaseModel):
-    """By step. `scan`: decoding and cuts, every frame; `look`: detection, frames that it is asked of; the others every
-    masked frame, `build` every frame of a window."""
+    """By step; the defaults were measured once (`Calibration.machine`). `scan`: decoding and cuts, every frame; `look`:
+    detection, frames that it is asked of; the others every masked frame, `build` every frame of a window."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scan: Rate = Rate(frame=0.0012, mpx=0.0045)
-    look: Rate = Rate(frame=0.02, mpx=0.01)
-    background: Rate = Rate(frame=0.01, mpx=0.25)
-    build: Rate = Rate(frame=0.003, mpx=0.01)
-    stitch: Rate = Rate(frame=0.002, mpx=0.12)
-    quality: Rate = Rate(frame=0.005, mpx=0.06)
+    scan: Rate = Rate(frame=0.001, mpx=0.005)
+    look: Rate = Rate(frame=0.008, mpx=0.008)
+    background: Rate = Rate(frame=0.08, mpx=0.3)
+    build: Rate = Rate(frame=0.001, mpx=0.008)
+    stitch: Rate = Rate(frame=0.004, mpx=0.24)
+    quality: Rate = Rate(frame=0.005, mpx=0.03)
 
 
 class ByteRates(BaseModel):
@@ -96,9 +96,9 @@ class ByteRates(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    masks: float = Field(2_000, ge=0)
-    background: float = Field(50_000, ge=0)
-    window: float = Field(600_000, ge=0)
+    masks: float = Field(1_500, ge=0)
+    background: float = Field(90_000, ge=0)
+    window: float = Field(700_000, ge=0)
     video: float = Field(1.0, ge=0)
 
 
@@ -107,7 +107,7 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    machine: str = "2 cores of x86-64; no GPU was measured, 350 TFLOP/s are assumed"
+    machine: str = "defaults: 2 cores of x86-64, and GPUs of 350 TFLOP/s, which nobody measured"
     measured_at: str = "2026-11-23"
     cpu: CpuRates = CpuRates()
     bytes: ByteRates = ByteRates()

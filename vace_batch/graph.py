@@ -9,9 +9,11 @@ from dataclasses import replace
 from vace_batch import log, results
 from vace_batch.climb import Another, Climb
 from vace_batch.cluster.units import Failure, Unit
+from vace_batch.cost import Used
 from vace_batch.errors import ClusterError
 from vace_batch.judging import unmeasured
 from vace_batch.ladder import best_of
+from vace_batch.predict import build_cost, finish_cost, window_cost
 from vace_batch.results import Ledger
 from vace_batch.verdicts import quality_key
 from vace_batch.work import ClipPlan, ClipWork, PlannedWindow
@@ -20,6 +22,9 @@ _LOG = log.get_logger(__name__)
 
 _BUILD_FIRST, _THEN_STITCH = 20_000, 10_000
 """Above every job's priority: what feeds the GPUs goes first, what ends a clip goes before what begins one."""
+
+
+_NOTHING = Used()
 
 
 class ClipGraph:
@@ -139,14 +144,25 @@ class ClipGraph:
         payload = (work, plan, planned)
         leaves = frames * size.width * size.height * 4
         yield self._unit(
-            work, "build", f"build/{key}", payload, leaves_bytes=leaves, priority=_BUILD_FIRST + work.job.priority
+            work,
+            "build",
+            f"build/{key}",
+            payload,
+            leaves_bytes=leaves,
+            priority=_BUILD_FIRST + work.job.priority,
+            expected=build_cost(work, plan, planned),
         )
         shape = (
             f"{work.model}@{work.revision}/{work.out}/{size}x{frames}/{len(work.job.reference_uris)}/{work.sampling}"
         )
         yield replace(
             self._unit(
-                work, "generate", f"generate/{key}", (work.model, work.revision, work.out), priority=work.job.priority
+                work,
+                "generate",
+                f"generate/{key}",
+                (work.model, work.revision, work.out),
+                priority=work.job.priority,
+                expected=window_cost(work, plan, planned),
             ),
             pool="gpu",
             inputs=(f"build/{key}",),
@@ -161,9 +177,9 @@ class ClipGraph:
                 yield self._stitch(clip)
 
     def _stitch(self, clip: str) -> Unit:
-        work = self._works[clip]
-        payload = (work, self._plans[clip])
-        return self._unit(work, "stitch", f"stitch/{clip}", payload, priority=_THEN_STITCH + work.job.priority)
+        work, plan = self._works[clip], self._plans[clip]
+        priority, expected = _THEN_STITCH + work.job.priority, finish_cost(work, plan)["stitch"]
+        return self._unit(work, "stitch", f"stitch/{clip}", (work, plan), priority=priority, expected=expected)
 
     def _after_stitch(self, clip: str, status: str) -> Iterator[Unit]:
         """A clip is looked at when it is finished; what it is to be called is known before."""
@@ -172,8 +188,8 @@ class ClipGraph:
         if not work.options.quality.enabled:
             self._finish(clip)
             return
-        payload = (work, plan)
-        yield self._unit(work, "measure", f"measure/{clip}", payload, priority=_THEN_STITCH + work.job.priority)
+        priority, expected = _THEN_STITCH + work.job.priority, finish_cost(work, plan)["measure"]
+        yield self._unit(work, "measure", f"measure/{clip}", (work, plan), priority=priority, expected=expected)
 
     def _after_measure(self, clip: str, record: results.Record) -> Iterator[Unit]:
         climb = self._climbs.get(clip) or Climb(self._works[clip])
@@ -214,7 +230,15 @@ class ClipGraph:
             _LOG.warning("%s: %s: %s", what, failure.code, failure.reason)
 
     def _unit(
-        self, work: ClipWork, kind: str, unit_id: str, payload: object, *, priority: int, leaves_bytes: int = 0
+        self,
+        work: ClipWork,
+        kind: str,
+        unit_id: str,
+        payload: object,
+        *,
+        priority: int,
+        leaves_bytes: int = 0,
+        expected: Used = _NOTHING,
     ) -> Unit:
         return Unit(
             unit_id=unit_id,
@@ -225,6 +249,7 @@ class ClipGraph:
             leaves_bytes=leaves_bytes,
             priority=priority,
             time_limit_s=work.options.unit_time_limit_s,
+            expected=expected,
         )
 
     def _quarantine(self, work: ClipWork, unit: Unit, failure: Failure) -> None:

@@ -6,6 +6,7 @@
     OUT/ledger/done/<k2>/<key>.json             created exclusively, once the artifact is whole
     OUT/ledger/attempts/<k2>/<key>.<id>.json    one for each attempt that went wrong
     OUT/ledger/quarantine/<k2>/<key>.json       failed for good: the row's reason
+    OUT/ledger/usage/<run>.json                 what a run took and was predicted to take (usage.py)
     OUT/ledger/compact/*.parquet                copies of records for quick reading (records.py)
     OUT/results/status=*/clips.parquet          one row a job, its windows nested
 
@@ -30,11 +31,12 @@ import pyarrow.parquet as pq
 
 from vace_batch import storage
 from vace_batch.access import redact
-from vace_batch.config import QualitySettings
+from vace_batch.config import Options
 from vace_batch.errors import UsageError
 from vace_batch.patience import again
 from vace_batch.records import BRIEF, COMPACT_FROM, k2, read_tables, record_name
 from vace_batch.records import Record as Record
+from vace_batch.usage import read_usage
 from vace_batch.verdicts import Verdicts
 
 _AT_ONCE = 10_000
@@ -216,6 +218,7 @@ class Summary:
     windows: int
     jobs: Sequence[Record]
     verdicts: Mapping[str, int] = field(default_factory=dict)
+    cost: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.planned != self.done + self.failed + self.skipped + self.pending:
@@ -268,7 +271,8 @@ def summarise(
     records = _clip_records(out, BRIEF if shown_only else ("key", "status", "windows", "record"), compact)
     found = pc.index_in(jobs["clip_key"], records["key"].combine_chunks())
     chosen = records.select(["status", "windows"]).take(found.drop_null())
-    verdicts = Verdicts(out, _quality_settings(out), whole=not shown_only, compact=compact)
+    options = _options(out)
+    verdicts = Verdicts(out, options.quality, whole=not shown_only, compact=compact)
     ended = jobs.append_column("record", found).filter(pc.is_valid(found))
     ended = ended.append_column("quality", verdicts.find(ended["clip_key"]))
     count = {str(item["values"]): item["counts"] for item in pc.value_counts(_status_of(chosen)).to_pylist()}
@@ -282,16 +286,16 @@ def summarise(
         windows=pc.sum(chosen["windows"]).as_py() or 0,
         jobs=_Rows(Ledger(out), ended, records, verdicts),
         verdicts=verdicts.counts(ended["clip_key"]),
+        cost=read_usage(out).as_dict(options.prices) | {"further_gpu_s": verdicts.further_gpu_s(ended["clip_key"])},
     )
 
 
-def _quality_settings(out: str) -> QualitySettings:
-    """The last run's thresholds; those of this version where it has none."""
+def _options(out: str) -> Options:
+    """The last run's options; those of this version where it has none."""
     try:
-        run = read_run(out)
+        return Options.model_validate(read_run(out).get("options", {}))
     except UsageError:  # whoever asks names the jobs
-        run = {}
-    return QualitySettings.model_validate(run.get("options", {}).get("quality", {}))
+        return Options()
 
 
 _JOB = ("job_id", "clip_key", "output")

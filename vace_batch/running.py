@@ -14,6 +14,7 @@ from rich.console import Console
 
 from vace_batch.config import Options
 from vace_batch.results import Summary
+from vace_batch.usage import cost_lines
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 OUT = Console(markup=False, highlight=False, soft_wrap=True)
@@ -67,6 +68,8 @@ def show_summary(summary: Summary, as_json: bool) -> None:
             if job["verdict"] in ("review", "fail"):
                 OUT.print(f"{job['verdict']:8} {job['job_id']}: {'; '.join(job['reasons'])}")
     OUT.print(str(summary))
+    for line in cost_lines(summary.cost):
+        OUT.print(line)
 
 
 def print_json(value: Any) -> None:

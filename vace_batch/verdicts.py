@@ -72,6 +72,11 @@ class Verdicts:
             counts[after] = counts.get(after, 0) + 1
         return {word: count for word, count in counts.items() if count}
 
+    def further_gpu_s(self, clip_keys: pa.ChunkedArray) -> float:
+        """GPU-seconds of the attempts at these clips after the first."""
+        mine = (self._climbs.get(key, _NO_TRIES) for key in clip_keys.to_pylist()) if self._climbs else ()
+        return round(sum(float(climb["retry_gpu_s"]) for climb in mine), 3)
+
     def rows(self, clip_keys: list[str], numbers: pa.ChunkedArray) -> list[Record]:
         """What is said of each clip: of one with several attempts, of the attempt that is kept."""
         found = self._table.take(numbers).to_pylist()

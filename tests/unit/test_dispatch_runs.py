@@ -21,6 +21,7 @@ from vace_batch.cluster.units import (
     Unit,
     UnitDone,
     UnitFailed,
+    UnitRan,
     UnitStarted,
 )
 from vace_batch.errors import ClusterError
@@ -113,6 +114,10 @@ def test_every_unit_ends_exactly_once_whatever_dies(block: int) -> None:
         failed = [event.unit.unit_id for event in events if isinstance(event, UnitFailed)]
         assert len(done) == totals.done == len(set(done))
         assert len(failed) == totals.failed == len(set(failed))
+        runs = [event for event in events if isinstance(event, UnitRan)]
+        assert {run.unit.unit_id for run in runs if run.ok} >= set(done), "what a unit took is told"
+        started = sum(isinstance(event, UnitStarted) for event in events)
+        assert started - totals.retries <= len(runs) <= started and len(runs) >= totals.done
 
 
 @pytest.mark.parametrize("pools", [POOLS, OVERLAPPING], ids=["", "overlapping"])

@@ -12,11 +12,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 
+from vace_batch import storage
 from vace_batch.cluster.board import Reply
 from vace_batch.cluster.dispatch import Trouble
 from vace_batch.cluster.units import Call, Outcome
@@ -59,6 +60,7 @@ class Worker:
         self._state: object = None
         self._device = threading.Lock()
         self._rest = threading.Lock()
+        self._meter, self._cpu_s, self._written = threading.Lock(), 0.0, 0
 
     def place(self) -> tuple[str, int]:
         """Node id and process id; resolves as soon as the process runs."""
@@ -70,7 +72,16 @@ class Worker:
             self._state = resolve(setup)(**setup_args) if setup else None
         except Exception as error:
             return f"{_sentence(error)}\n{traceback.format_exc()}"
+        self._taken()
         return None
+
+    def _taken(self) -> tuple[float, int]:
+        """Processor time and written bytes of this process since it was asked last; of calls beside each other the one
+        that ends first has both's."""
+        with self._meter:
+            before, self._cpu_s = self._cpu_s, time.process_time()
+            wrote, self._written = self._written, storage.written_bytes()
+            return self._cpu_s - before, self._written - wrote
 
     def begin(self) -> None:
         """Sent before each `work`, for which it takes the device; its return tells the driver that the call starts."""
@@ -106,13 +117,16 @@ class Worker:
                 )
         outcomes, trouble = self._outcomes(fn, calls, leave_device)
         seconds = (time.perf_counter() - begin) / len(works)
+        cpu_s, num_bytes = (each / len(works) for each in self._taken())
         remaining = iter(outcomes)
         payloads: list[object] = []
         for position, reply in enumerate(replies):
             payload = None
             if not reply.lost_inputs:
                 outcome = next(remaining, None)
-                replies[position] = _reply(outcome, trouble, seconds)
+                replies[position] = replace(
+                    _reply(outcome, trouble), seconds=seconds, cpu_s=cpu_s, num_bytes=round(num_bytes)
+                )
                 payload = None if outcome is None else outcome.payload
             payloads.append(payload)
         broken = trouble is not None and _device_is_dead()
@@ -153,12 +167,12 @@ def trouble_of(error: Exception) -> Trouble:
     return Trouble(code="internal_error", reason=f"unexpected {_sentence(error)}", traceback=text)
 
 
-def _reply(outcome: Outcome | None, trouble: Trouble | None, seconds: float) -> Reply:
+def _reply(outcome: Outcome | None, trouble: Trouble | None) -> Reply:
     if outcome is None:
-        return Reply(trouble=trouble, shared=True, seconds=seconds)
+        return Reply(trouble=trouble, shared=True)
     if outcome.error is not None:
-        return Reply(trouble=trouble_of(outcome.error), seconds=seconds)
-    return Reply(meta=outcome.meta, has_payload=outcome.payload is not None, seconds=seconds)
+        return Reply(trouble=trouble_of(outcome.error))
+    return Reply(meta=outcome.meta, has_payload=outcome.payload is not None)
 
 
 def _fetch(references: Sequence[Any]) -> tuple[tuple[object, ...], tuple[int, ...]]:

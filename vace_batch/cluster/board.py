@@ -64,10 +64,12 @@ class Reply:
     """What an actor answers for one unit of a call.
 
     `trouble` set means no result; `shared` that it concerns the whole batch. `lost_inputs` are positions of inputs
-    whose payload could not be fetched; the unit was not run then.
+    whose payload could not be fetched; the unit was not run then. `cpu_s` and `num_bytes` are what it took and wrote.
     """
 
     seconds: float = 0.0
+    cpu_s: float = 0.0
+    num_bytes: int = 0
     meta: object = None
     has_payload: bool = False
     trouble: Trouble | None = None

@@ -25,6 +25,7 @@ from vace_batch.cluster.units import (
     Unit,
     UnitDone,
     UnitFailed,
+    UnitRan,
     UnitStarted,
 )
 from vace_batch.errors import ClusterError
@@ -367,7 +368,7 @@ class _Run:
         if not actor.calls or actor.calls[0].order.call_id != fact.call_id:
             return
         self._started(actor, fact.call_id)
-        actor.calls.popleft()
+        order = actor.calls.popleft().order
         actor.since = self._cluster.now()
         if actor.calls:
             actor.calls[0].since = actor.since
@@ -376,6 +377,9 @@ class _Run:
         elif not (actor.calls and actor.calls[0].started) and (actor.leaving or (self._draining and actor.calls)):
             why = "its machine leaves" if actor.leaving else "stopped before its next call"
             self._give_back(self._remove(actor, "drain", why, kill=True))
+        for item, reply in zip(order.items, fact.replies, strict=True):
+            if not reply.lost_inputs:
+                self._tell(_ran(item.unit, reply))
         self.absorb(self.board.finish(fact.call_id, fact.replies, fact.handles))
 
     def _died(self, actor: _Actor, cause: Cause, detail: str) -> None:
@@ -406,9 +410,17 @@ class _Run:
 
     def _give_back(self, calls: Iterable[_Running]) -> None:
         for call in calls:
+            self._tell_lost(call)
             self.board.give_back(call.order.call_id)
 
+    def _tell_lost(self, call: _Running) -> None:
+        """What a call took that will never come back."""
+        seconds = (self._cluster.now() - call.since) / len(call.order.items)
+        for item in call.order.items if call.started else ():
+            self._tell(UnitRan(unit=item.unit, ok=False, seconds=seconds))
+
     def _lose(self, call: _Running, trouble: Trouble) -> None:
+        self._tell_lost(call)
         seconds = self._cluster.now() - call.since
         self.absorb(self.board.lose(call.order.call_id, trouble, seconds))
 
@@ -456,6 +468,17 @@ class _Run:
             actor_deaths=self._deaths,
             seconds=seconds,
         )
+
+
+def _ran(unit: Unit, reply: Reply) -> UnitRan:
+    return UnitRan(
+        unit=unit,
+        ok=reply.trouble is None,
+        seconds=reply.seconds,
+        cpu_s=reply.cpu_s,
+        num_bytes=reply.num_bytes,
+        meta=reply.meta,
+    )
 
 
 def _trouble_of_death(cause: Cause, started: bool, detail: str) -> Trouble:

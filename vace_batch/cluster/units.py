@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from vace_batch.cost import Used
 from vace_batch.errors import ClipError
 
 
@@ -22,7 +23,8 @@ class Unit:
     this unit is added, and still needed or unfinished (add consumers at the latest in `Graph.on_done` of the
     producer). `leaves_bytes` is the estimated size of the payload that this unit leaves in the object store until all
     its consumers have ended. Units with equal `fn` and `batch_key` may go to one call together; None never does.
-    `time_limit_s` counts from the start of a run; a batch has the sum of its units' limits.
+    `time_limit_s` counts from the start of a run; a batch has the sum of its units' limits. `expected` is what it is
+    predicted to take.
     """
 
     unit_id: str
@@ -35,6 +37,7 @@ class Unit:
     batch_key: str | None = None
     priority: int = 0
     time_limit_s: float = 3600.0
+    expected: Used = Used()
 
     def __post_init__(self) -> None:
         if ":" not in self.fn:
@@ -213,6 +216,22 @@ class UnitStarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnitRan:
+    """One run of a unit is over, before anything follows from it; `ok` says that it gave a result, which may be `meta`.
+
+    `seconds` is the unit's share of its call's running time, `cpu_s` of its process's processor time, `num_bytes` of
+    the files written.
+    """
+
+    unit: Unit
+    ok: bool
+    seconds: float
+    cpu_s: float = 0.0
+    num_bytes: int = 0
+    meta: object = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnitDone:
     """`seconds` is the unit's share of its call's running time."""
 
@@ -228,4 +247,4 @@ class UnitFailed:
     seconds: float
 
 
-Event = ActorReady | ActorWaiting | ActorDied | UnitStarted | UnitDone | UnitFailed
+Event = ActorReady | ActorWaiting | ActorDied | UnitStarted | UnitRan | UnitDone | UnitFailed
