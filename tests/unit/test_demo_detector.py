@@ -43,7 +43,8 @@ def test_it_finds_the_demo_s_objects_on_every_frame(
         covered.append((made & true).sum() / true.sum())
         surplus.append((made & ~true).sum() / true.sum())
 
-    assert min(covered) >= least and max(surplus) < 2.6  # gaps are covered from both sides: the horse is missed often
+    # gaps are covered from both sides: the horse is missed often
+    assert min(covered) >= least and np.mean(surplus) < 1.7 and max(surplus) < 2.8
 
 
 def test_both_backends_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

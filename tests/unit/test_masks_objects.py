@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+import pytest
 
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.objects import MOST_GAP_FRAMES, Sighting, Tracked, track_shot
+from vace_batch.masks.refine import DEFAULT_DILATION, dilate
 from vace_batch.masks.steady import Steady, between
 from vace_batch.masks.store import FrameMask, PackedMask, box_mask, make_mask
 from vace_batch.masks.tracker import Camera
@@ -165,6 +167,30 @@ def test_a_turn_in_a_gap_is_covered_from_both_sides() -> None:
         assert made is not None and made.within(box).mean() > 0.8, index
 
 
+BOUNCE = {40: 183, 41: 197, 42: 214, 43: 240, 44: 266, 45: 301, 46: 263, 47: 230, 48: 203, 49: 180, 50: 167}
+"""Where the middle of a ball of 29 px is; it bounces while it falls by more than its height from frame to frame."""
+
+
+@pytest.mark.parametrize(
+    "lost", [{46}, {46, 47}, {46, 47, 49}, {44, 45}, {43, 44, 47}, {45, 47, 49}, {48, 49}, {47, 48, 50}]
+)
+def test_a_fast_turn_that_nobody_saw_does_not_end_an_object(lost: set[int]) -> None:
+    """Few sightings after it, or one alone, say little of where it went."""
+    boxes = {index: Box(80 + 12 * (index - 40), y - 160, 29, 29) for index, y in BOUNCE.items()}
+    sightings = [seen(index, box) for index, box in boxes.items() if index not in lost]
+    (track,) = track_shot(sightings, (0, 51), sure=0.25, unsure=0.1)
+    assert frames_of(track) == [one.index for one in sightings]
+    steady = Steady(track.sightings, (0, 51), SIZE)
+    for index, box in boxes.items():
+        made = steady.at(index)
+        assert made is not None and dilate(made, SIZE, DEFAULT_DILATION).within(box).mean() > 0.9, index
+
+
+def test_single_sightings_far_apart_in_time_are_no_object() -> None:
+    places = {9: Box(200, 40, 60, 40), 21: Box(210, 60, 50, 50), 23: Box(190, 50, 60, 60)}
+    assert tracked([seen(index, box) for index, box in places.items()], 40) == []
+
+
 def test_what_is_seen_beside_an_object_instead_of_it_does_not_uncover_it() -> None:
     """On frame 1 the detector misses it, and takes something near it for it."""
     boxes = {index: Box(100 + 4 * index, 80, 60, 60) for index in range(12)}
@@ -183,6 +209,21 @@ def test_a_detector_that_shakes_gets_room_for_it_and_a_steady_one_none() -> None
         for index, box in enumerate(boxes):
             made = steady.at(index)
             assert made is not None and (made.box == box if not room else made.within(box.pad(1)).all())
+
+
+def test_there_is_more_room_where_nothing_was_seen_and_where_the_picture_ends() -> None:
+    random = np.random.default_rng(3)
+    shake = random.integers(-5, 6, (31, 2))
+
+    def rows(x: int, lost: int | None) -> int:
+        boxes = {i: Box(x + int(dx), 80 + int(dy), 50, 40).clip(SIZE) for i, (dx, dy) in enumerate(shake)}
+        kept = tuple(seen(i, box) for i, box in boxes.items() if box is not None and i != lost)
+        made = Steady(kept, (0, 31), SIZE).at(15)
+        assert made is not None
+        return made.box.height
+
+    assert rows(-20, None) == rows(100, None) + 4
+    assert rows(100, 15) >= rows(100, None) + 2
 
 
 def test_an_object_is_led_on_over_its_ends_but_not_out_of_the_shot() -> None:

@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,9 @@ _LOST_FRAMES = 30
 # From frame to frame the edge of the picture may cut off most of an object; over a gap it must be of one size.
 _MOST_GROWTH, _MOST_GROWTH_AT_ONCE = 2.5, 5.0
 _REACH, _REACH_A_FRAME, _REACH_OF_ONE = 1.25, 0.1, 1.6
-_STEPS_OF_SPEED = 3
+_STEPS_OF_SPEED = (1, 3)
+# A turn that nobody saw: within so many frames, at the pace of so many sightings and a quarter more.
+_TURN_FRAMES, _PACE_SIGHTINGS, _FASTER = 3, 6, 1.25
 _LOOKS_ALIKE = 0.25
 
 Point = npt.NDArray[np.float64]
@@ -82,7 +85,7 @@ def track_shot(
     kept = [
         piece
         for label in sorted(by_label)
-        for piece in _linked(_pieces(by_label[label], shot, sure, unsure, warps))
+        for piece in _whole(_pieces(by_label[label], shot, sure, unsure, warps))
         if _is_object(piece, shot, sure)
     ]
     return _numbered(sorted(kept, key=lambda piece: (piece[0].index, piece[0].box.x, piece[0].box.y)), first_id)
@@ -115,25 +118,35 @@ def _split_at_gaps(piece: list[Sighting]) -> list[list[Sighting]]:
     return parts
 
 
-def _linked(pieces: list[list[Sighting]]) -> list[list[Sighting]]:
-    """Join pieces where one goes on where another ends: nearest first, each with one before and one after at most."""
+def _whole(pieces: list[list[Sighting]]) -> list[list[Sighting]]:
+    """Pieces joined where one goes on where another ends, over shorter gaps first: a sighting alone has no speed, with
+    its neighbour it has."""
+    for steps in range(1, MOST_GAP_FRAMES + 2):
+        count = len(pieces) + 1
+        while len(pieces) < count:
+            count, pieces = len(pieces), _linked(pieces, steps)
+    return pieces
+
+
+def _linked(pieces: list[list[Sighting]], steps: int) -> list[list[Sighting]]:
+    """Join pieces that lie `steps` frames apart: nearest first, each with one before and one after at most."""
     pieces = sorted(pieces, key=lambda piece: piece[0].index)
     starts = [piece[0].index for piece in pieces]
     pairs = []
     for number, piece in enumerate(pieces):
-        last = piece[-1].index
-        for other in range(bisect_left(starts, last + 1), bisect_right(starts, last + MOST_GAP_FRAMES + 1)):
-            steps = starts[other] - last
+        begin = piece[-1].index + steps
+        for other in range(bisect_left(starts, begin), bisect_right(starts, begin)):
             distance = _distance(piece, pieces[other])
-            if distance <= _reach(piece, pieces[other], steps) and _alike_in_size(piece[-1], pieces[other][0], steps):
-                pairs.append((steps, distance, number, other))
+            if _goes_on(piece, pieces[other], steps, distance):
+                pairs.append((distance, number, other))
     after: dict[int, int] = {}
-    for *_, number, other in sorted(pairs):
-        if number not in after and other not in after.values():
+    taken = set[int]()
+    for _, number, other in sorted(pairs):
+        if number not in after and other not in taken:
             after[number] = other
-    heads = [number for number in range(len(pieces)) if number not in set(after.values())]
+            taken.add(other)
     joined = []
-    for head in heads:
+    for head in (number for number in range(len(pieces)) if number not in taken):
         chain, number = list(pieces[head]), head
         while (following := after.get(number)) is not None:
             chain += pieces[following]
@@ -143,11 +156,15 @@ def _linked(pieces: list[list[Sighting]]) -> list[list[Sighting]]:
 
 
 def _distance(before: list[Sighting], after: list[Sighting]) -> float:
-    """How far apart two pieces meet, the one led on by its speed or the other led back by its own."""
-    steps = after[0].index - before[-1].index
-    there = before[-1].centre + steps * _speed(before[-_STEPS_OF_SPEED - 1 :])
-    back = after[0].centre - steps * _speed(after[: _STEPS_OF_SPEED + 1])
-    return float(min(np.hypot(*(there - after[0].centre)), np.hypot(*(back - before[-1].centre))))
+    """How near two pieces come in the gap between them, the one led on by its speed and the other back by its own.
+
+    They may meet anywhere in it, as what nobody saw may be a turn; and a turn just before it spoils all but the last
+    step's speed.
+    """
+    gone = np.arange(after[0].index - before[-1].index + 1)[:, None]
+    ways = [before[-1].centre + gone * _speed(before[-steps - 1 :]) for steps in _STEPS_OF_SPEED]
+    back = [after[0].centre - gone[::-1] * _speed(after[: steps + 1]) for steps in _STEPS_OF_SPEED]
+    return min(float(np.hypot(*(one - other).T).min()) for one in ways for other in back)
 
 
 def _speed(piece: list[Sighting]) -> Point:
@@ -155,10 +172,23 @@ def _speed(piece: list[Sighting]) -> Point:
     return (piece[-1].centre - piece[0].centre) / steps if steps else np.zeros(2)
 
 
-def _reach(before: list[Sighting], after: list[Sighting], steps: int) -> float:
+def _goes_on(before: list[Sighting], after: list[Sighting], steps: int, distance: float) -> bool:
+    """Whether two pieces that come so near may be one object; over a short gap it may have turned at its pace."""
+    if not _alike_in_size(before[-1], after[0], steps):
+        return False
+    if len(before) + len(after) <= _LEAST_SIGHTINGS and steps > _TURN_FRAMES:
+        return False
     side = max(before[-1].box.width, before[-1].box.height, after[0].box.width, after[0].box.height)
     base = _REACH_OF_ONE if len(before) == 1 or len(after) == 1 else _REACH
-    return side * (base + _REACH_A_FRAME * (steps - 1))
+    if distance <= side * (base + _REACH_A_FRAME * (steps - 1)):
+        return True
+    pace = max(_pace(before[-_PACE_SIGHTINGS:]), _pace(after[:_PACE_SIGHTINGS]))
+    return steps <= _TURN_FRAMES and float(np.hypot(*(after[0].centre - before[-1].centre))) <= _FASTER * pace * steps
+
+
+def _pace(piece: list[Sighting]) -> float:
+    """The most pixels that it went from a frame to the next, whatever way."""
+    return max((float(np.hypot(*_speed(list(pair)))) for pair in pairwise(piece)), default=0.0)
 
 
 def _alike_in_size(one: Sighting, other: Sighting, steps: int) -> bool:

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from vace_batch.geometry import Box, Size, union_of
 from vace_batch.manifest import Dilation
 from vace_batch.masks.objects import MOST_GAP_FRAMES, Sighting
-from vace_batch.masks.refine import dilate
-from vace_batch.masks.store import Bits, FrameMask, make_mask, merge_masks
+from vace_batch.masks.refine import dilate, subtract
+from vace_batch.masks.store import Bits, FrameMask, box_mask, make_mask, merge_masks
 
 # A box that jumps by chance is known by this many frames on each side, of which two vote on the mask's pixels.
 _FIT_FRAMES = 4
@@ -34,6 +34,8 @@ _SAME_PX = 0.5
 _STRAY = 0.4
 # A box that jumps by n px both ways is off by 1.4 n where it was seen; the usual dilation holds the n.
 _SHAKE, _MOST_SHAKE_PX = 0.67, 2.0
+# Where it was not seen, and so near the picture's edge, which cuts it, its outline is known half as well.
+_UNSEEN, _EDGE_PX = 2, 8
 
 Point = npt.NDArray[np.float64]
 
@@ -66,35 +68,47 @@ class Steady:
         self.start = max(self._indices[0] - _GRACE_FRAMES, shot[0])
         self.stop = min(self._indices[-1] + _GRACE_FRAMES + 1, shot[1])
         self._unpacked: OrderedDict[int, FrameMask] = OrderedDict()
+        small = min(size.width, size.height) <= 2 * _EDGE_PX
+        self._inside = None if small else Box(0, 0, size.width, size.height).pad(-_EDGE_PX)
 
     @cached_property
     def _centres(self) -> Point:
         return np.array([one.centre for one in self._sightings])
 
     @cached_property
-    def _shake(self) -> Dilation:
-        """How far the detector's boxes jump about the object's way, as far as a mask need grow for it."""
+    def _shake(self) -> float:
+        """How far the detector's boxes jump about the object's way, in px, as far as a mask need grow for it."""
         ways = [(self._way(index), centre) for index, centre in zip(self._indices, self._centres, strict=True)]
         jumps = [np.hypot(*(way - centre)) for way, centre in ways if way is not None]
-        return Dilation(px=min(float(np.rint(_SHAKE * np.median(jumps))), _MOST_SHAKE_PX) if jumps else 0.0)
+        return min(float(np.rint(_SHAKE * np.median(jumps))), _MOST_SHAKE_PX) if jumps else 0.0
 
     def at(self, index: int) -> FrameMask | None:
         """The mask on frame `index`; None where the object is not, or not in the picture."""
-        mask = self._at(index) if self.start <= index < self.stop else None
-        return mask and dilate(mask, self._size, self._shake)
-
-    def _at(self, index: int) -> FrameMask | None:
+        if not self.start <= index < self.stop:
+            return None
         place = bisect_left(self._indices, index)
-        if place < len(self._indices) and self._indices[place] == index:
-            seen: FrameMask | None = self._mask(place)
-            if (strayed := self._strayed(place)) is not None:
-                seen = merge_masks([self._mask(place), strayed])
-        elif 0 < place < len(self._indices):
-            seen = self._filled(place, index)
-        else:
+        seen = place < len(self._indices) and self._indices[place] == index
+        mask = self._looked_at(place) if seen else self._worked_out(place, index)
+        return mask and self._with_room(mask, self._shake if seen else _UNSEEN * self._shake)
+
+    def _with_room(self, mask: FrameMask, room: float) -> FrameMask | None:
+        """The mask with `room` px round it, and with twice as much at the picture's edge, which cuts what shakes."""
+        if not room:
+            return mask
+        inside = mask.box.intersect(self._inside) if self._inside else None
+        cut = subtract(mask, None if inside is None else box_mask(mask.index, inside))
+        rooms = ((mask, room), (cut, _UNSEEN * room))
+        return merge_masks([dilate(part, self._size, Dilation(px=px)) for part, px in rooms if part is not None])
+
+    def _looked_at(self, place: int) -> FrameMask | None:
+        parts = (self._mask(place), self._strayed(place), self._voted(self._indices[place]))
+        return merge_masks([mask for mask in parts if mask is not None])
+
+    def _worked_out(self, place: int, index: int) -> FrameMask | None:
+        if not 0 < place < len(self._indices):
             return self._led_on(0 if place == 0 else len(self._indices) - 1, index)
-        parts = [mask for mask in (seen, self._voted(index)) if mask is not None]
-        return merge_masks(parts)
+        parts = (self._filled(place, index), self._voted(index))
+        return merge_masks([mask for mask in parts if mask is not None])
 
     def _mask(self, place: int) -> FrameMask:
         if place not in self._unpacked:
@@ -124,8 +138,10 @@ class Steady:
         # A drop may hide a turn, or that the picture's edge cuts it by now: as all saw it, as it left, and as it comes.
         if (way := self._way(index)) is not None:
             parts += [self._put(neighbour, way, index) for neighbour in (place - 1, place)]
+        straight = (1 - share) * self._centres[place - 1] + share * self._centres[place]
         for neighbour, side in ((place - 1, -1), (place, 1)):
-            parts += [self._put(neighbour, led, index) for led in self._led(neighbour, index, side)]
+            for led in self._led(neighbour, index, side):
+                parts += [self._put(neighbour, centre, index) for centre in (led, (led + straight) / 2)]
         return merge_masks([part for part in parts if part is not None])
 
     def _led_on(self, place: int, index: int) -> FrameMask | None:
