@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -128,13 +129,15 @@ def test_backwards_is_forwards_through_the_frames_in_reverse(memory: Memory, tmp
     assert bits(ahead) == bits(back) and len(set(map(str, bits(back)))) == 9
 
 
+def watcher_of(memory: Memory, clip: Clip, **options: Any) -> Watcher:
+    return Watcher(job=job(), size=SIZE, segmenter=Segmenter(None, memory), confidence=0.25, read=clip.read, **options)
+
+
 def watched(
     memory: Memory, clip: Clip, followed: list[Followed], num_frames: int, cuts: tuple[int, ...] = ()
 ) -> list[int]:
     """How many masks each frame has."""
-    watcher = Watcher(
-        job=job(), size=SIZE, segmenter=Segmenter(None, memory), confidence=0.25, followed=followed, read=clip.read
-    )
+    watcher = watcher_of(memory, clip, followed=followed)
     made = list(watcher.watch(read_frames(clip.path), cuts, (0, num_frames)))
     assert [found.index for found in made] == list(range(num_frames))
     assert all(mask.index == found.index for found in made for mask in found.selected)
@@ -145,6 +148,14 @@ def test_who_is_marked_late_is_found_back_to_the_cut(memory: Memory, tmp_path: P
     clip = Clip(tmp_path / "clip.mkv", frames(8))
     follows = [Followed(marks={5: at(x, 30)}, cuts=frozenset({2, 7})) for x in (20.0, 80.0)]
     assert watched(memory, clip, follows, 8, (2, 7)) == [0, 0, 2, 2, 2, 2, 2, 0]
+
+
+def test_what_only_the_memory_found_is_said(memory: Memory, tmp_path: Path) -> None:
+    clip = Clip(tmp_path / "clip.mkv", frames(8))
+    follow = Followed(marks={3: at(50, 30), 5: at(50, 30)}, cuts=frozenset({2}))
+    watcher = watcher_of(memory, clip, followed=[follow])
+    list(watcher.watch(read_frames(clip.path), (2,), (0, 8)))
+    assert list(watcher.words()) == ["from_memory: something on 4 frames (2, 4, 6-7) was found by SAM 2's memory alone"]
 
 
 def keyed(*frames: int) -> tuple[BoxKey, ...]:
@@ -188,6 +199,7 @@ def test_where_memory_misses_a_keyed_box_the_box_is_masked(memory: Memory) -> No
         made = follow.remembered(memory, index, SIZE)
         box = follow.track.at(index, SIZE) if follow.track else None
         assert box is not None and any(mask.box.intersect(box) for mask in made)
+        assert (index in follow.boxed) == any(mask.box == box for mask in made)
 
 
 def test_a_detected_object_is_found_where_the_detector_did_not(memory: Memory, tmp_path: Path) -> None:
@@ -201,6 +213,9 @@ def test_a_detected_object_is_found_where_the_detector_did_not(memory: Memory, t
     assert (made.id, [one.index for one in made.sightings]) == (4, list(range(1, 9)))
     assert [one for one in made.sightings if one.confidence] == list(seen), "what was seen stays as it was"
     assert all(start >= 1 and stop <= 9 for start, stop in clip.asked)
+    watcher = watcher_of(memory, clip)
+    watcher._steady(Tracked(id=4, label="dog", sightings=seen), (1, 9))
+    assert watcher.remembered == {1, 4, 5, 7, 8}
 
 
 def test_what_grows_to_the_whole_picture_is_lost(memory: Memory, tmp_path: Path) -> None:

@@ -15,11 +15,12 @@ from vace_batch.geometry import Box, Size
 from vace_batch.manifest import BoxKey, Dilation, Job, PointKey, Protect
 from vace_batch.masks import source
 from vace_batch.masks.detect import import_ultralytics
+from vace_batch.masks.detection import Detection
 from vace_batch.masks.export import export_onnx, new_segmentation_model
 from vace_batch.masks.memory import Mark
 from vace_batch.masks.onnx import ExportedDetector
 from vace_batch.masks.recall import Followed
-from vace_batch.masks.segment import Prompt
+from vace_batch.masks.segment import Prompt, Segmenter
 from vace_batch.masks.source import MaskModels, clip_masks, needs_pixels
 from vace_batch.masks.store import FrameMask, box_mask
 from vace_batch.masks.watch import Notes, kept_near
@@ -168,6 +169,32 @@ def test_a_segmenter_without_memory_says_so(video: str, weights: Path) -> None:
     models, notes = MaskModels(segmenter=str(weights / "mobile_sam.pt")), Notes()
     masks_of(job(points=(PointKey(x=90, y=50, frame=3),)), models=models, path=video, notes=notes)
     assert [word.split(":")[0] for word in notes.words] == ["no_memory"]
+
+
+class Blind(Segmenter):
+    """Finds no outline on odd frames."""
+
+    def segment(self, rgb_HWC: Any, prompts: Any, *, index: int = 0) -> list[FrameMask | None]:
+        return [None if index % 2 else box_mask(index, prompt.box.pad(-3)) for prompt in prompts]
+
+
+@pytest.mark.parametrize("fields", [{"boxes": (BoxKey(x=10, y=20, width=40, height=40),)}, {"targets": ("class 1",)}])
+def test_where_the_segmenter_finds_no_outline_the_box_is_the_mask_and_the_result_says_so(
+    fields: dict[str, Any], video: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Boxes:
+        def check_targets(self, targets: Any) -> list[int]:
+            return [1]
+
+        def detect(self, rgb: Any, targets: Any, *, conf: float, index: int) -> list[Detection]:
+            return [Detection(box=Box(10, 20, 40, 40), label="class 1", confidence=0.9, mask=None)]
+
+    monkeypatch.setattr(MaskModels, "load_segmenter", lambda *_: Blind(None))
+    monkeypatch.setattr(MaskModels, "load_detector", lambda *_: Boxes())
+    notes = Notes()
+    masks = masks_of(job(**fields, segmenter="sam"), video, notes=notes, models=MaskModels(every=1))
+    assert masks[1].box == masks[3].box == Box(10, 20, 40, 40)
+    assert [word.partition(" the segm")[0] for word in notes.words] == ["no_outline: for something on 2 frames (1, 3)"]
 
 
 def test_boxes_and_points_prompt_the_segmenter(video: str, weights: Path) -> None:

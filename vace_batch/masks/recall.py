@@ -6,7 +6,7 @@ A memory that goes backwards reads the frames again, a few at a time, so that no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -36,7 +36,8 @@ class Followed:
     """An object marked on some frames: found until the next cut by the segmenter's memory or, where that has none and
     it is marked by points, prompted by its own last outline.
 
-    `track` are the boxes that it was marked by. Where there are several it is there from its first mark to its last.
+    `track` are the boxes that it was marked by. Where there are several it is there from its first mark to its last. On
+    the frames `boxed` the memory did not find it where its boxes lead, and they are masked.
     """
 
     marks: Mapping[int, Mark]
@@ -44,6 +45,7 @@ class Followed:
     track: Track | None = None
     last: Box | None = None
     past: Any = None
+    boxed: set[int] = field(default_factory=set)
 
     def remembered(self, memory: Memory, index: int, size: Size) -> list[FrameMask]:
         """The object in the frame that `memory` saw last; nothing before it is marked and where it is not."""
@@ -62,6 +64,7 @@ class Followed:
         masks = [] if found is None else [found]
         if box is not None and (found is None or found.box.intersect(box) is None):
             masks.append(box_mask(index, box))  # an object to be removed must not stay
+            self.boxed.add(index)
         return masks
 
     def before(self, memory: Memory, shot: tuple[int, int], read: Read) -> Iterator[FrameMask]:

@@ -205,6 +205,9 @@ def clip_masks(
         if mask is not None:
             yield mask if mask.index == found.index else replace(mask, index=found.index)
     finder.finish()
+    if notes is not None and finder.watcher is not None:
+        for word in finder.watcher.words():
+            notes.say(word)
 
 
 def _same(parts: list[FrameMask], others: list[FrameMask]) -> bool:
@@ -267,7 +270,7 @@ class _Finder:
             segmenter = _segmenter_or_word(job, models, notes)
             followed, boxed = _followed(selected, points, cuts, size, segmenter)
             if followed and segmenter is not None and segmenter.memory is None:
-                notes.words.append("no_memory: SAM 2 remembers what points marked; it is followed by its last outline")
+                notes.say("no_memory: SAM 2 remembers what points marked; it is followed by its last outline")
             watcher = Watcher(
                 job=job,
                 size=size,
@@ -359,7 +362,7 @@ def _segmenter_or_word(job: Job, models: MaskModels, notes: Notes) -> Segmenter 
     except ClipError as error:
         if job.points or error.code not in ("weights_not_found", "bad_weights"):
             raise
-        notes.words.append(f"no_segmenter: masks are those of the detector or the boxes ({error.code})")
+        notes.say(f"no_segmenter: masks are those of the detector or the boxes ({error.code})")
         return None
 
 

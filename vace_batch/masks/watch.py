@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -34,6 +34,7 @@ RGB = npt.NDArray[np.uint8]
 # How far an outline may leave the box that asked for it: a segmenter that takes the whole picture must not.
 _OUTLINE_REACH = 0.25
 _LOOK_BINS = 4
+_MOST_SPANS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,11 @@ class Notes:
     words: list[str] = field(default_factory=list)
     objects: dict[int, list[tuple[str, Box]]] | None = None
 
+    def say(self, word: str) -> None:
+        """Note a word, once."""
+        if word not in self.words:
+            self.words.append(word)
+
     def see(self, found: Found) -> None:
         """Note the objects of a frame."""
         if self.objects is not None:
@@ -77,7 +83,8 @@ class Watcher:
     """What looks at one clip.
 
     `boxes` are prompts for the segmenter on each frame; `every` is how many frames a look may stand for; `tracker` is
-    bytetrack or botsort. `read` is asked for frames once more where the segmenter has a memory.
+    bytetrack or botsort. `read` is asked for frames once more where the segmenter has a memory. On the frames
+    `remembered` something was found by that memory alone, on `boxed` the segmenter found no outline of something.
     """
 
     job: Job
@@ -93,6 +100,16 @@ class Watcher:
     followed: Sequence[Followed] = ()
     read: Read | None = None
     points: Mapping[int, Mapping[int, Points]] = field(default_factory=dict)
+    remembered: set[int] = field(default_factory=set)
+    boxed: set[int] = field(default_factory=set)
+
+    def words(self) -> Iterator[str]:
+        """What is worth saying of the frames watched so far: where masks are not what was asked for."""
+        if self.remembered:
+            yield f"from_memory: something on {_listed(self.remembered)} was found by SAM 2's memory alone"
+        if boxed := self.boxed.union(*(follow.boxed for follow in self.followed)):
+            reason = "the segmenter found no outline; the mask is the detector's or the box"
+            yield f"no_outline: for something on {_listed(boxed)} {reason}"
 
     def watch(self, frames: Iterable[Frame], cuts: Sequence[int], frame_range: tuple[int, int]) -> Iterator[Found]:
         """Every frame of start..stop-1, in order, once its shot is seen to the end."""
@@ -118,6 +135,7 @@ class Watcher:
         if self.memory is not None and self.read is not None:
             for follow in self.followed:
                 for mask in follow.before(self.memory, shot, self.read):
+                    self.remembered.add(mask.index)
                     outlines.setdefault(mask.index, []).append(PackedMask.of(mask))
 
     @property
@@ -176,6 +194,8 @@ class Watcher:
         if self.segmenter is None or not found:
             return found
         masks = self._outlines(index, picture, [Prompt(box=one.box) for one in found])
+        if None in masks:
+            self.boxed.add(index)
         return [
             one if mask is None else Detection(box=mask.box, label=one.label, confidence=one.confidence, mask=mask)
             for one, mask in zip(found, masks, strict=True)
@@ -195,6 +215,8 @@ class Watcher:
         asked = [(follow, prompt) for follow in followed if (prompt := follow.prompt(index, self.size))]
         outlines = self._outlines(index, picture, [*prompts, *(prompt for _, prompt in asked)])
         for (_, box), outline in zip(boxes, outlines, strict=False):
+            if outline is None:
+                self.boxed.add(index)
             yield outline or box_mask(index, box)
         for (follow, _), outline in zip(asked, outlines[len(boxes) :], strict=True):
             if outline is not None:
@@ -203,7 +225,10 @@ class Watcher:
         if memory is not None and self.followed:
             memory.see(picture)
             for follow in self.followed:
-                yield from follow.remembered(memory, index, self.size)
+                found = follow.remembered(memory, index, self.size)
+                if found and index not in follow.marks and index not in follow.boxed:
+                    self.remembered.add(index)
+                yield from found
 
     def _resolved(
         self, objects: Sequence[Tracked], outlines: Mapping[int, Sequence[PackedMask]], shot: tuple[int, int]
@@ -227,7 +252,10 @@ class Watcher:
 
     def _steady(self, one: Tracked, shot: tuple[int, int]) -> Steady:
         if self.memory is not None and self.read is not None and one.label != TEXT:
-            one = completed(one, self.memory, shot, self.read)
+            whole = completed(one, self.memory, shot, self.read)
+            seen = {sighting.index for sighting in one.sightings}
+            self.remembered.update(sighting.index for sighting in whole.sightings if sighting.index not in seen)
+            one = whole
         return Steady(one.sightings, shot, self.size)
 
 
@@ -235,6 +263,17 @@ def classes_of(job: Job) -> tuple[str, ...]:
     """Classes that a job asks the detector for; text and overlays have detectors of their own."""
     asked = (*job.targets, *job.pick.exclude, *job.protect.targets)
     return tuple(name for name in asked if name not in (TEXT, OVERLAY))
+
+
+def _listed(frames: Collection[int]) -> str:
+    """`3 frames (4, 7-8)`; of many spans the first."""
+    spans: list[list[int]] = []
+    for index in sorted(frames):
+        if not spans or index > spans[-1][1] + 1:
+            spans.append([index, index])
+        spans[-1][1] = index
+    shown = [f"{first}" if first == last else f"{first}-{last}" for first, last in spans[:_MOST_SPANS]]
+    return f"{len(frames)} frames ({', '.join(shown)}{', ...' if len(spans) > _MOST_SPANS else ''})"
 
 
 def at_most(size: Size, longest: int) -> Size:
