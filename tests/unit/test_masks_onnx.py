@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from vace_batch.masks.detect import Detector, import_ultralytics
 from vace_batch.masks.detection import Detection
 from vace_batch.masks.export import export_onnx, exported, new_segmentation_model
 from vace_batch.masks.onnx import ExportedDetector, Letterbox
+from vace_batch.masks.source import MaskModels
 from vace_batch.masks.store import FrameMask, box_mask
 
 NAMES = ("ball", "horse", "car")
@@ -160,6 +162,52 @@ def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "w.onnx").write_bytes(content)
     with pytest.raises(ClipError) as error:
         ExportedDetector.load(str(tmp_path / "w.onnx"))
+    assert error.value.code == "bad_weights"
+
+
+@pytest.fixture(scope="module")
+def folder(built: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights as ultralytics exports them for OpenVINO: for pictures of one size."""
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    from ultralytics import YOLO
+
+    copy = tmp_path_factory.mktemp("openvino") / "mine.pt"
+    copy.write_bytes(Path(built[0]).read_bytes())
+    return Path(YOLO(copy).export(format="openvino", imgsz=[96, 160], verbose=False))
+
+
+def test_an_openvino_folder_finds_what_the_onnx_file_finds(folder: Path, built: Weights) -> None:
+    ours, other = ExportedDetector.load(str(folder)), ExportedDetector.load(built[1])
+    assert ours.classes == other.classes and ours.side == 160 and exported(str(folder), "nowhere") == str(folder)
+    other.side, other._fixed = ours.side, ours._fixed
+    rgb = scene(7, 1)
+    mine, theirs = (one.detect(rgb, NAMES, conf=0.5) for one in (ours, other))
+    assert 3 <= len(mine) == len(theirs)
+    ious = [iou(box_mask(0, one.box), box_mask(0, two.box)) for one, two in matched(mine, theirs)]
+    assert min(ious) > 0.9 and float(np.mean(ious)) > 0.97, "bfloat16 rounds differently"
+    assert {one.label for one in mine} == {one.label for one in theirs}
+
+
+def test_an_openvino_folder_is_data_that_a_row_may_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = MaskModels(folders=(str(folder.parent),))
+    assert isinstance(models.load_detector(folder.name), ExportedDetector)
+    with pytest.raises(ClipError) as error:
+        MaskModels(folders=(str(folder),)).load_detector(str(folder.parent / "other"))
+    assert error.value.code == "weights_not_allowed"
+    monkeypatch.setattr(onnx.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ClipError, match=r"vace-batch\[openvino\]") as error:
+        ExportedDetector.load(str(folder))
+    assert error.value.code == "no_openvino"
+
+
+@pytest.mark.parametrize("broken", ["metadata.yaml", "mine.xml", "mine.bin"])
+@pytest.mark.parametrize("content", [None, b"", b"\x00[", b"- 7"])
+def test_a_damaged_openvino_folder_is_refused(folder: Path, tmp_path: Path, broken: str, content: bytes | None) -> None:
+    copy = tmp_path / "copy_openvino_model"
+    shutil.copytree(folder, copy)
+    (copy / broken).unlink() if content is None else (copy / broken).write_bytes(content)
+    with pytest.raises(ClipError) as error:
+        ExportedDetector.load(str(copy))
     assert error.value.code == "bad_weights"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from vace_batch.errors import ClipError
 from vace_batch.masks.detect import UNREADABLE_WEIGHTS, finds_what_is_named, import_ultralytics, local_path
 from vace_batch.masks.detection import one_line
+from vace_batch.masks.weights import is_exported
 
 _VERSION = 1
 _OPSET = 17
@@ -60,12 +61,12 @@ def export_onnx(weights: str, target: str, shape: tuple[int, int] | None = None)
 
 
 def exported(weights: str, cache: str) -> str:
-    """The ONNX model of a local `.pt` file, made unless folder `cache` has it; an `.onnx` file is its own.
+    """The ONNX model of a local `.pt` file, made unless folder `cache` has it; an exported one is its own.
 
     Raises:
         ClipError: as `export_onnx`.
     """
-    if weights.endswith(".onnx"):
+    if is_exported(weights):
         return weights
     with open(weights, "rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -1,4 +1,5 @@
-"""Detection on a CPU: an exported ONNX model in OpenVINO or ONNX Runtime, without torch and ultralytics.
+"""Detection on a CPU: an exported model, ONNX or OpenVINO's own, in OpenVINO or ONNX Runtime, without torch and
+ultralytics.
 
 Shape suffixes: H, W are the network's rows and columns, C channels (RGB), N objects, A anchors, F an anchor's values.
 """
@@ -17,11 +18,13 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size, align_up
 from vace_batch.masks.detection import Detection, MaskLogits, ask_for, one_line, outward
 from vace_batch.masks.store import make_mask
+from vace_batch.masks.weights import network_of
 
 DEFAULT_SIDE_PX = 640
 
@@ -80,18 +83,19 @@ class ExportedDetector:
 
     @classmethod
     def load(cls, weights: str, *, threads: int | None = None) -> ExportedDetector:
-        """Load a local `.onnx` file as ultralytics exports it, on `threads` CPU threads (default: `OMP_NUM_THREADS`).
+        """Load what ultralytics exports, a local `.onnx` file or an OpenVINO folder, on `threads` CPU threads (default:
+        `OMP_NUM_THREADS`).
 
         Raises:
-            ClipError: `weights_not_found`, `bad_weights`, `wrong_weights` (another task).
+            ClipError: `weights_not_found`, `bad_weights`, `wrong_weights` (another task), `no_openvino`.
         """
-        if not Path(weights).is_file():
+        if not Path(weights).exists():
             raise ClipError(
                 "weights_not_found", f"weights {weights}: no such file; give the path of a file that is here"
             )
         threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 1)
         try:
-            metadata = _runtime_session(weights, threads, None).get_modelmeta().custom_metadata_map
+            metadata = _metadata(weights, threads)
             task = metadata["task"]
             made = cls(weights, metadata, threads)
         except _runtime_errors() as error:
@@ -223,8 +227,26 @@ def backend() -> str:
     return "openvino" if has_bfloat16() and importlib.util.find_spec("openvino") else "onnxruntime"
 
 
+def _metadata(weights: str, threads: int) -> dict[str, str]:
+    """What ultralytics writes into an export about it, each value as text."""
+    network = network_of(weights)
+    if network is None:
+        return dict(_runtime_session(weights, threads, None).get_modelmeta().custom_metadata_map)
+    if not importlib.util.find_spec("openvino"):
+        raise ClipError("no_openvino", f"weights {weights} need openvino: pip install 'vace-batch[openvino]'")
+    said = yaml.safe_load(Path(weights, "metadata.yaml").read_text(encoding="utf-8"))
+    _read_openvino(weights)
+    return {name: str(value) for name, value in said.items()}
+
+
+def _read_openvino(weights: str) -> Any:
+    import openvino
+
+    return openvino.Core().read_model(network_of(weights) or weights)
+
+
 def _session(weights: str, threads: int, network: Size) -> Callable[[Floats], list[Floats]]:
-    if backend() == "openvino":
+    if network_of(weights) or backend() == "openvino":
         return _openvino_session(weights, threads, network)
     session = _runtime_session(weights, threads, network)
     name = session.get_inputs()[0].name
@@ -250,11 +272,12 @@ def _runtime_session(weights: str, threads: int, network: Size | None) -> Any:
 def _openvino_session(weights: str, threads: int, network: Size) -> Callable[[Floats], list[Floats]]:
     import openvino
 
-    core = openvino.Core()
-    model = core.read_model(weights)
+    model = _read_openvino(weights)
     if model.is_dynamic():
         model.reshape([1, 3, network.height, network.width])
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "bf16"})
+    precision = "bf16" if has_bfloat16() else "f32"
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
+    compiled = openvino.Core().compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()
 
     def run(images: Floats) -> list[Floats]:
@@ -271,4 +294,4 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
 
     named = ("Fail", "InvalidProtobuf", "InvalidGraph", "InvalidArgument", "NotImplemented", "NoModel", "NoSuchFile")
     found = tuple(getattr(state, name) for name in (*named, "RuntimeException") if hasattr(state, name))
-    return (*found, KeyError, OSError, RuntimeError, SyntaxError, TypeError, ValueError)
+    return (*found, AttributeError, KeyError, OSError, RuntimeError, SyntaxError, TypeError, ValueError, yaml.YAMLError)

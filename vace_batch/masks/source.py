@@ -29,7 +29,7 @@ from vace_batch.masks.shapes import Track, tracks
 from vace_batch.masks.store import FrameMask, box_mask, merge_masks
 from vace_batch.masks.text import TEXT, TextFinder
 from vace_batch.masks.watch import Found, Notes, Watcher, classes_of, points_by_object
-from vace_batch.masks.weights import find_weights
+from vace_batch.masks.weights import find_weights, is_exported
 from vace_batch.video.frame import Frame
 from vace_batch.video.read import read_frames
 
@@ -107,7 +107,7 @@ class MaskModels:
 @lru_cache(maxsize=2)
 def _loaded_detector(path: str, stamp: int, device: str) -> Detector | ExportedDetector:
     """On a CPU an exported model, which is up to four times as fast; torch where there is none to be had."""
-    if device != "cpu" and not path.endswith(".onnx"):
+    if device != "cpu" and not is_exported(path):
         return Detector.load(path, device=device)
     try:
         return ExportedDetector.load(exported(path, _cache_folder()))

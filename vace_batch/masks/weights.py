@@ -28,8 +28,8 @@ def find_weights(name: str, *, configured: str | None, folders: Sequence[str] = 
     """The local file for what a job or the configuration calls its weights.
 
     A manifest is untrusted: only the `configured` weights, by path or file name, and files inside `folders` are
-    opened, and the package's own `DEMO_DETECTOR`. Of what a job names in `folders`, ONNX models are data; anything else
-    is read as a pickle, and must have its SHA-256 in `pickles`. Downloads are the business of `download_release`.
+    opened, and the package's own `DEMO_DETECTOR`. Of what a job names in `folders`, exported models are data; anything
+    else is read as a pickle, and must have its SHA-256 in `pickles`. Downloads are the business of `download_release`.
 
     Raises:
         ClipError: `weights_not_found`, `weights_not_allowed`.
@@ -42,18 +42,31 @@ def find_weights(name: str, *, configured: str | None, folders: Sequence[str] = 
     if not inside:
         allowed = ", ".join([*([configured] if configured else []), *(f"{folder}/" for folder in folders)]) or "none"
         raise ClipError("weights_not_allowed", f"weights {name!r} are not among the allowed ones ({allowed})")
-    found = next((str(path) for path in inside if path.is_file()), None) or _existing(str(inside[0]))
+    found = next((str(path) for path in inside if _is_there(path)), None) or _existing(str(inside[0]))
     _check_pickle(found, pickles)
     return found
 
 
+def network_of(weights: str) -> str | None:
+    """The network's file in a folder that is a model as OpenVINO has it (`*.xml`, `*.bin`, `metadata.yaml`); None for
+    anything else."""
+    found = sorted(Path(weights).glob("*.xml")) if os.path.isdir(weights) else []
+    return str(found[0]) if len(found) == 1 else None
+
+
+def is_exported(weights: str) -> bool:
+    """Whether it is data alone, which no code is run from: an ONNX file or an OpenVINO folder."""
+    return weights.lower().endswith(".onnx") or network_of(weights) is not None
+
+
 def _check_pickle(path: str, pickles: Sequence[str]) -> None:
-    if path.lower().endswith(".onnx"):
+    if is_exported(path):
         return
     stat = os.stat(path)
     if (digest := _sha256(path, stat.st_mtime_ns, stat.st_size)) not in pickles:
         reason = (
-            f"weights {path}: a pickle, and no row may name one whose SHA-256 is not allowed; expected an .onnx file"
+            f"weights {path}: a pickle, and no row may name one whose SHA-256 is not allowed; expected an .onnx file, "
+            "an OpenVINO folder"
         )
         raise ClipError("weights_not_allowed", f"{reason}, or --allow-pickle {digest}")
 
@@ -71,7 +84,11 @@ def _inside(name: str, folder: str) -> Path | None:
     return path if path.is_relative_to(root) else None
 
 
+def _is_there(path: str | Path) -> bool:
+    return Path(path).is_file() or network_of(str(path)) is not None
+
+
 def _existing(path: str) -> str:
-    if not Path(path).is_file():
+    if not _is_there(path):
         raise ClipError("weights_not_found", f"weights {path}: no such file; give the path of a file that is here")
     return path
