@@ -11,7 +11,7 @@ export PYTHONPATH := $(ROOT)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo tasks test test-all check fmt chaos audit bench docs-manifest flow clean
+.PHONY: help env demo tasks test test-all check fmt chaos audit bench docs docs-manifest flow clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -54,6 +54,9 @@ audit: env ## known weaknesses of the pinned packages, by pip-audit in a place o
 
 bench: env ## every benchmark in benchmarks/
 	@for file in benchmarks/[a-z]*.py; do test -e "$$file" || continue; echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+docs: env ## the site: tutorial, how-to, reference, explanation, troubleshooting; into site/, nothing from the network
+	@$(BIN)/python .ci/docs.py site
 
 docs-manifest: env ## write manifests/README.md and the example manifests from the schema
 	@$(BIN)/python -m vace_batch.manifest_docs

@@ -25,7 +25,7 @@ from pathlib import Path
 
 STAMP = ".vace-batch.json"
 MARKER = ".vace-batch-installing"
-EXTRAS = "prefect,s3,ocr,openvino,dev"
+EXTRAS = "prefect,s3,ocr,openvino,docs,dev"
 
 
 def stamp_of(root: Path) -> dict[str, str]:

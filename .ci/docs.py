@@ -1,0 +1,232 @@
+"""Build the site: `python .ci/docs.py SITE`.
+
+Pages are docs/**.md, other pages of the repository, and the reference, which is written here from the command line's
+own options, the settings' own descriptions and the manifest's schema: nothing of it is kept, so nothing of it is out of
+date. A link to a page becomes one of the site's; a link to another file of the repository becomes its text. A link that
+leads nowhere, a page that the navigation does not know and one that it knows and is not there stop the build.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from vace_batch import cli
+from vace_batch.config import Options
+from vace_batch.manifest_docs import column_dictionary
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+ELSEWHERE = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
+    "benchmarks/README.md": "benchmarks.md",
+    "infra/README.md": "infra.md",
+    "manifests/README.md": "reference/manifest.md",
+}
+"""Pages that are kept beside what they tell of; README itself is not in the site, which has an entrance of its own."""
+
+_LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)\s#]+)(#[^)\s]*)?\)")
+_FENCE = re.compile(r"^(```.*?^```\n?)", re.MULTILINE | re.DOTALL)
+_TIGHT_LIST = re.compile(r"^((?![ \t>|#]|[-*] |\d+\. ).*\S.*)\n(?=[-*] |\d+\. )", re.MULTILINE)
+
+
+def pages() -> dict[str, str]:
+    """Every page of the site: where it lies there, and its text."""
+    sources = {f"docs/{path.relative_to(DOCS)}": str(path.relative_to(DOCS)) for path in sorted(DOCS.rglob("*.md"))}
+    generated = {
+        "docs/reference/command-line.md": ("reference/command-line.md", command_line()),
+        "docs/reference/settings.md": ("reference/settings.md", settings()),
+        "manifests/README.md": ("reference/manifest.md", column_dictionary()),
+    }
+    places = sources | ELSEWHERE | {source: place for source, (place, _) in generated.items()}
+    texts = {source: _read(source) for source in places if source not in generated}
+    texts = {source: text for source, text in texts.items() if source != "README.md"}
+    texts |= {source: text for source, (_, text) in generated.items()}
+    return {places[source]: _for_the_site(text, source, places) for source, text in texts.items()}
+
+
+def _read(source: str) -> str:
+    name = source.removeprefix("docs/")
+    return (ROOT / source if name == source else DOCS / name).read_text(encoding="utf-8")
+
+
+def _for_the_site(text: str, source: str, places: dict[str, str]) -> str:
+    """`text` with links of the site, and with the empty line before a list that its Markdown asks for."""
+
+    def link(found: re.Match[str]) -> str:
+        mark, words, target, anchor = found.groups()
+        wanted = os.path.normpath(os.path.join(os.path.dirname(source), target))
+        for name in (wanted, f"{wanted}/README.md"):
+            if name in places:
+                here = os.path.relpath(places[name], os.path.dirname(places[source]) or ".")
+                part = "" if name == "README.md" else anchor or ""  # the entrance has other headings
+                return f"{mark}[{words}]({here}{part})"
+        if not (ROOT / wanted).exists():
+            raise SystemExit(f"{source}: a link leads nowhere: {target}")
+        return words if words.startswith("`") or not words.endswith(".py") else f"`{words}`"
+
+    parts = _FENCE.split(text)
+    return "".join(
+        part if part.startswith("```") else _TIGHT_LIST.sub(r"\1\n\n", _LINK.sub(link, part)) for part in parts
+    )
+
+
+# --- the reference ---------------------------------------------------------------------------------------------------
+
+
+def command_line() -> str:
+    """Every command with its arguments and options, as Typer knows them."""
+    lines = ["# Command line", "", *_paragraphs(cli.__doc__), ""]
+    lines += ["Made from the program's own options; `vace-batch COMMAND --help` says the same.", ""]
+    for name, command in _commands().items():
+        context = command.make_context(name, [], resilient_parsing=True)
+        words = " ".join(part for param in command.params for part in _usage(param))
+        lines += [f"## `{name}`", "", *_paragraphs(command.help), "", f"    vace-batch {name} {words}", ""]
+        lines += ["| | | default |", "|---|---|---|"]
+        for param in command.params:
+            declared, told = param.get_help_record(context)
+            text, _, rest = told.partition("  [")
+            default, extra = _default(rest.rstrip("]"))
+            lines.append(f"| {_code(declared)} | {_cell(text + extra)} | {default} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _usage(param: Any) -> Iterator[str]:
+    if param.param_type_name == "argument":
+        yield param.metavar or param.name.upper()
+    elif param.required:
+        yield f"{param.opts[0]} {param.metavar or param.name.upper()}"
+
+
+def _default(rest: str) -> tuple[str, str]:
+    """What Typer says in brackets behind a help text: the default, and what else (range, variable)."""
+    default, others = "", []
+    for part in filter(None, rest.split("; ")):
+        if part == "required":
+            default = "required"
+        elif part.startswith("default: "):
+            default = f"`{part.removeprefix('default: ')}`"
+        else:
+            others.append(part.replace("env var: ", "variable "))
+    return default, f" ({', '.join(others)})" if others else ""
+
+
+def settings() -> str:
+    """Every setting of a run and of what it holds, as pydantic's JSON schema tells them."""
+    lines = ["# Settings", "", "What a run is given: `vace_batch.config.Options`, kept in `OUT/run.json`.", ""]
+    schema = Options.model_json_schema()
+    options = {param.name for command in _commands().values() for param in command.params}
+    for name, model in {"Options": schema, **schema["$defs"]}.items():
+        lines += [f"## {name}", "", *_paragraphs(model.get("description")), ""]
+        lines += ["| setting | what | values | default |", "|---|---|---|---|"]
+        for key, field in model["properties"].items():
+            option = f" (`--{key.replace('_', '-')}`)" if model is schema and key in options else ""
+            told = f"{_cell(field.get('description', ''))}{option}"
+            lines.append(f"| `{key}` | {told} | {_cell(_values(field))} | {_preset(field)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _values(field: dict[str, Any]) -> str:
+    """What a field of a JSON schema may be."""
+    if "$ref" in field:
+        name = field["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in field:
+        return " or ".join(_values(one) for one in field["anyOf"])
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if field.get("type") == "array":
+        return f"list of {_values(field['items'])}"
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {field[name]:,}" for name, sign in signs.items() if name in field]
+    return " ".join([field.get("type", "any").replace("null", "none"), ", ".join(limits)]).strip()
+
+
+def _preset(field: dict[str, Any]) -> str:
+    if "default" not in field:
+        return "" if "$ref" in field else "required"
+    if isinstance(field["default"], dict):
+        return ", ".join(f"{name} {value}" for name, value in field["default"].items() if value is not None)
+    return "none" if field["default"] in (None, []) else f"`{json.dumps(field['default'])}`"
+
+
+def _commands() -> dict[str, Any]:
+    group: Any = typer.main.get_command(cli.app)
+    return dict(sorted(group.commands.items()))
+
+
+def _paragraphs(text: str | None) -> list[str]:
+    return [line.strip() for line in (text or "").strip().splitlines()]
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _code(text: str) -> str:
+    return f"`{_cell(text)}`"
+
+
+# --- the site --------------------------------------------------------------------------------------------------------
+
+
+def build(site: Path) -> None:
+    """Write the site into the folder `site`, in place of what is there.
+
+    Raises:
+        SystemExit: a link or the navigation is wrong; what and where is above.
+    """
+    texts = pages()
+    project = tomllib.loads((DOCS / "zensical.toml").read_text())["project"]
+    known = set(_navigated(project["nav"]))
+    lost = {name for name in texts.keys() ^ known if not name.startswith("decisions/0")}
+    if lost:
+        raise SystemExit(f"docs/zensical.toml: the navigation and the pages differ: {', '.join(sorted(lost))}")
+    with tempfile.TemporaryDirectory(prefix="vace-batch-docs-") as folder:
+        place = Path(folder)
+        for name, text in texts.items():
+            (place / "pages" / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / "pages" / name).write_text(text, encoding="utf-8")
+        shutil.copy(DOCS / "zensical.toml", place)
+        (place / "theme").mkdir()
+        shutil.copy(DOCS / "theme" / "main.html", place / "theme")
+        (place / "pages" / "assets").mkdir()
+        for script in DOCS.glob("theme/iframe-worker*"):
+            shutil.copy(script, place / "pages" / "assets")
+        done = subprocess.run(
+            [sys.executable, "-m", "zensical", "build", "--strict"],
+            cwd=place,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "NO_COLOR": "1"},
+        )
+        if done.returncode:
+            raise SystemExit((done.stdout + done.stderr).partition("Traceback")[0])
+        shutil.rmtree(site, ignore_errors=True)
+        shutil.move(place / "site", site)
+
+
+def _navigated(nav: list[Any]) -> Iterator[str]:
+    for entry in nav:
+        for value in entry.values():
+            yield from [value] if isinstance(value, str) else _navigated(value)
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]).resolve())
+    print(Path(sys.argv[1]) / "index.html")
