@@ -38,7 +38,7 @@ from vace_batch.progress import Progress, Show
 from vace_batch.records import read_records
 from vace_batch.results import Ledger, PlannedJob, Summary
 from vace_batch.review import kept_name
-from vace_batch.spending import Spending
+from vace_batch.spending import Spending, open_budget
 from vace_batch.verdicts import Verdicts, quality_key
 from vace_batch.work import ClipWork, control_models
 
@@ -179,8 +179,11 @@ def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
     """Plan a manifest into an output folder; nothing is run yet.
 
     Raises:
-        UsageError: a model is not known or not there, or the folder cannot be written.
+        UsageError: a model is not known or not there, the folder cannot be written, or a bound in money has no
+            prices.
     """
+    if options.budget.max_cost is not None and not options.prices.given:
+        raise UsageError("--max-cost: expected prices to reckon with, such as --price gpu_hour=2.5; got none")
     works = works_of(manifest.jobs, out, options, folder_of(manifest.uri))
     planned = list[PlannedJob]()
 
@@ -320,8 +323,10 @@ def run_clips(
     Raises:
         ClusterError: no actor can be started.
     """
-    graph = ClipGraph(works, batch.unkept, another_attempt)
-    tally = _Tally(graph, show, Spending(batch.out, batch.options))
+    gpu_actors, cpu_actors = (runtime.pools[name].num_actors for name in ("gpu", "cpu"))
+    budget = open_budget(batch.out, batch.options, gpu_actors=gpu_actors, cpu_actors=cpu_actors)
+    graph = ClipGraph(works, batch.unkept, another_attempt, budget)
+    tally = _Tally(graph, show, Spending(batch.out, batch.options, budget))
     limits = DispatchLimits(payload_bytes=batch.options.payload_mb << 20, drain_grace_s=DRAIN_GRACE_S)
     with log.bind(run=storage.digest(batch.out, str(time.time_ns()))[:8]):
         try:

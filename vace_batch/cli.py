@@ -1,8 +1,8 @@
 """Remove and restyle objects in whole video archives, unattended.
 
-Exit codes: 0 all rows done or skipped (nothing to change), 1 some rows failed, 2 wrong usage or a bad manifest, 130
-interrupted. Results go to standard output, everything else to standard error; with --json standard output holds one
-JSON object and nothing else.
+Exit codes: 0 all rows done or skipped (nothing to change), 1 some rows failed, 2 wrong usage or a bad manifest, 3 the
+budget is spent and rows are left, 130 interrupted. Results go to standard output, everything else to standard error;
+with --json standard output holds one JSON object and nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from vace_batch import __version__, log
-from vace_batch.cli_groups import actors, afterwards, costs, finders, pixels, places, takes
+from vace_batch.cli_groups import actors, afterwards, bounds, costs, finders, pixels, places, takes
 from vace_batch.cli_options import Detector, Json, ManifestArg, Model, OutArg, OutOption
 from vace_batch.config import Options
 from vace_batch.errors import ManifestError, UsageError, VaceBatchError
@@ -59,7 +59,7 @@ def validate(manifest: ManifestArg) -> None:
 
 
 @app.command()
-@takes(finders, places, pixels, actors, afterwards, costs)
+@takes(finders, places, pixels, actors, afterwards, costs, bounds)
 def run(manifest: ManifestArg, out: OutOption, options: Options, as_json: Json = False) -> None:
     """Run a manifest. What OUT already holds is not done again."""
     from vace_batch.manifest import read_manifest

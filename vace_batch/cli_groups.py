@@ -23,6 +23,8 @@ from vace_batch.cli_options import (
     Limits,
     LoraFiles,
     MaxBatch,
+    MaxCost,
+    MaxGpuHours,
     MinCpuActors,
     MinGpuActors,
     Model,
@@ -50,6 +52,7 @@ from vace_batch.cli_options import (
     read_calibration,
 )
 from vace_batch.config import LadderSettings, Options
+from vace_batch.cost import BudgetSettings
 
 Fields = dict[str, Any]
 
@@ -163,3 +166,8 @@ def afterwards(
 def costs(price: PriceValues = None, calibration: CalibrationFile = None) -> Fields:
     """What costs are predicted and reckoned with."""
     return {"prices": parse_prices(price), "calibration": read_calibration(calibration)}
+
+
+def bounds(max_gpu_hours: MaxGpuHours = None, max_cost: MaxCost = None) -> Fields:
+    """Where a run stops by itself."""
+    return {"budget": BudgetSettings(max_gpu_hours=max_gpu_hours, max_cost=max_cost)}

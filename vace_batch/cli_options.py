@@ -154,6 +154,12 @@ CalibrationFile = Annotated[
 ]
 
 
+MaxGpuHours = Annotated[
+    float | None, typer.Option(min=0, help="Begin no window beyond this, counting all that was ever done in OUT.")
+]
+MaxCost = Annotated[float | None, typer.Option(min=0, help="The same in money, by --price.")]
+
+
 def parse_quality(given: list[str] | None) -> QualitySettings:
     """Thresholds named on the command line.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vace_batch.cost import Calibration, Prices
+from vace_batch.cost import BudgetSettings, Calibration, Prices
 
 KEY_VERSION = 4
 """Part of every identity. Raise it when the same inputs give other pixels."""
@@ -160,6 +160,7 @@ class Options(BaseModel):
     ladder: LadderSettings = Field(default_factory=LadderSettings, description="what follows a verdict that is no pass")
     calibration: Calibration = Field(default_factory=Calibration, description="what costs are predicted with")
     prices: Prices = Field(default_factory=Prices, description="what resources are paid with")
+    budget: BudgetSettings = Field(default_factory=BudgetSettings, description="where a run stops")
     unit_time_limit_s: float = Field(3600, gt=0, description="a step that takes longer is killed and counted")
 
     def pixel_fields(self) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import heapq
+import itertools
+from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from vace_batch import log, results
+from vace_batch.budget import Budget
 from vace_batch.climb import Another, Climb
 from vace_batch.cluster.units import Failure, Unit
 from vace_batch.cost import Used
@@ -35,11 +38,22 @@ class ClipGraph:
     next attempt, to be written to a name in OUT.
     """
 
-    def __init__(self, works: Iterable[ClipWork], unkept: Collection[str] = (), another: Another | None = None) -> None:
+    def __init__(
+        self,
+        works: Iterable[ClipWork],
+        unkept: Collection[str] = (),
+        another: Another | None = None,
+        budget: Budget | None = None,
+    ) -> None:
         """`unkept` are those of `works` that are done but for keeping their masks."""
         self._unkept = unkept
         self._works = {work.clip_key: work for work in works}
         self._another = another
+        self._budget = budget or Budget()
+        self._unlooked: deque[str] = deque()
+        self._looking: set[str] = set()
+        self._count = itertools.count()
+        self._unbegun: list[tuple[int, int, str, ClipWork, ClipPlan, PlannedWindow]] = []
         self.num_clips = len(self._works)
         self._climbs: dict[str, Climb] = {}
         self._plans: dict[str, ClipPlan] = {}
@@ -60,15 +74,52 @@ class ClipGraph:
         return len(self.frames)
 
     def first_units(self) -> Iterator[Unit]:
+        known = (
+            {out: ledger.keys("done", "prep") for out, ledger in self._ledgers.items()} if self._budget.is_set else {}
+        )
         for key, work in self._works.items():
-            kind = "keep" if key in self._unkept else "prepare"
-            yield self._unit(work, kind, f"{kind}/{key}", work, priority=work.job.priority)
+            if key in self._unkept:
+                yield self._unit(work, "keep", f"keep/{key}", work, priority=work.job.priority)
+            elif known and work.prep_key not in known[work.out]:
+                self._unlooked.append(key)
+            else:
+                yield self._prepare(key)
+        yield from self._look_on()
+
+    def _look_on(self) -> Iterator[Unit]:
+        """The next clips, as far as the budget lets them be looked at."""
+        while self._unlooked and len(self._looking) < self._budget.looks_at_once and self._budget.look():
+            unit = self._prepare(self._unlooked.popleft())
+            self._looking.add(unit.unit_id)
+            yield unit
+
+    def _begin(self) -> Iterator[Unit]:
+        """The next windows, as far as the budget lets them begin."""
+        while self._unbegun:
+            *_, key, work, plan, planned = self._unbegun[0]
+            if self._waiting[key] <= self._failed:
+                del self._waiting[key]
+            elif self._budget.may_begin(f"generate/{key}", window_cost(work, plan, planned)):
+                yield from self._window_units(work, plan, key, planned)
+            else:
+                return
+            heapq.heappop(self._unbegun)
+
+    def _after(self, unit: Unit) -> Iterator[Unit]:
+        """What may begin now that this unit has ended."""
+        self._looking.discard(unit.unit_id)
+        self._budget.end(unit.unit_id)
+        yield from self._begin()
+        yield from self._look_on()
 
     def _prepare(self, clip: str) -> Unit:
         work = self._works[clip]
         return self._unit(work, "prepare", f"prepare/{clip}", work, priority=work.job.priority)
 
     def on_done(self, unit: Unit, meta: object) -> Iterable[Unit]:
+        return [*self._done(unit, meta), *self._after(unit)]
+
+    def _done(self, unit: Unit, meta: object) -> Iterable[Unit]:
         if unit.kind == "prepare":
             assert isinstance(meta, ClipPlan)
             return list(self._windows(unit.unit_id.removeprefix("prepare/"), meta))
@@ -93,6 +144,9 @@ class ClipGraph:
         """
         if failure.code == "storage_full":
             raise ClusterError(f"{failure.reason}; make room and give the same command again, it continues")
+        return [*self._not_done(unit, failure), *self._after(unit)]
+
+    def _not_done(self, unit: Unit, failure: Failure) -> Iterable[Unit]:
         kind, key = unit.unit_id.split("/", 1)
         if kind == "measure":  # the clip is done, whatever became of its numbers
             return list(self._unmeasured(key, failure))
@@ -133,7 +187,8 @@ class ClipGraph:
                 yield from self._fail(clip, *self._lost[key])
                 return
             if key not in self._waiting:
-                yield from self._window_units(work, plan, key, keys[key])
+                place = (-work.job.priority, next(self._count))
+                heapq.heappush(self._unbegun, (*place, key, work, plan, keys[key]))
             self._waiting[key].add(clip)
         if not self._missing[clip]:
             yield self._stitch(clip)
@@ -200,7 +255,9 @@ class ClipGraph:
         """The clip's next attempt, or its end."""
         first = climb.first
         work = None if self._another is None else climb.next_work(self._another)
-        if work is not None:
+        if work is not None and self._budget.is_over:
+            self._finish(first.clip_key)  # a later run goes on with its attempts
+        elif work is not None:
             self._works[work.clip_key], self._climbs[work.clip_key] = work, climb
             with log.bind(clip=first.job.job_id):
                 _LOG.info("attempt %d: %s", len(climb.attempts) + 1, climb.rung)

@@ -37,7 +37,7 @@ from vace_batch.patience import again
 from vace_batch.records import BRIEF, COMPACT_FROM, k2, read_tables, record_name
 from vace_batch.records import Record as Record
 from vace_batch.usage import read_usage
-from vace_batch.verdicts import Verdicts
+from vace_batch.verdicts import NO_VERDICT, Verdicts
 
 _AT_ONCE = 10_000
 """Rows that are Python objects at a time."""
@@ -219,6 +219,8 @@ class Summary:
     jobs: Sequence[Record]
     verdicts: Mapping[str, int] = field(default_factory=dict)
     cost: Mapping[str, Any] = field(default_factory=dict)
+    stopped: str | None = None
+    left: Sequence[Record] = ()
 
     def __post_init__(self) -> None:
         if self.planned != self.done + self.failed + self.skipped + self.pending:
@@ -226,7 +228,7 @@ class Summary:
 
     @property
     def counters(self) -> Record:
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "jobs"}
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("jobs", "left")}
 
     def __str__(self) -> str:
         counts = f"planned {self.planned} = done {self.done} + failed {self.failed} + skipped {self.skipped}"
@@ -235,7 +237,9 @@ class Summary:
         return counts + (f"; verdicts {verdicts}" if verdicts else "")
 
     def of(self, *statuses: str) -> Iterator[Record]:
-        """The finished jobs with one of these statuses."""
+        """The finished jobs with one of these statuses; those `left` by a budget are `pending`."""
+        if statuses == ("pending",):
+            return ({**_LEFT, **job, "reason": self.stopped} for job in self.left)
         if isinstance(self.jobs, _Rows):
             return self.jobs.of(statuses)
         return (job for job in self.jobs if job["status"] in statuses)
@@ -243,7 +247,7 @@ class Summary:
     def as_json(self) -> Iterator[str]:
         """Parts of one JSON object: the counters and what is shown of each job."""
         yield json.dumps(self.counters, ensure_ascii=False, allow_nan=False)[:-1] + ', "jobs": ['
-        for number, job in enumerate(self.jobs):
+        for number, job in enumerate(itertools.chain(self.jobs, self.of("pending"))):
             shown = {name: job[name] for name in (*_SHOWN, *_SHOWN_VERDICT)}
             yield (", " if number else "") + json.dumps(shown, ensure_ascii=False, allow_nan=False)
         yield "]}"
@@ -251,6 +255,15 @@ class Summary:
 
 _SHOWN = ("job_id", "status", "output_uri", "error_code", "reason", "attempts", "windows", "seconds")
 _SHOWN_VERDICT = ("verdict", "reasons")
+_LEFT: Record = {
+    "status": "pending",
+    "error_code": "budget",
+    "attempts": 0,
+    "windows": 0,
+    "seconds": 0.0,
+    "output_uri": None,
+}
+_LEFT |= NO_VERDICT
 
 
 def summarise(
@@ -276,6 +289,9 @@ def summarise(
     ended = jobs.append_column("record", found).filter(pc.is_valid(found))
     ended = ended.append_column("quality", verdicts.find(ended["clip_key"]))
     count = {str(item["values"]): item["counts"] for item in pc.value_counts(_status_of(chosen)).to_pylist()}
+    usage = read_usage(out)
+    stopped = usage.stopped if found.null_count else None
+    left = jobs.filter(pc.is_null(found)).select(["job_id", "clip_key"]).to_pylist() if stopped else ()
     return Summary(
         out=out,
         planned=len(jobs),
@@ -286,7 +302,9 @@ def summarise(
         windows=pc.sum(chosen["windows"]).as_py() or 0,
         jobs=_Rows(Ledger(out), ended, records, verdicts),
         verdicts=verdicts.counts(ended["clip_key"]),
-        cost=read_usage(out).as_dict(options.prices) | {"further_gpu_s": verdicts.further_gpu_s(ended["clip_key"])},
+        stopped=stopped,
+        left=left,
+        cost=usage.as_dict(options.prices) | {"further_gpu_s": verdicts.further_gpu_s(ended["clip_key"])},
     )
 
 
@@ -397,7 +415,7 @@ _RESULT_SCHEMA = pa.schema(
 
 def write_results(summary: Summary) -> None:
     """Write OUT/results, a Hive-partitioned dataset: one row a finished job, its windows nested."""
-    for status in ("done", "failed", "skipped"):
+    for status in ("done", "failed", "skipped", "pending"):
         uri = storage.join(summary.out, "results", f"status={status}", "clips.parquet")
         rows = summary.of(status)
         some = list(itertools.islice(rows, _AT_ONCE))

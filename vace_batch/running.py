@@ -16,7 +16,7 @@ from vace_batch.config import Options
 from vace_batch.results import Summary
 from vace_batch.usage import cost_lines
 
-EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_BUDGET, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 OUT = Console(markup=False, highlight=False, soft_wrap=True)
 ERR = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
 
@@ -51,6 +51,8 @@ def run_batch(found: Any, out: str, options: Options, as_json: bool) -> None:
 
 def exit_code(summary: Summary) -> int:
     """Of a batch that has come to its end."""
+    if summary.stopped:
+        return EXIT_BUDGET
     return EXIT_FAILED if summary.failed else EXIT_DONE
 
 
@@ -68,6 +70,8 @@ def show_summary(summary: Summary, as_json: bool) -> None:
             if job["verdict"] in ("review", "fail"):
                 OUT.print(f"{job['verdict']:8} {job['job_id']}: {'; '.join(job['reasons'])}")
     OUT.print(str(summary))
+    if summary.stopped:
+        OUT.print(f"budget    {summary.pending} rows are left: {summary.stopped}")
     for line in cost_lines(summary.cost):
         OUT.print(line)
 

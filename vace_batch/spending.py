@@ -8,12 +8,13 @@ import uuid
 from collections.abc import Callable
 
 from vace_batch import log, storage
+from vace_batch.budget import Budget
 from vace_batch.cluster.units import ActorDied, ActorReady, Event, UnitRan
 from vace_batch.config import Options
 from vace_batch.cost import Used
 from vace_batch.predict import prepare_cost
 from vace_batch.results import now
-from vace_batch.usage import FOLDER
+from vace_batch.usage import FOLDER, read_usage
 from vace_batch.work import ClipPlan, ClipWork
 
 _EVERY_S = 10.0
@@ -23,8 +24,11 @@ _LOG = log.get_logger(__name__)
 class Spending:
     """Counts one run from its events and tells OUT now and then."""
 
-    def __init__(self, out: str, options: Options, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, out: str, options: Options, budget: Budget | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._uri = storage.join(out, *FOLDER, f"{uuid.uuid4().hex[:12]}.json")
+        self._budget = budget or Budget()
         self._devices, self._clock = options.engine.devices, clock
         self._began, self._told_at = now(), clock()
         self.predicted: dict[str, Used] = {}
@@ -50,6 +54,7 @@ class Spending:
         body |= {"predicted": _as_dicts(self.predicted), "real": _as_dicts(self.real)}  # type: ignore[dict-item]
         held = sum((self._stood(*since) for since in self._ready.values()), self._held)
         body |= {"repeated": self.repeated.as_dict(), "held": held.as_dict()}  # type: ignore[dict-item]
+        body |= {"stopped": self._budget.reason}  # type: ignore[dict-item]
         try:
             storage.publish(self._uri, json.dumps(body).encode())
         except OSError as error:
@@ -59,9 +64,12 @@ class Spending:
         unit, used = event.unit, self._used(event)
         if not event.ok:
             self.repeated += used
+            self._budget.add(used)
             return
         self.real[unit.kind] = self.real.get(unit.kind, Used()) + used
-        if event.num_bytes or unit.leaves_bytes:  # what was found in the ledger was not made, and costs nothing
+        is_made = bool(event.num_bytes or unit.leaves_bytes)
+        self._budget.add(used, unit.expected if is_made else None)
+        if is_made:  # what was found in the ledger was not made, and costs nothing
             expected = unit.expected
             if isinstance(event.meta, ClipPlan) and isinstance(unit.payload, ClipWork):
                 expected = prepare_cost(unit.payload, event.meta)
@@ -76,6 +84,22 @@ class Spending:
     def _stood(self, pool: str, since: float) -> Used:
         seconds = self._clock() - since
         return Used(gpu_s=seconds * self._devices) if pool == "gpu" else Used(cpu_s=seconds)
+
+
+def open_budget(out: str, options: Options, *, gpu_actors: int, cpu_actors: int) -> Budget:
+    """The budget of a run on `out`, which counts what earlier runs took."""
+    if not options.budget.is_set:
+        return Budget()
+    usage = read_usage(out)
+    return Budget(
+        options.budget,
+        options.prices,
+        spent=usage.spent,
+        factor=usage.factor,
+        actors=gpu_actors,
+        cpu_actors=cpu_actors,
+        max_batch=options.max_batch,
+    )
 
 
 def _as_dicts(steps: dict[str, Used]) -> dict[str, dict[str, float]]:

@@ -24,12 +24,20 @@ _WORDS = {"gpu_s": "GPU", "cpu_s": "CPU", "num_bytes": "storage"}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Sums over runs. `predicted` and `real` are by step; `repeated` is what came to nothing: runs that were lost with
-    a machine, failed, or were stopped. `held` is how long the actors stood ready, waiting included."""
+    a machine, failed, or were stopped. `held` is how long the actors stood ready, waiting included. `stopped` is why
+    the latest run's budget let nothing more begin, if it did."""
 
     predicted: Mapping[str, Used] = field(default_factory=dict)
     real: Mapping[str, Used] = field(default_factory=dict)
     repeated: Used = Used()
     held: Used = Used()
+    stopped: str | None = None
+
+    @property
+    def factor(self) -> float | None:
+        """Real over predicted GPU-seconds of windows; None before there are any."""
+        real, predicted = (steps.get("generate", Used()).gpu_s for steps in (self.real, self.predicted))
+        return real / predicted if real and predicted else None
 
     @property
     def spent(self) -> Used:
@@ -73,6 +81,7 @@ def read_usage(out: str) -> Usage:
         real=_by_step(body["real"] for body in bodies),
         repeated=total(Used(**body["repeated"]) for body in bodies),
         held=total(Used(**body["held"]) for body in bodies),
+        stopped=max(bodies, key=lambda body: body["began_at"])["stopped"] if bodies else None,
     )
 
 

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from vace_batch import profiles
-from vace_batch.cli_groups import actors, afterwards, costs, finders, pixels, places, takes
+from vace_batch.cli_groups import actors, afterwards, bounds, costs, finders, pixels, places, takes
 from vace_batch.cli_options import parse_limits, parse_pickles, parse_presets
 from vace_batch.config import Options
 from vace_batch.cost import Calibration
@@ -65,13 +65,13 @@ def test_what_a_group_was_given_reaches_the_command(tmp_path: Path) -> None:
     app = typer.Typer()
 
     @app.command()
-    @takes(finders, places, pixels, actors, afterwards, costs)
+    @takes(finders, places, pixels, actors, afterwards, costs, bounds)
     def work(name: str, options: Options, loud: bool = False) -> None:
         heard.append((name, options, loud))
 
     (tmp_path / "rates.json").write_text(Calibration(machine="m").model_dump_json())
     words = f"""clip --price gpu_hour=2.5 --calibration {tmp_path}/rates.json
-        --loud --detector d --segmenter s --tracker botsort --weights w --allow-root {tmp_path}
+        --max-gpu-hours 2 --loud --detector d --segmenter s --tracker botsort --weights w --allow-root {tmp_path}
         --allow-pickle {"AB" * 32} --model m --depth e --pose p --lora /l.safetensors=0.5 --preset fast:flow_shift=3
         --engine dtype=float32 --detect-every 2 --crf 9 --feather-px 5 --cpu-actors 3 --gpu-actors 2 --min-cpu-actors 1
         --min-gpu-actors 0 --max-batch 7 --keep-masks png --quality blur=0.5 --retries 2 --retry-model big

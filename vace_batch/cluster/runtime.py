@@ -386,6 +386,11 @@ class Runtime:
     def actors(self) -> list[ActorInfo]:
         return self._open().actors()
 
+    @property
+    def pools(self) -> dict[str, PoolSpec]:
+        """The pools by name."""
+        return {pool.name: pool for pool in self._pools}
+
     def _open(self) -> Dispatcher:
         if self._dispatcher is None:
             raise RuntimeError("the runtime is not open; use it as a context manager")

@@ -91,7 +91,7 @@ def read_clips(out: str) -> Iterator[Clip]:
     with ExitStack() as stack:
         plan = _open(stack, plan_uri)
         keys = plan.read(["clip_key"], use_threads=False)["clip_key"].combine_chunks()
-        streams = [_results(stack, out, status, keys) for status in STATUSES if status != "pending"]
+        streams = [_results(stack, out, status, keys) for status in STATUSES]
         found = heapq.merge(*streams, key=itemgetter(0))
         place, result = next(found, (len(keys), {}))
         for number, planned in enumerate(_rows(plan, _PLANNED)):
