@@ -39,6 +39,7 @@ HOSTILE = (
 """Names and reasons that would do something if they were taken for markup, script, template or formula."""
 
 _VERDICT = [("verdict", pa.string()), ("score", pa.float64()), ("reasons", pa.list_(pa.string()))]
+_VERDICT += [("checks", pa.list_(pa.string())), ("predicted_gpu_s", pa.float64())]
 _VERDICT += [("numbers", pa.string()), ("tries", pa.string()), ("retry_gpu_s", pa.float64())]
 _BATCH = 2_000
 
@@ -67,6 +68,7 @@ def result(number: int, **fields: Any) -> dict[str, Any]:
         ],
         "verdict": verdict,
         "reasons": [] if verdict in (None, "pass") else ["the border of the fill shows, by 4.1 levels"],
+        "checks": [] if verdict in (None, "pass") else ["seam", "blur"] if verdict == "fail" else ["seam"],
     }
     return row | fields
 

@@ -34,7 +34,7 @@ class Used:
         return Used(gpu_s=self.gpu_s * factor, cpu_s=self.cpu_s * factor, num_bytes=self.num_bytes * factor)
 
     def as_dict(self) -> dict[str, float]:
-        return {"gpu_s": round(self.gpu_s, 3), "cpu_s": round(self.cpu_s, 3), "num_bytes": round(self.num_bytes)}
+        return {"gpu_s": round(self.gpu_s, 6), "cpu_s": round(self.cpu_s, 6), "num_bytes": round(self.num_bytes)}
 
 
 def total(parts: Iterable[Used]) -> Used:

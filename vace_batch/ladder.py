@@ -32,6 +32,7 @@ _REMEDIES: dict[str, tuple[str, ...]] = {
 }
 """By the check that found something: what may help, the cheapest and likeliest first."""
 
+_VARIED = ("dilate", "mask_shape", "seed", "background", "preset")
 _WIDER = 2.5
 _LEAST_FRAMES = 17
 _OTHER_SEED = 7919
@@ -63,8 +64,19 @@ class Attempt:
 
     def as_record(self) -> dict[str, Any]:
         """What the ledger tells of it."""
-        told = {name: value for name, value in asdict(self).items() if name not in ("job", "max_frames", "checks")}
-        return told | {"score": None if self.error else self.score, "verdict": told.pop("word")}
+        told = {name: value for name, value in asdict(self).items() if name not in ("job", "max_frames")}
+        told |= {"score": None if self.error else self.score, "verdict": told.pop("word")}
+        return told | {"settings": self._settings}
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """What attempts differ in."""
+        found: dict[str, Any] = {name: getattr(self.job, name) for name in _VARIED}
+        if self.job.dilate is not None:
+            found["dilate"] = " ".join(
+                f"{value:g} {name}" for name, value in asdict(self.job.dilate).items() if value is not None
+            )
+        return found | {"model": self.model, "max_frames": self.max_frames}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

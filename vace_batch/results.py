@@ -387,6 +387,7 @@ def _job_row(ledger: Ledger, job: Record, record: Record) -> Record:
         "copied_frames": record.get("copied_frames"),
         "settings": json.dumps(record.get("settings", {}), ensure_ascii=False, sort_keys=True),
         "clip_key": job["clip_key"],
+        "predicted_gpu_s": record.get("predicted_gpu_s"),
         "window_rows": record.get("window_rows", []),
     }
 
@@ -407,6 +408,7 @@ _RESULT_SCHEMA = pa.schema(
     + [("masks", pa.string()), ("masks_coco", pa.string()), ("copied_frames", pa.int64())]
     + [("finished_at", pa.string())]
     + [("verdict", pa.string()), ("score", pa.float64()), ("reasons", pa.list_(pa.string())), ("numbers", pa.string())]
+    + [("checks", pa.list_(pa.string())), ("predicted_gpu_s", pa.float64())]
     + [("tries", pa.string()), ("retry_gpu_s", pa.float64())]
     + [("settings", pa.string())]  # JSON: what a later version records more is no other schema
     + [("clip_key", pa.string()), ("window_rows", pa.list_(_WINDOW_ROW))]

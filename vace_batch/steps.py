@@ -35,6 +35,7 @@ from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.nodecache import open_copy
 from vace_batch.patches import PatchReader
 from vace_batch.plan import Shot, Window, plan_clip
+from vace_batch.predict import windows_cost
 from vace_batch.recovery import Footage, known_digest, recover_clip
 from vace_batch.results import Ledger, Record
 from vace_batch.stage import Stage, known_context, new_frames, stage_of, staged_shots
@@ -263,6 +264,7 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> Record:
         body = _copy(path, target, work) if plan.masks is None else _rewrite(path, target, work, plan, ledger)
     body |= {"job_id": work.job.job_id, "output": work.output, "attempts": attempt}
     body["settings"] = work.settings
+    body["predicted_gpu_s"] = round(windows_cost(work, plan, plan.windows)["generate"].gpu_s, 3)
     body["words"] = [*plan.words, *body.get("words", ())]
     body["seconds"] = round(time.monotonic() - started + sum(row["seconds"] for row in body["window_rows"]), 3)
     ledger.commit(work.clip_key, body)

@@ -18,6 +18,7 @@ from vace_batch.cost import Prices, Used, total
 
 FOLDER = ("ledger", "usage")
 _AMOUNTS = ("gpu_s", "cpu_s", "num_bytes")
+_ORDER = {name: at for at, name in enumerate(("prepare", "build", "generate", "stitch", "measure"))}
 _WORDS = {"gpu_s": "GPU", "cpu_s": "CPU", "num_bytes": "storage"}
 
 
@@ -55,7 +56,7 @@ class Usage:
             "held": {"gpu_s": round(self.held.gpu_s, 3), "cpu_s": round(self.held.cpu_s, 3)},
             "steps": {
                 name: {"predicted": self.predicted.get(name, Used()).as_dict(), "real": used.as_dict()}
-                for name, used in self.real.items()
+                for name, used in sorted(self.real.items(), key=lambda step: _ORDER.get(step[0], len(_ORDER)))
             },
             "currency": prices.currency,
             "market": prices.market,
@@ -81,7 +82,7 @@ def read_usage(out: str) -> Usage:
         real=_by_step(body["real"] for body in bodies),
         repeated=total(Used(**body["repeated"]) for body in bodies),
         held=total(Used(**body["held"]) for body in bodies),
-        stopped=max(bodies, key=lambda body: body["began_at"])["stopped"] if bodies else None,
+        stopped=max(bodies, key=lambda body: body["began_at"]).get("stopped") if bodies else None,
     )
 
 
@@ -100,14 +101,14 @@ def cost_lines(cost: Mapping[str, Any]) -> Iterator[str]:
         return
     for name in _AMOUNTS:
         times = "" if ratio[name] is None else f" ({ratio[name]:.2f} of it)"
-        more = f", and {_amount(name, repeated[name])} that came to nothing" if repeated[name] else ""
-        both = f"predicted {_amount(name, predicted[name])}, real {_amount(name, real[name])}"
+        more = f", and {quantity(repeated[name], name)} that came to nothing" if repeated[name] else ""
+        both = f"predicted {quantity(predicted[name], name)}, real {quantity(real[name], name)}"
         yield f"{_WORDS[name]:9} {both}{times}{more}"
     if cost["held"]["gpu_s"]:
         share = (real["gpu_s"] + repeated["gpu_s"]) / cost["held"]["gpu_s"]
-        yield f"          its actors stood {_amount('gpu_s', cost['held']['gpu_s'])}, {share:.0%} of that at work"
+        yield f"          its actors stood {quantity(cost['held']['gpu_s'], 'gpu_s')}, {share:.0%} of that at work"
     if cost["further_gpu_s"]:
-        yield f"          {_amount('gpu_s', cost['further_gpu_s'])} of the GPU's were further attempts"
+        yield f"          {quantity(cost['further_gpu_s'], 'gpu_s')} of the GPU's were further attempts"
     if real["cost"] is not None:
         say = Prices(currency=cost["currency"]).say
         more = f", and {say(repeated['cost'])} for nothing" if repeated["cost"] else ""
@@ -118,7 +119,8 @@ def _market(cost: Mapping[str, Any]) -> str:
     return str(cost["market"]).replace("_", " ")
 
 
-def _amount(name: str, value: float) -> str:
+def quantity(value: float, name: str) -> str:
+    """`value` of `gpu_s`, `cpu_s` or `num_bytes` with its unit."""
     if name == "num_bytes":
         return f"{value / 1e6:,.1f} MB"
     return f"{value:,.1f} s" if name == "gpu_s" else f"{value:,.1f} core-s"

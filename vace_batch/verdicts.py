@@ -19,7 +19,7 @@ from vace_batch.quality.verdict import Verdict, judge
 from vace_batch.records import COMPACT_FROM, Record, read_records, read_tables
 
 _NO_TRIES: Record = {"tries": None, "retry_gpu_s": 0.0}
-NO_VERDICT: Record = {"verdict": None, "score": None, "reasons": [], "numbers": None, **_NO_TRIES}
+NO_VERDICT: Record = {"verdict": None, "score": None, "reasons": [], "checks": [], "numbers": None, **_NO_TRIES}
 """Of a clip that was not measured: it failed, or the run does without."""
 
 _BETWEEN = "; "
@@ -96,12 +96,16 @@ class Verdicts:
         row: Record = NO_VERDICT | {"verdict": found["status"], "reasons": _reasons(found["reason"])}
         if "record" in found:
             record = json.loads(found["record"])
-            score = verdict_of(record, self._settings).score
-            row |= {"score": score, "numbers": json.dumps(record["numbers"], sort_keys=True)}
+            verdict = verdict_of(record, self._settings)
+            row |= {
+                "score": verdict.score,
+                "checks": list(verdict.checks),
+                "numbers": json.dumps(record["numbers"], sort_keys=True),
+            }
         climb = self._climbs.get(clip_key)
         if climb is not None:
             kept = _kept(climb)
-            row |= {name: kept[name] for name in ("verdict", "score", "reasons")}
+            row |= {name: kept[name] for name in ("verdict", "score", "reasons")} | {"checks": kept.get("checks", [])}
             row |= {"numbers": json.dumps(kept["numbers"], sort_keys=True), "retry_gpu_s": climb["retry_gpu_s"]}
             tries = {"chosen": climb["chosen"], "attempts": climb["tries"]}
             row["tries"] = json.dumps(tries, ensure_ascii=False, sort_keys=True)

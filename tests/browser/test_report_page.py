@@ -21,6 +21,12 @@ pytestmark = pytest.mark.browser
 playwright = pytest.importorskip("playwright.sync_api", reason="`make browser` installs what this needs")
 
 COUNT = 2_345
+TRIES = [
+    {"rung": "first", "verdict": "review", "score": 1.4, "gpu_s": 2.0, "reasons": ["the border of the fill shows"]}
+    | {"numbers": {"seam": 3.1}, "settings": {"dilate": None, "preset": "removal", "seed": 1}, "error": None},
+    {"rung": "dilate", "verdict": "pass", "score": 0.0, "gpu_s": 1.5, "reasons": [], "numbers": {"seam": 0.9}}
+    | {"settings": {"dilate": "15 px", "preset": "removal", "seed": 2}, "error": None},
+]
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 
@@ -52,6 +58,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
         for number in range(COUNT)
     ]
     rows = [result(number, **({"reasons": [texts[number]]} if number in texts else {})) for number in range(COUNT)]
+    rows[100]["tries"] = json.dumps({"chosen": 1, "attempts": TRIES})
     return write_report(make_out(folder / "out", jobs, rows)).uri
 
 
@@ -115,12 +122,12 @@ def test_search_looks_at_every_page(page: Any) -> None:
 def test_sort_filter_and_pages(page: Any) -> None:
     page.click("th[data-sort=gpu_s] button")
     assert page.get_attribute("th[data-sort=gpu_s]", "aria-sort") == "descending"
-    seconds = [float(text) for text in column(page, 7)]
+    seconds = [float(text) for text in column(page, 8)]
     page.click("#page-next")
-    seconds += [float(text) for text in column(page, 7)]
+    seconds += [float(text) for text in column(page, 8)]
     assert seconds == sorted(seconds, reverse=True) and len(seconds) == 100 and seconds[0] == 10.5
     page.click("th[data-sort=gpu_s] button")
-    assert page.get_attribute("th[data-sort=gpu_s]", "aria-sort") == "ascending" and column(page, 7)[0] == "0.0"
+    assert page.get_attribute("th[data-sort=gpu_s]", "aria-sort") == "ascending" and column(page, 8)[0] == "0.0"
     page.click("th[data-sort=job_id] button")
     assert page.get_attribute("th[data-sort=gpu_s]", "aria-sort") is None
     page.select_option("#filter-status", "failed")
@@ -135,6 +142,35 @@ def test_sort_filter_and_pages(page: Any) -> None:
     page.click("text=review >> nth=0")  # the chart's legend filters
     page.goto(page.url.split("#")[0] + "#clips?verdict=fail")
     assert set(column(page, 3)) == {"fail"}
+
+
+def test_checks_and_attempts_filter(page: Any) -> None:
+    options = page.locator("#filter-checks option").all_inner_texts()
+    assert options == ["all", "blur", "seam", "none"]
+    page.select_option("#filter-checks", "blur")
+    fails = sum(result(number)["verdict"] == "fail" for number in range(COUNT))
+    found(page, f"{fails} of 2,345 clips")
+    assert set(column(page, 4)) == {"seam, blur"} and set(column(page, 3)) == {"fail"}
+    page.select_option("#filter-checks", "seam")
+    both = sum(result(number)["verdict"] in ("fail", "review") for number in range(COUNT))
+    found(page, f"{both} of 2,345 clips")
+    page.select_option("#filter-checks", "none")
+    found(page, f"{COUNT - both:,} of 2,345 clips")
+    page.click("#clear")
+    page.select_option("#filter-tried", "again")
+    found(page, "1 of 2,345 clips")
+    page.click("#rows a")
+    page.wait_for_selector("#view-clip:not([hidden])")
+    table = page.locator("#clip-text table").first
+    assert [text.strip() for text in table.locator("th").all_inner_texts()][:4] == [
+        "Attempt",
+        "dilate",
+        "seed",
+        "Verdict",
+    ]
+    assert [text.strip() for text in table.locator("tbody tr").nth(1).locator("td").all_inner_texts()] == [
+        "dilate", "15 px", "2", "pass", "0", "1.5", "", "kept",
+    ]  # fmt: skip
 
 
 def test_keys_alone_do_it(page: Any) -> None:

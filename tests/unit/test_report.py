@@ -18,7 +18,7 @@ from vace_batch.job import Job, job_json
 from vace_batch.manifest import read_manifest
 from vace_batch.manifest_build import build_manifest
 from vace_batch.report.charts import amount, nice_ceiling, ranked, stacked, timeline
-from vace_batch.report.datafiles import PAGE_ROWS, by_column, script
+from vace_batch.report.datafiles import INDEX, INDEX_NUMBERS, PAGE_ROWS, by_column, script
 from vace_batch.report.previews import most_doubtful
 from vace_batch.report.rows import manifest_row, read_clips
 from vace_batch.report.tally import Tally
@@ -158,9 +158,40 @@ def test_an_object_store_takes_the_report(tmp_path: Path) -> None:
     ]
 
 
+def test_predicted_stands_beside_real_and_checks_can_be_filtered(tmp_path: Path) -> None:
+    tries = {
+        "chosen": 1,
+        "attempts": [{"rung": "first", "settings": {"seed": 1}}, {"rung": "seed", "settings": {"seed": 2}}],
+    }
+    rows = [result(4), result(3, predicted_gpu_s=4.5), result(0, tries=json.dumps(tries))]
+    out = make_out(tmp_path / "out", jobs(3), rows)
+    write_report(out)
+    page = tmp_path / "out/report/index.html"
+    assert "Predicted and real cost" not in page.read_text(), "no run told what it used"
+    used = {"gpu_s": 8.0, "cpu_s": 0.0, "num_bytes": 5e6}
+    body = {
+        "predicted": {"generate": {**used, "gpu_s": 10.0}},
+        "real": {"generate": used},
+        "repeated": used,
+        "held": used,
+    }
+    body |= {"began_at": "2026-11-23", "stopped": None}
+    storage.publish(f"{out}/ledger/usage/a.json", json.dumps(body).encode())
+    run = storage.read_json(f"{out}/run.json")
+    run["options"] = {"prices": {"gpu_hour": 3600, "currency": "<b>EUR"}}
+    storage.publish(f"{out}/run.json", json.dumps(run).encode())
+    write_report(out)
+    text = page.read_text()
+    assert re.search(r"GPU</td><td[^>]*>10\.0 s</td><td[^>]*>8\.0 s</td><td[^>]*>0\.80</td><td[^>]*>8\.0 s", text)
+    assert "8.00 &lt;b&gt;EUR" in text and "<b>EUR" not in text and "on demand" in text
+    _, _, index = parse((tmp_path / "out/report/data/index-0000.js").read_bytes())
+    assert index["checks"] == ["seam", "seam blur", ""] and index["tried"] == [0, 0, 2]
+    told = clips_of(tmp_path / "out/report")
+    assert told[1]["predicted_gpu_s"] == 4.5 and told[2]["tries"] == tries
+
+
 def test_columns_that_repeat_are_told_once() -> None:
-    row = dict.fromkeys(("status", "verdict", "task", "profile", "reason", "source", "words"), "same")
-    row |= dict.fromkeys(("gpu_s", "seconds", "windows", "attempts", "ended_s"), 1)  # type: ignore[arg-type]
+    row = dict.fromkeys(INDEX, "same") | dict.fromkeys(INDEX_NUMBERS, 1)
     columns = by_column([{**row, "job_id": str(number)} for number in range(4)])
     assert columns["job_id"] == ["0", "1", "2", "3"] and columns["gpu_s"] == [1, 1, 1, 1]
     assert columns["status"] == {"values": ["same"], "rows": [0, 0, 0, 0]}

@@ -25,10 +25,10 @@ _MAX_TEXT = 300
 _MAX_WINDOWS = 200
 _ESCAPES = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"})
 
-INDEX = ("job_id", "status", "verdict", "task", "profile", "reason", "source", "words")
+INDEX = ("job_id", "status", "verdict", "checks", "task", "profile", "reason", "source", "words")
 """Text columns of the index: what is searched."""
 
-INDEX_NUMBERS = ("gpu_s", "seconds", "windows", "attempts", "ended_s")
+INDEX_NUMBERS = ("gpu_s", "seconds", "windows", "attempts", "tried", "ended_s")
 
 
 def script(kind: str, number: int, value: Any) -> bytes:
@@ -50,10 +50,12 @@ def index_row(clip: Clip) -> dict[str, Any]:
         "reason": redact("; ".join(clip.reasons))[:_MAX_TEXT],
         "source": redact(str(clip.job.get("video_uri") or "")),
         "words": asked[:_MAX_TEXT],
+        "checks": " ".join(clip.result.get("checks") or ()),
         "gpu_s": round(clip.gpu_s, 2),
         "seconds": round(clip.result.get("seconds") or 0.0, 2),
         "windows": clip.result.get("windows") or 0,
         "attempts": len(clip.tries.get("attempts", ())) or clip.result.get("attempts") or 0,
+        "tried": len(clip.tries.get("attempts", ())),
         "ended_s": None if ended is None else int(ended),
     }
 
@@ -89,6 +91,8 @@ def told(clip: Clip, links: Mapping[str, str | None], preview: Mapping[str, Any]
         "window_rows": [{**row, "seed": str(row["seed"])} for row in rows[:_MAX_WINDOWS]],  # beyond 2**53
         "seconds": result.get("seconds"),
         "gpu_s": round(clip.gpu_s, 3),
+        "predicted_gpu_s": result.get("predicted_gpu_s"),
+        "checks": list(result.get("checks") or ()),
         "copied_frames": result.get("copied_frames"),
         "finished_at": result.get("finished_at"),
         "source_uri": clip.job.get("video_uri"),

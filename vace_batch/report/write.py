@@ -14,12 +14,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vace_batch import __version__, storage
 from vace_batch.access import redact
+from vace_batch.config import Options
+from vace_batch.cost import Prices
 from vace_batch.manifest_schema import SCHEMA
 from vace_batch.report import charts
 from vace_batch.report.datafiles import INDEX, INDEX_ROWS, PAGE_ROWS, Buffer, by_column, index_row, script, told
 from vace_batch.report.rows import STATUSES, Clip, has_results, read_clips
 from vace_batch.report.tally import VERDICTS, Tally
 from vace_batch.results import read_run, summarise, write_results
+from vace_batch.usage import quantity, read_usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +93,7 @@ def _write_page(out: str, to: str, run: Mapping[str, Any], tally: Tally) -> None
     page = files("vace_batch.report") / "page"
     for name in ("report.css", "report.js"):
         storage.publish(storage.join(to, name), (page / name).read_bytes())
+    cost = _cost(out, run, tally.retry_gpu_s)
     environment = Environment(
         loader=PackageLoader("vace_batch.report", "page"),
         autoescape=True,
@@ -98,6 +102,8 @@ def _write_page(out: str, to: str, run: Mapping[str, Any], tally: Tally) -> None
         lstrip_blocks=True,
     )
     environment.filters["amount"] = charts.amount
+    environment.filters["quantity"] = quantity
+    environment.filters["money"] = Prices(currency=cost["currency"] if cost else "").say
     environment.filters["clock"] = charts.clock
     text = environment.get_template("index.html.j2").render(
         name=_name(out),
@@ -107,9 +113,17 @@ def _write_page(out: str, to: str, run: Mapping[str, Any], tally: Tally) -> None
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
         tally=tally,
+        cost=cost,
         **_pictures(tally),
     )
     storage.publish(storage.join(to, "index.html"), text.encode("utf-8", "backslashreplace"))
+
+
+def _cost(out: str, run: Mapping[str, Any], further_gpu_s: float) -> dict[str, Any] | None:
+    """Predicted against real, as the page shows it; None where no run told what it used."""
+    prices = Options.model_validate(run.get("options", {})).prices
+    told = read_usage(out).as_dict(prices) | {"further_gpu_s": further_gpu_s}
+    return told if told["steps"] else None
 
 
 def _pictures(tally: Tally) -> dict[str, Any]:

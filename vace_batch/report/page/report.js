@@ -83,14 +83,14 @@
 
   // --- the list ---------------------------------------------------------------------------------------------------------
 
-  const FILTERS = ["status", "verdict", "task"];
+  const FILTERS = ["status", "verdict", "checks", "task"];
   const VERDICTS = ["pass", "review", "fail"];
 
   function fillFilters() {
     for (const name of FILTERS) {
       const select = $("filter-" + name), kept = select.value;
-      const found = new Set(rows[name]);
-      const values = name === "verdict" ? [...VERDICTS.filter((word) => found.has(word)), ...(found.has("") ? ["none"] : [])] : [...found].sort();
+      const found = new Set(name === "checks" ? rows.checks.flatMap((words) => words.split(" ")) : rows[name]);
+      const values = name === "checks" ? [...[...found].filter(Boolean).sort(), "none"] : name === "verdict" ? [...VERDICTS.filter((word) => found.has(word)), ...(found.has("") ? ["none"] : [])] : [...found].sort();
       select.replaceChildren(make("option", { value: "" }, "all"), ...values.map((value) => make("option", { value }, value)));
       select.value = kept;
     }
@@ -98,12 +98,14 @@
 
   function choose() {
     const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const wanted = FILTERS.map((name) => [rows[name], $("filter-" + name).value]).filter(([, value]) => value)
-      .map(([column, value]) => [column, value === "none" ? "" : value]);
+    const wanted = FILTERS.map((name) => [rows[name], $("filter-" + name).value, name === "checks"]).filter(([, value]) => value)
+      .map(([column, value, some]) => (value === "none" ? [column, "", false] : [column, value, some]));
+    const tried = $("filter-tried").value;
     const review = $("filter-review").value;
     const found = [];
     for (let i = 0; i < rows.count; i++) {
-      if (!wanted.every(([column, value]) => column[i] === value)) continue;
+      if (!wanted.every(([column, value, some]) => (some ? column[i].split(" ").includes(value) : column[i] === value))) continue;
+      if (tried && (tried === "again") !== rows.tried[i] > 1) continue;
       if (!words.every((word) => haystacks[i].includes(word))) continue;
       if (review && (decisionOf(rows.job_id[i]) || "open") !== review) continue;
       found.push(i);
@@ -127,7 +129,7 @@
     page = Math.min(Math.max(page, 0), pages - 1);
     const some = chosen.slice(page * ON_PAGE, (page + 1) * ON_PAGE);
     $("rows").replaceChildren(...some.map(tableRow));
-    if (!some.length) $("rows").append(make("tr", {}, make("td", { colspan: 9, class: "faint" }, "No clip is like that.")));
+    if (!some.length) $("rows").append(make("tr", {}, make("td", { colspan: 10, class: "faint" }, "No clip is like that.")));
     const all = chosen.length === meta.clips;
     $("found").textContent = `${all ? count(meta.clips) : `${count(chosen.length)} of ${count(meta.clips)}`} clips`
       + (rows.count < meta.clips ? `; ${count(rows.count)} are loaded` : "");
@@ -147,6 +149,7 @@
       make("td", {}, make("a", { href: clipLink(i) }, rows.job_id[i]), decision ? " " : null, decision ? badge(decision) : null),
       make("td", {}, badge(rows.status[i])),
       make("td", {}, rows.verdict[i] ? badge(rows.verdict[i]) : ""),
+      make("td", {}, rows.checks[i].split(" ").join(", ")),
       make("td", {}, make("span", { class: "reason", title: rows.reason[i] }, rows.reason[i])),
       make("td", {}, rows.task[i]),
       number(count(rows.windows[i])), number(fixed(rows.gpu_s[i], 1)), number(count(rows.attempts[i])), number(isoTime(rows.ended_s[i])));
@@ -225,7 +228,8 @@
     if (found.reasons.length) parts.push(section("Reasons", list(found.reasons)));
     const left = section("Clip", pairs({
       Task: found.row.task, Source: file(found.source_uri, found.links.source), Result: file(found.output_uri, found.links.result),
-      Masks: file(found.masks_uri, found.links.masks), Windows: count(found.windows), "GPU time": fixed(found.gpu_s, 1) + " s",
+      Masks: file(found.masks_uri, found.links.masks), Windows: count(found.windows),
+      "GPU time": fixed(found.gpu_s, 1) + " s" + (found.predicted_gpu_s ? `, predicted ${fixed(found.predicted_gpu_s, 1)} s` : ""),
       Time: found.seconds === null || found.seconds === undefined ? null : fixed(found.seconds, 1) + " s",
       "Copied frames": found.copied_frames ? count(found.copied_frames) : null, Tries: found.attempts,
       Ended: found.finished_at ? found.finished_at.slice(0, 19).replace("T", " ") + " UTC" : null,
@@ -241,17 +245,32 @@
     if (Object.keys(found.settings).length) columns.append(section("Settings", pairs(flat(found.settings))));
     parts.push(columns);
     const tries = found.tries.attempts || [];
-    if (tries.length) {
-      parts.push(section("Attempts", small(["Attempt", "Verdict", "Score", "GPU-s", "Reasons", ""], tries.map((one, at) => [
-        one.rung ?? String(at + 1), one.verdict ? badge(one.verdict) : "", one.score ?? "", one.gpu_s ?? "", one.error || (one.reasons || []).join("; "),
-        at === found.tries.chosen ? "kept" : ""]))));
-    }
+    if (tries.length) parts.push(section("Attempts", attemptsTable(tries, found.tries.chosen)));
+    if (tries.length > 1) parts.push(section("Measured in every attempt", measuredTable(tries)));
     if (found.window_rows.length) {
       const body = found.window_rows.map((row) => [row.region, `${row.start}–${row.stop - 1}`, row.num_frames, `${row.width}×${row.height}`, row.seed, row.seconds]);
       const more = found.windows > body.length ? make("p", { class: "faint" }, `The first ${count(body.length)} of ${count(found.windows)}.`) : null;
       parts.push(section("Windows", small(["Region", "Frames", "Generated", "Size", "Seed", "GPU-s"], body), more));
     }
     return parts;
+  }
+
+  const differing = (objects) => [...new Set(objects.flatMap(Object.keys))]
+    .filter((name) => new Set(objects.map((one) => JSON.stringify(one[name] ?? null))).size > 1);
+
+  function attemptsTable(tries, chosen) {
+    const settings = tries.map((one) => one.settings || {}), names = differing(settings);
+    const said = (value) => (value === null || value === undefined ? "" : plain(value));
+    return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Attempts" },
+      small(["Attempt", ...names.map((name) => name.replaceAll("_", " ")), "Verdict", "Score", "GPU-s", "Reasons", ""], tries.map((one, at) => [
+        one.rung ?? String(at + 1), ...names.map((name) => said(settings[at][name])), one.verdict ? badge(one.verdict) : "", one.score ?? "",
+        one.gpu_s ?? "", one.error || (one.reasons || []).join("; "), at === chosen ? "kept" : ""])));
+  }
+
+  function measuredTable(tries) {
+    const names = [...new Set(tries.flatMap((one) => Object.keys(one.numbers || {})))];
+    return small(["Check", ...tries.map((one, at) => one.rung ?? String(at + 1))],
+      names.map((name) => [name, ...tries.map((one) => one.numbers?.[name] ?? "")]));
   }
 
   function flat(object, before = "") {
@@ -574,7 +593,7 @@
     let waiting = 0;
     $("search").oninput = () => { clearTimeout(waiting); waiting = setTimeout(changed, 80); };
     $("filters").onsubmit = (event) => { event.preventDefault(); changed(); };
-    for (const name of [...FILTERS, "review"]) $("filter-" + name).onchange = changed;
+    for (const name of [...FILTERS, "tried", "review"]) $("filter-" + name).onchange = changed;
     $("clear").onclick = () => { $("filters").reset(); sorted = { by: null, down: false }; changed(); };
     for (const th of document.querySelectorAll("#table th")) {
       th.firstChild.onclick = () => {
