@@ -22,6 +22,7 @@ from vace_batch.job import BoxKey, Job
 from vace_batch.masks.source import MaskModels
 from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.quality.container import Contract, faults
+from vace_batch.quality.measures import neutral
 from vace_batch.quality.meter import Meter, Sight
 from vace_batch.quality.verdict import REASONS, checks_of, judge
 from vace_batch.quality.watch import Watched, spans
@@ -68,6 +69,16 @@ def numbers(fill: Fill) -> Mapping[str, float]:
         source, output = (np.clip(image, 0, 255).astype(np.uint8) for image in (source[box.slices], output))
         meter.add(Sight(index=index, box=box, source=source, output=output, mask=bits))
     return meter.numbers()
+
+
+def test_only_what_is_neutral_in_every_channel_is_gray() -> None:
+    inside = np.zeros((64, 64), np.bool_)
+    inside[16:48, 16:48] = True
+    for colour, found in (((128, 128, 128), True), ((128, 60, 128), False), ((60, 60, 60), False)):
+        picture = np.full((64, 64, 3), 200.0, np.float32)
+        picture[inside] = colour
+        gray, area = neutral(picture, inside)
+        assert (gray / area > 0.7) == found and (gray == 0) != found, colour
 
 
 def test_the_truth_passes() -> None:
@@ -214,6 +225,8 @@ def test_only_checks_that_mean_something_are_made() -> None:
     ):
         checks = checks_of(replace(JOB, task=task))
         assert some in checks and none not in checks
+    assert "outside" in checks_of(replace(JOB, task="composition"))
+    assert "outside" not in checks_of(replace(JOB, task="composition", control="gray"))
 
 
 def test_a_finished_clip_is_measured_once_and_never_lost(tmp_path: Path) -> None:
