@@ -23,6 +23,7 @@ from vace_batch.cluster.units import ActorDied, ActorReady, ActorWaiting, Event,
 from vace_batch.cluster.units import Limits as DispatchLimits
 from vace_batch.config import Options
 from vace_batch.errors import ClipError, ClusterError, UsageError
+from vace_batch.eventlog import EventLog
 from vace_batch.graph import ClipGraph as ClipGraph
 from vace_batch.intake import admit, refusal
 from vace_batch.job import Job, job_json
@@ -349,6 +350,7 @@ class _Tally:
         self._gpu_actors: set[int] = set()
         self._firsts: dict[str, None] = {}
         self._metrics = Metrics(graph.frames, graph.status)
+        self._log = EventLog(graph.jobs_of)
 
     def close(self) -> None:
         self._metrics.close()
@@ -357,6 +359,7 @@ class _Tally:
     def add(self, event: Event) -> None:
         self._metrics.add(event)
         self._spending.add(event)
+        self._log.add(event)
         if isinstance(event, ActorReady):
             self._firsts["model" if event.pool == "gpu" else "masks"] = None
         if isinstance(event, ActorReady) and event.pool == "gpu":

@@ -73,6 +73,12 @@ class ClipGraph:
         """Windows that had to be made, as far as clips are prepared."""
         return len(self.frames)
 
+    def jobs_of(self, unit: Unit) -> list[str]:
+        """The jobs that a unit is for."""
+        kind, key = unit.unit_id.split("/", 1)
+        clips = sorted(self._waiting.get(key, ())) if kind in ("build", "generate") else [key]
+        return [self._works[clip].job.job_id for clip in clips]
+
     def first_units(self) -> Iterator[Unit]:
         known = (
             {out: ledger.keys("done", "prep") for out, ledger in self._ledgers.items()} if self._budget.is_set else {}

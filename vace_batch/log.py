@@ -21,6 +21,9 @@ from vace_batch.access import redact
 
 LEVEL_VARIABLE = "VACE_BATCH_LOG_LEVEL"
 FORMAT_VARIABLE = "VACE_BATCH_LOG_FORMAT"
+EVENTS_VARIABLE = "VACE_BATCH_EVENTS"
+EVENTS = "vace_batch.events"
+"""The logger that everything that happens in a run goes to, step by step."""
 
 _NO_TELEMETRY = {
     "DO_NOT_TRACK": "1",
@@ -160,7 +163,21 @@ def configure(*, level: str | None = None, json_lines: bool | None = None) -> No
     root.handlers[:] = [kept for kept in root.handlers if not isinstance(kept, _CurrentStderr)] + [handler]
     root.setLevel(wanted)
     root.propagate = False
+    _configure_events(logging.getLogger(EVENTS), visible=root.isEnabledFor(logging.DEBUG))
     hush()
+
+
+def _configure_events(logger: logging.Logger, *, visible: bool) -> None:
+    """To the file that is asked for, as JSON lines after what is there, and to the log where it shows debug."""
+    for handler in logger.handlers:
+        handler.close()
+    logger.handlers, path = [], os.environ.get(EVENTS_VARIABLE)
+    if path:
+        handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+        handler.setFormatter(JsonFormatter())
+        logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if path or visible else logging.WARNING)
+    logger.propagate = visible
 
 
 def hush() -> None:

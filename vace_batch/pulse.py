@@ -93,4 +93,5 @@ def cold_start(pulse: Mapping[str, Any]) -> str:
     firsts = dict(pulse["firsts"])
     window = firsts.pop("window", None)
     steps = ", ".join(f"{what} {seconds:.0f}" for what, seconds in sorted(firsts.items(), key=lambda item: item[1]))
-    return f"{'no window yet' if window is None else f'first window after {window:.0f} s'} ({steps} s)"
+    none = "no window" if pulse["state"] == ENDED else "no window yet"
+    return f"{none if window is None else f'first window after {window:.0f} s'} ({steps} s)"

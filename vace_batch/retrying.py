@@ -49,6 +49,8 @@ def prepare_retry(
     options = options.model_copy(update={"allow_roots": tuple(dict.fromkeys((*options.allow_roots, *roots)))})
     manifest = read_manifest(run["manifest"])
     chosen, folder = [job for job in manifest.jobs if job.job_id in found], folder_of(manifest.uri)
+    if gone := found.keys() - {job.job_id for job in chosen}:
+        raise UsageError(f"{manifest.uri}: has no longer the rows {', '.join(sorted(gone))}")
     if values:
         _check(with_changes(chosen, out, folder), values, folder)
         _keep(out, {row["job_id"] for row in found.values() if row["status"] != "failed"})

@@ -23,8 +23,8 @@ PATIENCE_S = 300.0
 
 def main(port: int) -> None:
     ray.init(address="local", num_cpus=1, include_dashboard=False, _metrics_export_port=port, log_to_driver=False)
-    frames, verdicts = {"generate/a": 33}, {"done": 0, "failed": 0, "skipped": 0}
-    metrics = Metrics(frames, verdicts, clock=lambda: 1234.0)
+    frames, clips = {"generate/a": 33}, {"done": 0, "failed": 0, "skipped": 0}
+    metrics = Metrics(frames, clips, clock=lambda: 1234.0)
     fn = "vace_batch.workers:any"
     built = Unit(unit_id="build/a", kind="build", pool="cpu", fn=fn, leaves_bytes=1000)
     waits = Unit(unit_id="build/b", kind="build", pool="cpu", fn=fn, leaves_bytes=700)
@@ -37,7 +37,9 @@ def main(port: int) -> None:
     metrics.add(UnitStarted(unit=made, actor_id=1, attempt=1))
     metrics.add(UnitStarted(unit=made, actor_id=1, attempt=2))
     metrics.add(UnitDone(unit=made, meta=None, seconds=2.5))
-    verdicts["failed"] = 2
+    measured = Unit(unit_id="measure/d", kind="measure", pool="cpu", fn=fn)
+    metrics.add(UnitDone(unit=measured, meta={"status": "review"}, seconds=1.0))
+    clips["failed"] = 2
     metrics.add(UnitFailed(unit=lost, failure=failure, seconds=1.0))
     print(json.dumps(exported(port)))
     ray.shutdown()

@@ -130,28 +130,36 @@ def main(folder: Path, num_clips: int) -> dict[str, Any]:
     sources = make_clips(folder, num_clips)
     with s3_server.moto(folder) as endpoint, s3_server.bucket(endpoint) as bucket:
         upload(sources, bucket)
-        environment = os.environ | {
-            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": "only-for-this-test-and-for-no-one-else",
-            "RAY_worker_niceness": "0",
-            "RAY_metrics_report_interval_ms": "1000",
-            "PREFECT_HOME": str(folder / "prefect"),
-            "VACE_BATCH_CACHE": str(folder / "driver-cache"),
-        }
-        environment.pop("RAY_ADDRESS", None)
-        machines = Machines(folder, environment)
-        try:
-            machines.head()
-            wait_for(lambda: b"Ray runtime started" in (folder / "head.log").read_bytes(), "the head")
-            for name in ("first", "second"):
-                machines.add(name)
+        with cluster(folder) as machines:
+            environment = machines.environment | {"PREFECT_HOME": str(folder / "prefect")}
             with prefect(folder, environment | {"RAY_ADDRESS": machines.address}) as api:
                 report = triggered(folder, bucket, machines, environment | {"PREFECT_API_URL": api}, num_clips)
-        finally:
-            machines.close()
-        return report | compared(folder, bucket, num_clips)
+                report["a crashed run is continued"] = continued(api)
+        return report | counted(bucket, num_clips) | compared(folder, bucket, num_clips)
+
+
+@contextlib.contextmanager
+def cluster(folder: Path) -> Iterator[Machines]:
+    """A head and two workers, with a token; `environment` of it is for a driver, with `address` as RAY_ADDRESS."""
+    environment = os.environ | {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "only-for-this-test-and-for-no-one-else",
+        "RAY_worker_niceness": "0",
+        "RAY_metrics_report_interval_ms": "1000",
+        "VACE_BATCH_CACHE": str(folder / "driver-cache"),
+    }
+    environment.pop("RAY_ADDRESS", None)
+    machines = Machines(folder, environment)
+    try:
+        machines.head()
+        wait_for(lambda: b"Ray runtime started" in (folder / "head.log").read_bytes(), "the head")
+        for name in ("first", "second"):
+            machines.add(name)
+        yield machines
+    finally:
+        machines.close()
 
 
 def make_clips(folder: Path, count: int) -> Path:
@@ -205,7 +213,7 @@ def triggered(
     parameters = {"manifest": f"{bucket}/in/manifest.parquet", "output": out, "model": f"{bucket}/weights"}
     words = [f"--param={name}={value}" for name, value in parameters.items()]
     words += ["--param=cpu_actors=2", "--param=gpu_actors=2"]
-    command = [str(BIN / "prefect"), "deployment", "run", "vace-batch/nightly", *words]
+    command = [str(BIN / "prefect"), "deployment", "run", "vace-batch/archive", *words]
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     started, ledger = time.monotonic(), Ledger(out)
     wait_for(lambda: ledger.keys("done", "window"), "the first window")
@@ -224,7 +232,6 @@ def triggered(
     assert state(environment["PREFECT_API_URL"]) == "COMPLETED", (folder / "worker.log").read_text()[-4000:]
     return {
         "nodes see only their own disk": machines.alone,
-        "a crashed run is continued": continued(environment["PREFECT_API_URL"]),
         "first window after s": round(first_s, 1),
         "seconds": round(time.monotonic() - started, 1),
         "clips, windows when the node was killed": at,
@@ -245,7 +252,7 @@ def attempts(port: int) -> dict[str, float]:
 
 def state(api: str) -> str:
     """Of the run that was triggered."""
-    runs = ask(api, "flow_runs/filter", {"limit": 1, "sort": "START_TIME_DESC", **_named("nightly")})
+    runs = ask(api, "flow_runs/filter", {"limit": 1, "sort": "START_TIME_DESC", **_named("archive")})
     return str(runs[0]["state_type"]) if runs else "NONE"
 
 
@@ -276,14 +283,19 @@ def ask(api: str, path: str, body: dict[str, Any]) -> Any:
     return json.loads(urllib.request.urlopen(request, timeout=60).read())
 
 
-def compared(folder: Path, bucket: str, num_clips: int) -> dict[str, Any]:
-    """Against a run of the same manifest on one machine, with no Prefect and no death."""
+def counted(bucket: str, num_clips: int) -> dict[str, Any]:
+    """What the ledger has in the end: every clip, every window once."""
     summary = summarise(f"{bucket}/out")
     assert (summary.planned, summary.done, summary.pending) == (num_clips, num_clips, 0), summary.counters
     windows = Ledger(f"{bucket}/out").keys("done", "window")
     listed = [name.split("/") for name in (entry.name for entry in storage.list_entries(f"{bucket}/out/artifacts"))]
     made = Counter(parts[-2] for parts in listed if parts[-2].startswith("window-"))
     assert set(made) == set(windows) and set(made.values()) == {1}, "a window was lost, or left twice"
+    return {"counters": summary.counters, "windows": len(windows)}
+
+
+def compared(folder: Path, bucket: str, num_clips: int) -> dict[str, Any]:
+    """Against a run of the same manifest on one machine, with no Prefect and no death."""
     command = [
         sys.executable,
         "-m",
@@ -303,8 +315,7 @@ def compared(folder: Path, bucket: str, num_clips: int) -> dict[str, Any]:
         same += theirs == mine
         most = max(most, 0 if theirs == mine else furthest(theirs, mine))
     assert most <= LEVELS, f"a pixel is {most} levels from one machine's"
-    report = {"counters": summary.counters, "windows": len(windows), "outputs with one machine's bytes": same}
-    return report | {"levels of 255 between the others, at most": most}
+    return {"outputs with one machine's bytes": same, "levels of 255 between the others, at most": most}
 
 
 def furthest(first: bytes, second: bytes) -> int:

@@ -62,7 +62,7 @@ def stamps(out: Path) -> dict[str, int]:
     return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in out.glob("artifacts/*/window-*/*")}
 
 
-def test_a_batch_with_one_missing_file(tmp_path: Path) -> None:
+def test_a_batch_with_one_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Statuses, exit codes, only JSON; a second run does nothing; the missing file comes, and its row is done."""
     good = clip(tmp_path / "good.mp4", 9)
     late = tmp_path / "late.mp4"
@@ -78,8 +78,13 @@ def test_a_batch_with_one_missing_file(tmp_path: Path) -> None:
     rows = [removal("good", "good.mp4"), removal("late", late), empty, restyle]
     path, out = manifest(tmp_path / "m.parquet", rows), tmp_path / "out"
 
+    monkeypatch.setenv("VACE_BATCH_EVENTS", str(tmp_path / "events.jsonl"))
     ran = call("run", path, "-o", out, "--json")
+    monkeypatch.delenv("VACE_BATCH_EVENTS")
     assert ran.returncode == 1, ran.stderr
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    steps = {(e["step"], e["event"]) for e in events if e.get("job") == "good" and e["attempt"] == 1 and e["host"]}
+    assert steps >= {(step, end) for step in ("prepare", "generate", "stitch") for end in ("started", "done")}
     summary = json.loads(ran.stdout)
     jobs = {job["job_id"]: job for job in summary["jobs"]}
     assert {name: job["status"] for name, job in jobs.items()} == {

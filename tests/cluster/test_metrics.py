@@ -24,6 +24,7 @@ def test_a_run_is_seen_at_rays_metrics_endpoint() -> None:
         "ray_vace_batch_gpu_busy_seconds_total": 3.5,
         "ray_vace_batch_queue_bytes": 700,
         "ray_vace_batch_attempts_total generate": 2,
-        "ray_vace_batch_verdicts_total failed": 2,
+        "ray_vace_batch_clips_total failed": 2,
+        "ray_vace_batch_verdicts_total review": 1,
         "ray_vace_batch_last_commit_timestamp_seconds": 1234,
     }

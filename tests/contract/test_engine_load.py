@@ -135,3 +135,17 @@ def test_a_hub_id_that_is_only_half_in_the_cache_is_a_usage_error(saved: Path, h
     shutil.rmtree(hub / "transformer")
     with pytest.raises(UsageError, match="model Wan-AI/Wan2.1-VACE-1.3B-diffusers: "):
         load(VACE_1_3B)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="says nothing of its mappings")
+def test_weights_in_the_runs_dtype_are_the_file_itself_shared_by_all_processes_of_a_node(saved: Path) -> None:
+    model = load(str(saved))
+    mapped = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if str(saved) in line:
+            start, end = line.split()[0].split("-")
+            mapped.append(range(int(start, 16), int(end, 16)))
+    parts = (model.transformer, model.vae, model.text_encoder)
+    weights = [weight for part in parts if part is not None for weight in part.parameters()]
+    assert len(weights) > 300
+    assert all(any(weight.data_ptr() in place for place in mapped) for weight in weights), "read into memory"

@@ -20,7 +20,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import TaskRunFilter
 from prefect.states import Failed
 
-from flows.batch import FAILURES_KEY, SUMMARY_KEY, WITH_FAILURES, Machines, batch, is_cluster_failure, main, shards
+from flows.batch import batch, main
+from flows.driving import FAILURES_KEY, SUMMARY_KEY, WITH_FAILURES, Machines, is_cluster_failure, shards
 from vace_batch.batch import Batch, open_runtime
 from vace_batch.cluster.runtime import Runtime
 from vace_batch.config import Options
@@ -31,19 +32,20 @@ ROOT = Path(__file__).resolve().parents[2]
 NUM_FRAMES = 5
 
 
-def clip(path: Path, shade: int) -> None:
-    frames = np.full((NUM_FRAMES, 64, 96, 3), shade, np.uint8)
+def clip(path: Path, shade: int, num_frames: int = NUM_FRAMES) -> None:
+    frames = np.full((num_frames, 64, 96, 3), shade, np.uint8)
     frames[:, 20:40, 20:40] = 220
     write_clip(str(path), frames, rate=Fraction(25))
 
 
-def manifest(folder: Path, names: list[str]) -> Path:
+def manifest(folder: Path, names: list[str], **more: str) -> Path:
     rows = [
         {
             "job_id": name,
             "video_uri": f"{name}.mp4",
             "task": "removal",
             "boxes": [{"x": 20.0, "y": 20.0, "width": 20.0, "height": 20.0}],
+            **more,
         }
         for name in names
     ]
@@ -74,7 +76,7 @@ def test_shards_run_a_missing_video_fails_alone_and_a_second_run_finds_all_done(
         opened.append(open_runtime(options, batch))
         return opened[-1]
 
-    monkeypatch.setattr("flows.batch.open_runtime", open_one)
+    monkeypatch.setattr("flows.driving.open_runtime", open_one)
     for number, name in enumerate(["a", "b"]):
         clip(tmp_path / f"{name}.mp4", 40 + 60 * number)
     path, out = manifest(tmp_path, ["a", "gone", "b"]), tmp_path / "out"
@@ -172,7 +174,7 @@ def test_after_a_cluster_failure_the_next_try_gets_a_new_ray(monkeypatch: pytest
         opened.append(Mortal(dies=not opened))
         return opened[-1]
 
-    monkeypatch.setattr("flows.batch.open_runtime", open_one)
+    monkeypatch.setattr("flows.driving.open_runtime", open_one)
     nothing = Batch(out=str(tmp_path), options=Options(), works=(), planned=(), finished=frozenset())
     with Machines(Options()) as machines:
         with pytest.raises(ClusterError, match="head node"):

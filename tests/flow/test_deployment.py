@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
-import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import jsonschema
 import kubernetes_validate
@@ -19,19 +19,28 @@ from prefect.cli.deploy._config import _load_deploy_configs_and_actions
 from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel
 from prefect.cli.deploy._schedules import _schedule_config_to_deployment_schedule
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.events.schemas.automations import Automation
 from prefect.flows import load_flow_from_entrypoint
-from prefect.settings import PREFECT_API_URL
 from prefect.utilities.templating import apply_values, find_placeholders
 from rich.console import Console
 
-from tests.infra.versions import KUBERNETES, VERSION
+from flows.hours import end_of_hours
+from tests.flow.server import SetUp
+from tests.infra.manifests import validate
+from tests.infra.versions import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 YAML = ROOT / "prefect.yaml"
 INFRA = ROOT / "infra" / "prefect"
-POOLS = {"nightly": "vace-batch", "on-kubernetes": "vace-batch-kubernetes"}
+POOLS = {
+    "vace-batch/archive": "vace-batch",
+    "vace-batch/nightly": "vace-batch",
+    "vace-batch-watch/incoming": "vace-batch",
+    "vace-batch-retry/again": "vace-batch",
+    "vace-batch/on-kubernetes": "vace-batch-kubernetes",
+}
+NIGHTLY = {"cron": "0 1 * * *", "timezone": "UTC"}
+SCHEDULES = {"nightly": NIGHTLY, "on-kubernetes": NIGHTLY, "incoming": {"interval": timedelta(minutes=5)}}
 
 
 @pytest.fixture(scope="module")
@@ -54,23 +63,32 @@ def test_it_names_no_field_that_prefect_would_ignore() -> None:
     assert raw["prefect-version"] == prefect.__version__
 
 
-@pytest.mark.parametrize("name", POOLS)
-def test_a_deployment_is_the_flow_nightly_and_one_at_a_time(
-    deployments: dict[str, dict[str, Any]], name: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("whole", POOLS)
+def test_a_deployment_is_a_flow_with_its_parameters_and_one_at_a_time(
+    deployments: dict[str, dict[str, Any]], whole: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
+    flow_name, name = whole.split("/")
     deployment = deployments[name]
     flow = load_flow_from_entrypoint(deployment["entrypoint"])
-    assert flow.name == "vace-batch"
-    assert flow.validate_parameters(deployment["parameters"])["shard_size"] == 200
+    assert flow.name == flow_name
+    flow.validate_parameters(deployment["parameters"])
     assert set(deployment["parameters"]) <= set(flow.parameters.properties)
     assert set(flow.parameters.required) <= set(deployment["parameters"])
-    (config,) = deployment["schedules"]
-    schedule = _schedule_config_to_deployment_schedule(config)
-    assert (schedule["schedule"].cron, schedule["schedule"].timezone) == ("0 1 * * *", "UTC")
-    assert schedule["active"] is False
-    assert deployment["work_pool"]["name"] == POOLS[name]
+    schedules = [_schedule_config_to_deployment_schedule(config) for config in deployment.get("schedules", [])]
+    assert [schedule["active"] for schedule in schedules] == [False] * (name in SCHEDULES)
+    for schedule in schedules:
+        assert SCHEDULES[name].items() <= dict(schedule["schedule"]).items()
+    assert deployment["work_pool"]["name"] == POOLS[whole]
     assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+
+
+def test_the_hours_of_the_night_begin_when_its_schedule_fires(deployments: dict[str, dict[str, Any]]) -> None:
+    parameters, (schedule,) = deployments["nightly"]["parameters"], deployments["nightly"]["schedules"]
+    minute, hour = map(int, schedule["cron"].split()[:2])
+    fires = datetime(2026, 3, 1, hour, minute, tzinfo=ZoneInfo(schedule["timezone"]))
+    assert end_of_hours(parameters["hours"], parameters["timezone"], fires) == fires + timedelta(hours=6)
+    assert end_of_hours(parameters["hours"], parameters["timezone"], fires - timedelta(seconds=1)) is None
 
 
 def template(kind: str) -> dict[str, Any]:
@@ -101,10 +119,10 @@ def test_the_job_on_kubernetes_is_a_node_of_the_cluster_that_offers_nothing() ->
     assert pod["containers"][0]["image"].startswith(f"vace-batch:{VERSION}-")
     assert (pod["serviceAccountName"], manifest["metadata"]["namespace"]) == ("vace-batch", "vace-batch")
     filled = filled_as_the_worker_does(manifest)
-    kubernetes_validate.validate(filled, KUBERNETES, strict=True)
+    validate(filled)
     pod["containers"][0]["imagee"] = "x"
     with pytest.raises(kubernetes_validate.ValidationError, match="imagee"):
-        kubernetes_validate.validate(filled_as_the_worker_does(manifest), KUBERNETES, strict=True)
+        validate(filled_as_the_worker_does(manifest))
 
 
 def filled_as_the_worker_does(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -121,28 +139,22 @@ def filled_as_the_worker_does(manifest: dict[str, Any]) -> dict[str, Any]:
     return filled
 
 
-@pytest.mark.usefixtures("prefect_server")
 def test_set_up_makes_pools_limits_automations_and_deployments_on_a_server_over_what_is_there(
-    deployments: dict[str, dict[str, Any]],
+    deployments: dict[str, dict[str, Any]], set_up: SetUp
 ) -> None:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = os.environ | {"PREFECT_API_URL": str(PREFECT_API_URL.value()), "PATH": path, "PYTHONPATH": str(ROOT)}
-    few = subprocess.run([INFRA / "set-up", "4"], env=environment, capture_output=True, text=True, check=False)
+    few = subprocess.run([INFRA / "set-up", "4"], env=set_up.environment, capture_output=True, text=True, check=False)
     assert few.returncode == 2 and "4 GPUs are fewer than the gpu_actors: 8" in few.stderr
     with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name="vace-batch", type="process", base_job_template={}))
-        done = subprocess.run([INFRA / "set-up", "16"], env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
         for name, limit in (("vace-batch", 1), ("vace-batch-kubernetes", 2)):
             pool = client.read_work_pool(name)
             assert (pool.concurrency_limit, pool.base_job_template) == (limit, template(pool.type))
-        for name, config in deployments.items():
-            found = client.read_deployment_by_name(f"vace-batch/{name}")
-            assert (found.work_pool_name, found.parameters) == (POOLS[name], config["parameters"])
-            assert found.entrypoint == "flows/batch.py:batch"
+        for whole, pool_name in POOLS.items():
+            found, config = client.read_deployment_by_name(whole), deployments[whole.split("/")[1]]
+            assert (found.work_pool_name, found.parameters) == (pool_name, config["parameters"])
+            assert found.entrypoint == config["entrypoint"]
             assert found.concurrency_options is not None and found.global_concurrency_limit is not None
-            assert [schedule.active for schedule in found.schedules] == [False]
+            assert {schedule.active for schedule in found.schedules} <= {False}
         automations: list[Automation] = client.request("POST", "/automations/filter", json={}).json()
-    wanted = yaml.safe_load((INFRA / "automations.yaml").read_text())["automations"]
-    names = sorted(automation["name"] for automation in automations)
-    assert names == sorted(automation["name"] for automation in wanted)
+    files = (INFRA / "automations.yaml", INFRA / "notifications.yaml")
+    wanted = [automation["name"] for file in files for automation in yaml.safe_load(file.read_text())["automations"]]
+    assert sorted(automation["name"] for automation in automations) == sorted(wanted)

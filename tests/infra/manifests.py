@@ -30,6 +30,18 @@ CRDS = Path(os.environ.get("VACE_BATCH_KUBERAY_CRDS", ROOT.parent / "shared" / "
 DRAIN_REST_S = 10
 """What a pod needs after drain-node: Ray ends its processes."""
 
+# It reads a megabyte of JSON for each manifest.
+kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)
+
+
+def validate(body: dict[str, Any]) -> None:
+    """Hold a manifest against Kubernetes' own schema.
+
+    Raises:
+        kubernetes_validate.ValidationError: it is not as that says, or has a field that it does not know.
+    """
+    kubernetes_validate.validate(body, KUBERNETES, strict=True)
+
 
 def faults(manifests: list[Manifest]) -> list[str]:
     """Everything that is wrong, but for the definitions' schemas."""
@@ -95,7 +107,7 @@ def kubernetes_faults(manifest: Manifest) -> list[str]:
     found = []
     for body in bodies:
         try:
-            kubernetes_validate.validate(body, KUBERNETES, strict=True)
+            validate(body)
         except kubernetes_validate.ValidationError as error:
             found.append(f"{manifest['kind']} {manifest['metadata']['name']}: {error.message[:200]}")
     return found

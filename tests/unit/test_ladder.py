@@ -81,6 +81,25 @@ def test_rungs_that_change_nothing_are_left_out() -> None:
     assert "removal-lora" not in steps(["residual"], has_lora=True, windows=0)
 
 
+@pytest.mark.parametrize(
+    ("rung", "check", "changed", "model"),
+    [
+        ("dilate", "residual", replace(JOB, dilate=Dilation(px=15.0)), "tiny"),
+        ("hull", "residual", replace(JOB, mask_shape="hull"), "tiny"),
+        ("box", "residual", replace(JOB, mask_shape="box"), "tiny"),
+        ("seed", "gray", replace(JOB, seed=7919), "tiny"),
+        ("removal-lora", "gray", replace(JOB, preset="removal-lora"), "tiny"),
+        ("crop", "blur", replace(JOB, sampling=Sampling(max_frames=37, overlap_frames=7)), "tiny"),
+        ("background", "seam", replace(JOB, background="off"), "tiny"),
+        ("model", "blur", JOB, "big"),
+    ],
+)
+def test_a_rung_changes_one_thing(rung: str, check: str, changed: Job, model: str) -> None:
+    settings = LadderSettings.model_validate({"max_attempts": 2, "rungs": (rung,), "model": "big"})
+    step = next_step([attempt(checks=(check,))], settings, has_lora=True)
+    assert step == Step(rung=rung, job=changed, model=model)
+
+
 def test_each_step_builds_on_the_best_so_far() -> None:
     first = attempt(checks=("residual",))
     wider = next_step([first], LADDER)

@@ -347,7 +347,7 @@ class _Run:
         actor.phase = "ready"
         seconds = self._cluster.now() - actor.since
         actor.since += seconds
-        self._tell(ActorReady(pool=actor.pool.name, actor_id=actor.actor_id, seconds=seconds))
+        self._tell(ActorReady(pool=actor.pool.name, actor_id=actor.actor_id, seconds=seconds, node=actor.node))
 
     def _start_failed(self, pool: PoolSpec, reason: str) -> None:
         self._failed_starts[pool.name] += 1

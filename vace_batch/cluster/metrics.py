@@ -20,7 +20,8 @@ METRICS = {
     "vace_batch_gpu_busy_seconds_total": "seconds that VACE actors worked",
     "vace_batch_queue_bytes": "estimated bytes of VCUs that wait for a VACE actor",
     "vace_batch_attempts_total": "runs of steps, repeated ones included, by kind of step",
-    "vace_batch_verdicts_total": "clips that ended, by verdict: done, failed, skipped",
+    "vace_batch_clips_total": "clips that ended, by status: done, failed, skipped",
+    "vace_batch_verdicts_total": "finished clips, further attempts included, by verdict: pass, review, fail",
     "vace_batch_last_commit_timestamp_seconds": "when the last window or clip was recorded, at first the start",
 }
 """Every name, and what it counts."""
@@ -29,17 +30,17 @@ METRICS = {
 class Metrics:
     """The metrics of one run; needs a process that is connected to Ray.
 
-    `frames` gives the frames of a window by its unit's id, `verdicts` how many clips ended how, both as of now.
+    `frames` gives the frames of a window by its unit's id, `clips` how many clips ended how, both as of now.
     """
 
     def __init__(
         self,
         frames: Mapping[str, int],
-        verdicts: Mapping[str, int],
+        clips: Mapping[str, int],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._frames, self._verdicts, self._clock = frames, verdicts, clock
-        self._told = dict.fromkeys(verdicts, 0)
+        self._frames, self._clips, self._clock = frames, clips, clock
+        self._told = dict.fromkeys(clips, 0)
         self._held: dict[str, int] = {}
         self._gpu_actors: set[int] = set()
         self._running = _gauge("vace_batch_running")
@@ -49,13 +50,14 @@ class Metrics:
         self._busy = _counter("vace_batch_gpu_busy_seconds_total")
         self._queue = _gauge("vace_batch_queue_bytes")
         self._attempts = _counter("vace_batch_attempts_total", "kind")
-        self._ended = _counter("vace_batch_verdicts_total", "verdict")
+        self._ended = _counter("vace_batch_clips_total", "status")
+        self._verdicts = _counter("vace_batch_verdicts_total", "verdict")
         self._committed = _gauge("vace_batch_last_commit_timestamp_seconds")
         self._running.set(1)
         self._committed.set(clock())
 
     def add(self, event: Event) -> None:
-        """Count an event. The graph may see it later: its verdict is counted with the next event, or by `close`."""
+        """Count an event. The graph may see it later: a clip's end is counted with the next event, or by `close`."""
         if isinstance(event, ActorReady | ActorDied):
             if event.pool == "gpu":
                 (self._gpu_actors.add if isinstance(event, ActorReady) else self._gpu_actors.discard)(event.actor_id)
@@ -67,7 +69,7 @@ class Metrics:
 
     def close(self) -> None:
         """Say that the run is over."""
-        self._count_verdicts()
+        self._count_clips()
         self._running.set(0)
         self._actors.set(0)
 
@@ -84,14 +86,16 @@ class Metrics:
             self._windows.inc(1, {"status": "done" if done else "failed"})
             if done:
                 _add(self._made, self._frames[unit.unit_id])
+        if isinstance(event, UnitDone) and unit.kind == "measure" and isinstance(event.meta, dict):
+            self._verdicts.inc(1, {"verdict": event.meta["status"]})
         if done and unit.kind in ("generate", "stitch"):
             self._committed.set(self._clock())
-        self._count_verdicts()
+        self._count_clips()
 
-    def _count_verdicts(self) -> None:
-        for verdict, count in self._verdicts.items():
-            _add(self._ended, count - self._told[verdict], {"verdict": verdict})
-            self._told[verdict] = count
+    def _count_clips(self) -> None:
+        for status, count in self._clips.items():
+            _add(self._ended, count - self._told[status], {"status": status})
+            self._told[status] = count
 
 
 def _counter(name: str, *tags: str) -> Counter:

@@ -1,4 +1,4 @@
-"""How many GPUs there are, asked before any actor starts."""
+"""What the cluster is: how many GPUs there are, asked before any actor starts, and what its machines are called."""
 
 from __future__ import annotations
 
@@ -24,3 +24,11 @@ def count_gpus(address: str | None = None) -> int:
     if visible is not None:
         return sum(entry.strip() not in ("", "-1") for entry in visible.split(","))
     return len(glob("/dev/nvidia[0-9]*"))
+
+
+def host_of(node: str) -> str:
+    """The name of the machine that is the node with this id; empty for one that Ray knows nothing of."""
+    import ray
+
+    nodes = ray.nodes() if ray.is_initialized() else []
+    return next((str(one["NodeManagerHostname"]) for one in nodes if one["NodeID"] == node), "")

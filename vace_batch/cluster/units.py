@@ -178,11 +178,12 @@ class Totals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorReady:
-    """An actor has finished its setup."""
+    """An actor has finished its setup on the node with this id."""
 
     pool: str
     actor_id: int
     seconds: float
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,198 @@
+"""What every flow does with a batch: shard after shard through one Ray, then the counters as tables and as a state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from logging import Logger, LoggerAdapter
+from typing import Any, cast
+
+from prefect import State, Task, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import Completed
+from prefect.utilities.annotations import quote
+from pydantic import ValidationError
+
+from vace_batch.batch import Batch, close_batch, open_batch, open_runtime, run_clips
+from vace_batch.cluster.runtime import Runtime
+from vace_batch.config import Options
+from vace_batch.errors import ClusterError, UsageError
+from vace_batch.manifest import Manifest
+from vace_batch.progress import Progress, Show
+from vace_batch.pulse import Pulse
+from vace_batch.results import Summary
+from vace_batch.steps import ClipWork
+
+SUMMARY_KEY = "vace-batch-summary"
+FAILURES_KEY = "vace-batch-failures"
+WITH_FAILURES = "CompletedWithFailures"
+"""Name of the final state when some rows failed, for automations to wait for; its type is COMPLETED."""
+IN_PART = "CompletedInPart"
+"""The same when its time was over before all rows were done: the next run goes on."""
+
+_ROWS_SHOWN = 500
+_PROGRESS_EVERY_S = 30.0
+_SHARD_RETRY_DELAYS_S = [30.0, 120.0]
+
+RunLogger = Logger | LoggerAdapter[Logger]
+Stop = Callable[[], bool]
+
+
+def options_of(settings: Mapping[str, Any] | None, **given: Any) -> Options:
+    """The settings of a run: `settings` as `run.json` writes them, and what a flow has parameters of its own for.
+
+    Raises:
+        UsageError: one is unknown or out of range.
+    """
+    try:
+        return Options.model_validate({**(settings or {}), **given})
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UsageError(f"settings: {faults}") from None
+
+
+def drive(
+    manifest: Manifest, output: str, options: Options, *, shard_size: int, should_stop: Stop = lambda: False
+) -> State[dict[str, int]]:
+    """Run what the output does not have yet, until `should_stop`; what is left then is the next run's.
+
+    Raises:
+        UsageError: the model, the output or an option is wrong.
+        ClusterError: Ray could not be started, also after retries.
+    """
+    with Pulse(output) as pulse:
+        opened = open_batch(manifest, output, options)
+        pulse.mark("planned")
+        parts = list(shards(opened.pending, shard_size))
+        get_run_logger().info(
+            "%d jobs, %d already finished, %d shards", len(opened.works), len(opened.finished), len(parts)
+        )
+        with Machines(options, pulse, should_stop) as machines:
+            for number, part in enumerate(parts, start=1):
+                if should_stop():
+                    break
+                # Quoted, or Prefect would walk through every row in search of futures.
+                named = run_shard.with_options(task_run_name=f"shard {number} of {len(parts)}")
+                named(
+                    cast(Batch, quote(opened)), cast(Sequence[ClipWork], quote(part)), cast(Machines, quote(machines))
+                )
+        summary = close_batch(opened)
+    publish(summary)
+    return final_state(summary)
+
+
+def shards(works: Sequence[ClipWork], shard_size: int) -> Iterator[Sequence[ClipWork]]:
+    """`works` in pieces of at most `shard_size`: by priority, which holds across shards, then in the manifest's order.
+
+    Raises:
+        UsageError: `shard_size` is below 1.
+    """
+    if shard_size < 1:
+        raise UsageError(f"shard_size: expected at least 1, got {shard_size}")
+    works = sorted(works, key=lambda work: -work.job.priority)
+    for start in range(0, len(works), shard_size):
+        yield works[start : start + shard_size]
+
+
+class Machines:
+    """One Ray runtime for all shards, so that models stay loaded; opened at the first, and anew after a failure."""
+
+    def __init__(self, options: Options, pulse: Pulse | None = None, should_stop: Stop = lambda: False) -> None:
+        self._options, self._pulse, self._should_stop = options, pulse, should_stop
+        self._runtime: Runtime | None = None
+
+    def __enter__(self) -> Machines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, opened: Batch, works: Sequence[ClipWork], show: Show) -> None:
+        """Take clips through Ray.
+
+        Raises:
+            ClusterError: Ray or its actors cannot be started; the next call starts them anew.
+        """
+        try:
+            if self._runtime is None:
+                self._runtime = open_runtime(self._options, opened).__enter__()
+            if self._pulse is not None:
+                self._pulse.mark("Ray")
+                show = self._pulse.through(show)
+            run_clips(opened, works, self._runtime, show=show, should_stop=self._should_stop)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._runtime is not None:
+            self._runtime.close()
+            self._runtime = None
+
+
+def is_cluster_failure(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failed shard is worth another try: machines are, faults in the data or the program are not."""
+    try:
+        state.result()
+    except ClusterError:
+        return True
+    except Exception:  # whatever else the task raised: only the kind is asked for, Prefect keeps the error
+        return False
+    return False
+
+
+@task(
+    name="shard",
+    retries=len(_SHARD_RETRY_DELAYS_S),
+    retry_delay_seconds=_SHARD_RETRY_DELAYS_S,
+    retry_condition_fn=is_cluster_failure,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def run_shard(opened: Batch, works: Sequence[ClipWork], machines: Machines) -> int:
+    """Take the clips of one shard through Ray; returns how many they were.
+
+    A clip that fails is a row in the ledger, never a failed task.
+
+    Raises:
+        ClusterError: no actor could be started.
+    """
+    machines.run(opened, works, _logged(get_run_logger()))
+    return len(works)
+
+
+def publish(summary: Summary) -> None:
+    """Put the counters, and the failed rows if there are any, on the run's page as tables."""
+    counters = {name: value for name, value in summary.counters.items() if isinstance(value, int)}
+    create_table_artifact(
+        [counters], key=SUMMARY_KEY, description=f"{summary.done} of {summary.planned} done in {summary.out}"
+    )
+    failed = list(summary.of("failed"))
+    if failed:
+        shown = [{name: job[name] for name in ("job_id", "error_code", "reason", "attempts")} for job in failed]
+        description = f"{len(failed)} failed rows" + (f", the first {_ROWS_SHOWN}" if len(failed) > _ROWS_SHOWN else "")
+        create_table_artifact(shown[:_ROWS_SHOWN], key=FAILURES_KEY, description=description)
+
+
+def final_state(summary: Summary) -> State[dict[str, int]]:
+    """Completed, under another name when rows failed or are left; the counters are its data."""
+    counters = {name: getattr(summary, name) for name in ("planned", "done", "failed", "skipped", "pending", "windows")}
+    message = f"{summary.done} of {summary.planned} jobs done, {summary.failed} failed, {summary.skipped} skipped"
+    name = WITH_FAILURES if summary.failed else IN_PART if summary.pending else None
+    return Completed(message=message, data=counters, name=name)
+
+
+def _logged(logger: RunLogger) -> Show:
+    """Progress as a line in the run's log, now and then and at the end."""
+    last = 0.0
+
+    def show(progress: Progress) -> None:
+        nonlocal last
+        finished = progress.clips_finished == progress.clips
+        if finished or time.monotonic() - last >= _PROGRESS_EVERY_S:
+            last = time.monotonic()
+            logger.info("%s", progress)
+
+    return show
