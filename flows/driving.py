@@ -71,7 +71,7 @@ def drive(
         )
         with Machines(options, pulse, should_stop) as machines:
             for number, part in enumerate(parts, start=1):
-                if should_stop():
+                if should_stop() or machines.stopped:
                     break
                 # Quoted, or Prefect would walk through every row in search of futures.
                 named = run_shard.with_options(task_run_name=f"shard {number} of {len(parts)}")
@@ -102,6 +102,8 @@ class Machines:
     def __init__(self, options: Options, pulse: Pulse | None = None, should_stop: Stop = lambda: False) -> None:
         self._options, self._pulse, self._should_stop = options, pulse, should_stop
         self._runtime: Runtime | None = None
+        self.stopped: str | None = None
+        """Why the budget lets no more begin."""
 
     def __enter__(self) -> Machines:
         return self
@@ -121,7 +123,7 @@ class Machines:
             if self._pulse is not None:
                 self._pulse.mark("Ray")
                 show = self._pulse.through(show)
-            run_clips(opened, works, self._runtime, show=show, should_stop=self._should_stop)
+            self.stopped = run_clips(opened, works, self._runtime, show=show, should_stop=self._should_stop)
         except BaseException:
             self.close()
             raise
@@ -180,6 +182,7 @@ def final_state(summary: Summary) -> State[dict[str, int]]:
     """Completed, under another name when rows failed or are left; the counters are its data."""
     counters = {name: getattr(summary, name) for name in ("planned", "done", "failed", "skipped", "pending", "windows")}
     message = f"{summary.done} of {summary.planned} jobs done, {summary.failed} failed, {summary.skipped} skipped"
+    message += f"; {summary.stopped}" if summary.stopped else ""
     name = WITH_FAILURES if summary.failed else IN_PART if summary.pending else None
     return Completed(message=message, data=counters, name=name)
 

@@ -318,8 +318,10 @@ def run_clips(
     *,
     show: Show = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> None:
+) -> str | None:
     """Run clips to their end, or until `should_stop`: what runs then is finished or given back, never half recorded.
+
+    Returns: why the budget let no more begin; None where it did.
 
     Raises:
         ClusterError: no actor can be started.
@@ -337,6 +339,7 @@ def run_clips(
         finally:
             tally.close()
         tally.show()
+    return budget.reason
 
 
 class _Tally:

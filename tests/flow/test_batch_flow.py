@@ -24,6 +24,7 @@ from flows.batch import batch, main
 from flows.driving import FAILURES_KEY, SUMMARY_KEY, WITH_FAILURES, Machines, is_cluster_failure, shards
 from vace_batch.batch import Batch, open_runtime
 from vace_batch.cluster.runtime import Runtime
+from vace_batch.cluster.units import PoolSpec
 from vace_batch.config import Options
 from vace_batch.errors import ClusterError, ManifestError, UsageError
 from vace_batch.video.write import write_clip
@@ -152,7 +153,7 @@ class Mortal(Runtime):
     """A runtime without machines; its run fails as when the head node goes away, if it is to die."""
 
     def __init__(self, *, dies: bool) -> None:
-        super().__init__([])
+        super().__init__([PoolSpec(name="gpu"), PoolSpec(name="cpu")])
         self.dies = dies
         self.closed = False
 
