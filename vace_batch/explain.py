@@ -90,6 +90,9 @@ def as_lines(story: Mapping[str, Any]) -> Iterator[str]:
         return
     said = f": {row['error_code']}: {row['reason']}" if row["error_code"] else ""
     yield f"state     {row['status']}{said}; {row['seconds']:.1f} s, {row['attempts']} runs"
+    if row["predicted_gpu_s"] is not None:
+        real = sum(window["seconds"] for window in story["windows"])
+        yield f"GPU       predicted {row['predicted_gpu_s']:.1f} s, real {real:.1f} s"
     yield from _judged(row, story["quality"] or {})
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vace_batch.cli_options import AllowRoot, Json, OutArg, parse_roots
+from vace_batch.cli_options import AllowRoot, Json, MaxCost, MaxGpuHours, OutArg, parse_roots
 
 
 def retry(
@@ -25,6 +25,8 @@ def retry(
     shape: Annotated[str | None, typer.Option(help="Masks as mask, filled, hull or box.")] = None,
     model: Annotated[str | None, typer.Option(help="Short for --set model=MODEL.")] = None,
     allow_root: AllowRoot = None,
+    max_gpu_hours: MaxGpuHours = None,
+    max_cost: MaxCost = None,
     as_json: Json = False,
 ) -> None:
     """Try rows of the last run again: failed ones, or finished ones with something changed; the rest is left alone."""
@@ -37,4 +39,6 @@ def retry(
     manifest, options = prepare_retry(
         out, jobs=job or (), rows=rows or (), values=parse_changes(asked), roots=parse_roots(allow_root)
     )
-    run_batch(manifest, out, options, as_json)
+    given = {"max_gpu_hours": max_gpu_hours, "max_cost": max_cost}
+    bounds = options.budget.model_copy(update={name: one for name, one in given.items() if one is not None})
+    run_batch(manifest, out, options.model_copy(update={"budget": bounds}), as_json)
