@@ -41,9 +41,9 @@ fmt: env ## put the code into form
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format .
 
-browser: env ## the report's page in a headless Chromium, which is installed where that can be done
+browser: env ## the report's page and the docs in a headless Chromium, which is installed where that can be done
 	@sh $(ROOT)/.ci/chromium $(BIN)
-	@$(BIN)/python -m pytest -m browser $(ROOT)/tests/browser
+	@$(BIN)/python -m pytest -m browser $(ROOT)/tests/browser $(ROOT)/tests/docs
 
 chaos: env ## what breaks and what it costs, on a real Ray: every fault, then 20 runs of random kills; about 40 min
 	@$(BIN)/python -m tests.chaos.campaign $(CHAOS)

@@ -134,9 +134,9 @@ def settings() -> str:
         lines += [f"## {name}", "", *_paragraphs(model.get("description")), ""]
         lines += ["| setting | what | values | default |", "|---|---|---|---|"]
         for key, field in model["properties"].items():
-            option = f" (`--{key.replace('_', '-')}`)" if model is schema and key in options else ""
-            told = f"{_cell(field.get('description', ''))}{option}"
-            lines.append(f"| `{key}` | {told} | {_cell(_values(field))} | {_preset(field)} |")
+            option = f"<br>`--{key.replace('_', '-')}`" if model is schema and key in options else ""
+            told = _cell(field.get("description", ""))
+            lines.append(f"| `{key}`{option} | {told} | {_cell(_values(field))} | {_preset(field)} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -206,8 +206,8 @@ def build(site: Path) -> None:
         (place / "theme").mkdir()
         shutil.copy(DOCS / "theme" / "main.html", place / "theme")
         (place / "pages" / "assets").mkdir()
-        for script in DOCS.glob("theme/iframe-worker*"):
-            shutil.copy(script, place / "pages" / "assets")
+        for file in (DOCS / "theme").glob("[!m]*"):
+            shutil.copy(file, place / "pages" / "assets")
         done = subprocess.run(
             [sys.executable, "-m", "zensical", "build", "--strict"],
             cwd=place,
