@@ -8,7 +8,6 @@ killed did in its last seconds is not in it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,7 +75,7 @@ def read_usage(out: str) -> Usage:
     """Of all runs on `out`."""
     folder = storage.join(out, *FOLDER)
     uris = [storage.join(folder, name) for name in sorted(storage.list_files(folder)) if name.endswith(".json")]
-    bodies = [json.loads(content) for content in storage.read_many(uris) if content is not None]
+    bodies = [storage.read_json(uri) for uri in uris]
     return Usage(
         predicted=_by_step(body["predicted"] for body in bodies),
         real=_by_step(body["real"] for body in bodies),
