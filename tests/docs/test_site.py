@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from tests.docs.console import DOCS, ROOT
+from vace_batch import running
 from vace_batch.cli import app
 from vace_batch.config import Options
 from vace_batch.results import _RESULT_SCHEMA
@@ -49,7 +50,7 @@ def test_the_reference_has_every_command_option_and_setting(docs: ModuleType) ->
         assert [
             option for param in command.params for option in param.opts if option[0] == "-" and option not in part
         ] == []
-    assert [name for name in Options.model_fields if f"| `{name}` |" not in docs.settings()] == []
+    assert [name for name in Options.model_fields if f"\n| `{name}`" not in docs.settings()] == []
 
 
 @pytest.mark.parametrize("wrong", ["nowhere.md", "../tutorial.md#nowhere", "../../vace_batch/nowhere.py"])
@@ -71,6 +72,12 @@ def test_the_results_table_has_every_column() -> None:
     )
     rows = [row.split(" | ")[0] for row in part.splitlines() if row.startswith("| `")]
     assert [word for row in rows for word in re.findall(r"`(\w+)`", row)] == _RESULT_SCHEMA.names
+
+
+def test_every_exit_code_has_a_line() -> None:
+    codes = {str(value) for name, value in vars(running).items() if name.startswith("EXIT_")}
+    part = (DOCS / "reference" / "output.md").read_text().partition("## Exit codes")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| (\d+) \|", part, re.MULTILINE)) == codes
 
 
 def test_every_variable_that_a_run_reads_has_a_line() -> None:
