@@ -15,6 +15,7 @@ from functools import cache, lru_cache
 
 from vace_batch import log, profiles, results, storage, weights
 from vace_batch.access import Roots
+from vace_batch.budget import Budget
 from vace_batch.changes import with_changes
 from vace_batch.cluster.metrics import Metrics
 from vace_batch.cluster.resources import count_gpus
@@ -329,7 +330,7 @@ def run_clips(
     gpu_actors, cpu_actors = (runtime.pools[name].num_actors for name in ("gpu", "cpu"))
     budget = open_budget(batch.out, batch.options, gpu_actors=gpu_actors, cpu_actors=cpu_actors)
     graph = ClipGraph(works, batch.unkept, another_attempt, budget)
-    tally = _Tally(graph, show, Spending(batch.out, batch.options, budget))
+    tally = _Tally(graph, show, Spending(batch.out, batch.options, budget), budget)
     limits = DispatchLimits(payload_bytes=batch.options.payload_mb << 20, drain_grace_s=DRAIN_GRACE_S)
     with log.bind(run=storage.digest(batch.out, str(time.time_ns()))[:8]):
         try:
@@ -345,8 +346,8 @@ def run_clips(
 class _Tally:
     """Counts a run from its events."""
 
-    def __init__(self, graph: ClipGraph, show: Show, spending: Spending) -> None:
-        self._graph, self._show, self._spending = graph, show, spending
+    def __init__(self, graph: ClipGraph, show: Show, spending: Spending, budget: Budget) -> None:
+        self._graph, self._show, self._spending, self._budget = graph, show, spending, budget
         self._started = time.monotonic()
         self._windows_done = self._frames_done = 0
         self._busy_s = 0.0
@@ -393,5 +394,6 @@ class _Tally:
                 gpu_busy=min(1.0, self._busy_s / max(1, len(self._gpu_actors)) / elapsed) if elapsed else 0.0,
                 elapsed_s=elapsed,
                 firsts=tuple(self._firsts),
+                note=self._budget.note,
             )
         )

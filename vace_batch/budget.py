@@ -40,6 +40,11 @@ class Budget:
         """Nothing may begin any more."""
         return self.reason is not None
 
+    @property
+    def note(self) -> str:
+        """What a person is told while the run goes on."""
+        return self._said() if self.is_set else ""
+
     def may_begin(self, name: str, expected: Used) -> bool:
         """Whether a window may begin, which is then counted as running until `end`.
 

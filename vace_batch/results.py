@@ -220,7 +220,7 @@ class Summary:
     verdicts: Mapping[str, int] = field(default_factory=dict)
     cost: Mapping[str, Any] = field(default_factory=dict)
     stopped: str | None = None
-    left: Sequence[Record] = ()
+    left: pa.Table | None = None
 
     def __post_init__(self) -> None:
         if self.planned != self.done + self.failed + self.skipped + self.pending:
@@ -239,10 +239,14 @@ class Summary:
     def of(self, *statuses: str) -> Iterator[Record]:
         """The finished jobs with one of these statuses; those `left` by a budget are `pending`."""
         if statuses == ("pending",):
-            return ({**_LEFT, **job, "reason": self.stopped} for job in self.left)
+            return self._left()
         if isinstance(self.jobs, _Rows):
             return self.jobs.of(statuses)
         return (job for job in self.jobs if job["status"] in statuses)
+
+    def _left(self) -> Iterator[Record]:
+        for batch in [] if self.left is None else self.left.to_batches(_AT_ONCE):
+            yield from ({**_LEFT, **job, "reason": self.stopped} for job in batch.to_pylist())
 
     def as_json(self) -> Iterator[str]:
         """Parts of one JSON object: the counters and what is shown of each job."""
@@ -291,7 +295,7 @@ def summarise(
     count = {str(item["values"]): item["counts"] for item in pc.value_counts(_status_of(chosen)).to_pylist()}
     usage = read_usage(out)
     stopped = usage.stopped if found.null_count else None
-    left = jobs.filter(pc.is_null(found)).select(["job_id", "clip_key"]).to_pylist() if stopped else ()
+    left = jobs.filter(pc.is_null(found)).select(["job_id", "clip_key"]) if stopped else None
     return Summary(
         out=out,
         planned=len(jobs),

@@ -161,7 +161,7 @@ def test_an_object_store_takes_the_report(tmp_path: Path) -> None:
 def test_predicted_stands_beside_real_and_checks_can_be_filtered(tmp_path: Path) -> None:
     tries = {
         "chosen": 1,
-        "attempts": [{"rung": "first", "settings": {"seed": 1}}, {"rung": "seed", "settings": {"seed": 2}}],
+        "attempts": [{"rung": "first", "settings": {"seed": 1}}, {"rung": "<b>", "gpu_s": 2.5, "verdict": "pass"}],
     }
     rows = [result(4), result(3, predicted_gpu_s=4.5), result(0, tries=json.dumps(tries))]
     out = make_out(tmp_path / "out", jobs(3), rows)
@@ -187,6 +187,7 @@ def test_predicted_stands_beside_real_and_checks_can_be_filtered(tmp_path: Path)
     _, _, index = parse((tmp_path / "out/report/data/index-0000.js").read_bytes())
     assert index["checks"] == ["seam", "seam blur", ""] and index["tried"] == [0, 0, 2]
     told = clips_of(tmp_path / "out/report")
+    assert re.search(r"&lt;b&gt;</td><td[^>]*>1</td><td[^>]*>1</td><td[^>]*>1</td><td[^>]*>2\.5 s", text)
     assert told[1]["predicted_gpu_s"] == 4.5 and told[2]["tries"] == tries
 
 

@@ -15,6 +15,16 @@ _STEPS_S = (60, 300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 7 * 
 
 
 @dataclass(slots=True, kw_only=True)
+class Rung:
+    """Further attempts of one kind: how many there were, passed and were kept, and what they took."""
+
+    tried: int = 0
+    passed: int = 0
+    kept: int = 0
+    gpu_s: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
 class Tally:
     """Counters; `minutes` has clips and GPU-seconds by the minute of Unix time in which clips ended."""
 
@@ -28,6 +38,8 @@ class Tally:
     retry_gpu_s: float = 0.0
     windows: int = 0
     decisions: int = 0
+    tried_again: int = 0
+    rungs: dict[str, Rung] = field(default_factory=dict)
     minutes: dict[int, tuple[int, float]] = field(default_factory=dict)
     first_s: float | None = None
     last_s: float | None = None
@@ -46,12 +58,24 @@ class Tally:
         self.windows += clip.result.get("windows") or 0
         if clip.gpu_s:
             self.profile_gpu_s[clip.profile] = self.profile_gpu_s.get(clip.profile, 0.0) + clip.gpu_s
+        self._count_attempts(clip)
         ended = ended_s(clip)
         if ended is not None:
             self.first_s = min(ended, self.first_s or ended)
             self.last_s = max(ended, self.last_s or ended)
             clips, gpu_s = self.minutes.get(int(ended) // _MINUTE_S, (0, 0.0))
             self.minutes[int(ended) // _MINUTE_S] = (clips + 1, gpu_s + clip.gpu_s)
+
+    def _count_attempts(self, clip: Clip) -> None:
+        """By what was changed for them; what was made as asked is no further attempt."""
+        further = list(enumerate(clip.tries.get("attempts", ())))[1:]
+        self.tried_again += bool(further)
+        for number, attempt in further:
+            rung = self.rungs.setdefault(str(attempt.get("rung")), Rung())
+            rung.tried += 1
+            rung.passed += attempt.get("verdict") == "pass"
+            rung.kept += number == clip.tries.get("chosen")
+            rung.gpu_s += attempt.get("gpu_s") or 0.0
 
     def check(self) -> None:
         """Assert that the counters add up."""

@@ -261,10 +261,9 @@
   function attemptsTable(tries, chosen) {
     const settings = tries.map((one) => one.settings || {}), names = differing(settings);
     const said = (value) => (value === null || value === undefined ? "" : plain(value));
-    return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Attempts" },
-      small(["Attempt", ...names.map((name) => name.replaceAll("_", " ")), "Verdict", "Score", "GPU-s", "Reasons", ""], tries.map((one, at) => [
-        one.rung ?? String(at + 1), ...names.map((name) => said(settings[at][name])), one.verdict ? badge(one.verdict) : "", one.score ?? "",
-        one.gpu_s ?? "", one.error || (one.reasons || []).join("; "), at === chosen ? "kept" : ""])));
+    return small(["Attempt", ...names.map((name) => name.replaceAll("_", " ")), "Verdict", "Score", "GPU-s", "Reasons", ""], tries.map((one, at) => [
+      one.rung ?? String(at + 1), ...names.map((name) => said(settings[at][name])), one.verdict ? badge(one.verdict) : "", one.score ?? "",
+      one.gpu_s ?? "", one.error || (one.reasons || []).join("; "), at === chosen ? "kept" : ""]));
   }
 
   function measuredTable(tries) {
@@ -553,7 +552,7 @@
     show("summary");
     if (hash.startsWith("#clips?")) {
       const asked = new URLSearchParams(hash.slice(7));
-      for (const name of FILTERS) $("filter-" + name).value = asked.get(name) ?? "";
+      for (const name of [...FILTERS, "tried"]) $("filter-" + name).value = asked.get(name) ?? "";
       changed();
     } else showRows();
     if (hash.startsWith("#clips")) $("clips").scrollIntoView();
