@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import s3fs
+import yaml
 
 from tests.docs.console import DOCS, ROOT, commands_of, ours, run
 from tests.infra.manifests import command_faults
@@ -67,6 +70,22 @@ def test_each_command_of_a_page_is_one(page: str) -> None:
     assert [fault for text in texts for command in ours(text) for fault in command_faults(command)] == []
     modules = {name for text in texts for name in re.findall(r"python -m ([\w.]+)", text)}
     assert [name for name in modules if importlib.util.find_spec(name) is None] == []
+
+
+def test_each_deployment_that_a_page_names_is_one() -> None:
+    known = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    named = set(re.findall(r"vace-batch[\w-]*/([a-z-]+)", (DOCS / "how-to" / "schedule.md").read_text()))
+    assert named == {deployment["name"] for deployment in known}
+
+
+@pytest.mark.slow
+def test_each_command_of_prefect_is_one() -> None:
+    texts = "\n".join(command.text for page in PAGES for command in commands_of(DOCS / page))
+    found = {tuple(words.split()) for words in re.findall(r"^prefect((?: [a-z]+)+)(?= |$)", texts, re.MULTILINE)}
+    assert len(found) >= 3
+    for words in found:
+        asked = subprocess.run([str(Path(sys.executable).with_name("prefect")), *words, "--help"], capture_output=True)
+        assert asked.returncode == 0, words
 
 
 @pytest.mark.parametrize("page", sorted(str(path.relative_to(DOCS)) for path in DOCS.glob("[a-z]*/[a-z]*.md")))
