@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from vace_batch.errors import ClipError, UsageError
 from vace_batch.geometry import Size
-from vace_batch.masks.detection import DEFAULT_CONFIDENCE, Detection, MaskLogits, ask_for, one_line, outward
+from vace_batch.masks.detection import DEFAULT_CONFIDENCE, Detection, MaskLogits, ask_for, fold_name, one_line, outward
 from vace_batch.masks.store import make_mask
+from vace_batch.masks.vocabulary import text_features
 from vace_batch.masks.weights import prepare_ultralytics
 
 # What a damaged, foreign or too new file raises, by its format and by how far the loader gets.
@@ -28,15 +29,19 @@ UNREADABLE_WEIGHTS = (
 class Detector:
     """Loaded weights, ready to find objects frame by frame; keep one an actor, not one a frame."""
 
-    def __init__(self, model: Any, weights: str, device: str) -> None:
+    def __init__(self, model: Any, weights: str, device: str, beside: Sequence[str] = ()) -> None:
         self._model = model
         self._weights = weights
         self._device = device
+        self._beside = tuple(beside)
         self.classes: dict[int, str] = dict(model.names)
+        self._own = (list(self.classes.values()), _told(model)) if finds_what_is_named(model) else None
 
     @classmethod
-    def load(cls, weights: str, *, device: str = "cpu") -> Detector:
+    def load(cls, weights: str, *, device: str = "cpu", beside: Sequence[str] = ()) -> Detector:
         """Load a local `.pt` or `.onnx` file of a detection or segmentation model.
+
+        `beside` are files that an open vocabulary may take its text encoder from.
 
         Raises:
             ClipError: `weights_not_found`, `bad_weights`, `wrong_weights` (another task).
@@ -53,28 +58,42 @@ class Detector:
         if model.task not in ("detect", "segment") or not names:
             reason = f"weights {weights}: expected a detection or segmentation model, got {model.task}"
             raise ClipError("wrong_weights", reason)
-        return cls(model, weights, device)
+        return cls(model, weights, device, beside)
 
     def check_targets(self, targets: Sequence[str]) -> list[int]:
         """The class numbers of `targets`, compared without case and outer blanks.
 
-        YOLOE and YOLO-World find whatever is named: they are told the names here, once, which takes their text encoder.
+        YOLOE and YOLO-World find whatever is named. They are told it here, once, which takes their text encoder; unless
+        the file was saved with a vocabulary that holds all of it.
 
         Raises:
             ClipError: `unknown_class`, with the nearest names that the weights know; `no_text_encoder`.
         """
-        if finds_what_is_named(self._model):
-            self._name(list(dict.fromkeys(" ".join(target.split()) for target in targets)))
+        if self._own is not None:
+            asked = {fold_name(target): " ".join(target.split()) for target in targets}
+            self._tell(list(asked.values()), *self._own)
         return ask_for(targets, self.classes, self._weights)
 
-    def _name(self, names: list[str]) -> None:
+    def _tell(self, names: list[str], own: list[str], own_features: Any) -> None:
+        """Give the model its vocabulary: its own where that holds all `names`, else just these."""
+        if _has_fixed_names(self._model):
+            return
+        features = None
+        if own_features is not None and set(map(fold_name, names)) <= set(map(fold_name, own)):
+            names, features = own, own_features
         if names == list(self.classes.values()):
             return
-        try:
-            self._model.set_classes(names)
-        except (*UNREADABLE_WEIGHTS, AssertionError) as error:
-            reason = f"weights {self._weights}: their text encoder is not to be had here: {one_line(error)}"
-            raise ClipError("no_text_encoder", reason) from error
+        network, head = self._model.model, self._model.model.model[-1]
+        prompted = hasattr(head, "get_tpe")  # a YOLOE's head; YOLO-World takes the encoder's vectors as they are
+        if features is None:
+            kind = getattr(network, "text_model", "mobileclip:blt" if prompted else "clip:ViT-B/32")
+            features = text_features(names, kind, self._beside).to(next(network.parameters()))
+            features = head.get_tpe(features).detach() if prompted else features
+        if prompted:
+            self._model.set_classes(names, features)
+        else:
+            network.txt_feats, head.nc, network.names = features, len(names), dict(enumerate(names))
+        self._model.predictor = None
         self.classes = dict(enumerate(names))
 
     def detect(
@@ -121,6 +140,16 @@ def finds_what_is_named(model: Any) -> bool:
     from ultralytics import YOLOE, YOLOWorld
 
     return isinstance(model, (YOLOE, YOLOWorld))
+
+
+def _told(model: Any) -> Any:
+    """The vectors of the names that an open vocabulary was saved with; None where it was saved with none."""
+    return getattr(model.model, "pe", getattr(model.model, "txt_feats", None))
+
+
+def _has_fixed_names(model: Any) -> bool:
+    """Whether it is a YOLOE that was made to find all names of a long list, and no others."""
+    return hasattr(model.model.model[-1], "lrpc")
 
 
 @cache

@@ -28,8 +28,9 @@ from vace_batch.masks.segment import Segmenter
 from vace_batch.masks.shapes import Track, tracks
 from vace_batch.masks.store import FrameMask, box_mask, merge_masks
 from vace_batch.masks.text import TEXT, TextFinder
+from vace_batch.masks.vocabulary import ENCODERS, TOKENIZER
 from vace_batch.masks.watch import Found, Notes, Watcher, classes_of, points_by_object
-from vace_batch.masks.weights import find_weights, is_exported
+from vace_batch.masks.weights import files_beside, find_weights, is_exported
 from vace_batch.video.frame import Frame
 from vace_batch.video.read import read_frames
 
@@ -63,7 +64,7 @@ class MaskModels:
             ClipError: `no_detector`, `weights_not_found`, `weights_not_allowed`, `bad_weights`, `wrong_weights`.
         """
         path = self._path(name, self.detector, "detector", "targets")
-        return _loaded_detector(path, os.stat(path).st_mtime_ns, self.device)
+        return _loaded_detector(path, os.stat(path).st_mtime_ns, self.device, self._text_encoders(path, name))
 
     def load_segmenter(self, name: str | None) -> Segmenter:
         """The segmenter that a job asks for by `name`, or the configured one.
@@ -86,7 +87,13 @@ class MaskModels:
             if needed and (name or configured):
                 with suppress(ClipError):  # prepare tells the row
                     paths[column] = self._find(name or configured or "", configured)
+        if (detector := paths["detector"]) is not None:
+            paths |= {f"detector {Path(file).name}": file for file in self._text_encoders(detector, job.detector)}
         return paths
+
+    def _text_encoders(self, weights: str, name: str | None) -> tuple[str, ...]:
+        trusted = name is None or name in (self.detector, Path(self.detector or "").name)
+        return files_beside(weights, (TOKENIZER, *ENCODERS.values()), trusted=trusted, pickles=self.pickles)
 
     def _path(self, name: str | None, configured: str | None, column: str, needed_by: str) -> str:
         chosen = name or configured
@@ -105,16 +112,16 @@ class MaskModels:
 
 
 @lru_cache(maxsize=2)
-def _loaded_detector(path: str, stamp: int, device: str) -> Detector | ExportedDetector:
+def _loaded_detector(path: str, stamp: int, device: str, beside: tuple[str, ...]) -> Detector | ExportedDetector:
     """On a CPU an exported model, which is up to four times as fast; torch where there is none to be had."""
     if device != "cpu" and not is_exported(path):
-        return Detector.load(path, device=device)
+        return Detector.load(path, device=device, beside=beside)
     try:
         return ExportedDetector.load(exported(path, _cache_folder()))
     except ClipError as error:
         if error.code != "export_failed":
             raise
-        return Detector.load(path, device=device)
+        return Detector.load(path, device=device, beside=beside)
 
 
 def _cache_folder() -> str:

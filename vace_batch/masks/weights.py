@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -45,6 +46,22 @@ def find_weights(name: str, *, configured: str | None, folders: Sequence[str] = 
     found = next((str(path) for path in inside if _is_there(path)), None) or _existing(str(inside[0]))
     _check_pickle(found, pickles)
     return found
+
+
+def files_beside(weights: str, names: Iterable[str], *, trusted: bool, pickles: Sequence[str]) -> tuple[str, ...]:
+    """Those of `names` that lie in the folder of `weights` and may be opened.
+
+    Where who starts the run has named the weights (`trusted`) all may be; else data, and what `pickles` allows.
+    """
+    found = []
+    for name in names:
+        path = Path(weights).with_name(name)
+        with suppress(ClipError):
+            if path.is_file():
+                if not trusted and path.suffix != ".json":
+                    _check_pickle(str(path), pickles)
+                found.append(str(path))
+    return tuple(found)
 
 
 def network_of(weights: str) -> str | None:
