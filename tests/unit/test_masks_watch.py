@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -15,6 +16,7 @@ from vace_batch.job import BoxKey, Dilation, Job, Pick, Protect
 from vace_batch.masks.objects import Sighting, Tracked
 from vace_batch.masks.source import MaskModels, clip_masks
 from vace_batch.masks.store import FrameMask, PackedMask, box_mask
+from vace_batch.masks.text import TextFinder
 from vace_batch.masks.watch import Notes, picked
 from vace_batch.video.write import write_clip
 
@@ -63,6 +65,19 @@ def test_burned_in_text_is_found_on_its_frames(titled: Path) -> None:
         job(boxes=(BoxKey(x=0, y=90, width=256, height=54),), protect=Protect(targets=("@text",))), titled, 8
     )
     assert kept[4].full(SIZE)[letters].mean() < 0.02 and kept[4].box == Box(0, 90, 256, 54)
+
+
+@pytest.mark.parametrize(("score", "found"), [(0.55, False), (0.88, True)])
+def test_a_tall_line_of_text_must_be_a_sure_one(score: float, found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture of a round animal was taken for a letter of half the picture's height."""
+    pytest.importorskip("rapidocr", reason="the extra ocr is not installed")
+    from rapidocr import RapidOCR
+
+    corners = np.array([[50, 10], [200, 10], [200, 80], [50, 80]], np.float32)
+    answer = SimpleNamespace(boxes=[corners, corners / 5], scores=[score, 0.55])
+    monkeypatch.setattr(RapidOCR, "__call__", lambda *_, **__: answer)
+    lines = TextFinder().find(np.zeros((SIZE.height, SIZE.width, 3), np.uint8), SIZE, 0)
+    assert [line.box.width > 100 for line in lines] == [True, False][not found :]
 
 
 def test_an_overlay_that_stands_still_is_found(tmp_path: Path) -> None:

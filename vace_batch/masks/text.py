@@ -22,6 +22,8 @@ LONGEST_PX = 960
 
 # Outlines of letters reach a little over the line that the detector draws round them.
 _MARGIN = 0.12
+# Lines that are a larger share of the picture's height must be this sure: things look like one huge letter, at 0.5.
+_TALL, _SURE_OF_TALL = 0.25, 0.7
 
 
 class TextFinder:
@@ -60,6 +62,8 @@ class TextFinder:
         for corners, score in zip(result.boxes, result.scores, strict=True):
             corners = np.asarray(corners, np.float64) * gain
             height = min(np.linalg.norm(corners[0] - corners[3]), np.linalg.norm(corners[0] - corners[1]))
+            if height > _TALL * display.height and score < _SURE_OF_TALL:
+                continue
             middle = corners.mean(axis=0)
             away = corners - middle
             corners += away / np.maximum(np.abs(away), 1e-6) * height * _MARGIN
