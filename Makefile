@@ -65,6 +65,6 @@ flow: env ## the demo's manifest as a Prefect flow on the embedded server
 	@$(BIN)/python -m vace_batch.demo.media "$(OUT)/media"
 	@$(BIN)/python -m flows.batch "$(OUT)/media/manifest.parquet" -o "$(OUT)"
 
-clean: ## remove caches and the demo's output; the environment stays
-	rm -rf demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+clean: ## remove caches, the site and the demo's output; the environment stays
+	rm -rf demo-out site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
