@@ -218,6 +218,20 @@ class Architecture:
         text = 2 * TEXT_TOKENS * d * (self.text_dim + d)
         return float(block * (self.num_layers + self.num_vace_layers) + hints + patches + text)
 
+    @property
+    def num_weights(self) -> int:
+        """Parameters of the transformer with its context branch (diffusers' WanVACETransformer3DModel)."""
+        d, vace = self.dim, self.num_vace_layers
+        block = 2 * (4 * d * (d + 1) + 2 * d) + 2 * d + 2 * d * self.ffn_dim + self.ffn_dim + d + 6 * d
+        branch = vace * (block + d * (d + 1)) + d * (d + 1)
+        patches = (16 + 96) * 4 * d + 2 * d
+        condition = (256 + 1) * d + d * (d + 1) + 6 * d * (d + 1) + (self.text_dim + 1) * d + d * (d + 1)
+        return self.num_layers * block + branch + patches + condition + 64 * (d + 1) + 2 * d
+
+    def forward_bytes(self, tokens: int) -> int:
+        """What one forward over `tokens` tokens keeps at 16 bits, at least: every hint, and a block's widest layer."""
+        return 2 * tokens * ((self.num_vace_layers + 3) * self.dim + 2 * self.ffn_dim)
+
     def vae_flop(self, pixel_frames: int, encodes: int) -> float:
         """FLOP of `encodes` encodings and one decoding of `pixel_frames` = width * height * frames pixels."""
         width = (self.vae_base_dim / _VAE_BASE_DIM) ** 2

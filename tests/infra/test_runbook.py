@@ -11,7 +11,7 @@ import pytest
 from tests.infra.manifests import command_faults
 from tests.infra.versions import INFRA, ROOT
 from vace_batch.geometry import Size
-from vace_batch.sizing import rows, table
+from vace_batch.sizing import needs, rows, table
 
 TEXT = (INFRA / "README.md").read_text()
 _BLOCKS = re.findall(r"^```\n(.*?)^```", TEXT, re.M | re.S)
@@ -46,6 +46,10 @@ def test_the_table_of_costs_is_what_the_command_prints() -> None:
     )
     assert printed.stdout.strip() == table()
     assert table() in TEXT
+
+
+def test_what_a_gpu_must_have_is_what_the_command_prints() -> None:
+    assert needs() in (ROOT / "README.md").read_text()
 
 
 def test_costs_follow_share_speed_and_price() -> None:

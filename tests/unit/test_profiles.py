@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vace_batch import profiles
+from vace_batch import profiles, sizing
 from vace_batch.cost import Speed
 from vace_batch.errors import UsageError
 from vace_batch.geometry import Size, token_count
@@ -41,6 +41,25 @@ def test_limits_are_those_of_the_published_sizes() -> None:
 def test_forward_cost_agrees_with_torch_flop_counter(ref: str, size: Size, tflop: float) -> None:
     counted = profiles.profile(ref).architecture.forward_flop(token_count(81, size)) / 1e12
     assert counted == pytest.approx(tflop, rel=2e-3)
+
+
+@pytest.mark.parametrize(("ref", "heads", "every"), [(profiles.VACE_1_3B, 12, 2), (profiles.VACE_14B, 40, 5)])
+def test_weights_are_counted_as_the_real_class_has_them(ref: str, heads: int, every: int) -> None:
+    import torch
+    from diffusers import AutoencoderKLWan, WanVACETransformer3DModel
+
+    architecture = profiles.profile(ref).architecture
+    with torch.device("meta"):
+        model = WanVACETransformer3DModel(
+            num_attention_heads=heads,
+            ffn_dim=architecture.ffn_dim,
+            num_layers=architecture.num_layers,
+            vace_layers=list(range(0, architecture.num_layers, every)),
+        )
+        vae = AutoencoderKLWan()
+    assert model.config.num_attention_heads * model.config.attention_head_dim == architecture.dim
+    assert sum(weight.numel() for weight in model.parameters()) == architecture.num_weights
+    assert sum(weight.numel() for weight in vae.parameters()) == sizing.VAE_WEIGHTS
 
 
 def test_equal_embeddings_halve_the_transformer_and_nothing_else() -> None:
