@@ -1,8 +1,8 @@
 """Measures a machine for predictions: a made-up clip goes through the run's own steps at two sizes, windows of several
 shapes through the model, and the rates are what fits best.
 
-Processor time is counted, one thread a step as in an actor, so that other work on the machine matters little; the
-device's time is that of the clock.
+Processor time is counted, one thread a step as in an actor, so that other work on the machine matters little; a GPU's
+time is that of the clock.
 """
 
 from __future__ import annotations
@@ -118,18 +118,19 @@ def _rate(seconds: Sequence[float]) -> Rate:
 
 def _speed(engine: VaceEngine, profile: profiles.ModelProfile) -> Speed:
     """A window's device seconds, fitted: a constant, a TFLOP of transformer, a TFLOP of VAE."""
-    shapes = list(_SHAPES)
-    if engine.model.device.type == "cuda":  # a large window uses a GPU better than a small one
-        shapes.append((profile.max_frames, Size(*_LARGE), 1))
+    shapes, clock = list(_SHAPES), time.process_time
+    if engine.model.device.type == "cuda":
+        clock = time.perf_counter
+        shapes.append((profile.max_frames, Size(*_LARGE), 1))  # it uses a GPU better than a small one
     sampling = profile.sampling("removal")
     each = max(1, sampling.num_inference_steps // _STEPS_SHARE)
     rows, seconds = [], []
     for frames, size, parts in [shapes[0], *shapes]:  # the first warms up
         sampled = replace(sampling, num_inference_steps=each * parts)
         vcu = _half_masked(frames, size, sampled)
-        started = time.perf_counter()
+        started = clock()
         engine.generate([vcu])
-        seconds.append(time.perf_counter() - started)
+        seconds.append(clock() - started)
         rows.append([1.0, *(flop / 1e12 for flop in profile.window_parts(frames, size, sampled, guided=False))])
     weights = 1 / np.array(seconds[1:])  # relative errors count, not those of the longest
     call, transformer, vae = nnls(np.array(rows[1:]) * weights[:, None], np.ones(len(weights)))[0]

@@ -1,7 +1,7 @@
 """What work costs: the resources that it takes, the rates a machine was measured at, prices, a budget. Pure arithmetic.
 
-A GPU-second is one second of one device at work, without a GPU of the core in its place; a core-second is processor
-time; bytes are those written into OUT. Waiting and the loading of models are in none of them.
+A GPU-second is one second of one device at work, without a GPU one of processor time of the core in its place; a
+core-second is processor time; bytes are those written into OUT. Waiting and the loading of models are in none of them.
 """
 
 from __future__ import annotations

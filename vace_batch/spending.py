@@ -25,11 +25,17 @@ class Spending:
     """Counts one run from its events and tells OUT now and then."""
 
     def __init__(
-        self, out: str, options: Options, budget: Budget | None = None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        out: str,
+        options: Options,
+        budget: Budget | None = None,
+        *,
+        has_gpu: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._uri = storage.join(out, *FOLDER, f"{uuid.uuid4().hex[:12]}.json")
         self._budget = budget or Budget()
-        self._devices, self._clock = options.engine.devices, clock
+        self._devices, self._has_gpu, self._clock = options.engine.devices, has_gpu, clock
         self._began, self._told_at = now(), clock()
         self.predicted: dict[str, Used] = {}
         self.real: dict[str, Used] = {}
@@ -79,6 +85,8 @@ class Spending:
         if event.unit.pool != "gpu":
             return Used(cpu_s=event.cpu_s, num_bytes=event.num_bytes)
         seconds = event.meta if event.ok and isinstance(event.meta, float) else event.seconds
+        if not self._has_gpu and event.cpu_s:  # a core is shared with others as a GPU is not
+            seconds = event.cpu_s
         return Used(gpu_s=seconds * self._devices, num_bytes=event.num_bytes)
 
     def _stood(self, pool: str, since: float) -> Used:

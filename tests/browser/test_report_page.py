@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.report_out import HOSTILE, make_filmed_out, make_out, result
+from vace_batch import storage
 from vace_batch.job import Job
 from vace_batch.manifest import read_manifest
 from vace_batch.manifest_build import build_manifest
@@ -59,7 +60,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     ]
     rows = [result(number, **({"reasons": [texts[number]]} if number in texts else {})) for number in range(COUNT)]
     rows[100]["tries"] = json.dumps({"chosen": 1, "attempts": TRIES})
-    return write_report(make_out(folder / "out", jobs, rows)).uri
+    out = make_out(folder / "out", jobs, rows)
+    steps = {"generate": {"gpu_s": 9.0}, "stitch": {"cpu_s": 7.0, "num_bytes": 1e6}}
+    usage = {"began_at": "2026", "predicted": steps, "real": steps, "repeated": {"gpu_s": 2.0}, "held": {"gpu_s": 99.0}}
+    storage.publish(f"{out}/ledger/usage/a.json", json.dumps(usage).encode())
+    return write_report(out).uri
 
 
 @pytest.fixture()
@@ -302,7 +307,7 @@ def test_accessibility(browser: Any, report: str, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     with _opened(browser, report, color_scheme=scheme) as page:
         decide(page, "clip-0044", "redo", "a note")
-        for view in ("#summary", "#clip/clip-0044", "#review"):
+        for view in ("#summary", "#clip/clip-0044", "#clip/clip-0100", "#review"):
             page.evaluate("hash => { location.hash = hash; }", view)
             page.wait_for_selector(f"#view-{view[1:].split('/')[0]}:not([hidden])")
             found = axe.run(page)

@@ -74,6 +74,14 @@ def test_runs_that_came_to_nothing_are_told_apart(tmp_path: Path) -> None:
     assert "predicted 10.00 EUR, real 16.00 EUR on demand, and 8.00 EUR for nothing" in lines
 
 
+def test_without_a_gpu_the_core_s_processor_time_counts(tmp_path: Path) -> None:
+    ran = UnitRan(unit=WINDOW, ok=True, seconds=50, cpu_s=9, num_bytes=1, meta=45.0)  # others used the machine, too
+    for has_gpu, expected in ((True, 45.0), (False, 9.0)):
+        run = Spending(str(tmp_path), Options(), has_gpu=has_gpu)
+        run.add(ran)
+        assert run.real["generate"].gpu_s == expected
+
+
 def test_actors_that_stand_are_counted_until_they_are_gone(tmp_path: Path) -> None:
     clock = Clock()
     run = spending(tmp_path, clock)

@@ -261,7 +261,7 @@
   function attemptsTable(tries, chosen) {
     const settings = tries.map((one) => one.settings || {}), names = differing(settings);
     const said = (value) => (value === null || value === undefined ? "" : plain(value));
-    return small(["Attempt", ...names.map((name) => name.replaceAll("_", " ")), "Verdict", "Score", "GPU-s", "Reasons", ""], tries.map((one, at) => [
+    return small(["Attempt", ...names.map((name) => name.replaceAll("_", " ")), "Verdict", "Score", "GPU-s", "Reasons", "Kept"], tries.map((one, at) => [
       one.rung ?? String(at + 1), ...names.map((name) => said(settings[at][name])), one.verdict ? badge(one.verdict) : "", one.score ?? "",
       one.gpu_s ?? "", one.error || (one.reasons || []).join("; "), at === chosen ? "kept" : ""]));
   }
