@@ -84,4 +84,4 @@ def _pattern(shown: str) -> re.Pattern[str]:
 
 def ours(text: str) -> list[str]:
     """The commands of this package in some lines of shell."""
-    return re.findall(r"^(vace-batch .*?)(?: \|\| | && | +# |$)", text, re.MULTILINE)
+    return re.findall(r"^(vace-batch .*?)(?: \|\| | && | +# |$)", text.replace("\\\n", ""), re.MULTILINE)

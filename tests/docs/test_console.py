@@ -43,5 +43,5 @@ def test_what_a_page_shows_wrongly_fails(body: str, tmp_path: Path) -> None:
 
 
 def test_our_commands_are_found_in_lines_of_shell() -> None:
-    text = 'cd x\nvace-batch status OUT || echo "exit code $?"\nvace-batch gc OUT     # what no record names'
+    text = 'cd x\nvace-batch status OUT || echo "exit code $?"\nvace-batch gc \\\nOUT     # what no record names'
     assert ours(text) == ["vace-batch status OUT", "vace-batch gc OUT"]
