@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from flows.driving import IN_PART, WITH_FAILURES, drive, options_of
 from flows.hours import end_of_hours
 from flows.retry import retry
 from flows.watch import NOTHING_NEW, watch
-from tests.flow.server import SetUp, wait_for
+from tests.flow.server import SetUp, wait_for, worker
 from tests.flow.test_batch_flow import clip, manifest
 from vace_batch.errors import UsageError
 from vace_batch.explain import explain
@@ -148,3 +149,42 @@ def runs_of(deployment: str) -> list[dict[str, Any]]:
         wanted = {"deployments": {"name": {"any_": [deployment.split("/")[1]]}}, "sort": "EXPECTED_START_TIME_ASC"}
         found: list[dict[str, Any]] = client.request("POST", "/flow_runs/filter", json=wanted).json()
         return found
+
+
+def test_a_schedule_fires_a_run_is_cancelled_and_the_next_one_goes_on(set_up: SetUp, tmp_path: Path) -> None:
+    names = ["a", "b", "c"]
+    for number, name in enumerate(names):
+        clip(tmp_path / f"{name}.mp4", 40 + 30 * number, num_frames=40)
+    path, out = manifest(tmp_path, names, background="off"), tmp_path / "out"
+    now = datetime.now(UTC)
+    hours = f"{now - timedelta(hours=1):%H:%M}-{now + timedelta(hours=3):%H:%M}"
+    parameters = {"manifest": str(path), "output": str(out), "hours": hours, **ACTORS}
+    ledger, nightly = Ledger(str(out)), "vace-batch/nightly"
+
+    def ended() -> list[str]:
+        return [run["state_type"] for run in runs_of(nightly) if run["state_type"] in ("CANCELLED", "COMPLETED")]
+
+    log = tmp_path / "worker.log"
+    with worker(set_up.environment, log), get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(nightly).id
+        schedule = {"schedule": {"interval": 15}, "active": True, "parameters": parameters}
+        made = client.request("POST", f"/deployments/{deployment}/schedules", json=[schedule]).json()[0]["id"]
+        wait_for(lambda: ledger.keys("done", "window"), "the first window of the scheduled run", every_s=0.05)
+        (running,) = [run for run in runs_of(nightly) if run["state_type"] == "RUNNING"]
+        assert running["auto_scheduled"] and running["parameters"]["hours"] == hours
+        cancel = {"state": {"type": "CANCELLING"}}
+        client.request("POST", f"/flow_runs/{running['id']}/set_state", json=cancel)
+        wait_for(ended, "the end of the cancelled run")
+        assert ended() == ["CANCELLED"], log.read_text()[-3000:]
+        cut_off = summarise(str(out))
+        before = {path: path.stat().st_mtime_ns for path in recorded(out)}
+        assert cut_off.pending and before
+        wait_for(lambda: "COMPLETED" in ended(), "a scheduled run that goes on")
+        client.request("DELETE", f"/deployments/{deployment}/schedules/{made}")
+    assert summarise(str(out)).done == len(names)
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in recorded(out)}.items()
+
+
+def recorded(out: Path) -> Iterator[Path]:
+    """Records of windows that are done."""
+    return (out / "ledger" / "done").glob("*/window-*.json")
