@@ -1,7 +1,7 @@
 """What a clip will cost, from its plan: arithmetic on frames, pixels, tokens and FLOP, times what was measured.
 
-`Used` by step, the steps as the ledger and the dispatcher call them: prepare, build, generate, stitch, measure. What a
-clip's plan does not say is not in it: further attempts, repeated runs, kept masks, records.
+Steps as the dispatcher calls them, but that masks and background are one there, `prepare`; `stitch` has the encoding.
+What a clip's plan does not say is not in it: further attempts, repeated runs, kept masks, records.
 """
 
 from __future__ import annotations
@@ -10,34 +10,39 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from vace_batch import profiles
-from vace_batch.cost import Calibration, Used
+from vace_batch.cost import Calibration, Used, total
 from vace_batch.job import Job
 from vace_batch.masks.source import has_mask_source, needs_pixels
 from vace_batch.work import ClipPlan, ClipWork, PlannedWindow
 
-STEPS = ("prepare", "build", "generate", "stitch", "measure")
+STEPS = ("masks", "background", "build", "generate", "stitch", "measure")
 
 
 def predict(work: ClipWork, plan: ClipPlan, windows: Iterable[PlannedWindow] | None = None) -> dict[str, Used]:
     """A clip's costs by step; of its windows only `windows`, all unless given."""
     return {
-        "prepare": prepare_cost(work, plan),
+        **_prepared(work, plan),
         **windows_cost(work, plan, plan.windows if windows is None else windows),
         **finish_cost(work, plan),
     }
 
 
 def prepare_cost(work: ClipWork, plan: ClipPlan) -> Used:
-    """Decoding, cuts, masks, recovered background; the files of the plan."""
+    """Masks and background together, which are made in one step."""
+    return total(_prepared(work, plan).values())
+
+
+def _prepared(work: ClipWork, plan: ClipPlan) -> dict[str, Used]:
+    """Decoding, cuts and masks; recovered background; the files of the plan."""
     rates, sizes, mpx = work.options.calibration.cpu, work.options.calibration.bytes, _mpx(plan)
+    masked_mpx, background = plan.masked_frames * mpx, Used()
     seconds = rates.scan.seconds(plan.num_frames, mpx)
     if needs_pixels(work.job):
         seconds += rates.look.seconds(plan.num_frames, mpx)
-    per_mpx = sizes.masks
     if _recovers(work.job):
-        seconds += rates.background.seconds(plan.masked_frames, mpx)
-        per_mpx += sizes.background
-    return Used(cpu_s=seconds, num_bytes=plan.masked_frames * mpx * per_mpx)
+        spent = rates.background.seconds(plan.masked_frames, mpx)
+        background = Used(cpu_s=spent, num_bytes=masked_mpx * sizes.background)
+    return {"masks": Used(cpu_s=seconds, num_bytes=masked_mpx * sizes.masks), "background": background}
 
 
 def windows_cost(work: ClipWork, plan: ClipPlan, windows: Iterable[PlannedWindow]) -> dict[str, Used]:

@@ -11,12 +11,12 @@ from tests.media_files import Media, make
 from vace_batch import profiles
 from vace_batch.batch import works_of
 from vace_batch.config import Options
-from vace_batch.cost import ByteRates, Calibration, CpuRates, Prices, Rate, Speed
+from vace_batch.cost import ByteRates, Calibration, CpuRates, Prices, Rate, Speed, Used
 from vace_batch.estimate import estimate
 from vace_batch.job import BoxKey, Job
 from vace_batch.manifest import Manifest
 from vace_batch.masks.source import MaskModels
-from vace_batch.predict import predict
+from vace_batch.predict import predict, prepare_cost
 from vace_batch.steps import survey
 
 NOTHING = Rate(frame=0, mpx=0)
@@ -55,7 +55,8 @@ def test_each_step_is_its_rate_times_what_the_plan_has(tmp_path: Path) -> None:
     mpx = plan.size.width * plan.size.height / 1e6
     assert (plan.num_frames, plan.masked_frames, len(plan.windows)) == (40, 40, 2)
     found = predict(plain, plan)
-    assert found["prepare"].cpu_s == pytest.approx(40) and found["prepare"].num_bytes == pytest.approx(40 * mpx * 1e6)
+    assert found["masks"].cpu_s == pytest.approx(40) and found["masks"].num_bytes == pytest.approx(40 * mpx * 1e6)
+    assert found["background"] == Used() and prepare_cost(plain, plan) == found["masks"]
     assert found["build"].cpu_s == pytest.approx(2 * sum(p.window.stop - p.window.start for p in plan.windows))
     assert found["generate"].gpu_s == pytest.approx(10)
     size = plan.regions[0].size
@@ -64,7 +65,8 @@ def test_each_step_is_its_rate_times_what_the_plan_has(tmp_path: Path) -> None:
     assert found["stitch"].cpu_s == pytest.approx(120) and found["measure"].cpu_s == pytest.approx(160)
     assert found["stitch"].num_bytes == 2 * path.stat().st_size
     assert predict(plain, plan, plan.windows[:1])["generate"].gpu_s == pytest.approx(5)
-    assert predict(recovered, plan)["prepare"].cpu_s == pytest.approx(40 + 400)
+    assert predict(recovered, plan)["background"].cpu_s == pytest.approx(400)
+    assert prepare_cost(recovered, plan).cpu_s == pytest.approx(40 + 400)
     two = replace(
         plain, options=options.model_copy(update={"engine": options.engine.model_copy(update={"devices": 2})})
     )
@@ -97,5 +99,5 @@ def test_a_look_says_what_is_left_for_the_gpu(tmp_path: Path) -> None:
     assert [clip.state for clip in seen.clips] == ["todo", "todo"] and seen.clips[0].bound_gpu_s == 10
     told = seen.as_dict()
     assert told["cost"]["on_demand"] == pytest.approx(10, abs=0.1) and told["clips"][1]["gpu_s"] == 10
-    assert set(told["steps"]) == {"prepare", "build", "generate", "stitch", "measure"}
+    assert set(told["steps"]) == {"masks", "background", "build", "generate", "stitch", "measure"}
     assert not list(tmp_path.glob("out*"))
