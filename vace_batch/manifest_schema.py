@@ -232,7 +232,9 @@ SCHEMA = pa.schema(
         _field(
             "detector",
             pa.string(),
-            "Detection or segmentation weights for `targets`: a path or a release name.",
+            "Detection or segmentation weights for `targets`: a path (.pt, .onnx, OpenVINO folder) or a release name. "
+            "YOLOE and YOLO-World take any name, by the text encoder (mobileclip_blt.ts, mobileclip2_b.ts or "
+            "ViT-B-32.pt) and CLIP's tokenizer.json that lie beside them.",
             example="yolo11n-seg.pt",
             default="the run's",
         ),
