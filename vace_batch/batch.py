@@ -330,7 +330,9 @@ def run_clips(
     gpu_actors, cpu_actors = (runtime.pools[name].num_actors for name in ("gpu", "cpu"))
     budget = open_budget(batch.out, batch.options, gpu_actors=gpu_actors, cpu_actors=cpu_actors)
     graph = ClipGraph(works, batch.unkept, another_attempt, budget)
-    spending = Spending(batch.out, batch.options, budget, has_gpu=runtime.pools["gpu"].num_gpus > 0)
+    standing = {actor.actor_id: actor.pool for actor in runtime.actors() if actor.phase == "ready"}
+    has_gpu = runtime.pools["gpu"].num_gpus > 0
+    spending = Spending(batch.out, batch.options, budget, has_gpu=has_gpu, standing=standing)
     tally = _Tally(graph, show, spending, budget)
     limits = DispatchLimits(payload_bytes=batch.options.payload_mb << 20, drain_grace_s=DRAIN_GRACE_S)
     with log.bind(run=storage.digest(batch.out, str(time.time_ns()))[:8]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from vace_batch import log, storage
 from vace_batch.budget import Budget
@@ -22,7 +22,8 @@ _LOG = log.get_logger(__name__)
 
 
 class Spending:
-    """Counts one run from its events and tells OUT now and then."""
+    """Counts one run from its events and tells OUT now and then. `standing` are the pools of actors that an earlier run
+    has left ready."""
 
     def __init__(
         self,
@@ -31,6 +32,7 @@ class Spending:
         budget: Budget | None = None,
         *,
         has_gpu: bool = True,
+        standing: Mapping[int, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._uri = storage.join(out, *FOLDER, f"{uuid.uuid4().hex[:12]}.json")
@@ -40,7 +42,7 @@ class Spending:
         self.predicted: dict[str, Used] = {}
         self.real: dict[str, Used] = {}
         self.repeated = self._held = Used()
-        self._ready: dict[int, tuple[str, float]] = {}
+        self._ready = {actor_id: (pool, clock()) for actor_id, pool in (standing or {}).items()}
 
     def add(self, event: Event) -> None:
         """Count an event."""

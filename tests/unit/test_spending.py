@@ -92,6 +92,10 @@ def test_actors_that_stand_are_counted_until_they_are_gone(tmp_path: Path) -> No
     clock.now += 1
     run.tell()
     assert read_usage(str(tmp_path)).held == Used(gpu_s=7, cpu_s=3)
+    later = Spending(str(tmp_path), Options(), standing={2: "cpu"}, clock=clock)  # another shard, with the same actors
+    clock.now += 4
+    later.tell()
+    assert read_usage(str(tmp_path)).held == Used(gpu_s=7, cpu_s=7)
 
 
 def test_it_is_told_while_the_run_goes_on(tmp_path: Path) -> None:
