@@ -8,9 +8,11 @@ from prefect import State, flow, get_run_logger
 from prefect.states import Completed
 
 from flows.driving import drive, options_of
+from vace_batch import storage
 from vace_batch.changes import parse_changes
 from vace_batch.incoming import SETTLE_S, look, settle
 from vace_batch.manifest import read_manifest
+from vace_batch.manifest_uri import folder_of
 
 NOTHING_NEW = "NothingNew"
 
@@ -44,7 +46,7 @@ def watch(
         ClusterError: Ray could not be started, also after retries.
     """
     filled = parse_changes([f"{name}={value}" for name, value in (columns or {}).items()])
-    roots = (*(settings or {}).get("allow_roots", ()), prefix)
+    roots = (*(settings or {}).get("allow_roots", ()), folder_of(storage.join(prefix, "x")))
     options = options_of(settings, model=model, allow_roots=roots)
     found = look(prefix, output, {"task": task, **filled}, settle_s=settle_s)
     said = f"{found.rows} files, {found.new} of them new; {found.waiting} may still be written"

@@ -64,7 +64,7 @@ def works_of(jobs: Sequence[Job], out: str, options: Options, folder: str) -> tu
         UsageError: a model is not known or not there.
         ClusterError: a storage does not answer.
     """
-    jobs = with_changes(jobs, out, folder)
+    jobs = with_changes(jobs, out, folder) if out else jobs
     roots = Roots.of([root for root in (folder, out, *options.allow_roots) if root])
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
         lora_revision = cache(weights.file_revision)  # asked once for all jobs

@@ -54,12 +54,15 @@ def look(
 
     Raises:
         ManifestError: the columns are not such as a row may have.
-        UsageError: `prefix` cannot be a place, or the time is negative.
+        UsageError: `prefix` cannot be a place, OUT is below it, or the time is negative.
     """
     if settle_s < 0:
         raise UsageError(f"settle_s: expected 0 or more, got {settle_s:g}")
     uri, memory = storage.join(out, "watch", "manifest.parquet"), storage.join(out, "watch", "seen.json")
-    root, known, seen = folder_of(storage.join(prefix, "x")), _known(uri), _seen(memory)
+    root = folder_of(storage.join(prefix, "x"))
+    if f"{folder_of(storage.join(out, 'x'))}/".startswith(f"{root}/"):
+        raise UsageError(f"{out}: expected an output that is not below {prefix}, or its videos would come in, too")
+    known, seen = _known(uri), _seen(memory)
     found = {
         entry.name: entry.version
         for entry in storage.list_entries(root)

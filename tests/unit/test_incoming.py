@@ -99,3 +99,7 @@ def test_columns_that_no_row_may_have_are_refused(folder: Folder) -> None:
         folder.look(60, seed=-1)
     with pytest.raises(UsageError, match="settle_s: expected 0 or more, got -1"):
         look(folder.inbox, folder.out, COLUMNS, settle_s=-1)
+    with pytest.raises(UsageError, match="not below"):
+        look(folder.inbox, f"{folder.inbox}/out", COLUMNS)
+    assert not storage.exists(f"{folder.inbox}/out/watch/seen.json")
+    look(folder.inbox, f"{folder.inbox}-out", COLUMNS)
