@@ -23,7 +23,7 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
 from vace_batch.intake import admit, check_bytes
 from vace_batch.masks.kept import DEFAULT_RATE, SUFFIXES, every_mask, inline_coco, keep_masks
-from vace_batch.masks.source import MaskModels, has_mask_source
+from vace_batch.masks.source import MaskModels, check_names, has_mask_source
 from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.masks.watch import Notes, at_most
 from vace_batch.naming import safe_name
@@ -92,6 +92,7 @@ def review(work: ClipWork, models: MaskModels, out: str, form: str) -> Reviewed:
             raise ClipError("no_mask_source", "the job has no boxes, mask_uri, targets or points")
         admit(job, work.roots, work.options)
         check_bytes(job, work.options.media)
+        check_names(job, models)
         return _reviewed(work, models, out, form)
     except ClipError as error:
         return Reviewed(job_id=job.job_id, error=f"{error.code}: {error.reason}")

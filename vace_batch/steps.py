@@ -30,7 +30,7 @@ from vace_batch.generation import generate as generate
 from vace_batch.geometry import Box
 from vace_batch.intake import admit, check_bytes, check_refusal
 from vace_batch.job import Job
-from vace_batch.masks.source import MaskModels, has_mask_source
+from vace_batch.masks.source import MaskModels, check_names, has_mask_source
 from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.nodecache import open_copy
 from vace_batch.patches import PatchReader
@@ -95,6 +95,8 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
     admit(work.job, work.roots, work.options)
     check_refusal(work.fingerprints)
     check_bytes(work.job, work.options.media)
+    if look:
+        check_names(work.job, models)
     files = {name: str(folder / f"{name}.parquet") for name in FILES}
     with work.source() as path:
         info, source_bytes = probe(path, work.options.media), storage.num_bytes(path)

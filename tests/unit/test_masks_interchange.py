@@ -23,8 +23,9 @@ from vace_batch.masks.files import read_masks
 from vace_batch.masks.kept import SUFFIXES, every_mask, inline_coco, write_kept
 from vace_batch.masks.source import MaskModels
 from vace_batch.masks.store import FrameMask, MaskReader, make_mask, write_masks
+from vace_batch.masks.weights import DEMO_DETECTOR
 from vace_batch.results import Ledger
-from vace_batch.review import keep
+from vace_batch.review import keep, review
 from vace_batch.steps import build, prepare, stitch
 
 SIZE, NUM_FRAMES = Size(70, 40), 6
@@ -84,6 +85,20 @@ def test_a_run_keeps_masks_in_each_form_and_says_them_in_the_result(tmp_path: Pa
     said = tmp_path / "said.json"
     said.write_text(record["masks_coco"])
     assert list(read_masks(str(said), size, 4)) == found
+
+
+def test_class_names_are_looked_up_before_the_video_is_opened(tmp_path: Path) -> None:
+    path = make(tmp_path / "clip.mkv", Media(num_frames=4, codec="ffv1"))
+    for name, code in (("zebra", "unknown_class"), ("ball", "not_found")):
+        job = Job(job_id=name, video_uri=path, task="removal", targets=(name,))
+        work = works_of([job], str(tmp_path / "out"), Options(detector=DEMO_DETECTOR), str(tmp_path))[0]
+        Path(path).rename(tmp_path / "gone.mkv")
+        with pytest.raises(ClipError) as error:
+            prepare(work, MaskModels(detector=DEMO_DETECTOR))
+        assert error.value.code == code
+        reviewed = review(work, MaskModels(detector=DEMO_DETECTOR), str(tmp_path), "png")
+        assert reviewed.error is not None and reviewed.error.startswith(code)
+        (tmp_path / "gone.mkv").rename(path)
 
 
 def test_long_masks_are_not_repeated_in_the_result(reader: MaskReader, monkeypatch: pytest.MonkeyPatch) -> None:

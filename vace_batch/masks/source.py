@@ -160,6 +160,16 @@ def needs_pixels(job: Job) -> bool:
     return bool(by_model or (job.boxes and job.segmenter))
 
 
+def check_names(job: Job, models: MaskModels) -> None:
+    """Load the weights that a job's class names are for, and look them up, before its video is opened.
+
+    Raises:
+        ClipError: `unknown_class`, `no_text_encoder`, and what `MaskModels.load_detector` raises.
+    """
+    if needs_pixels(job):
+        _checked_detector(job, models)
+
+
 def clip_masks(
     job: Job,
     *,
