@@ -56,18 +56,23 @@ class Labelled:
 
 def compose(random: np.random.Generator) -> Labelled:
     """A background, things of no class, and up to four objects, some of them cut by the edge or by one another."""
-    canvas = _background(random)
+    canvas = background(random)
     for _ in range(random.integers(0, 4)):
         canvas = _over(canvas, _texture(random), _clutter(random))
     masks: list[tuple[int, npt.NDArray[np.bool_]]] = []
     for _ in range(random.choice(5, p=(0.12, 0.4, 0.28, 0.12, 0.08))):
         number = int(random.integers(len(CLASSES)))
-        alpha, surface = (_ball, _horse, _car)[number](random)
+        alpha, surface = drawn(number, random)
         canvas = _over(canvas, surface, alpha)
         solid = alpha > 0.5
         masks = [(other, mask & ~solid) for other, mask in masks]
         masks.append((number, solid))
     return Labelled(_developed(canvas, random), tuple((number, mask) for number, mask in masks if mask.sum() > 60))
+
+
+def drawn(number: int, random: np.random.Generator) -> tuple[Alpha, Picture]:
+    """An object of class `number` somewhere in the picture: where it is, and what it would look like everywhere."""
+    return (_ball, _horse, _car)[number](random)
 
 
 def _ball(random: np.random.Generator) -> tuple[Alpha, Picture]:
@@ -121,7 +126,8 @@ def _turned(sheet: Alpha, random: np.random.Generator, width: float, tilt: float
     return np.clip(cv2.warpAffine(blurred, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR), 0, 1).astype(np.float32)
 
 
-def _background(random: np.random.Generator) -> Picture:
+def background(random: np.random.Generator) -> Picture:
+    """A picture without objects: a view of a photograph, or colours that run into each other."""
     if random.random() < 0.25:
         corners = random.integers(0, 256, (2, 2, 3)).astype(np.float32)
         return cv2.resize(corners, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR).astype(np.uint8)

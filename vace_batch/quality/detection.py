@@ -45,7 +45,8 @@ def look_for(job: Job, watched: Watched, masked: Sequence[int], models: MaskMode
         ]
         if not after:
             continue
-        before = [] if source is None else detector.detect(source, every, conf=models.confidence)
+        seen = [] if source is None else detector.detect(source, every, conf=models.confidence)
+        before = [one for one in seen if fold_name(one.label) not in wanted]
         found += (
             any(fold_name(one.label) in wanted for one in after),
             any(fold_name(one.label) not in wanted and not _was_there(one, before) for one in after),
@@ -60,7 +61,7 @@ def _share_inside(box: Box, mask: FrameMask) -> float:
 
 
 def _was_there(one: Detection, before: Sequence[Detection]) -> bool:
-    """Whether something of that name lay in the same place; a detector that takes a cat for a dog finds no new dog."""
+    """Whether something lay in the same place, by whatever name; in the place of a target everything else is new."""
     for other in before:
         common = one.box.intersect(other.box)
         if common is not None:
