@@ -10,14 +10,15 @@ from random import Random
 import pytest
 
 from tests.media_files import Media, make
-from vace_batch.batch import open_batch
+from vace_batch.batch import another_attempt, open_batch
 from vace_batch.budget import Budget
 from vace_batch.cluster.units import Unit, UnitRan
-from vace_batch.config import Options
+from vace_batch.config import LadderSettings, Options, QualitySettings
 from vace_batch.cost import BudgetSettings, Calibration, Prices, Speed, Used
 from vace_batch.errors import UsageError
 from vace_batch.graph import ClipGraph
 from vace_batch.job import BoxKey, Job
+from vace_batch.judging import unmeasured
 from vace_batch.manifest import Manifest
 from vace_batch.masks.source import MaskModels
 from vace_batch.results import Ledger, summarise
@@ -181,3 +182,21 @@ def test_a_bound_in_money_needs_prices(tmp_path: Path) -> None:
     manifest, out, options = archive(tmp_path, budget=BudgetSettings(max_cost=1))
     with pytest.raises(UsageError, match="--max-cost: expected prices"):
         open_batch(manifest, out, options)
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_no_further_attempt_begins_when_it_is_over(tmp_path: Path, over: bool) -> None:
+    manifest, out, options = archive(tmp_path, ladder=LadderSettings(max_attempts=3))
+    options = options.model_copy(update={"quality": QualitySettings()})
+    work = open_batch(manifest, out, options).works[0]
+    bounds = budget(1, spent=window(2 if over else 0))
+    assert bounds.look() is not over
+    Ledger(out).commit(work.clip_key, {"status": "done", "windows": 1, "seconds": 1.0})
+    graph = ClipGraph([work], another=another_attempt, budget=bounds)
+    plan = prepare(work, MaskModels())
+    [stitch] = graph.on_done(Unit(unit_id=f"prepare/{work.clip_key}", kind="prepare", pool="cpu", fn="a:b"), plan)
+    [measure] = graph.on_done(stitch, "done")
+    found = {"unmeasured": None, "checks": ["seam"], "numbers": {"seam": 9.0}}
+    following = list(graph.on_done(measure, unmeasured(work, "a test") | found))
+    assert [unit.kind for unit in following] == ([] if over else ["prepare"])
+    assert graph.status["done"] == over, "it is done, and a later run goes on with its attempts"
