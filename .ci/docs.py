@@ -45,17 +45,19 @@ _TIGHT_LIST = re.compile(r"^((?![ \t>|#]|[-*] |\d+\. ).*\S.*)\n(?=[-*] |\d+\. )"
 
 def pages() -> dict[str, str]:
     """Every page of the site: where it lies there, and its text."""
-    sources = {f"docs/{path.relative_to(DOCS)}": str(path.relative_to(DOCS)) for path in sorted(DOCS.rglob("*.md"))}
-    generated = {
-        "docs/reference/command-line.md": ("reference/command-line.md", command_line()),
-        "docs/reference/settings.md": ("reference/settings.md", settings()),
-        "manifests/README.md": ("reference/manifest.md", column_dictionary()),
+    written = {"docs/reference/command-line.md": command_line, "docs/reference/settings.md": settings}
+    written["manifests/README.md"] = column_dictionary
+    places = {f"docs/{name}": name for name in (*_below_docs("*.md"), *_below_docs("*.png"))} | ELSEWHERE
+    places |= {source: source.removeprefix("docs/") for source in written if source not in places}
+    return {
+        place: _for_the_site(written[source]() if source in written else _read(source), source, places)
+        for source, place in places.items()
+        if place.endswith(".md") and source != "README.md"
     }
-    places = sources | ELSEWHERE | {source: place for source, (place, _) in generated.items()}
-    texts = {source: _read(source) for source in places if source not in generated}
-    texts = {source: text for source, text in texts.items() if source != "README.md"}
-    texts |= {source: text for source, (_, text) in generated.items()}
-    return {places[source]: _for_the_site(text, source, places) for source, text in texts.items()}
+
+
+def _below_docs(pattern: str) -> list[str]:
+    return [str(path.relative_to(DOCS)) for path in sorted(DOCS.rglob(pattern))]
 
 
 def _read(source: str) -> str:
@@ -76,7 +78,7 @@ def _for_the_site(text: str, source: str, places: dict[str, str]) -> str:
                 return f"{mark}[{words}]({here}{part})"
         if not (ROOT / wanted).exists():
             raise SystemExit(f"{source}: a link leads nowhere: {target}")
-        return words if words.startswith("`") or not words.endswith(".py") else f"`{words}`"
+        return words
 
     parts = _FENCE.split(text)
     return "".join(
@@ -206,6 +208,8 @@ def build(site: Path) -> None:
         (place / "theme").mkdir()
         shutil.copy(DOCS / "theme" / "main.html", place / "theme")
         (place / "pages" / "assets").mkdir()
+        for name in _below_docs("*.png"):
+            shutil.copy(DOCS / name, place / "pages" / name)
         for file in (DOCS / "theme").glob("[!m]*"):
             shutil.copy(file, place / "pages" / "assets")
         done = subprocess.run(
