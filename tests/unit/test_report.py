@@ -163,8 +163,8 @@ def test_predicted_stands_beside_real_and_checks_can_be_filtered(tmp_path: Path)
         "chosen": 1,
         "attempts": [{"rung": "first", "settings": {"seed": 1}}, {"rung": "<b>", "gpu_s": 2.5, "verdict": "pass"}],
     }
-    rows = [result(4), result(3, predicted_gpu_s=4.5), result(0, tries=json.dumps(tries))]
-    out = make_out(tmp_path / "out", jobs(3), rows)
+    rows = [result(4), result(3, predicted_gpu_s=4.5), result(0, tries=json.dumps(tries)), None]
+    out = make_out(tmp_path / "out", jobs(4), rows)
     write_report(out)
     page = tmp_path / "out/report/index.html"
     assert "Predicted and real cost" not in page.read_text(), "no run told what it used"
@@ -175,7 +175,7 @@ def test_predicted_stands_beside_real_and_checks_can_be_filtered(tmp_path: Path)
         "repeated": used,
         "held": used,
     }
-    body |= {"began_at": "2026-11-23", "stopped": None}
+    body |= {"began_at": "2026-11-23", "stopped": "--max-cost 1 <i>"}
     storage.publish(f"{out}/ledger/usage/a.json", json.dumps(body).encode())
     run = storage.read_json(f"{out}/run.json")
     run["options"] = {"prices": {"gpu_hour": 3600, "currency": "<b>EUR"}}
@@ -183,9 +183,10 @@ def test_predicted_stands_beside_real_and_checks_can_be_filtered(tmp_path: Path)
     write_report(out)
     text = page.read_text()
     assert re.search(r"GPU</td><td[^>]*>10\.0 s</td><td[^>]*>8\.0 s</td><td[^>]*>0\.80</td><td[^>]*>8\.0 s", text)
+    assert "let nothing more begin: --max-cost 1 &lt;i&gt;" in text
     assert "8.00 &lt;b&gt;EUR" in text and "<b>EUR" not in text and "on demand" in text
     _, _, index = parse((tmp_path / "out/report/data/index-0000.js").read_bytes())
-    assert index["checks"] == ["seam", "seam blur", ""] and index["tried"] == [0, 0, 2]
+    assert index["checks"] == ["seam", "seam blur", "", ""] and index["tried"] == [0, 0, 2, 0]
     told = clips_of(tmp_path / "out/report")
     assert re.search(r"&lt;b&gt;</td><td[^>]*>1</td><td[^>]*>1</td><td[^>]*>1</td><td[^>]*>2\.5 s", text)
     assert told[1]["predicted_gpu_s"] == 4.5 and told[2]["tries"] == tries

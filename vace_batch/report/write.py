@@ -22,7 +22,7 @@ from vace_batch.report.datafiles import INDEX, INDEX_ROWS, PAGE_ROWS, Buffer, by
 from vace_batch.report.rows import STATUSES, Clip, has_results, read_clips
 from vace_batch.report.tally import VERDICTS, Tally
 from vace_batch.results import read_run, summarise, write_results
-from vace_batch.usage import quantity, read_usage
+from vace_batch.usage import Usage, quantity, read_usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,8 @@ def _write_page(out: str, to: str, run: Mapping[str, Any], tally: Tally) -> None
     page = files("vace_batch.report") / "page"
     for name in ("report.css", "report.js"):
         storage.publish(storage.join(to, name), (page / name).read_bytes())
-    cost = _cost(out, run, tally.retry_gpu_s)
+    usage = read_usage(out)
+    cost = _cost(usage, run, tally.retry_gpu_s)
     environment = Environment(
         loader=PackageLoader("vace_batch.report", "page"),
         autoescape=True,
@@ -114,15 +115,16 @@ def _write_page(out: str, to: str, run: Mapping[str, Any], tally: Tally) -> None
         version=__version__,
         tally=tally,
         cost=cost,
+        stopped=redact(usage.stopped) if usage.stopped and tally.status["pending"] else None,
         **_pictures(tally),
     )
     storage.publish(storage.join(to, "index.html"), text.encode("utf-8", "backslashreplace"))
 
 
-def _cost(out: str, run: Mapping[str, Any], further_gpu_s: float) -> dict[str, Any] | None:
+def _cost(usage: Usage, run: Mapping[str, Any], further_gpu_s: float) -> dict[str, Any] | None:
     """Predicted against real, as the page shows it; None where no run told what it used."""
     prices = Options.model_validate(run.get("options", {})).prices
-    told = read_usage(out).as_dict(prices) | {"further_gpu_s": further_gpu_s}
+    told = usage.as_dict(prices) | {"further_gpu_s": further_gpu_s}
     return told if told["steps"] else None
 
 
