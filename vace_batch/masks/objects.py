@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import numpy.typing as npt
@@ -137,7 +137,7 @@ def _linked(pieces: list[list[Sighting]], steps: int) -> list[list[Sighting]]:
         begin = piece[-1].index + steps
         for other in range(bisect_left(starts, begin), bisect_right(starts, begin)):
             distance = _distance(piece, pieces[other])
-            if _goes_on(piece, pieces[other], steps, distance):
+            if distance is not None:
                 pairs.append((distance, number, other))
     after: dict[int, int] = {}
     taken = set[int]()
@@ -155,40 +155,43 @@ def _linked(pieces: list[list[Sighting]], steps: int) -> list[list[Sighting]]:
     return joined
 
 
-def _distance(before: list[Sighting], after: list[Sighting]) -> float:
-    """How near two pieces come in the gap between them, the one led on by its speed and the other back by its own.
+def _distance(before: list[Sighting], after: list[Sighting]) -> float | None:
+    """How near two pieces come in the gap between them, the one led on by its speed and the other back by its own; None
+    where they are no one object.
 
-    They may meet anywhere in it, as what nobody saw may be a turn; and a turn just before it spoils all but the last
-    step's speed.
+    They may meet anywhere in the gap, as what nobody saw may be a turn; a turn just before it spoils all but the last
+    step's speed. Over a short gap it is enough to have kept the pace.
     """
-    gone = np.arange(after[0].index - before[-1].index + 1)[:, None]
-    ways = [before[-1].centre + gone * _speed(before[-steps - 1 :]) for steps in _STEPS_OF_SPEED]
-    back = [after[0].centre - gone[::-1] * _speed(after[: steps + 1]) for steps in _STEPS_OF_SPEED]
-    return min(float(np.hypot(*(one - other).T).min()) for one in ways for other in back)
-
-
-def _speed(piece: list[Sighting]) -> Point:
-    steps = piece[-1].index - piece[0].index
-    return (piece[-1].centre - piece[0].centre) / steps if steps else np.zeros(2)
-
-
-def _goes_on(before: list[Sighting], after: list[Sighting], steps: int, distance: float) -> bool:
-    """Whether two pieces that come so near may be one object; over a short gap it may have turned at its pace."""
-    if not _alike_in_size(before[-1], after[0], steps):
-        return False
-    if len(before) + len(after) <= _LEAST_SIGHTINGS and steps > _TURN_FRAMES:
-        return False
+    steps = after[0].index - before[-1].index
+    few = len(before) + len(after) <= _LEAST_SIGHTINGS
+    if not _alike_in_size(before[-1], after[0], steps) or (few and steps > _TURN_FRAMES):
+        return None
     side = max(before[-1].box.width, before[-1].box.height, after[0].box.width, after[0].box.height)
     base = _REACH_OF_ONE if len(before) == 1 or len(after) == 1 else _REACH
-    if distance <= side * (base + _REACH_A_FRAME * (steps - 1)):
-        return True
-    pace = max(_pace(before[-_PACE_SIGHTINGS:]), _pace(after[:_PACE_SIGHTINGS]))
-    return steps <= _TURN_FRAMES and float(np.hypot(*(after[0].centre - before[-1].centre))) <= _FASTER * pace * steps
+    reach, apart = side * (base + _REACH_A_FRAME * (steps - 1)), _at(after[0]) - _at(before[-1])
+    ahead = [_speed(before[-count - 1 :]) for count in _STEPS_OF_SPEED]
+    back = [_speed(after[: count + 1]) for count in _STEPS_OF_SPEED]
+    distance = abs(apart)
+    if distance <= reach + steps * (max(map(abs, ahead)) + max(map(abs, back))):
+        ways = product(ahead, back, range(steps + 1))
+        distance = min(abs(apart - gone * one - (steps - gone) * other) for one, other, gone in ways)
+    pace = max(_pace(before[-_PACE_SIGHTINGS:]), _pace(after[:_PACE_SIGHTINGS])) if steps <= _TURN_FRAMES else 0.0
+    return distance if distance <= reach or abs(apart) <= _FASTER * pace * steps else None
+
+
+def _at(one: Sighting) -> complex:
+    """Its centre, x + yi."""
+    return complex(one.box.x + one.box.width / 2, one.box.y + one.box.height / 2)
+
+
+def _speed(piece: list[Sighting]) -> complex:
+    steps = piece[-1].index - piece[0].index
+    return (_at(piece[-1]) - _at(piece[0])) / steps if steps else 0j
 
 
 def _pace(piece: list[Sighting]) -> float:
     """The most pixels that it went from a frame to the next, whatever way."""
-    return max((float(np.hypot(*_speed(list(pair)))) for pair in pairwise(piece)), default=0.0)
+    return max((abs(_speed(list(pair))) for pair in pairwise(piece)), default=0.0)
 
 
 def _alike_in_size(one: Sighting, other: Sighting, steps: int) -> bool:
