@@ -28,6 +28,9 @@ OpenWindow = Callable[[Window], Iterator[Image]]
 RING_PX = 16
 """How far from the mask the source still says what colour the fill should have."""
 
+_CHROMA_PX = 3
+"""How near pixels lie that have a part in a pixel's chroma sample, when it is averaged and when it is shown."""
+
 
 class RegionPatches:
     """The generated picture of one region, frame after frame; holds no more than the windows that overlap one frame."""
@@ -152,20 +155,35 @@ def stitch_frame(
         reach = patches[number].reach(hole.index)
         assert reach is not None
         grown = at_least_token(mine, frame.size, patches[number].region.token_px)
-        box, ring = (grown.box.pad(px).intersect(reach) for px in (feather_px, RING_PX))
+        box, ring = (grown.box.pad(px).intersect(reach) for px in (max(feather_px, _CHROMA_PX), RING_PX))
         assert box is not None and ring is not None, "a region's windows hold its masks"
         around = box.union(ring)
         fill = patches[number].at(hole.index, around)
         known = _known(recovered, around)
-        source, changed = frame.rgb(around), hole.within(around) | (grown.within(around) & ~known)
+        source, changed = _seen(frame, recovered, around), hole.within(around) | (grown.within(around) & ~known)
         fill += drift(source - fill, ~changed)
         fill += grain(source.astype(np.float32), fill, changed, seed=hole.index)
         inner = box.shift(-around.x, -around.y).slices
         # What was recovered is right: the token that grew over it is not shown there.
         alphas = (feather_alpha(part.within(box), feather_px) for part in (mine, grown))
-        pasted.append((box, to_uint8(fill[inner]), np.where(known[inner], *alphas)))
+        alpha = np.where(known[inner], *alphas)
+        # A chroma sample that two pastes share would keep some of the object under both: there they are one.
+        beside = known[inner] & (feather_alpha(mine.within(box), _CHROMA_PX) > 0)
+        weight = np.where(beside, alpha, np.float32(1))[..., None]
+        mixed = weight * fill[inner] + (1 - weight) * source[inner]
+        pasted.append((box, to_uint8(np.asarray(mixed, np.float32)), np.where(beside, np.float32(1), alpha)))
     for box, pixels, alpha in pasted:  # after all were anchored to the source
         frame.paste(box, pixels, alpha, _kept(protected, box))
+
+
+def _seen(frame: Frame, recovered: Patch | None, box: Box) -> Image:
+    """`box` of a frame with what was recovered: its own pixels, not the samples that it shares with its neighbours."""
+    seen = frame.rgb(box)
+    common = recovered.box.intersect(box) if recovered is not None else None
+    if recovered is not None and common is not None:
+        there, here = (common.shift(-each.x, -each.y).slices for each in (recovered.box, box))
+        seen[here] = np.where(recovered.known[there][..., None], recovered.rgb8[there], seen[here])
+    return seen
 
 
 def _known(recovered: Patch | None, box: Box) -> Bits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from vace_batch.patches import Patch
 from vace_batch.plan import Region, Window
 from vace_batch.stitch import RegionPatches, resize, share_out, stitch_frame
 from vace_batch.video.read import read_frames
+from vace_batch.video.write import write_clip
 
 BOX = Box(16, 8, 32, 32)
 REGION = Region(shot=0, start=0, stop=12, crop=BOX.size, size=BOX.size)
@@ -118,10 +120,27 @@ def test_a_token_that_grew_over_recovered_pixels_is_not_shown_there(tmp_path: Pa
     hole = box_mask(1, Box(28, 20, 6, 6))
     stitch_frame(filled, patch, hole, [RegionPatches(REGION, [window(0)], lambda _: iter(noise))], 0)
     stitch_frame(recovered, patch, None, [], 0)
-    changed = np.abs(filled.rgb(patch.box).astype(int) - recovered.rgb(patch.box)).max(axis=2) > 0
+    changed = np.abs(filled.rgb(patch.box).astype(int) - recovered.rgb(patch.box)).max(axis=2) > 2
     assert changed[~known].mean() > 0.9
-    changed[5:17, 5:17] = False  # chroma samples and their interpolation reach a little further
+    changed[4:18, 4:18] = False  # chroma samples and their interpolation reach a little further
     assert not changed.any()
+
+
+@pytest.mark.parametrize("feather_px", [0, 2])
+def test_no_colour_of_the_object_is_left_between_recovered_and_generated(tmp_path: Path, feather_px: int) -> None:
+    """Four pixels share a chroma sample: two pastes of half of it each left a quarter of a red object."""
+    source = np.full((64, 96, 3), 128, np.uint8)
+    source[14:34, 22:42] = (230, 20, 20)
+    write_clip(str(tmp_path / "clip.mp4"), [source] * 3, rate=Fraction(25), crf=4)
+    frame = list(read_frames(str(tmp_path / "clip.mp4")))[1]
+    known = np.zeros((28, 28), np.bool_)
+    known[:, :13] = True
+    patch = Patch(index=1, box=Box(18, 10, 28, 28), rgb=np.full((28, 28, 3), 128, np.uint8), known=known)
+    hole = make_mask(1, ~known, (18, 10))
+    assert hole is not None
+    stitch_frame(frame, patch, hole, [RegionPatches(REGION, [window(0)], lambda _: plain(128, 9))], feather_px)
+    inside = frame.rgb(Box(18, 10, 28, 28)).astype(int)
+    assert (inside[..., 0] - inside[..., 2]).max() < 6
 
 
 def test_recovered_pixels_come_first_and_the_rest_is_generated(tmp_path: Path) -> None:
