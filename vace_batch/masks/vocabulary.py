@@ -52,16 +52,23 @@ def text_features(names: Sequence[str], kind: str, files: Sequence[str]) -> Any:
             network = torch.jit.load(paths[encoder], map_location="cpu")
             vectors = _clip_text(network.state_dict(), tokens) if encoder.endswith(".pt") else network(tokens)
             return torch.nn.functional.normalize(vectors.float(), dim=-1)[None]
-    except Exception as error:  # tokenizers raises nothing narrower
+    except (AttributeError, KeyError, OSError, RuntimeError, StopIteration, TypeError, ValueError) as error:
         raise ClipError("no_text_encoder", f"targets: {encoder}, {TOKENIZER}: {one_line(error)}") from error
 
 
 def tokens_of(names: Sequence[str], tokenizer: str) -> Any:
-    """CLIP's tokens of `names`, an int tensor (N, T) padded with 0; longer names lose what is too much."""
+    """CLIP's tokens of `names`, an int tensor (N, T) padded with 0; longer names lose what is too much.
+
+    Raises:
+        ValueError: the file is no tokenizer.
+    """
     import torch
     from tokenizers import Tokenizer
 
-    made = Tokenizer.from_file(tokenizer)
+    try:
+        made = Tokenizer.from_file(tokenizer)
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ValueError(one_line(error)) from error
     made.no_padding()
     made.enable_truncation(_MOST_TOKENS)
     tokens = torch.zeros((len(names), _MOST_TOKENS), dtype=torch.int32)
