@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from vace_batch.estimate import Estimate
 
 
+_LOG_WIDTH = 160
+"""Where the output is a file: rich would cut the table at 80."""
+
+
 @takes(finders, places, pixels, costs)
 def plan(
     manifest: ManifestArg,
@@ -45,6 +49,7 @@ def plan(
 
 
 def _show(found: Estimate) -> None:
+    from rich.console import Console
     from rich.table import Table
 
     table = Table(
@@ -55,7 +60,7 @@ def _show(found: Estimate) -> None:
         used = (clip.used.gpu_s, clip.used.cpu_s, clip.used.num_bytes / 1e6)
         cells = (*(str(count) for count in counts), *(f"{amount:.1f}" for amount in used))
         table.add_row(clip.job_id, clip.state, *cells, clip.reason or "")
-    OUT.print(table)
+    (OUT if OUT.is_terminal else Console(markup=False, highlight=False, width=_LOG_WIDTH)).print(table)
     for line in found.settings_lines():
         OUT.print(line)
     for line in found.cost_lines():
