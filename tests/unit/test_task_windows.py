@@ -245,9 +245,7 @@ def test_plan_shows_every_value_that_decides_a_job(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     make(path, Media(width=96, height=64))
     rows = [Job(job_id="a", video_uri=str(path), task="restyle", control="gray", prompt="ink", preset="fast")]
-    found = estimate(
-        Manifest(jobs=tuple(rows), digest="d", uri=str(tmp_path / "m.parquet")), Options(), out=None, tflops=1
-    )
+    found = estimate(Manifest(jobs=tuple(rows), digest="d", uri=str(tmp_path / "m.parquet")), Options(), out=None)
     shown = found.as_dict()["clips"][0]["settings"]
     assert (shown["preset"], shown["prompt"], shown["negative_prompt"], shown["seed_scope"]) == (
         "fast",
