@@ -7,17 +7,20 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
+import yaml
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
 
 from flows.batch import MAX_CONTINUED, OUT_OF_HOURS, batch
 from flows.driving import IN_PART, WITH_FAILURES, drive, options_of
 from flows.hours import end_of_hours
 from flows.retry import retry
 from flows.watch import NOTHING_NEW, watch
-from tests.flow.server import SetUp, wait_for, worker
+from tests.flow.server import ROOT, SetUp, wait_for, worker
 from tests.flow.test_batch_flow import clip, manifest
 from vace_batch.errors import UsageError
 from vace_batch.explain import explain
@@ -122,15 +125,21 @@ def test_a_run_that_fails_at_once_is_told(set_up: SetUp, tmp_path: Path) -> None
     wait_for(lambda: any("none.parquet" in text and "Failed" in text for text in set_up.told), "the webhook")
 
 
-def test_a_crashed_run_is_continued_as_it_was_but_not_for_ever(set_up: SetUp, tmp_path: Path) -> None:
+def test_a_run_that_falls_silent_has_crashed_and_is_continued_as_it_was_but_not_for_ever(
+    set_up: SetUp, tmp_path: Path
+) -> None:
     settings = {"ladder": {"max_attempts": 2}, "crf": 20}
     asked = {"output": "s3://elsewhere/out", "settings": settings, "hours": "20:00-04:00", "continued": 3}
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name("vace-batch/on-kubernetes")  # no worker takes its runs here
         run = client.create_flow_run_from_deployment(deployment.id, parameters=deployment.parameters | asked)
-        for kind in ("RUNNING", "CRASHED"):
-            body = {"state": {"type": kind, "message": "gone"}, "force": True}
-            client.request("POST", f"/flow_runs/{run.id}/set_state", json=body)
+        client.request("POST", f"/flow_runs/{run.id}/set_state", json={"state": {"type": "RUNNING"}, "force": True})
+        quick = yaml.safe_load((ROOT / "infra/prefect/automations.yaml").read_text())["automations"][0]
+        quick["trigger"]["within"] = 10  # the least that there is
+        automation = client.request("POST", "/automations/", json=quick | {"name": "quick"}).json()["id"]
+        client.request("POST", "/events", json=[heartbeat(run.id)])
+        wait_for(lambda: client.read_flow_run(run.id).state_type == StateType.CRASHED, "silence", every_s=2)
+        client.request("DELETE", f"/automations/{automation}")
 
         def others() -> Any:
             return [one for one in runs_of("vace-batch/on-kubernetes") if one["id"] != str(run.id)]
@@ -142,6 +151,18 @@ def test_a_crashed_run_is_continued_as_it_was_but_not_for_ever(set_up: SetUp, tm
     assert timedelta(minutes=3) < late <= timedelta(minutes=5)
     with pytest.raises(UsageError, match="the 5 runs before this one crashed"):
         batch("m.parquet", str(tmp_path / "out"), continued=MAX_CONTINUED + 1)
+
+
+def heartbeat(run: UUID) -> dict[str, Any]:
+    """What a run of the batch's flow says every half minute."""
+    flow = {"prefect.resource.id": "prefect.flow.x", "prefect.resource.role": "flow"}
+    return {
+        "id": str(uuid4()),
+        "event": "prefect.flow-run.heartbeat",
+        "occurred": datetime.now(UTC).isoformat(),
+        "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
+        "related": [flow | {"prefect.resource.name": "vace-batch"}],
+    }
 
 
 def runs_of(deployment: str) -> list[dict[str, Any]]:
