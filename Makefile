@@ -19,7 +19,7 @@ help: ## this list
 env: ## create the environment in .venv (or VACE_BATCH_VENV), or bring it up to date
 	@sh $(ROOT)/.ci/with-python $(ROOT)/.ci/env.py "$(VENV)"
 
-demo: env ## three clips made on the spot, through the whole pipeline, into OUT=demo-out
+demo: env ## six clips made on the spot, through the whole pipeline, into OUT=demo-out
 	@$(BIN)/vace-batch demo -o "$(OUT)"
 
 tasks: env ## a row for every task through the pipeline, and sheets of what the model was given and what it made, into OUT

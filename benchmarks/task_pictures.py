@@ -30,7 +30,7 @@ from vace_batch import steps
 from vace_batch.batch import works_of
 from vace_batch.config import Options
 from vace_batch.controls.estimate import WHOLE_BODY
-from vace_batch.demo.media import horse_on_the_pavement, keyframed_boxes, moon_over_the_launch_pad, picture
+from vace_batch.demo.media import ball_over_the_mountains, horse_on_the_pavement, keyframed_boxes, picture
 from vace_batch.job import Job
 from vace_batch.manifest import SCHEMA, read_manifest
 from vace_batch.masks.source import MaskModels
@@ -53,7 +53,7 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     boxes = write_media(folder)
     write_networks(folder)
-    table = pa.Table.from_pylist([{"video_uri": "moon.mp4", **row} for row in rows(boxes)], schema=SCHEMA)
+    table = pa.Table.from_pylist([{"video_uri": "ball.mp4", **row} for row in rows(boxes)], schema=SCHEMA)
     pq.write_table(table, folder / "manifest.parquet")
     options = Options(depth=str(folder / "yolo26n-depth.pt"), pose=str(folder / "yolo26n-pose.pt"))
     manifest = read_manifest(str(folder / "manifest.parquet"))
@@ -80,7 +80,7 @@ def rows(boxes: list[dict[str, float]]) -> Iterator[dict[str, Any]]:
     """One row a task and variant of the list in VACE's own annotators."""
     still = [{"x": 75.0, "y": 30.0, "width": 45.0, "height": 40.0}]
     left, right = ({"x": x, "y": 15.0, "width": 60.0, "height": 75.0} for x in (10.0, 120.0))
-    style: dict[str, Any] = {"prompt": "a watercolour painting of a launch pad"}
+    style: dict[str, Any] = {"prompt": "a watercolour painting of mountains"}
     yield {"job_id": "removal", "task": "removal", "boxes": boxes, "background": "off"}
     horse = {"video_uri": "horse.mp4", "mask_uri": "masks"}
     hull = {"mask_shape": "hull", "dilate": "4px", "background": "off"}
@@ -217,9 +217,9 @@ def stacked(strips: list[Strip]) -> Image.Image:
 
 def write_media(folder: Path) -> list[dict[str, float]]:
     """Clips, masks and reference pictures; returns the keyframed boxes of the moving ball."""
-    moon, horse = (list(made()) for made in (moon_over_the_launch_pad, horse_on_the_pavement))
-    moon, horse = moon[::2][:NUM_FRAMES], horse[:NUM_FRAMES]
-    for name, clip in (("moon", moon), ("horse", horse)):
+    ball, horse = (list(made()) for made in (ball_over_the_mountains, horse_on_the_pavement))
+    ball, horse = ball[::2][:NUM_FRAMES], horse[:NUM_FRAMES]
+    for name, clip in (("ball", ball), ("horse", horse)):
         halves = (np.asarray(Image.fromarray(frame.picture_HW3).reduce(2)) for frame in clip)
         write_clip(str(folder / f"{name}.mp4"), halves, rate=Fraction(25), tone_hz=220.0)
     (folder / "masks").mkdir(exist_ok=True)
@@ -228,7 +228,7 @@ def write_media(folder: Path) -> list[dict[str, float]]:
         Image.fromarray(mask).save(folder / f"masks/{index:04}.png")
     for name, source in SUBJECTS.items():
         Image.fromarray(picture(source)).save(folder / name)
-    return keyframed_boxes([frame.object_HW[::2, ::2] for frame in moon])
+    return keyframed_boxes([frame.object_HW[::2, ::2] for frame in ball])
 
 
 def write_networks(folder: Path) -> None:

@@ -129,23 +129,25 @@ def convert(
 
 @app.command()
 def demo(out: OutOption = "demo-out") -> None:
-    """Make three short clips, run the whole pipeline on them and draw a before/after sheet."""
-    from vace_batch.demo.media import write_demo
+    """Make six short clips, run the whole pipeline on them, draw a before/after sheet and write the report."""
+    from vace_batch.demo.media import CAPTIONS, write_demo
     from vace_batch.demo.sheet import write_sheet
     from vace_batch.manifest import read_manifest
+    from vace_batch.report.write import write_report
 
     path = write_demo(Path(out) / "source")
     ERR.print(f"demo: made {path}")
-    ERR.print("demo: the embedded model is tiny: what it generates has little detail; all the rest is real")
-    results_dir = str(Path(out) / "results")
+    ERR.print("demo: the embedded model is tiny: what it paints has little detail; all the rest is real")
+    results_dir, jobs = str(Path(out) / "results"), read_manifest(str(path)).jobs
     code = EXIT_DONE
     try:
         run_batch(read_manifest(str(path)), results_dir, Options(), as_json=False)
     except typer.Exit as done:
         code = done.exit_code
     if code in (EXIT_DONE, EXIT_FAILED):
-        sheet = write_sheet(read_manifest(str(path)).jobs, summarise(results_dir), Path(out) / "before-after.png")
-        OUT.print(f"results  {results_dir}/videos\nledger   {results_dir}/ledger\nsheet    {sheet}")
+        sheet = write_sheet(jobs, summarise(results_dir), Path(out) / "before-after.png", captions=CAPTIONS)
+        page = write_report(results_dir, previews=len(jobs)).uri
+        OUT.print(f"results  {results_dir}/videos\nledger   {results_dir}/ledger\nsheet    {sheet}\nreport   {page}")
     raise typer.Exit(code)
 
 

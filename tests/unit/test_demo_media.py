@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vace_batch.demo import media
+from vace_batch.demo import media, scenery
 from vace_batch.demo.sheet import THUMB_WIDTH_PX, SheetRow, contact_sheet, evenly_spaced, write_sheet
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest import read_manifest
 from vace_batch.results import Summary
+from vace_batch.training.styles import STYLES
 from vace_batch.video.probe import probe
 from vace_batch.video.read import read_frames
 from vace_batch.video.shots import scan
 
-PICTURES = ("rocket.jpg", "moon.png", "brick.png", "grass.png", "horse.png", "chelsea.png")
+PICTURES = ("rocket.jpg", "brick.png", "grass.png", "horse.png", "chelsea.png")
 
 
 @pytest.fixture(scope="module")
@@ -31,23 +32,49 @@ def test_the_pictures_are_in_the_wheel_itself() -> None:
     assert all((media.pictures_folder() / name).is_file() for name in PICTURES)
 
 
-def test_the_manifest_is_valid_and_has_the_three_tasks(manifest: Path) -> None:
-    moon, horse, cat = read_manifest(manifest).jobs
-    assert (moon.task, moon.targets, moon.detector, moon.boxes) == ("removal", ("ball",), "demo", ())
-    assert (horse.task, horse.boxes) == ("removal", ())
-    assert horse.mask_uri is not None and horse.mask_uri.endswith("horse-masks")
-    assert (cat.task, cat.control) == ("restyle", "gray") and "cat" in cat.prompt
+def test_the_manifest_shows_every_kind_of_work(manifest: Path) -> None:
+    ball, balloon, horse, subtitles, cat, planet = read_manifest(manifest).jobs
+    assert (ball.task, ball.targets, ball.detector, ball.background) == ("removal", ("ball",), "demo", "auto")
+    assert (balloon.task, balloon.background) == (horse.task, "off") == ("removal", "off")
+    assert [job.mask_uri and Path(job.mask_uri).name for job in (balloon, horse)] == ["balloon-masks", "horse-masks"]
+    assert (subtitles.task, subtitles.targets) == ("removal", ("@text",))
+    assert (cat.task, cat.control) == ("restyle", "gray") and any(style in cat.prompt for style in STYLES)
+    assert planet.task == "outpainting"
+    assert {job.job_id for job in read_manifest(manifest).jobs} == set(media.CAPTIONS)
 
 
 @pytest.mark.parametrize(
-    ("name", "rate"), [("moon", Fraction(25)), ("horse", Fraction(24)), ("cat", Fraction(24000, 1001))]
+    ("name", "rate", "size"),
+    [
+        ("ball", Fraction(25), media.SIZE),
+        ("balloon", Fraction(25), media.SIZE),
+        ("horse", Fraction(24), media.SIZE),
+        ("rocket", Fraction(25), media.SIZE),
+        ("cat", Fraction(24000, 1001), media.LARGER),
+        ("planet", Fraction(25), Size(288, 216)),
+    ],
 )
-def test_each_clip_has_its_rate_its_sound_and_one_shot(manifest: Path, name: str, rate: Fraction) -> None:
+def test_each_clip_has_its_rate_its_sound_and_one_shot(manifest: Path, name: str, rate: Fraction, size: Size) -> None:
     path = str(manifest.with_name(f"{name}.mp4"))
     info, found = probe(path), scan(path)
-    assert (info.size, info.average_rate, info.num_audio) == (Size(384, 216), rate, 1)
+    assert (info.size, info.average_rate, info.num_audio) == (size, rate, 1)
     assert (found.num_frames, found.cuts) == (media.NUM_FRAMES, ())
     assert manifest.with_name(f"{name}.mp4").stat().st_size < 1_000_000
+
+
+def test_subtitles_are_where_and_when_they_say() -> None:
+    for index, frame in enumerate(media.rocket_with_subtitles()):
+        letters = frame.object_HW > 0.9
+        assert letters.any() == any(index in frames for frames, _ in media.SUBTITLES)
+        assert not letters[:170].any() and (not letters.any() or frame.picture_HW3[letters].std() > 80)
+
+
+def test_skies_differ_by_their_seed_alone_and_join_themselves() -> None:
+    one, again, other = (scenery.roughness(Size(96, 48), seed, fall=1.4) for seed in (1, 1, 2))
+    assert (one == again).all() and np.corrcoef(one.ravel(), other.ravel())[0, 1] < 0.5
+    assert abs(one.mean()) < 1e-5 and abs(one.std() - 1) < 1e-4
+    step = np.abs(np.diff(scenery.drifted(one, 40), axis=1)).max()
+    assert step <= np.abs(np.diff(np.concatenate([one, one[:, :1]], axis=1), axis=1)).max() + 1e-5
 
 
 def test_the_masks_cover_the_horse_in_every_frame_and_nothing_else(manifest: Path) -> None:
@@ -62,8 +89,8 @@ def test_the_masks_cover_the_horse_in_every_frame_and_nothing_else(manifest: Pat
         assert np.percentile(different[~inside], 99) < 30
 
 
-def test_keyframed_boxes_hold_the_moon_between_the_keyframes_too() -> None:
-    objects = [frame.object_HW for frame in media.moon_over_the_launch_pad()]
+def test_keyframed_boxes_hold_the_ball_between_the_keyframes_too() -> None:
+    objects = [frame.object_HW for frame in media.ball_over_the_mountains()]
     keys = media.keyframed_boxes(objects)
     frames = [key["frame"] for key in keys]
     assert frames[0] == 0 and frames[-1] == media.NUM_FRAMES - 1
@@ -110,18 +137,26 @@ def test_the_sheet_shows_before_over_after_in_each_row(tmp_path: Path) -> None:
     assert sorted(path.parent.iterdir()) == [path]
 
 
+def test_what_became_wider_is_shown_at_the_same_scale(tmp_path: Path) -> None:
+    row = SheetRow(label="a", share=0.75, before=[picture(200)], after=[picture(50)])
+    sheet = np.asarray(Image.open(contact_sheet([row], tmp_path / "sheet.png")).convert("RGB"))
+    widths = [int((sheet == (value, 0, 255)).all(axis=2).any(axis=0).sum()) for value in (200, 50)]
+    assert widths == [round(0.75 * THUMB_WIDTH_PX), THUMB_WIDTH_PX]
+
+
 def test_the_sheet_of_a_run_shows_outputs_and_says_what_has_none(manifest: Path, tmp_path: Path) -> None:
     rows = (
-        {"job_id": "ball-by-class", "status": "done", "output_uri": str(manifest.with_name("moon.mp4"))},
+        {"job_id": "ball-by-class", "status": "done", "output_uri": str(manifest.with_name("ball.mp4"))},
         {"job_id": "horse-by-mask", "status": "failed", "output_uri": None, "reason": "no such mask"},
     )
-    summary = Summary(out="", planned=3, done=1, failed=1, skipped=0, pending=1, windows=0, jobs=rows)
-    path = write_sheet(read_manifest(manifest).jobs, summary, tmp_path / "sheet.png")
+    summary = Summary(out="", planned=6, done=1, failed=1, skipped=0, pending=4, windows=0, jobs=rows)
+    chosen = [job for job in read_manifest(manifest).jobs if job.job_id in ("ball-by-class", "horse-by-mask")]
+    path = write_sheet(chosen, summary, tmp_path / "sheet.png", captions=media.CAPTIONS)
     with Image.open(path) as image:
         sheet = np.asarray(image.convert("RGB")).astype(int)
     thumb_height = round(THUMB_WIDTH_PX * media.SIZE.height / media.SIZE.width)
-    colourful = (np.ptp(sheet, axis=2) > 30).sum(axis=1) > 300
-    assert 3.3 * thumb_height < colourful.sum() < 4.2 * thumb_height
+    drawn = (np.abs(sheet - sheet[0, 0]).max(axis=2) > 12).sum(axis=1) > 1000
+    assert 2.9 * thumb_height < drawn.sum() < 3.2 * thumb_height
 
 
 def test_a_sheet_with_unequal_strips_or_nothing_to_show_is_refused(tmp_path: Path) -> None:

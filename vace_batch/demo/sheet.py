@@ -16,12 +16,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vace_batch.job import Job
 from vace_batch.results import Summary
+from vace_batch.video.probe import probe
 from vace_batch.video.shots import scan
 from vace_batch.video.thumbs import sample_frames
 
 Picture = npt.NDArray[np.uint8]
 
-SMALL_MODEL = "The embedded model is tiny: what it generates has little detail. All the rest is real."
+SMALL_MODEL = (
+    "What is painted is by the embedded model: tiny, soft, and shown where it does well. All the rest is real."
+)
 THUMB_WIDTH_PX = 240
 _GAP_PX = 6
 _MARGIN_PX = 28
@@ -37,10 +40,14 @@ _AFTER = "#7ee2a8"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SheetRow:
-    """One clip: the same frames before and after, each (H, W, 3); an empty `after` is a clip that failed."""
+    """One clip: the same frames before and after, each (H, W, 3); an empty `after` is a clip that failed.
+
+    `share` is how wide the picture was of what it has become.
+    """
 
     label: str
     note: str = ""
+    share: float = 1.0
     before: Sequence[Picture]
     after: Sequence[Picture]
 
@@ -63,7 +70,7 @@ def contact_sheet(
     """
     if not rows:
         raise ValueError("contact sheet: expected at least one row, got none")
-    strips = [(row, _thumbs(row.before), _thumbs(row.after)) for row in rows]
+    strips = [(row, _thumbs(row.before, row.share), _thumbs(row.after)) for row in rows]
     columns = max(len(row.before) for row in rows)
     width = 2 * _MARGIN_PX + _SIDE_PX + columns * (THUMB_WIDTH_PX + _GAP_PX) - _GAP_PX
     height = _TITLE_PX + sum(_row_height(before) for _, before, _ in strips) + _MARGIN_PX
@@ -85,27 +92,40 @@ def contact_sheet(
 
 
 def write_sheet(
-    jobs: Iterable[Job], summary: Summary, path: str | Path, *, columns: int = 5, note: str = SMALL_MODEL
+    jobs: Iterable[Job],
+    summary: Summary,
+    path: str | Path,
+    *,
+    captions: Mapping[str, str] | None = None,
+    columns: int = 5,
+    note: str = SMALL_MODEL,
 ) -> Path:
     """Draw the before/after sheet of a run whose videos are local files, into the PNG `path`.
+
+    `captions` say of jobs, by id, what is to be seen; of others the sheet says the task.
 
     Raises:
         ClipError: a source cannot be read.
         ValueError: there is no job.
     """
     outcomes = {row["job_id"]: row for row in summary.jobs}
-    return contact_sheet([_row_of(job, outcomes.get(job.job_id, {}), columns) for job in jobs], path, note=note)
+    captions = captions or {}
+    rows = [_row_of(job, outcomes.get(job.job_id, {}), captions.get(job.job_id, job.task), columns) for job in jobs]
+    return contact_sheet(rows, path, note=note)
 
 
-def _row_of(job: Job, outcome: Mapping[str, Any], columns: int) -> SheetRow:
+def _row_of(job: Job, outcome: Mapping[str, Any], caption: str, columns: int) -> SheetRow:
     indices = evenly_spaced(scan(job.video_uri).num_frames, columns)
     output = outcome.get("output_uri")
-    words = [job.task, str(outcome.get("status", "not run"))]
+    words = [caption, str(outcome.get("status", "not run"))]
     if outcome.get("reason"):
         words.append(str(outcome["reason"]))
+    if outcome.get("verdict"):
+        words.append(f"verdict {outcome['verdict']}")
     return SheetRow(
         label=job.job_id,
         note=", ".join(words),
+        share=min(1.0, probe(job.video_uri).size.width / probe(str(output)).size.width) if output else 1.0,
         before=sample_frames(job.video_uri, indices, THUMB_WIDTH_PX),
         after=sample_frames(str(output), indices, THUMB_WIDTH_PX) if output else [],
     )
@@ -127,12 +147,13 @@ def _row_height(thumbs: Sequence[Image.Image]) -> int:
     return _LABEL_PX + 2 * (thumbs[0].height + _GAP_PX)
 
 
-def _thumbs(frames: Sequence[Picture]) -> list[Image.Image]:
-    """All frames at the height that the first one has at thumbnail width."""
+def _thumbs(frames: Sequence[Picture], share: float = 1.0) -> list[Image.Image]:
+    """All frames at `share` of the thumbnails' width, and at the height that the first one has there."""
     if not frames:
         return []
-    height = max(1, round(frames[0].shape[0] * THUMB_WIDTH_PX / frames[0].shape[1]))
-    return [Image.fromarray(frame).resize((THUMB_WIDTH_PX, height), Image.Resampling.LANCZOS) for frame in frames]
+    width = max(1, round(THUMB_WIDTH_PX * share))
+    height = max(1, round(frames[0].shape[0] * width / frames[0].shape[1]))
+    return [Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS) for frame in frames]
 
 
 def _draw_row(
@@ -156,6 +177,6 @@ def _draw_row(
     ):
         draw.text((_MARGIN_PX, y + before[0].height // 2 - 9), word, colour, font=ImageFont.load_default(15))
         for index, thumb in enumerate(strip):
-            sheet.paste(thumb, (left + index * (THUMB_WIDTH_PX + _GAP_PX), y))
+            sheet.paste(thumb, (left + index * (THUMB_WIDTH_PX + _GAP_PX) + (THUMB_WIDTH_PX - thumb.width) // 2, y))
         if not strip:
             draw.text((left, y + before[0].height // 2 - 9), "no result", _FAINT, font=ImageFont.load_default(15))
