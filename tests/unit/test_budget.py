@@ -21,7 +21,8 @@ from vace_batch.job import BoxKey, Job
 from vace_batch.judging import unmeasured
 from vace_batch.manifest import Manifest
 from vace_batch.masks.source import MaskModels
-from vace_batch.results import Ledger, summarise
+from vace_batch.report.rows import read_clips
+from vace_batch.results import Ledger, summarise, write_results
 from vace_batch.spending import Spending, open_budget
 from vace_batch.steps import prepare
 from vace_batch.usage import read_usage
@@ -156,6 +157,9 @@ def test_a_run_stops_at_its_budget_and_a_larger_one_goes_on_from_there(tmp_path:
     left = list(summary.of("pending"))
     assert [(row["job_id"], row["error_code"]) for row in left] == [("b", "budget"), ("c", "budget")]
     assert "36.0 GPU-s are spent" in left[0]["reason"]
+    write_results(summary)
+    shown = {clip.job_id: (clip.status, "".join(clip.reasons)[:15]) for clip in read_clips(out)}
+    assert shown == {"a": ("done", ""), "b": ("pending", "budget: --max-g"), "c": ("pending", "budget: --max-g")}
     assert go(manifest, out, options).count("generate") == 0, "the same command finds its budget spent"
 
     larger = options.model_copy(update={"budget": BudgetSettings(max_gpu_hours=72 / HOUR)})
