@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from tests import s3_server
@@ -27,6 +29,9 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         temporary_settings({PREFECT_API_URL: api, PREFECT_HOME: home}),
     ):
         yield api
+        # Or this process would complain at its end that nobody takes the rest.
+        for sender in (APILogWorker, EventsWorker):
+            sender.drain_all(timeout=30)
 
 
 @pytest.fixture(scope="session")
