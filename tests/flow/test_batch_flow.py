@@ -23,6 +23,7 @@ from prefect.states import Failed
 from flows.batch import batch, main
 from flows.driving import FAILURES_KEY, SUMMARY_KEY, WITH_FAILURES, Machines, is_cluster_failure, shards
 from vace_batch.batch import Batch, open_runtime
+from vace_batch.cluster.loop import ActorInfo
 from vace_batch.cluster.runtime import Runtime
 from vace_batch.cluster.units import PoolSpec
 from vace_batch.config import Options
@@ -159,6 +160,9 @@ class Mortal(Runtime):
 
     def __enter__(self) -> Mortal:
         return self
+
+    def actors(self) -> list[ActorInfo]:
+        return []
 
     def close(self) -> None:
         self.closed = True
