@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from typing import Annotated
 
 import typer
 
 from vace_batch.cli_options import Json, OutArg
+
+_TICK_S = 0.2
 
 
 def status(
@@ -36,9 +40,25 @@ def _watch(out: str, *, quiet: bool) -> None:
     from vace_batch.running import ERR
     from vace_batch.watching import SILENCE_S, watch
 
-    look = None
-    with view(ERR, quiet=quiet) as show:
-        for look in watch(out):
-            show(look.as_progress())
+    look, asked = None, False
+
+    def ask(*_: object) -> None:  # a KeyboardInterrupt that is raised in a library's callback goes no further
+        nonlocal asked
+        asked = True
+
+    def pause(seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        while not asked and time.monotonic() < ends:
+            time.sleep(min(seconds, _TICK_S))
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        with view(ERR, quiet=quiet) as show:
+            for look in watch(out, sleep=pause):
+                show(look.as_progress())
+                if asked:
+                    raise KeyboardInterrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
     if look is not None and not look.is_over:
         ERR.print(f"nothing was heard of the run for {SILENCE_S:.0f} s: it was killed, or its machine is gone")

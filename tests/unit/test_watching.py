@@ -152,5 +152,5 @@ def test_ctrl_c_leaves_a_terminal_as_it_was(tmp_path: Path) -> None:
                 said += os.read(ours, 4096)
             except OSError:
                 break
-        assert watcher.wait(60) == 130
+        assert watcher.wait(60) == 130, said
     assert b"Traceback" not in said and said.count(b"\x1b[?25l") == said.count(b"\x1b[?25h") == 1
