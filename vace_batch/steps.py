@@ -92,11 +92,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
     Raises:
         ClipError: as `prepare`.
     """
-    admit(work.job, work.roots, work.options)
-    check_refusal(work.fingerprints)
-    check_bytes(work.job, work.options.media)
-    if look:
-        check_names(work.job, models)
+    _check(work, models if look else None)
     files = {name: str(folder / f"{name}.parquet") for name in FILES}
     with work.source() as path:
         info, source_bytes = probe(path, work.options.media), storage.num_bytes(path)
@@ -108,10 +104,9 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         new = new_frames(work.job, stage, found.num_frames, frame_range)
         search = Search(work.job, path, info.size, found, frame_range, models if look else None, work.fingerprints)
         masked, guarded = make_masks(search, stage, new, files["masks"], files["protected"])
+        guard = files["protected"] if guarded else None
         if work.job.dilate and work.job.dilate.tokens and masked.boxes:
-            guard = files["protected"] if guarded else None
-            tokens = work.job.dilate.tokens
-            masked = dilate_at_model_scale(masked, files["masks"], guard, tokens, shots, work.limits)
+            masked = dilate_at_model_scale(masked, files["masks"], guard, work.job.dilate.tokens, shots, work.limits)
         selects = work.job.masks_select and has_mask_source(work.job)
         if selects:
             with search.masks() as selection:
@@ -144,7 +139,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         new=(new.start, new.stop),
         scales=scales,
         selection=files["selection"] if selects else None,
-        protected=files["protected"] if guarded else None,
+        protected=guard,
         shots=shots,
         regions=regions,
         windows=windows,
@@ -157,6 +152,15 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         recovered=files["recovered"] if share else None,
         holes=(files["holes"] if share else files["masks"]) if left.boxes else None,
     )
+
+
+def _check(work: ClipWork, models: MaskModels | None) -> None:
+    """What may be known before the video is opened; class names only by `models`."""
+    admit(work.job, work.roots, work.options)
+    check_refusal(work.fingerprints)
+    check_bytes(work.job, work.options.media)
+    if models is not None:
+        check_names(work.job, models)
 
 
 def _planned(job: Job, window: Window, shot: Shot, found: Scan, stage: Stage, known_digest: str) -> PlannedWindow:
