@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 from vace_batch.log import quiet_environment
 
@@ -46,3 +47,18 @@ def package_log(request: pytest.FixtureRequest) -> Iterator[None]:
     logger.handlers[:], logger.level, logger.propagate = before
     if errors.lines and "logs_errors" not in request.keywords:
         pytest.fail("logged: " + "; ".join(errors.lines))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, by Playwright."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="`make browser` installs what this needs")
+    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+    named = os.environ.get("VACE_BATCH_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    with playwright.sync_playwright() as found:
+        program = named or found.chromium.executable_path
+        if not os.path.exists(program):
+            pytest.skip("no Chromium here; `make browser` installs one where that can be done")
+        browser = found.chromium.launch(executable_path=program)
+        yield browser
+        browser.close()

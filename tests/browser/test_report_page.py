@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from vace_batch.manifest_build import build_manifest
 from vace_batch.report.write import write_report
 
 pytestmark = pytest.mark.browser
-playwright = pytest.importorskip("playwright.sync_api", reason="`make browser` installs what this needs")
 
 COUNT = 2_345
 TRIES = [
@@ -28,19 +25,6 @@ TRIES = [
     {"rung": "dilate", "verdict": "pass", "score": 0.0, "gpu_s": 1.5, "reasons": [], "numbers": {"seam": 0.9}}
     | {"settings": {"dilate": "15 px", "preset": "removal", "seed": 2}, "error": None},
 ]
-NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    named = os.environ.get("VACE_BATCH_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    with playwright.sync_playwright() as found:
-        program = named or found.chromium.executable_path
-        if not os.path.exists(program):
-            pytest.skip("no Chromium here; `make browser` installs one where that can be done")
-        browser = found.chromium.launch(executable_path=program)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +10,6 @@ import pytest
 from tests.docs.test_site import docs, site  # noqa: F401
 
 pytestmark = pytest.mark.browser
-playwright = pytest.importorskip("playwright.sync_api", reason="`make browser` installs what this needs")
-
-NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    named = os.environ.get("VACE_BATCH_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    with playwright.sync_playwright() as found:
-        program = named or found.chromium.executable_path
-        if not os.path.exists(program):
-            pytest.skip("no Chromium here; `make browser` installs one where that can be done")
-        browser = found.chromium.launch(executable_path=program)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
