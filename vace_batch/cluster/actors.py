@@ -59,6 +59,7 @@ class Worker:
     def __init__(self) -> None:
         self._state: object = None
         self._device = threading.Lock()
+        self._begun = threading.Semaphore(0)
         self._rest = threading.Lock()
         self._meter, self._cpu_s, self._written = threading.Lock(), 0.0, 0
 
@@ -86,9 +87,14 @@ class Worker:
     def begin(self) -> None:
         """Sent before each `work`, for which it takes the device; its return tells the driver that the call starts."""
         self._device.acquire()
+        self._begun.release()
 
     def work(self, fn: str, works: Sequence[Work]) -> tuple[object, ...]:
-        """Run one batch. Returns the replies with whether this actor is broken, then one payload a unit."""
+        """Run one batch once its `begin` has: Ray starts the two on threads of their own, in any order.
+
+        Returns: the replies with whether this actor is broken, then one payload a unit.
+        """
+        self._begun.acquire()
         with contextlib.ExitStack() as rest, contextlib.ExitStack() as device:
             device.callback(self._device.release)
 
