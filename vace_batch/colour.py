@@ -5,6 +5,8 @@ Shapes: (H, W, 3) RGB float32 in levels 0..255; (H, W) masks bool.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -12,19 +14,30 @@ from numpy.typing import NDArray
 Colour = NDArray[np.float32]
 Bits = NDArray[np.bool_]
 
-_RING_BLUR = 4.0
+_CYCLES = 3
+_COARSEST_PX = 4
 _GRAIN_TOLERANCE = 0.8
 _LEAST_GRAIN = 0.75
 """Levels of noise below which nobody sees that it is missing."""
 
 
-def grain(source: Colour, fill: Colour, changed: Bits, *, seed: int) -> Colour:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Source minus source of the frame before, `levels` (H, W, 3), where that is `known` (H, W)."""
+
+    levels: Colour
+    known: Bits
+
+
+def grain(source: Colour, fill: Colour, changed: Bits, change: Change, *, seed: int) -> Colour:
     """Noise (H, W, 3) that the fill lacks beside the source round it, so that it does not look painted; zero or more.
 
     Noise is measured by the median of |f - 2 g + h| over neighbours, which edges and texture hardly move (Immerkaer's
-    operator, as a median). Deterministic: `seed` is the frame's number.
+    operator, as a median), in the source and in what changed of it: fine texture that stands still is no noise.
+    Deterministic: `seed` is the frame's number.
     """
-    wanted, has = _noise(source, ~changed), _noise(fill, changed)
+    comes_and_goes = _noise(change.levels, ~changed & change.known) / np.sqrt(np.float32(2))
+    wanted, has = np.minimum(_noise(source, ~changed), comes_and_goes), _noise(fill, changed)
     lacking = np.where(has < _GRAIN_TOLERANCE * wanted, np.sqrt(np.maximum(wanted**2 - has**2, 0)), 0)
     if not (lacking >= _LEAST_GRAIN).any():
         return np.zeros_like(fill)
@@ -43,30 +56,61 @@ def _noise(image: Colour, where: Bits) -> Colour:
 
 
 def drift(difference: Colour, known: Bits) -> Colour:
-    """What to add to a fill so that its colours meet the source's round it: smooth, and zero if none is known.
+    """What to add to a fill so that it meets the source round it, pixel by pixel; zero if none is known.
 
-    `difference` (H, W, 3) is source minus fill, of which only the `known` (H, W) pixels count. It is blurred, so that
-    texture stays out, and carried inwards from coarse to fine (push and pull over an image pyramid).
+    `difference` (H, W, 3) is source minus fill, of which only the `known` (H, W) pixels count. The rest is their
+    membrane (Laplace's equation, as in Poisson image editing, Perez 2003), to a twentieth of the largest difference:
+    what differs far and wide goes far inwards, what differs from pixel to pixel does not.
     """
-    weight = known.astype(np.float32)
-    if not weight.any():
+    if not known.any():
         return np.zeros_like(difference)
-    colour = cv2.GaussianBlur(difference * weight[..., None], (0, 0), _RING_BLUR)
-    soft = cv2.GaussianBlur(weight, (0, 0), _RING_BLUR)
-    return _pulled(colour * weight[..., None], soft * weight)
+    free = (~known).astype(np.float32)[..., None]
+    added = _pulled(difference, known.astype(np.float32))
+    for _ in range(_CYCLES):
+        added += _correction(free * (_mean_of_four(added) - added), free)
+    return added
 
 
 def _pulled(colour: Colour, weight: Colour) -> Colour:
-    """Weighted colours (H, W, 3) spread to where their weight (H, W) is small."""
+    """A first guess: colours (H, W, 3) of weight (H, W) 0..1, carried from coarse to fine to where they have none."""
     height, width = weight.shape
     if min(height, width) > 2:
-        half = ((width + 1) // 2, (height + 1) // 2)
-        coarse = _pulled(_shrunk(colour, half), _shrunk(weight, half))
+        part = _halved(weight)
+        mean = _halved(colour * weight[..., None]) / np.maximum(part, np.float32(1e-6))[..., None]
+        coarse = _pulled(np.asarray(mean, np.float32), np.minimum(1, 4 * part))
         below = np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     else:
-        below = np.broadcast_to(colour.sum((0, 1)) / max(float(weight.sum()), 1e-6), colour.shape).astype(np.float32)
-    return np.asarray(colour + (1 - np.minimum(weight, 1))[..., None] * below, np.float32)
+        below = np.broadcast_to((colour * weight[..., None]).sum((0, 1)) / max(float(weight.sum()), 1e-6), colour.shape)
+    return np.asarray(weight[..., None] * colour + (1 - weight[..., None]) * below, np.float32)
 
 
-def _shrunk(array: Colour, size: tuple[int, int]) -> Colour:
-    return np.asarray(cv2.resize(array, size, interpolation=cv2.INTER_AREA), np.float32)
+def _correction(lack: Colour, free: Colour) -> Colour:
+    """Nearly the e (H, W, 3) that is the mean of its neighbours plus `lack` where `free` (H, W, 1), and zero elsewhere.
+
+    One cycle of multigrid (Brandt 1977): what varies slowly is solved at half the size.
+    """
+    height, width = lack.shape[:2]
+    if min(height, width) <= _COARSEST_PX:
+        return _relaxed(free * lack, lack, free, 16)
+    found = _relaxed(free * lack, lack, free, 1)
+    left = free * (lack - found + _mean_of_four(found))
+    coarse = _correction(4 * _halved(left), (_halved(free) > 0.99).astype(np.float32)[..., None])
+    found += free * cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    return _relaxed(found, lack, free, 2)
+
+
+def _relaxed(found: Colour, lack: Colour, free: Colour, times: int) -> Colour:
+    for _ in range(times):
+        found = found + free * (0.8 * (_mean_of_four(found) - found + lack))
+    return found
+
+
+def _mean_of_four(image: Colour) -> Colour:
+    cross = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32) / 4
+    return np.asarray(cv2.filter2D(image, -1, cross, borderType=cv2.BORDER_REPLICATE), np.float32)
+
+
+def _halved(image: Colour) -> Colour:
+    height, width = image.shape[:2]
+    size = ((width + 1) // 2, (height + 1) // 2)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vace_batch.cost import BudgetSettings, Calibration, Prices
 
-KEY_VERSION = 5
+KEY_VERSION = 6
 """Part of every identity. Raise it when the same inputs give other pixels."""
 
 KeptForm = Literal["ffv1", "png", "coco", "parquet"]

@@ -277,7 +277,7 @@ SCHEMA = pa.schema(
             "How far a mask grows: source pixels (0..1000), percent of the object's longer side (0..200) or "
             "the model's tokens (0..16), of 16 px or, where a crop is shown smaller than it is, of as much more.",
             example="5%",
-            default="6px; 4px for a mask file",
+            default="6px; 3px for a mask file",
             unit="px, % or tokens",
         ),
         _field(

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vace_batch.colour import Colour, drift, grain
+from vace_batch.colour import Change, Colour, drift, grain
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.refine import at_least_token, feather_alpha, split_parts
 from vace_batch.masks.store import Bits, FrameMask, merge_masks
@@ -48,6 +48,7 @@ class RegionPatches:
         self._stills = stills
         self._readers: dict[Window, _Reader] = {}
         self._painted: tuple[Still, Colour] | None = None
+        self._seen: tuple[int, Box, Image] | None = None
 
     def reach(self, index: int) -> Box | None:
         """The box that every window which holds frame `index`, or its still picture, shows; None where none does."""
@@ -70,6 +71,16 @@ class RegionPatches:
             picture = self._picture(still, window)[place]
             return picture if weight == 1 else weight * picture + (1 - weight) * self._moving(index, box)
         return self._moving(index, box)
+
+    def change(self, index: int, box: Box, source: Image) -> Change:
+        """What `source`, `box` of frame `index`, changed since the frame before, where that was seen."""
+        levels, known = np.zeros(source.shape, np.float32), np.zeros(source.shape[:2], np.bool_)
+        before, self._seen = self._seen, (index, box, source)
+        common = before[1].intersect(box) if before is not None and before[0] == index - 1 else None
+        if before is not None and common is not None:
+            there, here = (common.shift(-each.x, -each.y).slices for each in (before[1], box))
+            levels[here], known[here] = source[here].astype(np.float32) - before[2][there], True
+        return Change(levels=levels, known=known)
 
     def _moving(self, index: int, box: Box) -> Colour:
         holding = self._holding(index)
@@ -158,11 +169,12 @@ def stitch_frame(
         box, ring = (grown.box.pad(px).intersect(reach) for px in (max(feather_px, _CHROMA_PX), RING_PX))
         assert box is not None and ring is not None, "a region's windows hold its masks"
         around = box.union(ring)
-        fill = patches[number].at(hole.index, around)
+        fill = patches[number].at(hole.index, around).copy()  # a still picture is shown more than once
         known = _known(recovered, around)
         source, changed = _seen(frame, recovered, around), hole.within(around) | (grown.within(around) & ~known)
         fill += drift(source - fill, ~changed)
-        fill += grain(source.astype(np.float32), fill, changed, seed=hole.index)
+        change = patches[number].change(hole.index, around, source)
+        fill += grain(source.astype(np.float32), fill, changed, change, seed=hole.index)
         inner = box.shift(-around.x, -around.y).slices
         # What was recovered is right: the token that grew over it is not shown there.
         alphas = (feather_alpha(part.within(box), feather_px) for part in (mine, grown))

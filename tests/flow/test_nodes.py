@@ -8,16 +8,13 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import pytest
-
 from tests import s3_server
 from tests.cluster.multi_node import cluster, counted, make_clips, triggered, upload
 from tests.flow.server import SetUp, worker
 
-CLIPS, WORKERS = 3, 3
+CLIPS, WORKERS = 8, 3
 
 
-@pytest.mark.slow
 def test_a_batch_outlives_a_node_and_each_node_fetches_the_weights_once(set_up: SetUp) -> None:
     with tempfile.TemporaryDirectory(prefix="nodes", dir="/tmp") as name:
         folder = Path(name)  # short: Ray keeps sockets in it

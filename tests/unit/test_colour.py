@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
+import pytest
 
-from vace_batch.colour import drift, grain
+from vace_batch.colour import Change, drift, grain
 
 
-def test_drift_carries_the_rings_colour_inwards_and_leaves_texture_out() -> None:
+def test_drift_meets_the_ring_carries_its_colour_inwards_and_leaves_texture_out() -> None:
     y, x = np.mgrid[0:60, 0:80].astype(np.float32)
     known = np.ones((60, 80), np.bool_)
     known[15:45, 20:60] = False
     ramp = np.stack([x, y, np.full_like(x, -20)], axis=-1)
-    assert np.abs(drift(ramp, known) - ramp)[~known].max() < 2
+    assert np.abs(drift(ramp, known) - ramp).max() < 1
     checks = np.where((x + y) % 2, 30, -30).astype(np.float32)[..., None].repeat(3, axis=2)
-    assert np.abs(drift(checks, known)[~known]).max() < 3
+    added = drift(checks, known)
+    assert (added[known] == checks[known]).all() and np.abs(added[20:40, 25:55]).max() < 1
     assert not drift(ramp, np.zeros_like(known)).any()
+
+
+@pytest.mark.parametrize("size", [(3, 3), (1, 40), (37, 5), (90, 61)])
+def test_drift_is_the_membrane_of_what_is_known(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(5)
+    known = rng.random(size) < 0.1
+    known[0, 0] = True
+    difference = rng.normal(0, 20, (*size, 3)).astype(np.float32)
+    added = drift(difference, known)
+    cross = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32) / 4
+    bent = cv2.filter2D(added, -1, cross, borderType=cv2.BORDER_REPLICATE) - added
+    assert (added[known] == difference[known]).all() and np.abs(bent[~known]).max(initial=0) < 1
 
 
 def test_a_smooth_fill_takes_on_the_sources_grain_and_no_more() -> None:
     rng = np.random.default_rng(3)
     y, x = np.mgrid[0:80, 0:100].astype(np.float32)
     clean = np.stack([60 + x, 50 + y, 90 + (x > 50) * 60], axis=-1)
-    noisy = clean + rng.normal(0, 5, clean.shape).astype(np.float32)
+    noisy, before = (clean + rng.normal(0, 5, clean.shape).astype(np.float32) for _ in range(2))
     changed = np.zeros((80, 100), np.bool_)
     changed[20:60, 30:70] = True
-    added = grain(noisy, clean, changed, seed=7)
+    everywhere = np.ones_like(changed)
+    change = Change(levels=noisy - before, known=everywhere)
+    added = grain(noisy, clean, changed, change, seed=7)
     assert 4 < added[changed].std() < 6 and not added[~changed].any()
-    assert (added == grain(noisy, clean, changed, seed=7)).all()
-    assert not grain(clean, clean, changed, seed=7).any()
-    assert not grain(noisy, noisy, changed, seed=7).any()
+    assert (added == grain(noisy, clean, changed, change, seed=7)).all()
+    assert not grain(noisy, noisy, changed, change, seed=7).any()
+    assert not grain(clean, clean, changed, change, seed=7).any(), "what moves, but has no noise"
+    stands_still = Change(levels=np.zeros_like(clean), known=everywhere)
+    assert not grain(noisy, clean, changed, stands_still, seed=7).any(), "fine texture is no noise"
+    assert not grain(noisy, clean, changed, Change(levels=noisy, known=~everywhere), seed=7).any()

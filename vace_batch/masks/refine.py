@@ -20,7 +20,7 @@ from vace_batch.masks.store import Bits, FrameMask, make_mask, merge_masks
 MASK_SHAPES = ("mask", "filled", "hull", "box")
 DEFAULT_DILATION = Dilation(px=6.0)
 """What detectors, segmenters and boxes may be off by."""
-FILE_DILATION = Dilation(px=4.0)
+FILE_DILATION = Dilation(px=3.0)
 """A mask file is taken at its word, but for the soft edge that a codec draws round things."""
 
 # float32 distances: sqrt(36) may come back a hair above 6.
