@@ -112,6 +112,11 @@ class Machines:
                 process.kill()
         main.wait()
 
+    def check(self) -> None:
+        """See that all nodes are there but those that were killed; the rest of a run would only wait for them."""
+        for name, node in self.nodes.items():
+            assert node.poll() is None, f"node {name} is gone: {(self.folder / f'{name}.log').read_text()[-2000:]}"
+
     def close(self) -> None:
         for name in list(self.nodes):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -225,6 +230,7 @@ def triggered(
     counted: Counter[str] = Counter()
 
     def over() -> bool:
+        machines.check()
         counted.update({name: int(value) - counted[name] for name, value in attempts(machines.metrics_port).items()})
         return state(environment["PREFECT_API_URL"]) in ("COMPLETED", "FAILED", "CRASHED")
 
