@@ -25,6 +25,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from vace_batch.colour import drift
 from vace_batch.config import QualitySettings
 from vace_batch.geometry import Box, Size, union_of
 from vace_batch.job import Dilation, Job
@@ -59,12 +60,14 @@ DEFECTS: Mapping[str, tuple[str, ...]] = {
     "outside changed, 10 levels": ("outside",),
     "another object pasted": ("foreign", "seam"),
     "frozen fill": ("flicker", "seam"),
+    "mask 4 px too small": ("uncovered",),
 }
 
 
 NUM_FRAMES = 20
 _MARGIN_PX = 40
 _CRF = 20
+_DILATION_PX = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,7 @@ def _true_masks(folder: Path, case: Mapping[str, Any]) -> dict[int, FrameMask]:
     size = Size(case["width"], case["height"])
     name = "mask_full.mkv" if (folder / "mask_full.mkv").exists() else "mask.mkv"
     found = read_masks(str(folder / name), size, case["n_frames"])
-    return {mask.index: dilate(mask, size, Dilation(px=4.0)) for mask in found}
+    return {mask.index: dilate(mask, size, Dilation(px=_DILATION_PX)) for mask in found}
 
 
 def cases(data: Path, only: Sequence[str] | None) -> Iterator[Clip]:
@@ -148,7 +151,7 @@ def synthetic(number: int) -> Clip:
         sources.append(np.where(bits[..., None], np.clip(pattern, 0, 255), truth).astype(np.uint8))
         mask = make_mask(index, bits)
         assert mask is not None
-        masks[index] = dilate(mask, size, Dilation(px=4.0))
+        masks[index] = dilate(mask, size, Dilation(px=_DILATION_PX))
     return Clip(name=f"synthetic{number}", source=sources, truth=truths, masks=masks, cuts=(), moves=speed > 0)
 
 
@@ -209,6 +212,26 @@ def filled(clip: Clip, fill: Fill, *, hard: bool) -> Iterator[Image]:
         yield np.rint(made * alpha + source * (1 - alpha)).astype(np.uint8)
 
 
+def too_small(clip: Clip) -> Clip:
+    """The clip with masks that leave 4 px of the object uncovered all round it; what is thinner has none."""
+    masks = {}
+    for index, mask in clip.masks.items():
+        inward = cv2.distanceTransform(mask.full(clip.size).astype(np.uint8), cv2.DIST_L2, 5)
+        small = make_mask(index, inward > _DILATION_PX + 4)
+        if small is not None and small.bits.sum() > 50:
+            masks[index] = small
+    return replace(clip, masks=masks)
+
+
+def fitted(clip: Clip) -> Fill:
+    """The truth, its colours fitted to what is round the mask, as a run does it."""
+
+    def fill(index: int, source: Image, truth: Image) -> Image:
+        return truth + drift(source - truth, ~clip.masks[index].full(clip.size))
+
+    return fill
+
+
 def changed_outside(clip: Clip) -> Iterator[Image]:
     """The truth, and a place beside the mask that is 10 levels brighter."""
     for index, frame in enumerate(filled(clip, lambda i, s, t: t, hard=False)):
@@ -255,9 +278,13 @@ def measure_all(clips: Sequence[Clip], folder: Path) -> Iterator[Row]:
         write_clip(source, clip.source, rate=Fraction(25), crf=_CRF)
         made = {name: filled(clip, fill, hard="seam" in name) for name, fill in fills(clip, other)}
         made["outside changed, 10 levels"] = changed_outside(clip)
+        small = too_small(clip)
+        if small.masks:
+            made["mask 4 px too small"] = filled(small, fitted(small), hard=False)
         for name, frames in made.items():
             write_clip(output, frames, rate=Fraction(25), crf=_CRF)
-            yield clip.name, name, numbers_of(source, output, clip.masks, clip.cuts)
+            masks = small.masks if "too small" in name else clip.masks
+            yield clip.name, name, numbers_of(source, output, masks, clip.cuts)
 
 
 def measure_ours(data: Path, ours: Path) -> Iterator[Row]:

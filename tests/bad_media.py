@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 from PIL import Image
 
@@ -24,7 +26,7 @@ def good_video(folder: Path) -> bytes:
 def write_broken(folder: Path, good: bytes) -> dict[str, str]:
     """Files that are no whole videos; each one's name and code."""
     index_last = Path(make(folder / "last.mp4", Media())).read_bytes()
-    middle = good.index(b"mdat") + (len(good) - good.index(b"mdat")) // 2
+    middle = _inside_a_picture(good)
     noise = np.random.default_rng(0).bytes(200)
     playlist = b"#EXTM3U\n#EXTINF:1,\nok.mp4\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n"
     files = {
@@ -43,6 +45,14 @@ def write_broken(folder: Path, good: bytes) -> dict[str, str]:
     for name, (_, content) in files.items():
         (folder / name).write_bytes(content)
     return {name: code for name, (code, _) in files.items()}
+
+
+def _inside_a_picture(video: bytes) -> int:
+    """A third into the largest picture but the first ones; half way through the file there may be sound."""
+    with av.open(io.BytesIO(video)) as container:
+        packets = [(packet.size, packet.pos) for packet in container.demux(video=0) if packet.pos is not None]
+    size, position = max(packets[len(packets) // 3 :])
+    return position + size // 3
 
 
 def write_lying(folder: Path, good: bytes) -> dict[str, str]:

@@ -93,6 +93,7 @@ class QualitySettings(BaseModel):
 
     enabled: bool = Field(True, description="measure finished clips at all")
     residual: Threshold = Field(Threshold(review=0.18, fail=0.6), description="share of the object's edges left")
+    uncovered: Threshold = Field(Threshold(review=0.1), description="share of the mask's rim that is the object's")
     detected: Threshold = Field(Threshold(review=0.2, fail=0.6), description="frames in which a detector finds it")
     appeared: Threshold = Field(Threshold(review=0.2), description="frames in which it finds something new")
     foreign: Threshold = Field(Threshold(review=0.06), description="share of the fill in colours not found round it")

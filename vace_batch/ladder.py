@@ -21,6 +21,7 @@ _MASK = ("dilate", "hull", "box")
 _MODEL = ("removal-lora", "seed", "model")
 _REMEDIES: dict[str, tuple[str, ...]] = {
     "residual": (*_MASK, *_MODEL, "background"),
+    "uncovered": _MASK,
     "detected": (*_MASK, *_MODEL, "background"),
     "foreign": (*_MASK, *_MODEL, "background"),
     "seam": (*_MASK, "background", *_MODEL),

@@ -31,7 +31,7 @@ def scene(folder: Path) -> Path:
     for index in range(14):
         near = (x - 40 - 5 * index) ** 2 + (y - 48) ** 2
         frames.append(np.where((near < 18**2)[..., None], (230, 40, 30), ground).clip(0, 255).astype(np.uint8))
-        masks.append(np.repeat(((near < 9**2) * 255)[..., None], 3, axis=2).astype(np.uint8))
+        masks.append(np.repeat(((near < 12**2) * 255)[..., None], 3, axis=2).astype(np.uint8))
     write_clip(folder / "clip.mp4", frames, rate=Fraction(25), crf=14)
     write_clip(folder / "mask.mp4", masks, rate=Fraction(25), crf=4)
     row = {"job_id": "disc", "video_uri": "clip.mp4", "task": "removal", "mask_uri": "mask.mp4"}
@@ -50,7 +50,7 @@ def run(manifest: Path, out: Path, *more: str) -> dict[str, Any]:
 def test_a_mask_that_is_too_small_is_found_and_mended(tmp_path: Path) -> None:
     manifest, out = scene(tmp_path), tmp_path / "out"
     [job] = run(manifest, out)["jobs"]
-    assert (job["status"], job["verdict"]) == ("done", "review") and "border" in " ".join(job["reasons"])
+    assert (job["status"], job["verdict"]) == ("done", "review") and "too small" in " ".join(job["reasons"])
     first = (out / "videos" / "disc.mp4").read_bytes()
 
     # The same command with leave to try: what was made is not made again.

@@ -111,7 +111,7 @@ def test_each_step_builds_on_the_best_so_far() -> None:
     assert (kept.rung, kept.job.dilate, kept.job.mask_shape) == ("hull", Dilation(px=15.0), "hull")
     assert (dropped.rung, dropped.job.dilate) == ("hull", None)
     exact = next_step([attempt(checks=("residual",), job=replace(JOB, boxes=(), mask_uri="m.mkv"))], LADDER)
-    assert exact is not None and exact.job.dilate == Dilation(px=10.0), "a mask file's own dilation is smaller"
+    assert exact is not None and exact.job.dilate == Dilation(px=7.5), "a mask file's own dilation is smaller"
     cropped = next_step([attempt(checks=("blur",))], LADDER)
     assert cropped is not None and cropped.job.sampling == Sampling(max_frames=37, overlap_frames=7)
 

@@ -22,7 +22,7 @@ from vace_batch.job import BoxKey, Job
 from vace_batch.masks.source import MaskModels
 from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.quality.container import Contract, faults
-from vace_batch.quality.measures import neutral
+from vace_batch.quality.measures import neutral, uncovered
 from vace_batch.quality.meter import Meter, Sight
 from vace_batch.quality.verdict import REASONS, checks_of, judge
 from vace_batch.quality.watch import Watched, spans
@@ -113,6 +113,18 @@ def test_a_share_of_the_object_is_measured_as_such() -> None:
     for share in (0.3, 0.7, 1.0):
         left = numbers(lambda i, s, t, share=share: share * s + (1 - share) * t)["residual"]  # type: ignore[misc]
         assert left == pytest.approx(share, abs=0.12)
+
+
+@pytest.mark.parametrize(("radius", "least", "most"), [(27, 0.0, 0.0), (23, 0.0, 0.02), (18, 0.5, 1.0), (12, 0.9, 1.0)])
+def test_a_mask_that_ends_in_the_object_is_too_small(radius: int, least: float, most: float) -> None:
+    """The disc has a radius of 22 px."""
+    source, _, mask = pictures(0)
+    y, x = np.mgrid[0 : SIZE.height, 0 : SIZE.width]
+    bits = (x - 60) ** 2 + (y - 62) ** 2 < radius**2
+    rim, whole = uncovered(source.astype(np.float32), bits)
+    assert least <= rim / whole <= most
+    alike = np.where(mask.full(SIZE)[..., None], np.roll(textured()[:, : SIZE.width], 9, axis=1), source)
+    assert uncovered(alike.astype(np.float32), bits)[0] == 0, "the surroundings look like that, too"
 
 
 def test_a_cross_faded_join_is_summed_over_its_frames() -> None:

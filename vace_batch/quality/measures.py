@@ -27,7 +27,11 @@ ROUNDING = 0.15
 _WAYS = ((1, 0), (0, 1))
 _EDGE = 8.0
 """Levels a pixel that make an edge."""
-_FOREIGN_STEP = 16
+_COLOUR_STEP = 16
+_RIM_PX = 3
+_BEYOND_PX = 8
+_LEAST_SHARE = 2e-3
+_LIKELIER = 4.0
 _ALONG = 15
 _SPREAD = 2.5
 """A step shows as a slope in two of the five pixels that a line is wide."""
@@ -75,13 +79,47 @@ def foreign(output: Levels, mask: Bits) -> tuple[float, float]:
     ring, inner = ~mask, cv2.erode(mask.view(np.uint8), np.ones((5, 5), np.uint8)).view(np.bool_)
     if ring.sum() < LEAST_PX or inner.sum() < LEAST_PX:
         return 0.0, 0.0
-    smooth = cv2.GaussianBlur(output, (0, 0), 1.5)
-    cells = (smooth / _FOREIGN_STEP).astype(np.int32)
-    side = 256 // _FOREIGN_STEP + 1
-    seen = np.zeros((side, side, side), np.float32)
-    np.add.at(seen, tuple(cells[ring].T), 1.0)
-    known = _dilate3(seen >= max(2.0, ring.sum() * 5e-4))
+    cells = _cells(output, 1.5)
+    known = _dilate3(_counts(cells[ring]) >= max(2.0, ring.sum() * 5e-4))
     return float((~known[tuple(cells[inner].T)]).sum()), float(inner.sum())
+
+
+def uncovered(source: Levels, mask: Bits) -> tuple[float, float]:
+    """(pixels just outside the mask of colours that are the object's rather than its surroundings', pixels there).
+
+    A mask that is large enough ends in the surroundings, one that is too small in the object.
+    """
+    outward = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, 5)
+    inward = cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, 5)
+    rim, ring, core = ~mask & (outward <= _RIM_PX), outward > _BEYOND_PX, mask & (inward > 0.4 * inward.max())
+    if min(rim.sum(), ring.sum(), core.sum()) < LEAST_PX:
+        return 0.0, 0.0
+    cells = _cells(source, 1.0)
+    inside, beyond = (_about(_counts(cells[bits])) / bits.sum() for bits in (core, ring))
+    objects = (inside > _LEAST_SHARE) & (inside > _LIKELIER * beyond)
+    return float(objects[tuple(cells[rim].T)].sum()), float(rim.sum())
+
+
+def _cells(image: Levels, sigma: float) -> npt.NDArray[np.int32]:
+    """Colours (H, W, 3) in steps of a sixteenth, noise smoothed away."""
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma) / _COLOUR_STEP, np.int32)
+
+
+def _counts(cells: npt.NDArray[np.int32]) -> Levels:
+    """How many of the pixels (N, 3) have each colour (17, 17, 17)."""
+    side = 256 // _COLOUR_STEP + 1
+    counts = np.zeros((side, side, side), np.float32)
+    np.add.at(counts, tuple(cells.T), 1.0)
+    return counts
+
+
+def _about(counts: Levels) -> Levels:
+    """The same with those of the colours next to each."""
+    for axis in range(3):
+        padded = np.pad(counts, [(1, 1) if axis == other else (0, 0) for other in range(3)])
+        first, second, third = (np.take(padded, range(at, at + counts.shape[axis]), axis) for at in range(3))
+        counts = first + second + third
+    return counts
 
 
 def _dilate3(cells: Bits) -> Bits:

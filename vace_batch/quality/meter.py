@@ -72,7 +72,9 @@ class Meter:
     def _look(self, sight: Sight) -> None:
         output, mask = sight.output.astype(np.float32), sight.mask
         if sight.source is not None:
-            self._sum("residual", *measures.remaining(sight.source.astype(np.float32), output, mask))
+            source = sight.source.astype(np.float32)
+            self._sum("residual", *measures.remaining(source, output, mask))
+            self._sum("uncovered", *measures.uncovered(source, mask))
         self._sum("foreign", *measures.foreign(output, mask))
         self._sum("gray", *measures.neutral(output, mask))
         self._sum("seam", *measures.seam(output, mask), 1.0)
@@ -90,7 +92,7 @@ class Meter:
     def numbers(self) -> dict[str, float]:
         """What could be measured, by the name of its check; the higher the worse."""
         found = {"outside": self._blocks, **self._changes()}
-        for name in ("residual", "foreign", "gray"):
+        for name in ("residual", "uncovered", "foreign", "gray"):
             part, whole = self._sums.get(name, (0.0, 0.0))
             if whole > 0:
                 found[name] = max(0.0, part / whole)

@@ -13,6 +13,7 @@ VERDICTS = ("pass", "review", "fail")
 
 REASONS = {
     "residual": "the object is still there: {percent:.0f}% of its edges remain",
+    "uncovered": "the mask is too small: {percent:.0f}% of what lies just outside it looks like the object",
     "detected": "the detector still finds it in {percent:.0f}% of the frames it looked at",
     "appeared": "the detector finds something new in {percent:.0f}% of the frames it looked at",
     "foreign": "{percent:.0f}% of the fill has colours that are not found round it: something else is there",
@@ -27,7 +28,7 @@ REASONS = {
 
 _ANY_FILL = ("gray", "step", "flicker")
 _IN_PLACE = (*_ANY_FILL, "seam", "blur", "outside")
-_REMOVAL = (*_IN_PLACE, "residual", "detected", "appeared", "foreign")
+_REMOVAL = (*_IN_PLACE, "residual", "uncovered", "detected", "appeared", "foreign")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
