@@ -227,7 +227,7 @@ def fitted(clip: Clip) -> Fill:
     """The truth, its colours fitted to what is round the mask, as a run does it."""
 
     def fill(index: int, source: Image, truth: Image) -> Image:
-        return truth + drift(source - truth, ~clip.masks[index].full(clip.size))
+        return truth + drift(source, truth, ~clip.masks[index].full(clip.size))
 
     return fill
 

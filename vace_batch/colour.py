@@ -55,20 +55,22 @@ def _noise(image: Colour, where: Bits) -> Colour:
     return np.asarray(np.median(response, axis=0) / (0.6745 * 6), np.float32)
 
 
-def drift(difference: Colour, known: Bits) -> Colour:
-    """What to add to a fill so that it meets the source round it, pixel by pixel; zero if none is known.
+def drift(source: Colour, fill: Colour, known: Bits) -> Colour:
+    """What to add to a fill (H, W, 3) so that it meets the source beside it pixel by pixel; zero if none is `known`.
 
-    `difference` (H, W, 3) is source minus fill, of which only the `known` (H, W) pixels count. The rest is their
-    membrane (Laplace's equation, as in Poisson image editing, Perez 2003), to a twentieth of the largest difference:
+    Where the source is known that is the difference. The rest is the membrane of what differs across the border, fill
+    within from source without (Laplace's equation, as in Poisson image editing, Perez 2003), to about a twentieth:
     what differs far and wide goes far inwards, what differs from pixel to pixel does not.
     """
     if not known.any():
-        return np.zeros_like(difference)
+        return np.zeros_like(fill)
     free = (~known).astype(np.float32)[..., None]
-    added = _pulled(difference, known.astype(np.float32))
+    near = cv2.blur(free, (3, 3))[..., None]
+    within = np.where(near > 0, cv2.blur(fill * free, (3, 3)) / np.maximum(near, np.float32(1e-6)), fill)
+    added = _pulled(source - within, (known & (near[..., 0] > 0)).astype(np.float32))
     for _ in range(_CYCLES):
         added += _correction(free * (_mean_of_four(added) - added), free)
-    return added
+    return np.where(known[..., None], source - fill, added)
 
 
 def _pulled(colour: Colour, weight: Colour) -> Colour:

@@ -172,7 +172,7 @@ def stitch_frame(
         fill = patches[number].at(hole.index, around).copy()  # a still picture is shown more than once
         known = _known(recovered, around)
         source, changed = _seen(frame, recovered, around), hole.within(around) | (grown.within(around) & ~known)
-        fill += drift(source - fill, ~changed)
+        fill += drift(source.astype(np.float32), fill, ~changed)
         change = patches[number].change(hole.index, around, source)
         fill += grain(source.astype(np.float32), fill, changed, change, seed=hole.index)
         inner = box.shift(-around.x, -around.y).slices

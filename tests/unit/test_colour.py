@@ -14,11 +14,21 @@ def test_drift_meets_the_ring_carries_its_colour_inwards_and_leaves_texture_out(
     known = np.ones((60, 80), np.bool_)
     known[15:45, 20:60] = False
     ramp = np.stack([x, y, np.full_like(x, -20)], axis=-1)
-    assert np.abs(drift(ramp, known) - ramp).max() < 1
+    fill = np.full_like(ramp, 7)
+    assert np.abs(fill + drift(ramp, fill, known) - ramp).max() < 1
     checks = np.where((x + y) % 2, 30, -30).astype(np.float32)[..., None].repeat(3, axis=2)
-    added = drift(checks, known)
+    added = drift(checks + fill, fill, known)
     assert (added[known] == checks[known]).all() and np.abs(added[20:40, 25:55]).max() < 1
-    assert not drift(ramp, np.zeros_like(known)).any()
+    assert not drift(ramp, fill, np.zeros_like(known)).any()
+
+
+def test_a_fill_that_steps_at_the_border_is_met_within_it() -> None:
+    """An autoencoder shows the known side as it is, and the other by some levels off."""
+    known = np.ones((60, 80), np.bool_)
+    known[15:45, 20:60] = False
+    source = np.full((60, 80, 3), 100, np.float32)
+    fill = np.where(known[..., None], source, source + 12).astype(np.float32)
+    assert np.abs(fill + drift(source, fill, known) - source).max() < 1
 
 
 @pytest.mark.parametrize("size", [(3, 3), (1, 40), (37, 5), (90, 61)])
@@ -26,11 +36,11 @@ def test_drift_is_the_membrane_of_what_is_known(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(5)
     known = rng.random(size) < 0.1
     known[0, 0] = True
-    difference = rng.normal(0, 20, (*size, 3)).astype(np.float32)
-    added = drift(difference, known)
+    source = rng.normal(0, 20, (*size, 3)).astype(np.float32)
+    added = drift(source, np.zeros_like(source), known)
     cross = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32) / 4
     bent = cv2.filter2D(added, -1, cross, borderType=cv2.BORDER_REPLICATE) - added
-    assert (added[known] == difference[known]).all() and np.abs(bent[~known]).max(initial=0) < 1
+    assert (added[known] == source[known]).all() and np.abs(bent[~known]).max(initial=0) < 1
 
 
 def test_a_smooth_fill_takes_on_the_sources_grain_and_no_more() -> None:
