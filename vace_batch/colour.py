@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 Colour = NDArray[np.float32]
 Bits = NDArray[np.bool_]
 
-_CYCLES = 3
 _COARSEST_PX = 4
+_DAMPING = np.float32(0.8)
+_COARSER = np.float32(3)
+"""Four for twice the pixel, less as a coarse one beside the border reaches beyond it: with four, cycles can diverge."""
 _GRAIN_TOLERANCE = 0.8
 _LEAST_GRAIN = 0.75
 """Levels of noise below which nobody sees that it is missing."""
@@ -59,51 +61,63 @@ def drift(source: Colour, fill: Colour, known: Bits) -> Colour:
     """What to add to a fill (H, W, 3) so that it meets the source beside it pixel by pixel; zero if none is `known`.
 
     Where the source is known that is the difference. The rest is the membrane of what differs across the border, fill
-    within from source without (Laplace's equation, as in Poisson image editing, Perez 2003), to about a twentieth:
-    what differs far and wide goes far inwards, what differs from pixel to pixel does not.
+    within from source without (Laplace's equation, as in Poisson image editing, Perez 2003), to about a tenth: what
+    differs far and wide goes far inwards, what differs from pixel to pixel does not.
     """
     if not known.any():
         return np.zeros_like(fill)
-    free = (~known).astype(np.float32)[..., None]
+    added = source - fill
+    rows, columns = (np.flatnonzero((~known).any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return added
+    hole = np.s_[max(0, rows[0] - 1) : rows[-1] + 2, max(0, columns[0] - 1) : columns[-1] + 2]
+    beside, free = known[hole], (~known[hole]).astype(np.float32)[..., None]
     near = cv2.blur(free, (3, 3))[..., None]
-    within = np.where(near > 0, cv2.blur(fill * free, (3, 3)) / np.maximum(near, np.float32(1e-6)), fill)
-    added = _pulled(source - within, (known & (near[..., 0] > 0)).astype(np.float32))
-    for _ in range(_CYCLES):
-        added += _correction(free * (_mean_of_four(added) - added), free)
-    return np.where(known[..., None], source - fill, added)
+    within = cv2.blur(fill[hole] * free, (3, 3)) / np.maximum(near, np.float32(1e-6))
+    membrane = _membrane(np.asarray(source[hole] - within, np.float32), beside & (near[..., 0] > 0))
+    added[hole] = np.where(beside[..., None], added[hole], membrane)
+    return added
 
 
-def _pulled(colour: Colour, weight: Colour) -> Colour:
-    """A first guess: colours (H, W, 3) of weight (H, W) 0..1, carried from coarse to fine to where they have none."""
-    height, width = weight.shape
+def _membrane(values: Colour, known: Bits) -> Colour:
+    """`values` (H, W, 3) where `known`; elsewhere about the mean of their four neighbours. Full multigrid: a guess from
+    the same at half the size, then one cycle."""
+    height, width = known.shape
+    weight = known.astype(np.float32)[..., None]
     if min(height, width) > 2:
-        part = _halved(weight)
-        mean = _halved(colour * weight[..., None]) / np.maximum(part, np.float32(1e-6))[..., None]
-        coarse = _pulled(np.asarray(mean, np.float32), np.minimum(1, 4 * part))
-        below = np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+        part = _halved(weight)[..., None]
+        mean = np.asarray(_halved(values * weight) / np.maximum(part, np.float32(1e-6)), np.float32)
+        guess = _doubled(_membrane(mean, part[..., 0] > 0), known.shape)
     else:
-        below = np.broadcast_to((colour * weight[..., None]).sum((0, 1)) / max(float(weight.sum()), 1e-6), colour.shape)
-    return np.asarray(weight[..., None] * colour + (1 - weight[..., None]) * below, np.float32)
+        guess = np.broadcast_to((values * weight).sum((0, 1)) / max(float(weight.sum()), 1.0), values.shape)
+    found = np.where(known[..., None], values, guess).astype(np.float32)
+    free = np.repeat(1 - weight, 3, axis=2)
+    found += _correction((_mean_of_four(found) - found) * free, free)
+    return found
 
 
 def _correction(lack: Colour, free: Colour) -> Colour:
-    """Nearly the e (H, W, 3) that is the mean of its neighbours plus `lack` where `free` (H, W, 1), and zero elsewhere.
+    """Nearly the e (H, W, 3) that is the mean of its neighbours plus `lack` where `free` (H, W, 3), and zero elsewhere.
 
     One cycle of multigrid (Brandt 1977): what varies slowly is solved at half the size.
     """
-    height, width = lack.shape[:2]
-    if min(height, width) <= _COARSEST_PX:
-        return _relaxed(free * lack, lack, free, 16)
-    found = _relaxed(free * lack, lack, free, 1)
-    left = free * (lack - found + _mean_of_four(found))
-    coarse = _correction(4 * _halved(left), (_halved(free) > 0.99).astype(np.float32)[..., None])
-    found += free * cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    found = _DAMPING * free * lack
+    if min(lack.shape[:2]) <= _COARSEST_PX:
+        return _relaxed(found, lack, free, 16)
+    left = (_mean_of_four(found) - found + lack) * free
+    inner = (_halved(free) > 0.99).astype(np.float32)
+    found += _doubled(_correction(_COARSER * _halved(left), inner), lack.shape[:2]) * free
     return _relaxed(found, lack, free, 2)
 
 
 def _relaxed(found: Colour, lack: Colour, free: Colour, times: int) -> Colour:
+    pull = _DAMPING * free
     for _ in range(times):
-        found = found + free * (0.8 * (_mean_of_four(found) - found + lack))
+        step = _mean_of_four(found)
+        step -= found
+        step += lack
+        step *= pull
+        found += step
     return found
 
 
@@ -113,6 +127,15 @@ def _mean_of_four(image: Colour) -> Colour:
 
 
 def _halved(image: Colour) -> Colour:
+    """At half the size; an odd side has its last pixels twice, so that each new one stands for four."""
     height, width = image.shape[:2]
+    even = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
     size = ((width + 1) // 2, (height + 1) // 2)
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)
+    return np.asarray(cv2.resize(even, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _doubled(image: Colour, size: tuple[int, ...]) -> Colour:
+    """Twice as large, cut to the height and width `size`."""
+    height, width = image.shape[:2]
+    large = cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(large[: size[0], : size[1]], np.float32)

@@ -40,7 +40,7 @@ def test_drift_is_the_membrane_of_what_is_known(size: tuple[int, int]) -> None:
     added = drift(source, np.zeros_like(source), known)
     cross = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32) / 4
     bent = cv2.filter2D(added, -1, cross, borderType=cv2.BORDER_REPLICATE) - added
-    assert (added[known] == source[known]).all() and np.abs(bent[~known]).max(initial=0) < 1
+    assert (added[known] == source[known]).all() and np.abs(bent[~known]).max(initial=0) < 3
 
 
 def test_a_smooth_fill_takes_on_the_sources_grain_and_no_more() -> None:
