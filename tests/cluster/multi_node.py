@@ -139,7 +139,6 @@ def main(folder: Path, num_clips: int) -> dict[str, Any]:
             environment = machines.environment | {"PREFECT_HOME": str(folder / "prefect")}
             with prefect(folder, environment | {"RAY_ADDRESS": machines.address}) as api:
                 report = triggered(folder, bucket, machines, environment | {"PREFECT_API_URL": api}, num_clips)
-                report["a crashed run is continued"] = continued(api)
         return report | counted(bucket, num_clips) | compared(folder, bucket, num_clips)
 
 
@@ -260,24 +259,6 @@ def state(api: str) -> str:
     """Of the run that was triggered."""
     runs = ask(api, "flow_runs/filter", {"limit": 1, "sort": "START_TIME_DESC", **_named("archive")})
     return str(runs[0]["state_type"]) if runs else "NONE"
-
-
-def continued(api: str) -> bool:
-    """Whether a run that has crashed is scheduled again, with its own parameters, by the automation."""
-    name = "on-kubernetes"  # no worker takes its runs here
-    (deployment,) = ask(api, "deployments/filter", {"limit": 1, **_named(name)})
-    parameters = deployment["parameters"] | {"output": "s3://elsewhere/out"}
-    run = ask(api, f"deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
-    for kind in ("RUNNING", "CRASHED"):
-        ask(api, f"flow_runs/{run['id']}/set_state", {"state": {"type": kind}, "force": True})
-    again: list[dict[str, Any]] = []
-
-    def there() -> bool:
-        again[:] = [one for one in ask(api, "flow_runs/filter", _named(name)) if one["id"] != run["id"]]
-        return bool(again)
-
-    wait_for(there, "the automation")
-    return bool(again[0]["parameters"] == parameters and again[0]["state_type"] == "SCHEDULED")
 
 
 def _named(deployment: str) -> dict[str, Any]:
