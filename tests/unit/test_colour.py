@@ -56,6 +56,9 @@ def test_a_smooth_fill_takes_on_the_sources_grain_and_no_more() -> None:
     assert 4 < added[changed].std() < 6 and not added[~changed].any()
     assert (added == grain(noisy, clean, changed, change, seed=7)).all()
     assert not grain(noisy, noisy, changed, change, seed=7).any()
+    half = clean + rng.normal(0, 3, clean.shape).astype(np.float32)
+    both = half + grain(noisy, half, changed, change, seed=7)
+    assert 4.5 < (both - clean)[changed].std() < 5.5, "noise adds up by its squares"
     assert not grain(clean, clean, changed, change, seed=7).any(), "what moves, but has no noise"
     stands_still = Change(levels=np.zeros_like(clean), known=everywhere)
     assert not grain(noisy, clean, changed, stands_still, seed=7).any(), "fine texture is no noise"
