@@ -84,18 +84,18 @@ def test_without_a_gpu_the_core_s_processor_time_counts(tmp_path: Path) -> None:
 
 def test_actors_that_stand_are_counted_until_they_are_gone(tmp_path: Path) -> None:
     clock = Clock()
-    run = spending(tmp_path, clock)
+    run = spending(tmp_path, clock, devices=2)
     run.add(ActorReady(pool="gpu", actor_id=1, seconds=5))
     run.add(ActorReady(pool="cpu", actor_id=2, seconds=0))
     clock.now += 2
     run.add(ActorDied(pool="gpu", actor_id=1, cause="process", detail="", unit_ids=()))
     clock.now += 1
     run.tell()
-    assert read_usage(str(tmp_path)).held == Used(gpu_s=7, cpu_s=3)
+    assert read_usage(str(tmp_path)).held == Used(gpu_s=14, cpu_s=3)
     later = Spending(str(tmp_path), Options(), standing={2: "cpu"}, clock=clock)  # another shard, with the same actors
     clock.now += 4
     later.tell()
-    assert read_usage(str(tmp_path)).held == Used(gpu_s=7, cpu_s=7)
+    assert read_usage(str(tmp_path)).held == Used(gpu_s=14, cpu_s=7)
 
 
 def test_it_is_told_while_the_run_goes_on(tmp_path: Path) -> None:
