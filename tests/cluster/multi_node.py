@@ -45,8 +45,10 @@ LEVELS = 8
 BOX = {"x": 20.0, "y": 16.0, "width": 24.0, "height": 20.0}
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 
-# What a machine of its own would not see either: the checkout, the other nodes, the sockets of their Ray.
-_ALONE = 'mount --bind "$MINE" "$HERE" && mount -t tmpfs none "$NODES" && mount -t tmpfs none "$CHECKOUT"'
+# What a machine of its own would not see either: the checkout, the other nodes, the sockets of their Ray. The packages
+# are every machine's, also where they lie in the checkout.
+_ALONE = 'mount --bind "$MINE" "$HERE" && mount --bind "$PACKAGES" "$KEPT" && mount -t tmpfs none "$NODES"'
+_ALONE += ' && mount -t tmpfs none "$CHECKOUT" && mkdir -p "$PACKAGES" && mount --bind "$KEPT" "$PACKAGES"'
 _ALONE += ' && mount -t tmpfs none "$RAY_FILES" && cd "$HERE" && exec "$@"'
 
 
@@ -63,7 +65,7 @@ class Machines:
         self.port, self.metrics_port, self.client_port, *self.agent_ports = s3_server.free_ports(8)
         self.environment = environment
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
-        for name in ("here", "nodes", "ray"):
+        for name in ("here", "nodes", "ray", "kept"):
             (folder / name).mkdir()
 
     @property
@@ -92,6 +94,8 @@ class Machines:
             "NODES": str(self.folder / "nodes"),
             "CHECKOUT": str(ROOT),
             "RAY_FILES": str(self.folder / "ray"),
+            "PACKAGES": sys.prefix,
+            "KEPT": str(self.folder / "kept"),
         }
         wrapped = ("unshare", "--mount", "sh", "-c", _ALONE, "sh") if self.alone else ()
         self._start(name, [f"--address={self.address}", f"--num-cpus={num_cpus}"], environment, wrapped)
@@ -220,7 +224,7 @@ def triggered(
     command = [str(BIN / "prefect"), "deployment", "run", "vace-batch/archive", *words]
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     started, ledger = time.monotonic(), Ledger(out)
-    wait_for(lambda: ledger.keys("done", "window"), "the first window")
+    wait_for(lambda: machines.check() or ledger.keys("done", "window"), "the first window")
     first_s = time.monotonic() - started
     wait_for(lambda: len(ledger.keys("done", "window")) >= num_clips * 2 // 3, "a third of the windows")
     at = len(ledger.keys("done", "clip")), len(ledger.keys("done", "window"))
