@@ -268,8 +268,9 @@ def test_a_stop_ends_what_runs_and_leaves_the_rest(runtime: Runtime) -> None:
     graph = Recorder()
     units = [behaving(f"u{i}", "sleep 0.3", pool="gpu") for i in range(6)]
     totals = runtime.run(graph, units, on_event=graph.note, should_stop=lambda: len(graph.starts) >= 2)
-    assert (totals.done, totals.failed, totals.pending) == (2, 0, 4)
-    assert list(graph.starts) == ["u0", "u1"]
+    # The call behind the second one begins by itself the moment the device is free: in time, or it is given back.
+    assert totals.done in (2, 3) and (totals.failed, totals.pending) == (0, 6 - totals.done)
+    assert list(graph.metas) == list(graph.starts)[: totals.done] == ["u0", "u1", "u2"][: totals.done]
 
 
 def test_a_pool_that_cannot_start_stops_the_run_and_says_why(runtime: Runtime) -> None:
