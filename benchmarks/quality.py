@@ -28,9 +28,9 @@ import numpy as np
 from vace_batch.colour import drift
 from vace_batch.config import QualitySettings
 from vace_batch.geometry import Box, Size, union_of
-from vace_batch.job import Dilation, Job
+from vace_batch.job import Job
 from vace_batch.masks.files import read_masks
-from vace_batch.masks.refine import dilate, feather_alpha
+from vace_batch.masks.refine import FILE_DILATION, dilate, feather_alpha
 from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.quality.meter import Meter
 from vace_batch.quality.verdict import checks_of, judge
@@ -67,7 +67,6 @@ DEFECTS: Mapping[str, tuple[str, ...]] = {
 NUM_FRAMES = 20
 _MARGIN_PX = 40
 _CRF = 20
-_DILATION_PX = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +89,7 @@ def _true_masks(folder: Path, case: Mapping[str, Any]) -> dict[int, FrameMask]:
     size = Size(case["width"], case["height"])
     name = "mask_full.mkv" if (folder / "mask_full.mkv").exists() else "mask.mkv"
     found = read_masks(str(folder / name), size, case["n_frames"])
-    return {mask.index: dilate(mask, size, Dilation(px=_DILATION_PX)) for mask in found}
+    return {mask.index: dilate(mask, size, FILE_DILATION) for mask in found}
 
 
 def cases(data: Path, only: Sequence[str] | None) -> Iterator[Clip]:
@@ -151,7 +150,7 @@ def synthetic(number: int) -> Clip:
         sources.append(np.where(bits[..., None], np.clip(pattern, 0, 255), truth).astype(np.uint8))
         mask = make_mask(index, bits)
         assert mask is not None
-        masks[index] = dilate(mask, size, Dilation(px=_DILATION_PX))
+        masks[index] = dilate(mask, size, FILE_DILATION)
     return Clip(name=f"synthetic{number}", source=sources, truth=truths, masks=masks, cuts=(), moves=speed > 0)
 
 
@@ -217,7 +216,7 @@ def too_small(clip: Clip) -> Clip:
     masks = {}
     for index, mask in clip.masks.items():
         inward = cv2.distanceTransform(mask.full(clip.size).astype(np.uint8), cv2.DIST_L2, 5)
-        small = make_mask(index, inward > _DILATION_PX + 4)
+        small = make_mask(index, inward > (FILE_DILATION.px or 0) + 4)
         if small is not None and small.bits.sum() > 50:
             masks[index] = small
     return replace(clip, masks=masks)

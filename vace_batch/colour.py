@@ -11,9 +11,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vace_batch.background.fill import spread_inwards
+
 Colour = NDArray[np.float32]
 Bits = NDArray[np.bool_]
 
+_CYCLES = 2
 _COARSEST_PX = 4
 _DAMPING = np.float32(0.8)
 _COARSER = np.float32(3)
@@ -80,19 +83,11 @@ def drift(source: Colour, fill: Colour, known: Bits) -> Colour:
 
 
 def _membrane(values: Colour, known: Bits) -> Colour:
-    """`values` (H, W, 3) where `known`; elsewhere about the mean of their four neighbours. Full multigrid: a guess from
-    the same at half the size, then one cycle."""
-    height, width = known.shape
-    weight = known.astype(np.float32)[..., None]
-    if min(height, width) > 2:
-        part = _halved(weight)[..., None]
-        mean = np.asarray(_halved(values * weight) / np.maximum(part, np.float32(1e-6)), np.float32)
-        guess = _doubled(_membrane(mean, part[..., 0] > 0), known.shape)
-    else:
-        guess = np.broadcast_to((values * weight).sum((0, 1)) / max(float(weight.sum()), 1.0), values.shape)
-    found = np.where(known[..., None], values, guess).astype(np.float32)
-    free = np.repeat(1 - weight, 3, axis=2)
-    found += _correction((_mean_of_four(found) - found) * free, free)
+    """`values` (H, W, 3) where `known`; elsewhere about the mean of their four neighbours."""
+    found = spread_inwards(values, known)
+    free = np.repeat((~known)[..., None].astype(np.float32), 3, axis=2)
+    for _ in range(_CYCLES):
+        found += _correction((_mean_of_four(found) - found) * free, free)
     return found
 
 

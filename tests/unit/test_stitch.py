@@ -15,6 +15,7 @@ from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import box_mask, make_mask
 from vace_batch.patches import Patch
 from vace_batch.plan import Region, Window
+from vace_batch.steady import Span, Still
 from vace_batch.stitch import RegionPatches, resize, share_out, stitch_frame
 from vace_batch.video.read import read_frames
 from vace_batch.video.write import write_clip
@@ -82,6 +83,28 @@ def test_a_part_goes_to_a_region_that_shows_all_of_it() -> None:
 def test_resize_leaves_equal_sizes_alone() -> None:
     image = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
     assert resize(image, Size(4, 4)) is image
+
+
+def test_a_still_picture_stays_as_it_was_painted(tmp_path: Path) -> None:
+    frame = next(iter(read_frames(str(make(tmp_path / "clip.mp4", Media(num_frames=3))))))
+    still = Still(region=0, window=0, spans=(Span(start=0, stop=9, fades_in=False, fades_out=False),))
+    patches = RegionPatches(REGION, [window(0)], lambda _: plain(90, 9), [(still, window(0))])
+    stitch_frame(frame, None, box_mask(0, Box(26, 18, 12, 12)), [patches], 2)
+    assert (patches.at(1, BOX) == 90).all(), "what was fitted to one frame is not the next one's"
+
+
+def test_grain_comes_with_the_second_of_two_frames_that_follow_each_other(tmp_path: Path) -> None:
+    """From one frame alone noise cannot be told from texture."""
+    noise = np.random.default_rng(1).normal(128, 8, (4, 64, 96, 1)).clip(0, 255).astype(np.uint8).repeat(3, axis=3)
+    write_clip(str(tmp_path / "clip.mp4"), list(noise), rate=Fraction(25), crf=4)
+    frames, box = list(read_frames(str(tmp_path / "clip.mp4"))), Box(26, 18, 12, 12)
+    patches, inner = RegionPatches(REGION, [window(0)], lambda _: plain(128, 9)), Box(29, 21, 6, 6)
+    found = {}
+    for index in (0, 1, 3):
+        stitch_frame(frames[index], None, box_mask(index, box), [patches], 0)
+        pixels = frames[index].rgb(inner).astype(np.float32)
+        found[index] = float(np.abs(np.diff(pixels, axis=0)).mean())
+    assert found[1] > 5 and max(found[0], found[3]) < 3, found
 
 
 @pytest.mark.parametrize("feather_px", [0, 3])

@@ -80,7 +80,7 @@ def foreign(output: Levels, mask: Bits) -> tuple[float, float]:
     if ring.sum() < LEAST_PX or inner.sum() < LEAST_PX:
         return 0.0, 0.0
     cells = _cells(output, 1.5)
-    known = _dilate3(_counts(cells[ring]) >= max(2.0, ring.sum() * 5e-4))
+    known = _about(_counts(cells[ring]) >= max(2.0, ring.sum() * 5e-4)) > 0
     return float((~known[tuple(cells[inner].T)]).sum()), float(inner.sum())
 
 
@@ -113,23 +113,14 @@ def _counts(cells: npt.NDArray[np.int32]) -> Levels:
     return counts
 
 
-def _about(counts: Levels) -> Levels:
+def _about(counts: npt.NDArray[Any]) -> Levels:
     """The same with those of the colours next to each."""
+    counts = counts.astype(np.float32)
     for axis in range(3):
         padded = np.pad(counts, [(1, 1) if axis == other else (0, 0) for other in range(3)])
         first, second, third = (np.take(padded, range(at, at + counts.shape[axis]), axis) for at in range(3))
         counts = first + second + third
     return counts
-
-
-def _dilate3(cells: Bits) -> Bits:
-    grown = cells.copy()
-    for axis in range(3):
-        before, after = (np.roll(grown, shift, axis) for shift in (1, -1))
-        np.moveaxis(before, axis, 0)[0] = False
-        np.moveaxis(after, axis, 0)[-1] = False
-        grown = grown | before | after
-    return grown
 
 
 def neutral(output: Levels, mask: Bits) -> tuple[float, float]:
