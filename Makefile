@@ -59,10 +59,10 @@ docs: env ## the site: tutorial, how-to, reference, explanation, troubleshooting
 	@$(BIN)/python .ci/docs.py site
 
 docs-manifest: env ## write manifests/README.md and the example manifests from the schema
-	@$(BIN)/python -m vace_batch.manifest_docs
+	@$(BIN)/python -m vace_batch.manifest.docs
 
 flow: env ## the demo's manifest as a Prefect flow on the embedded server
-	@$(BIN)/python -m vace_batch.demo.media "$(OUT)/media"
+	@$(BIN)/python -m vace_batch.demo.clips "$(OUT)/media"
 	@$(BIN)/python -m flows.batch "$(OUT)/media/manifest.parquet" -o "$(OUT)"
 
 clean: ## remove caches, the site and the demo's output; the environment stays

@@ -22,9 +22,9 @@ from typing import Any
 
 import typer
 
-from vace_batch import cli
-from vace_batch.config import Options
-from vace_batch.manifest_docs import column_dictionary
+from vace_batch.cli import app
+from vace_batch.manifest.docs import column_dictionary
+from vace_batch.options import Options
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -91,7 +91,7 @@ def _for_the_site(text: str, source: str, places: dict[str, str]) -> str:
 
 def command_line() -> str:
     """Every command with its arguments and options, as Typer knows them."""
-    lines = ["# Command line", "", *_paragraphs(cli.__doc__), ""]
+    lines = ["# Command line", "", *_paragraphs(app.__doc__), ""]
     lines += ["Made from the program's own options; `vace-batch COMMAND --help` says the same.", ""]
     for name, command in _commands().items():
         context = command.make_context(name, [], resilient_parsing=True)
@@ -129,7 +129,7 @@ def _default(rest: str) -> tuple[str, str]:
 
 def settings() -> str:
     """Every setting of a run and of what it holds, as pydantic's JSON schema tells them."""
-    lines = ["# Settings", "", "What a run is given: `vace_batch.config.Options`, kept in `OUT/run.json`.", ""]
+    lines = ["# Settings", "", "What a run is given: `vace_batch.options.Options`, kept in `OUT/run.json`.", ""]
     schema = Options.model_json_schema()
     options = {param.name for command in _commands().values() for param in command.params}
     for name, model in {"Options": schema, **schema["$defs"]}.items():
@@ -168,7 +168,7 @@ def _preset(field: dict[str, Any]) -> str:
 
 
 def _commands() -> dict[str, Any]:
-    group: Any = typer.main.get_command(cli.app)
+    group: Any = typer.main.get_command(app.app)
     return dict(sorted(group.commands.items()))
 
 

@@ -3,7 +3,8 @@
     python benchmarks/bad_rows.py [--jobs 1000]
 
 Good rows remove a moving block from clips of 24 frames; every tenth of them needs the model. Bad ones are the files of
-`tests/bad_media.py` and rows that ask for what cannot be. What the manifest reader itself refuses is counted apart:
+`tests/support/bad_media.py` and rows that ask for what cannot be.
+What the manifest reader itself refuses is counted apart:
 there nothing is run at all. The driver's resident size is taken from /proc at each quarter of the rows.
 """
 
@@ -26,15 +27,17 @@ import pyarrow.parquet as pq
 import typer
 from numpy.typing import NDArray
 
-from tests.bad_media import good_video, write_broken, write_images, write_lying, write_masks, write_special
-from vace_batch.batch import close_batch, open_batch, open_runtime, run_clips
-from vace_batch.config import Options
+from tests.support.bad_media import good_video, write_broken, write_images, write_lying, write_masks, write_special
 from vace_batch.errors import ManifestError
+from vace_batch.ledger.summary import Summary
 from vace_batch.log import quiet_environment
-from vace_batch.manifest import read_manifest
-from vace_batch.progress import Progress
-from vace_batch.results import Summary
-from vace_batch.video.write import write_clip
+from vace_batch.manifest.reader import read_manifest
+from vace_batch.options import Options
+from vace_batch.run.batch import close_batch, open_batch
+from vace_batch.run.driver import run_clips
+from vace_batch.run.pools import open_runtime
+from vace_batch.run.progress import Progress
+from vace_batch.video.writer import write_clip
 
 BAD_SHARE = 5
 SOURCES = 8

@@ -26,15 +26,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from vace_batch.geometry import Box, Size  # noqa: E402
-from vace_batch.profiles import TINY, profile  # noqa: E402
-from vace_batch.tasks.references import fit_reference  # noqa: E402
-from vace_batch.tasks.window import WindowSettings, inpainting, removal  # noqa: E402
-from vace_batch.training.clips import Clips  # noqa: E402
-from vace_batch.training.pictures import Pictures, draw  # noqa: E402
-from vace_batch.training.samples import passing_mask  # noqa: E402
 from vace_batch.vace.engine import VaceEngine  # noqa: E402
 from vace_batch.vace.model import load  # noqa: E402
-from vace_batch.vcu import VCU, Mask, Pixels  # noqa: E402
+from vace_batch.vace.profiles import TINY, profile  # noqa: E402
+from vace_batch.vace.training.clips import Clips  # noqa: E402
+from vace_batch.vace.training.pictures import Pictures, draw  # noqa: E402
+from vace_batch.vace.training.samples import passing_mask  # noqa: E402
+from vace_batch.vcu.references import fit_reference  # noqa: E402
+from vace_batch.vcu.tasks import WindowSettings, inpainting, removal  # noqa: E402
+from vace_batch.vcu.unit import VCU, Mask, Pixels  # noqa: E402
 
 SIZE, NUM_FRAMES, TOKEN_PX = Size(192, 128), 9, 16
 Array = np.ndarray[Any, Any]

@@ -23,11 +23,12 @@ CLIPS = 3
 def timeline(bucket: str, out: str) -> dict[str, float]:
     """Seconds from the start of this process's work to the first event of each kind."""
     started = time.monotonic()
-    from vace_batch.batch import open_batch, open_runtime
-    from vace_batch.cluster.units import ActorReady, Event, UnitDone, UnitStarted
-    from vace_batch.config import Options
-    from vace_batch.graph import ClipGraph
-    from vace_batch.manifest import read_manifest
+    from vace_batch.cluster.events import ActorReady, Event, UnitDone, UnitStarted
+    from vace_batch.manifest.reader import read_manifest
+    from vace_batch.options import Options
+    from vace_batch.run.batch import open_batch
+    from vace_batch.run.graph import ClipGraph
+    from vace_batch.run.pools import open_runtime
 
     seen = {"imports": time.monotonic() - started}
 
@@ -52,8 +53,8 @@ def timeline(bucket: str, out: str) -> dict[str, float]:
 
 def main() -> None:
     sys.path.insert(0, str(ROOT))
-    from tests import s3_server
-    from tests.cluster.multi_node import WEIGHTS, make_clips, upload
+    from tests.support import s3_server
+    from tests.support.multi_node import WEIGHTS, make_clips, upload
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -19,19 +19,19 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vace_batch.config import QualitySettings
-from vace_batch.demo.media import detector_path
-from vace_batch.demo.train_detector import CLASSES, HEIGHT, WIDTH, background, drawn
+from recipes.demo_detector import CLASSES, HEIGHT, WIDTH, background, drawn
+from vace_batch.demo.clips import detector_path
 from vace_batch.geometry import Box, Size
-from vace_batch.job import Dilation, Job
+from vace_batch.manifest.job import Dilation, Job
+from vace_batch.masks.models import MaskModels
 from vace_batch.masks.refine import dilate
-from vace_batch.masks.source import MaskModels
 from vace_batch.masks.store import FrameMask, make_mask
-from vace_batch.quality.detection import look_for
-from vace_batch.quality.watch import Watched
-from vace_batch.stage import Stage
-from vace_batch.video.read import packet_times
-from vace_batch.video.write import write_clip
+from vace_batch.options import QualitySettings
+from vace_batch.plan.canvas import Stage
+from vace_batch.quality.compare import Watched
+from vace_batch.quality.leftovers import look_for
+from vace_batch.video.reader import packet_times
+from vace_batch.video.writer import write_clip
 
 Image = Any
 SIZE = Size(WIDTH, HEIGHT)

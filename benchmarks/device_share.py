@@ -16,13 +16,14 @@ from pathlib import Path
 
 from engine import REAL, windows
 
-from vace_batch import profiles
+from vace_batch.cluster.events import Event, UnitDone, UnitStarted
 from vace_batch.cluster.runtime import Runtime
-from vace_batch.cluster.units import Call, Event, Failure, Outcome, PoolSpec, Unit, UnitDone, UnitStarted
-from vace_batch.cost import Speed
-from vace_batch.results import make_key
+from vace_batch.cluster.units import Call, Failure, Outcome, PoolSpec, Unit
+from vace_batch.costs import Speed
+from vace_batch.ledger.ledger import make_key
 from vace_batch.vace.engine import Made
-from vace_batch.vcu import VCU
+from vace_batch.vace.profiles import VACE_1_3B
+from vace_batch.vcu.unit import VCU
 
 
 class GivenTimes:
@@ -78,7 +79,7 @@ class HostGraph:
                 unit_id=unit.unit_id.replace("build", "generate"),
                 kind="generate",
                 pool="gpu",
-                fn="vace_batch.workers:generate",
+                fn="vace_batch.run.workers:generate",
                 payload=self._payload,
                 inputs=(unit.unit_id, self.builds[-1].unit_id),
                 batch_key="equal",
@@ -106,7 +107,7 @@ HOST_ROWS = (
 def on_host(tflops: float = 350.0) -> None:
     """Busy share of 8 windows of one GPU actor, from its first call to the last window's record, on a real Ray: VCUs
     fetched, frames written and committed; only the device's time is given."""
-    profile = REAL[profiles.VACE_1_3B]
+    profile = REAL[VACE_1_3B]
     print(f"{'1.3B, 8 windows, calls of 4':52s} {'device s':>9s} {'busy':>7s}")
     for name, shape, steps, batch in HOST_ROWS:
         [vcu] = windows(1, shape, steps, guided=False, noise_level=0.02)

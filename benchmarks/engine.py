@@ -32,13 +32,15 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanVACEPipeline
 from torch import nn
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
-from vace_batch import generation, profiles, tasks
-from vace_batch.config import EngineSettings
-from vace_batch.profiles import Architecture, ModelProfile, ResolvedSampling
-from vace_batch.vace import stepcache
+from vace_batch.options import EngineSettings
+from vace_batch.steps import generate
+from vace_batch.vace import profiles, step_cache
 from vace_batch.vace.engine import VaceEngine
 from vace_batch.vace.model import VaceModel, load
-from vace_batch.vcu import VCU
+from vace_batch.vace.profiles import Architecture, ModelProfile
+from vace_batch.vcu import tasks
+from vace_batch.vcu.sampling import ResolvedSampling
+from vace_batch.vcu.unit import VCU
 
 MIDDLING = Architecture(num_layers=8, num_vace_layers=4, dim=512, ffn_dim=2048, text_dim=256, vae_base_dim=24)
 REAL = {name: profiles.profile(name) for name in (profiles.VACE_1_3B, profiles.VACE_14B)}
@@ -70,7 +72,7 @@ def transformer_of(architecture: Architecture, device: torch.device, dtype: torc
     for name, parameter in transformer.named_parameters():
         if any(kept in name.split(".") for kept in transformer._keep_in_fp32_modules):
             parameter.data = parameter.data.float()
-    stepcache.install(transformer)
+    step_cache.install(transformer)
     return transformer.eval().requires_grad_(False)
 
 
@@ -220,7 +222,7 @@ def busy_share(engine: VaceEngine, batch: Sequence[VCU]) -> None:
     for name, calls in (("written after each window", [[vcu] for vcu in batch]), ("written meanwhile", [batch])):
         with tempfile.TemporaryDirectory() as out:
             began = time.perf_counter()
-            records = [record for call in calls for record in generation.generate(call, engine, out)()]
+            records = [record for call in calls for record in generate.generate(call, engine, out)()]
             took = time.perf_counter() - began
         busy = sum(record["device_s"] for record in records)
         host = sum(record["seconds"] - record["device_s"] for record in records) / len(records)

@@ -2,7 +2,7 @@
 
     python benchmarks/equality.py [--json]      about a minute on one core
 
-The cases and the way the stock pipeline is asked are those of tests/contract/test_engine.py: real classes, the weights
+The cases and the way the stock pipeline is asked are those of tests/vace/test_engine.py: real classes, the weights
 of the embedded model, float32. Latents have unit size.
 """
 
@@ -21,10 +21,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.contract.test_engine import CASES, ROUNDING, ask_stock, open_stock, removal  # noqa: E402
-from vace_batch.profiles import model_files  # noqa: E402
+from tests.vace.test_engine import CASES, ROUNDING, ask_stock, open_stock, removal  # noqa: E402
 from vace_batch.vace.engine import VaceEngine  # noqa: E402
 from vace_batch.vace.model import load  # noqa: E402
+from vace_batch.vace.profiles import model_files  # noqa: E402
 
 BATCHES = (2, 4)
 

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from vace_batch.geometry import Box, Size
-from vace_batch.masks.detection import DEFAULT_CONFIDENCE, LEAST_CONFIDENCE
-from vace_batch.masks.files import read_masks
-from vace_batch.masks.objects import Sighting, track_shot
+from vace_batch.masks.detectors.detection import DEFAULT_CONFIDENCE, LEAST_CONFIDENCE
+from vace_batch.masks.import_files import read_masks
 from vace_batch.masks.refine import refine
-from vace_batch.masks.steady import Steady
 from vace_batch.masks.store import FrameMask, PackedMask, box_mask, make_mask, merge_masks
+from vace_batch.masks.tracking.objects import Sighting, track_shot
+from vace_batch.masks.tracking.smoothing import Steady
 
 COLUMNS = ("case", "detector", "frames", "IoU", "covered", "least", "full", "surplus", "objects")
 

@@ -23,16 +23,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vace_batch.demo.media import picture
+from vace_batch.demo.clips import picture
 from vace_batch.geometry import Size
-from vace_batch.job import Job
-from vace_batch.masks import onnx
-from vace_batch.masks.detect import import_ultralytics
-from vace_batch.masks.export import exported
-from vace_batch.masks.onnx import ExportedDetector
-from vace_batch.masks.source import DEFAULT_EVERY, MaskModels, clip_masks
+from vace_batch.manifest.job import Job
+from vace_batch.masks.clip import clip_masks
+from vace_batch.masks.detectors import yolo_onnx
+from vace_batch.masks.detectors.onnx_export import exported
+from vace_batch.masks.detectors.yolo import import_ultralytics
+from vace_batch.masks.detectors.yolo_onnx import ExportedDetector
+from vace_batch.masks.models import DEFAULT_EVERY, MaskModels
 from vace_batch.masks.store import write_masks
-from vace_batch.video.write import write_clip
+from vace_batch.video.writer import write_clip
 
 SIZE = Size(1920, 1080)
 
@@ -113,7 +114,7 @@ def main() -> None:
         run = detector.session(box.network)
         works = {
             "ultralytics predict, torch": peer,
-            f"bare forward, {onnx.backend()}": lambda: [run(image) for _ in range(num_frames)],
+            f"bare forward, {yolo_onnx.backend()}": lambda: [run(image) for _ in range(num_frames)],
             "whole stage, every frame": lambda: stage(1),
             f"whole stage, up to every {DEFAULT_EVERY}th": lambda: stage(DEFAULT_EVERY),
         }

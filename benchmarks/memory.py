@@ -28,15 +28,18 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from vace_batch import storage
-from vace_batch.batch import works_of
-from vace_batch.config import Options
-from vace_batch.demo.media import pictures_folder
-from vace_batch.job import BoxKey, Job
-from vace_batch.masks.source import MaskModels
-from vace_batch.results import Ledger
-from vace_batch.steps import ClipPlan, ClipWork, PlannedWindow, prepare, stitch
-from vace_batch.video.write import encode_lossless, write_clip
+from vace_batch.demo.clips import pictures_folder
+from vace_batch.ledger.ledger import Ledger
+from vace_batch.manifest.job import BoxKey, Job
+from vace_batch.masks.models import MaskModels
+from vace_batch.options import Options
+from vace_batch.run.identity import works_of
+from vace_batch.steps.clip import ClipWork
+from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
+from vace_batch.steps.prepare import prepare
+from vace_batch.steps.stitch import stitch
+from vace_batch.storage import files as storage
+from vace_batch.video.writer import encode_lossless, write_clip
 
 PERIOD = 150
 SWAY_PX = 60

@@ -25,20 +25,20 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vace_batch.colour import drift
-from vace_batch.config import QualitySettings
 from vace_batch.geometry import Box, Size, union_of
-from vace_batch.job import Job
-from vace_batch.masks.files import read_masks
+from vace_batch.manifest.job import Job
+from vace_batch.masks.import_files import read_masks
 from vace_batch.masks.refine import FILE_DILATION, dilate, feather_alpha
 from vace_batch.masks.store import FrameMask, make_mask
+from vace_batch.options import QualitySettings
+from vace_batch.plan.canvas import Stage
+from vace_batch.quality.compare import Watched
 from vace_batch.quality.meter import Meter
 from vace_batch.quality.verdict import checks_of, judge
-from vace_batch.quality.watch import Watched
-from vace_batch.stage import Stage
+from vace_batch.stitch.colour import drift
 from vace_batch.video.probe import probe
-from vace_batch.video.read import packet_times, read_frames
-from vace_batch.video.write import write_clip
+from vace_batch.video.reader import packet_times, read_frames
+from vace_batch.video.writer import write_clip
 
 Image = Any
 Fill = Callable[[int, Image, Image], Image]

@@ -13,13 +13,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.report_out import make_out, result
-from vace_batch.job import Job
+from tests.support.report_out import make_out, result
+from vace_batch.manifest.job import Job
 
 # Of the kernel's own account: getrusage would count this process, too, which the child was until its exec.
 _CODE = """
 import sys
-from vace_batch.report.write import write_report
+from vace_batch.report.writer import write_report
 write_report(sys.argv[1])
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 """

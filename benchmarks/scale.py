@@ -31,15 +31,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from vace_batch import results, storage
-from vace_batch.batch import open_batch
-from vace_batch.cluster.board import Order, Reply
-from vace_batch.cluster.loop import Dispatcher, Ended, Fact, Placed, SetUp, Started
-from vace_batch.cluster.units import Event, Failure, Limits, PoolSpec, Unit, UnitDone
-from vace_batch.config import Options
-from vace_batch.manifest import read_manifest
-from vace_batch.results import Ledger, summarise
-from vace_batch.video.write import write_clip
+from vace_batch.cluster.dispatcher import Dispatcher, Ended, Fact, Placed, SetUp, Started
+from vace_batch.cluster.events import Event, UnitDone
+from vace_batch.cluster.run_state import Order, Reply
+from vace_batch.cluster.units import Failure, Limits, PoolSpec, Unit
+from vace_batch.ledger import ledger as ledger_module
+from vace_batch.ledger.ledger import Ledger
+from vace_batch.ledger.run_plan import PlannedJob, write_plan
+from vace_batch.ledger.summary import summarise
+from vace_batch.manifest.reader import read_manifest
+from vace_batch.options import Options
+from vace_batch.run.batch import open_batch
+from vace_batch.storage import files as storage
+from vace_batch.video.writer import write_clip
 
 app = typer.Typer(add_completion=False)
 
@@ -101,7 +105,7 @@ def _write_manifest(folder: Path, count: int) -> str:
 
 def _fill(out: str, keys: Iterable[str]) -> None:
     """Records as a run leaves them, written without syncing each to the disk."""
-    window = {"key": results.make_key("window", 0), "region": 0, "start": 0, "stop": 81, "num_frames": 81}
+    window = {"key": ledger_module.make_key("window", 0), "region": 0, "start": 0, "stop": 81, "num_frames": 81}
     window |= {"width": 480, "height": 832, "seed": 7, "seconds": 3.125}
     made = {"status": "done", "attempts": 1, "windows": 3, "seconds": 9.5, "window_rows": [window] * 3}
     made |= {"settings": {"model": "tiny", "revision": "0" * 32, "num_inference_steps": 20, "guidance_scale": 5.0}}
@@ -111,7 +115,7 @@ def _fill(out: str, keys: Iterable[str]) -> None:
         path = Path(out) / "ledger" / ("quarantine" if fails else "done") / key[-32:-30] / f"{key}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         more = lost | {"reason": f"row {number}: it was killed"} if fails else made
-        path.write_text(json.dumps({"key": key, "job_id": f"job{number}", "finished_at": results.now(), **more}))
+        path.write_text(json.dumps({"key": key, "job_id": f"job{number}", "finished_at": ledger_module.now(), **more}))
 
 
 @app.command()
@@ -131,21 +135,23 @@ def status(
                 subprocess.run([sys.executable, "-c", _COMPACT, out], check=True)
 
 
-_COMPACT = "import sys; from vace_batch.results import summarise as s; s(sys.argv[1], compact=True, shown_only=True)"
+_COMPACT = (
+    "import sys; from vace_batch.ledger.summary import summarise as s; s(sys.argv[1], compact=True, shown_only=True)"
+)
 
 
 def _ledger(out: str, rows: int) -> None:
     jobs = [
-        results.PlannedJob(
+        PlannedJob(
             job_id=f"job{number}",
-            clip_key=results.make_key("clip", number),
-            prep_key=results.make_key("prep", number),
+            clip_key=ledger_module.make_key("clip", number),
+            prep_key=ledger_module.make_key("prep", number),
             output=f"videos/job{number}.mp4",
             row=json.dumps({"job_id": f"job{number}", "video_uri": f"s3://archive/{number}.mp4", "seed": number}),
         )
         for number in range(rows)
     ]
-    results.write_plan(out, jobs, {"manifest": "-", "options": {}})
+    write_plan(out, jobs, {"manifest": "-", "options": {}})
     _fill(out, (job.clip_key for job in jobs))
 
 
@@ -305,7 +311,7 @@ LEDGER_CALLS = 4
 
 def calls_of_a_window(out: str) -> int:
     """Counted on a real ledger: what `generation.py` asks of the store for one window."""
-    ledger, key = Ledger(out), results.make_key("window", 1)
+    ledger, key = Ledger(out), ledger_module.make_key("window", 1)
     calls = 0
     real = storage.resolve
 

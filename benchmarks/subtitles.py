@@ -22,11 +22,12 @@ import numpy.typing as npt
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
-from vace_batch.demo.media import picture
+from vace_batch.demo.clips import picture
 from vace_batch.geometry import Size
-from vace_batch.job import Job
-from vace_batch.masks.source import MaskModels, clip_masks
-from vace_batch.video.write import write_clip
+from vace_batch.manifest.job import Job
+from vace_batch.masks.clip import clip_masks
+from vace_batch.masks.models import MaskModels
+from vace_batch.video.writer import write_clip
 
 SIZE, NUM_FRAMES = Size(640, 360), 75
 LINES = (range(6, 26), range(30, 50), range(54, 72))

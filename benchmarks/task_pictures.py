@@ -26,17 +26,20 @@ import pyarrow.parquet as pq
 import typer
 from PIL import Image, ImageDraw, ImageFont
 
-from vace_batch import steps
-from vace_batch.batch import works_of
-from vace_batch.config import Options
-from vace_batch.controls.estimate import WHOLE_BODY
-from vace_batch.demo.media import ball_over_the_mountains, horse_on_the_pavement, keyframed_boxes, picture
-from vace_batch.job import Job
-from vace_batch.manifest import SCHEMA, read_manifest
-from vace_batch.masks.source import MaskModels
-from vace_batch.vcu import VCU
-from vace_batch.video.read import read_frames
-from vace_batch.video.write import write_clip
+from vace_batch.demo.clips import ball_over_the_mountains, horse_on_the_pavement, keyframed_boxes, picture
+from vace_batch.errors import ClipError
+from vace_batch.manifest.job import Job
+from vace_batch.manifest.reader import read_manifest
+from vace_batch.manifest.schema import SCHEMA
+from vace_batch.masks.models import MaskModels
+from vace_batch.options import Options
+from vace_batch.run.identity import works_of
+from vace_batch.steps.build import build
+from vace_batch.steps.prepare import prepare
+from vace_batch.vcu.controls.networks import WHOLE_BODY
+from vace_batch.vcu.unit import VCU
+from vace_batch.video.reader import read_frames
+from vace_batch.video.writer import write_clip
 
 NUM_FRAMES = 21
 COLUMNS, THUMB_PX, GAP_PX, LABEL_PX, ROWS_A_SHEET = 5, 176, 4, 24, 12
@@ -158,9 +161,9 @@ def built(job: Job, folder: Path, options: Options) -> VCU | str:
     out = str(folder / "out-of-pictures")
     (work,) = works_of([job], out, options, str(folder))
     try:
-        plan = steps.prepare(work, MaskModels())
-        return steps.build(work, plan, plan.windows[0])
-    except (steps.ClipError, IndexError) as error:
+        plan = prepare(work, MaskModels())
+        return build(work, plan, plan.windows[0])
+    except (ClipError, IndexError) as error:
         return f"{type(error).__name__}: {error}"
 
 
@@ -235,7 +238,7 @@ def write_networks(folder: Path) -> None:
     """Untrained weights of ultralytics' own architectures, where there are none; the pose sees faces."""
     wanted = [kind for kind in ("depth", "pose") if not (folder / f"yolo26n-{kind}.pt").exists()]
     if wanted:
-        from vace_batch.masks.detect import import_ultralytics
+        from vace_batch.masks.detectors.yolo import import_ultralytics
 
         import_ultralytics()
         import torch

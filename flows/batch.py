@@ -20,7 +20,7 @@ from flows.driving import drive, options_of
 from flows.hours import end_of_hours
 from vace_batch import log
 from vace_batch.errors import ManifestError, UsageError
-from vace_batch.manifest import read_manifest
+from vace_batch.manifest.reader import read_manifest
 
 OUT_OF_HOURS = "OutOfHours"
 MAX_CONTINUED = 5

@@ -8,11 +8,11 @@ from prefect import State, flow, get_run_logger
 from prefect.states import Completed
 
 from flows.driving import drive, options_of
-from vace_batch import storage
-from vace_batch.changes import parse_changes
-from vace_batch.incoming import SETTLE_S, look, settle
-from vace_batch.manifest import read_manifest
-from vace_batch.manifest_uri import folder_of
+from vace_batch.ledger.overrides import parse_changes
+from vace_batch.manifest.inbox import SETTLE_S, look, settle
+from vace_batch.manifest.reader import read_manifest
+from vace_batch.manifest.uris import folder_of
+from vace_batch.storage import files as storage
 
 NOTHING_NEW = "NothingNew"
 

@@ -1,5 +1,5 @@
 """`python -m vace_batch` is `vace-batch`."""
 
-from vace_batch.cli import main
+from vace_batch.cli.app import main
 
 main()

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vace_batch.access import redact
+from vace_batch.redact import redact
 
 
 class VaceBatchError(Exception):

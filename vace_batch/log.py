@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TextIO
 
-from vace_batch.access import redact
+from vace_batch.redact import redact
 
 LEVEL_VARIABLE = "VACE_BATCH_LOG_LEVEL"
 FORMAT_VARIABLE = "VACE_BATCH_LOG_FORMAT"

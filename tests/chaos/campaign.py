@@ -30,7 +30,8 @@ import typer
 from tests.chaos import prefect_server, steps
 from tests.chaos.driver import Trial
 from tests.chaos.faulty_storage import SCHEME
-from vace_batch.results import Ledger, summarise
+from vace_batch.ledger.ledger import Ledger
+from vace_batch.ledger.summary import summarise
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 900.0

@@ -17,11 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.chaos import steps
-from vace_batch import results
+from vace_batch.cluster.events import ActorDied, ActorReady, Event, UnitDone
 from vace_batch.cluster.runtime import Runtime  # first: it quiets Ray before Ray is imported
-from vace_batch.cluster.units import ActorDied, ActorReady, Event, Failure, Limits, PoolSpec, Unit, UnitDone
+from vace_batch.cluster.units import Failure, Limits, PoolSpec, Unit
 from vace_batch.errors import ClusterError
-from vace_batch.results import Ledger, PlannedJob
+from vace_batch.ledger.ledger import Ledger
+from vace_batch.ledger.run_plan import PlannedJob, write_plan
+from vace_batch.ledger.summary import summarise
 
 import ray  # isort: skip
 from ray.cluster_utils import Cluster  # isort: skip
@@ -134,7 +136,7 @@ def main(trial: Trial) -> int:
     steps.set_up(clock_jumps=trial.clock_jumps)
     cluster = _cluster(trial)
     try:
-        results.write_plan(trial.out, trial.planned(), {"manifest": "-", "options": {}})
+        write_plan(trial.out, trial.planned(), {"manifest": "-", "options": {}})
         setup: dict[str, Any] = {"setup": WORK + "set_up", "setup_args": {"clock_jumps": trial.clock_jumps}}
         pools = (
             PoolSpec(name="cpu", num_actors=trial.cpu_actors, num_cpus=0.5, **setup),
@@ -158,7 +160,7 @@ def main(trial: Trial) -> int:
             totals = runtime.run(
                 graph, graph.first_units(), limits=limits, on_event=tell, should_stop=lambda: bool(asked)
             )
-        summary = results.summarise(trial.out)
+        summary = summarise(trial.out)
     finally:
         if cluster is not None:
             ray.shutdown()

@@ -17,7 +17,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from vace_batch import storage
+from vace_batch.storage import files as storage
 
 SCHEME = "faulty"
 

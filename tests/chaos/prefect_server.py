@@ -21,9 +21,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.s3_server import free_ports, running
-from vace_batch.results import Ledger, summarise
-from vace_batch.video.write import write_clip
+from tests.support.s3_server import free_ports, running
+from vace_batch.ledger.ledger import Ledger
+from vace_batch.ledger.summary import summarise
+from vace_batch.video.writer import write_clip
 
 ROOT = Path(__file__).parents[2]
 CLIPS, FRAMES = 4, 40

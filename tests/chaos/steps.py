@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.chaos import faulty_storage
-from vace_batch import storage
 from vace_batch.cluster.units import Call, Outcome
-from vace_batch.results import Ledger, make_key
+from vace_batch.ledger.ledger import Ledger, make_key
+from vace_batch.storage import files as storage
 
 SIDE = 128
 LARGE = 50

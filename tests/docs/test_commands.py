@@ -14,7 +14,7 @@ import yaml
 
 from tests.docs.console import DOCS, ROOT, commands_of, ours, run
 from tests.infra.manifests import command_faults
-from tests.s3_server import bucket, moto
+from tests.support.s3_server import bucket, moto
 
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md") if commands_of(path))
 AFTER_THE_TUTORIAL = ["how-to/budget.md", "how-to/reviewers.md", "how-to/weights.md"]

@@ -12,10 +12,10 @@ import pytest
 import typer
 
 from tests.docs.console import DOCS, ROOT
-from vace_batch import running
-from vace_batch.cli import app
-from vace_batch.config import Options
-from vace_batch.results import _RESULT_SCHEMA
+from vace_batch.cli import running
+from vace_batch.cli.app import app
+from vace_batch.ledger.results import _RESULT_SCHEMA
+from vace_batch.options import Options
 
 pytest.importorskip("zensical", reason="pip install 'vace-batch[docs]'")
 

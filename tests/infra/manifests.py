@@ -24,7 +24,7 @@ from ray.scripts.scripts import start as ray_start
 
 from tests.infra.kustomize import Manifest
 from tests.infra.versions import INFRA, KUBERNETES, PINS, ROOT, VERSION
-from vace_batch.cli import app
+from vace_batch.cli.app import app
 
 CRDS = Path(os.environ.get("VACE_BATCH_KUBERAY_CRDS", ROOT.parent / "shared" / "data" / "kuberay"))
 DRAIN_REST_S = 10

@@ -11,7 +11,7 @@ import pytest
 from tests.infra.manifests import command_faults
 from tests.infra.versions import INFRA, ROOT
 from vace_batch.geometry import Size
-from vace_batch.sizing import needs, rows, table
+from vace_batch.vace.sizing import needs, rows, table
 
 TEXT = (INFRA / "README.md").read_text()
 _BLOCKS = re.findall(r"^```\n(.*?)^```", TEXT, re.M | re.S)
@@ -42,7 +42,7 @@ def test_each_file_that_is_named_is_there() -> None:
 
 def test_the_table_of_costs_is_what_the_command_prints() -> None:
     printed = subprocess.run(
-        [sys.executable, "-m", "vace_batch.sizing"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "vace_batch.vace.sizing"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert printed.stdout.strip() == table()
     assert table() in TEXT

@@ -17,12 +17,20 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vace_batch.background.light import SAME_COLOURS, is_brighter, match_colours
-from vace_batch.background.mesh import Mesh, MeshFile, make_mesh, mesh_strength, neighbours, shifts_at, staying_together
+from vace_batch.background.exposure import SAME_COLOURS, is_brighter, match_colours
 from vace_batch.background.motion import MIN_INLIERS, Fit, Matrix, Points, fit_motion, project
+from vace_batch.background.parallax import (
+    Mesh,
+    MeshFile,
+    make_mesh,
+    mesh_strength,
+    neighbours,
+    shifts_at,
+    staying_together,
+)
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import FrameMask
-from vace_batch.plan import Shot
+from vace_batch.plan.windows import Shot
 from vace_batch.video.frame import Frame
 
 ReadFrames = Callable[[int, int], Iterator[Frame]]

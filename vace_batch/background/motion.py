@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vace_batch.background.mesh import Mesh
+from vace_batch.background.parallax import Mesh
 
 Matrix = npt.NDArray[Any]
 Points = npt.NDArray[Any]

@@ -14,19 +14,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vace_batch.background.between import BRIGHTEST, UNITS, Moment, between
-from vace_batch.background.camera import (
-    Pose,
-    ReadFrames,
-    ReadMasks,
-    Segment,
-    box_of,
-    corners,
-    with_masks,
-)
+from vace_batch.background.camera import Pose, ReadFrames, ReadMasks, Segment, box_of, corners, with_masks
 from vace_batch.background.fill import bridge, spread_inwards
-from vace_batch.background.mesh import fine_shifts, look_up
 from vace_batch.background.motion import project
+from vace_batch.background.parallax import fine_shifts, look_up
+from vace_batch.background.transitions import BRIGHTEST, UNITS, Moment, between
 from vace_batch.geometry import Box, Bridging, Size
 from vace_batch.masks.store import Bits, FrameMask
 from vace_batch.video.frame import Frame

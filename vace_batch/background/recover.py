@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vace_batch.background.camera import Pose, ReadFrames, ReadMasks, Segment, box_of, track_camera, with_masks
 from vace_batch.background.fill import spread_inwards
-from vace_batch.background.mesh import fine_shifts
+from vace_batch.background.parallax import fine_shifts
 from vace_batch.background.plate import (
     Levels,
     Plate,
@@ -28,7 +28,7 @@ from vace_batch.background.plate import (
 )
 from vace_batch.geometry import Box, Bridging, Size
 from vace_batch.masks.store import Bits, FrameMask
-from vace_batch.plan import Shot
+from vace_batch.plan.windows import Shot
 from vace_batch.video.frame import Frame
 
 _RING_PX = 12

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from ray.util.metrics import Counter, Gauge
 
-from vace_batch.cluster.units import ActorDied, ActorReady, Event, UnitDone, UnitFailed, UnitStarted
+from vace_batch.cluster.events import ActorDied, ActorReady, Event, UnitDone, UnitFailed, UnitStarted
 
 METRICS = {
     "vace_batch_running": "1 while a run goes on",

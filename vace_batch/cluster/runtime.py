@@ -22,245 +22,28 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
-import concurrent.futures
 import contextlib
 import math
-import queue
 import signal
 import sys
 import sysconfig
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
 import ray
 from ray._private import ray_constants
-from ray.autoscaler.sdk import request_resources
-from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
 
-from vace_batch.cluster.actors import Work, Worker
-from vace_batch.cluster.board import Order, Reply
-from vace_batch.cluster.dispatch import Trouble
-from vace_batch.cluster.loop import ActorInfo, Cause, Died, Dispatcher, Ended, Fact, Leaving, Placed, SetUp, Started
-from vace_batch.cluster.units import Event, Graph, Limits, PoolSpec, Totals, Unit
+from vace_batch.cluster.dispatcher import ActorInfo, Dispatcher
+from vace_batch.cluster.events import Event
+from vace_batch.cluster.ray_cluster import RayCluster
+from vace_batch.cluster.units import Graph, Limits, PoolSpec, Totals, Unit
 from vace_batch.errors import ClusterError, UsageError
-
-LOOK_FOR_DRAINS_S = 2.0
-"""A spot notice gives two minutes at the best of providers, 30 s at others."""
-
-SETTLE_S = 10.0
-"""How long the results of a dead actor's earlier calls may take to arrive after the news of its death."""
-
 
 START_TRIES = 5
 """Ray gives its own start 30 s, which is too short on a machine that is busy with something else."""
-
-
-@dataclass(slots=True)
-class _Call:
-    order: Order
-    answer: concurrent.futures.Future[Any]
-    payloads: list[Any]
-
-
-@dataclass(slots=True)
-class _Handle:
-    pool: PoolSpec
-    actor: Any
-    node: str = ""
-    calls: dict[int, _Call] = field(default_factory=dict)
-
-
-class RayCluster:
-    """Actors on the Ray cluster that this process is connected to."""
-
-    def __init__(self, python_path: str | None, pools: Sequence[PoolSpec] = (), *, scales: bool = False) -> None:
-        self._python_path = python_path
-        self._pools = {pool.name: pool for pool in pools}
-        self._scales = scales
-        self._looked_at = 0.0
-        self._worker = ray.remote(Worker)
-        self._handles: dict[int, _Handle] = {}
-        self._answers: queue.SimpleQueue[tuple[int, str, int, concurrent.futures.Future[Any]]] = queue.SimpleQueue()
-
-    def now(self) -> float:
-        return time.monotonic()
-
-    def start(self, actor_id: int, pool: PoolSpec) -> None:
-        actor = self._worker.options(
-            num_cpus=pool.num_cpus,
-            num_gpus=pool.num_gpus,
-            resources=dict(pool.resources) or None,
-            max_restarts=0,
-            max_task_retries=0,
-            max_concurrency=2 if pool.overlaps else 1,
-            runtime_env={"env_vars": worker_environment(pool, self._python_path)},
-        ).remote()
-        self._handles[actor_id] = _Handle(pool, actor)
-        self._watch(actor_id, "place", 0, actor.place.remote())
-
-    def set_up(self, actor_id: int) -> None:
-        handle = self._handles[actor_id]
-        reference = handle.actor.set_up.remote(handle.pool.setup, dict(handle.pool.setup_args))
-        self._watch(actor_id, "set_up", 0, reference)
-
-    def submit(self, actor_id: int, order: Order) -> None:
-        handle = self._handles[actor_id]
-        self._watch(actor_id, "begin", order.call_id, handle.actor.begin.remote())
-        works = [
-            Work(
-                unit_id=item.unit.unit_id,
-                payload=item.unit.payload,
-                inputs=item.inputs,
-                attempt=item.attempt,
-                last_code=item.last_code,
-            )
-            for item in order.items
-        ]
-        answer, *payloads = handle.actor.work.options(num_returns=1 + len(works)).remote(order.fn, works)
-        future = self._watch(actor_id, "work", order.call_id, answer)
-        handle.calls[order.call_id] = _Call(order, future, payloads)
-
-    def kill(self, actor_id: int) -> None:
-        handle = self._handles.pop(actor_id, None)
-        if handle is not None:
-            ray.kill(handle.actor, no_restart=True)
-
-    def reserve(self, actors: Mapping[str, int]) -> None:
-        """Ray starts machines for waiting actors anyway, but step by step; asked for all of them it does not."""
-        if self._scales:
-            bundles = [bundle_of(self._pools[name]) for name, count in actors.items() for _ in range(count)]
-            request_resources(bundles=bundles)
-
-    def _leaving(self) -> list[Fact]:
-        """Actors on machines that Ray has been told to drain, looked for every few seconds."""
-        if time.monotonic() - self._looked_at < LOOK_FOR_DRAINS_S:
-            return []
-        self._looked_at = time.monotonic()
-        nodes = ray._private.state.state.get_draining_nodes()
-        return [Leaving(actor_id=actor_id) for actor_id, handle in self._handles.items() if handle.node in nodes]
-
-    def wait(self, timeout_s: float) -> list[Fact]:
-        facts = self._leaving()
-        try:
-            answers = [self._answers.get(timeout=timeout_s)]
-        except queue.Empty:
-            return facts
-        while not self._answers.empty():
-            answers.append(self._answers.get())
-        for answer in answers:
-            facts += self._facts(*answer)
-        return facts
-
-    def _watch(self, actor_id: int, what: str, call_id: int, reference: Any) -> concurrent.futures.Future[Any]:
-        """Answers are queued by Ray's threads; the driver's thread reads them, so nothing here needs a lock."""
-        future: concurrent.futures.Future[Any] = reference.future()
-        future.add_done_callback(lambda done: self._answers.put((actor_id, what, call_id, done)))
-        return future
-
-    def _facts(self, actor_id: int, what: str, call_id: int, future: concurrent.futures.Future[Any]) -> list[Fact]:
-        handle = self._handles.get(actor_id)
-        if handle is None:
-            return []
-        error = future.exception()
-        if what == "begin":
-            return [] if error else [Started(actor_id=actor_id, call_id=call_id)]
-        if is_death(error) or (error is not None and what == "place"):
-            return self._death(actor_id, handle, error)
-        if what == "work":
-            return self._ended(actor_id, handle)
-        if what == "place":
-            node, pid = future.result()
-            handle.node = node
-            return [Placed(actor_id=actor_id, node=node, pid=pid)]
-        return [SetUp(actor_id=actor_id, error=str(error) if error else future.result())]
-
-    def _death(self, actor_id: int, handle: _Handle, error: BaseException | None) -> list[Fact]:
-        """What a dead actor had finished, then its death."""
-        concurrent.futures.wait([call.answer for call in handle.calls.values()], timeout=SETTLE_S)
-        facts = self._ended(actor_id, handle)
-        self.kill(actor_id)
-        return [*facts, Died(actor_id=actor_id, cause=cause_of_death(error), detail=detail_of_death(error))]
-
-    def _ended(self, actor_id: int, handle: _Handle) -> list[Fact]:
-        """The calls that have come back, in their order: Ray's threads may report a later one first."""
-        facts: list[Fact] = []
-        for call_id, call in list(handle.calls.items()):
-            if not call.answer.done() or is_death(call.answer.exception()):
-                break
-            del handle.calls[call_id]
-            facts.append(_answer(actor_id, call, handle.pool))
-        return facts
-
-
-def is_death(error: BaseException | None) -> bool:
-    """Whether the error of a call means that its actor is gone.
-
-    A `RayTaskError` never does, even where it also is a `RayActorError`: then an input's producer has died.
-    """
-    return isinstance(error, RayActorError | OutOfMemoryError) and not isinstance(error, RayTaskError)
-
-
-def cause_of_death(error: BaseException | None) -> Cause:
-    """What took the actor away. Ray has no field for a dead node, only this sentence in the message."""
-    if isinstance(error, OutOfMemoryError):
-        return "memory"
-    if isinstance(error, ActorUnavailableError):
-        return "unknown"
-    if isinstance(error, RayActorError) and (error.preempted or "its node has died" in str(error)):
-        return "machine"
-    return "process"
-
-
-def detail_of_death(error: BaseException | None) -> str:
-    """What Ray knows about it, in one line and without its advice."""
-    lines = str(error).strip().splitlines() or [""]
-    if isinstance(error, OutOfMemoryError):
-        return lines[0]
-    if "connection error code 2" in lines[-1]:
-        return "it was killed or crashed without a word"
-    return lines[-1].split("exit detail:")[-1].split(" Some common causes")[0].strip()
-
-
-def _answer(actor_id: int, call: _Call, pool: PoolSpec) -> Ended:
-    error = call.answer.exception()
-    if error is None:
-        replies, broken = call.answer.result()
-        return Ended(
-            actor_id=actor_id,
-            call_id=call.order.call_id,
-            replies=replies,
-            handles=tuple(call.payloads),
-            broken=broken,
-        )
-    trouble = Trouble(
-        code="internal_error",
-        reason=f"its result could not be returned: {detail_of_death(error)}",
-        traceback=getattr(error, "traceback_str", str(error)),
-    )
-    replies = (Reply(trouble=trouble, shared=True),) * len(call.order.items)
-    return Ended(
-        actor_id=actor_id,
-        call_id=call.order.call_id,
-        replies=replies,
-        handles=tuple(call.payloads),
-        broken=pool.overlaps,  # it may never have run, and its actor still waits for it
-    )
-
-
-def worker_environment(pool: PoolSpec, python_path: str | None) -> dict[str, str]:
-    """Environment of the pool's processes, set before they import anything: threads pinned to the actor's CPUs."""
-    threads = str(max(1, int(pool.num_cpus)))
-    names = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
-    environment = {f"{name}_NUM_THREADS": threads for name in names}
-    environment["OPENCV_FOR_THREADS_NUM"] = threads
-    if python_path:
-        environment["PYTHONPATH"] = python_path
-    return environment
 
 
 def checkout_path() -> str:
@@ -269,12 +52,6 @@ def checkout_path() -> str:
     entries = [os.path.abspath(entry) for entry in sys.path]
     kept = [e for e in entries if os.path.isdir(e) and not e.startswith(own) and "dist-packages" not in e]
     return os.pathsep.join(dict.fromkeys(kept))
-
-
-def bundle_of(pool: PoolSpec) -> dict[str, float]:
-    """What one actor of a pool takes of a machine, in Ray's words."""
-    shares = {"CPU": pool.num_cpus, "GPU": pool.num_gpus, **pool.resources}
-    return {name: share for name, share in shares.items() if share}
 
 
 def check_room(pools: Iterable[PoolSpec], room: Mapping[str, float]) -> None:

@@ -13,8 +13,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from vace_batch.errors import ClusterError
-from vace_batch.training.loop import Schedule
-from vace_batch.training.tune import Tuning, tune
+from vace_batch.vace.training.finetune import Tuning, tune
+from vace_batch.vace.training.loop import Schedule
 
 _TRIES = 3
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from vace_batch.cost import Used
+from vace_batch.costs import Used
 from vace_batch.errors import ClipError
 
 
@@ -174,78 +174,3 @@ class Totals:
     retries: int
     actor_deaths: int
     seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActorReady:
-    """An actor has finished its setup on the node with this id."""
-
-    pool: str
-    actor_id: int
-    seconds: float
-    node: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActorDied:
-    """An actor is gone; `unit_ids` were running in it.
-
-    `cause`: process, memory, machine, unknown (it was lost), setup, timeout, broken, drain (it was stopped).
-    """
-
-    pool: str
-    actor_id: int
-    cause: str
-    detail: str
-    unit_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActorWaiting:
-    """An actor has been waiting for `seconds` for a machine with enough free CPUs, GPUs or resources."""
-
-    pool: str
-    actor_id: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitStarted:
-    unit: Unit
-    actor_id: int
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitRan:
-    """One run of a unit is over, before anything follows from it; `ok` says that it gave a result, which may be `meta`.
-
-    `seconds` is the unit's share of its call's running time, `cpu_s` of its process's processor time, `num_bytes` of
-    the files written.
-    """
-
-    unit: Unit
-    ok: bool
-    seconds: float
-    cpu_s: float = 0.0
-    num_bytes: int = 0
-    meta: object = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitDone:
-    """`seconds` is the unit's share of its call's running time."""
-
-    unit: Unit
-    meta: object
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitFailed:
-    unit: Unit
-    failure: Failure
-    seconds: float
-
-
-Event = ActorReady | ActorWaiting | ActorDied | UnitStarted | UnitRan | UnitDone | UnitFailed

@@ -1,1 +1,4 @@
-"""What to replace in each frame: found by boxes, mask file, YOLO or SAM, then shaped, dilated and protected."""
+"""Make the masks of a clip: detectors find, segmenters outline, tracking follows, `refine` shapes, `store` keeps.
+
+May import manifest, video, storage and what lies below them.
+"""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import TOKEN_PX, Box, Size
-from vace_batch.manifest import Dilation
+from vace_batch.manifest.job import Dilation, Job
 from vace_batch.masks.store import Bits, FrameMask, make_mask, merge_masks
 
 MASK_SHAPES = ("mask", "filled", "hull", "box")
@@ -202,3 +202,9 @@ def _made(index: int, bits: Bits, box: Box) -> FrameMask:
     made = make_mask(index, bits, (box.x, box.y))
     assert made is not None, "a mask only grows here"
     return made
+
+
+def dilation_of(job: Job) -> Dilation:
+    """How far the job's masks grow: as it says, else little where all there is is a mask file, taken as exact."""
+    only_file = job.mask_uri is not None and not (job.boxes or job.targets or job.points)
+    return job.dilate or (FILE_DILATION if only_file else DEFAULT_DILATION)

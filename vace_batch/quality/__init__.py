@@ -1,1 +1,4 @@
-"""What is wrong with a finished clip, from pixels alone: numbers, and a verdict that a person understands."""
+"""Measure a finished clip, judge it, and name the next remedy; from pixels alone.
+
+May import what stitch may, and not stitch.
+"""

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from vace_batch.geometry import Size
 from vace_batch.video.probe import VideoInfo
-from vace_batch.video.read import packet_times
+from vace_batch.video.reader import packet_times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vace_batch.config import QualitySettings
-from vace_batch.job import Job
+from vace_batch.manifest.job import Job
+from vace_batch.options import QualitySettings
 
 VERDICTS = ("pass", "review", "fail")
 """From best to worst."""

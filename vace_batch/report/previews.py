@@ -18,19 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vace_batch import storage
-from vace_batch.access import Roots, redact
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
-from vace_batch.manifest_uri import folder_of
+from vace_batch.ledger.ledger import Ledger
+from vace_batch.ledger.run_plan import read_run
+from vace_batch.manifest.uris import folder_of
+from vace_batch.masks.finder import at_most
 from vace_batch.masks.store import FrameMask, MaskReader
-from vace_batch.masks.watch import at_most
+from vace_batch.redact import redact
 from vace_batch.report.rows import Clip, read_clips
-from vace_batch.results import Ledger, read_run
+from vace_batch.steps.clip_plan import CLIP_PLAN, ClipPlan
+from vace_batch.storage import files as storage
+from vace_batch.storage.roots import Roots
 from vace_batch.video.probe import probe
-from vace_batch.video.read import read_frames
-from vace_batch.video.write import write_clip
-from vace_batch.work import CLIP_PLAN, ClipPlan
+from vace_batch.video.reader import read_frames
+from vace_batch.video.writer import write_clip
 
 LONGEST_PX = 480
 MOST_FRAMES = 120

@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vace_batch import storage
 from vace_batch.errors import UsageError
-from vace_batch.manifest_schema import SCHEMA
-from vace_batch.results import Record, read_run
+from vace_batch.ledger.records import Record
+from vace_batch.ledger.run_plan import read_run
+from vace_batch.manifest.schema import SCHEMA
+from vace_batch.storage import files as storage
 
 STATUSES = ("done", "failed", "skipped", "pending")
 _READ = 10_000

@@ -1,1 +1,4 @@
-"""VACE itself: load a model, encode VCUs, sample, decode. diffusers and transformers are imported nowhere else."""
+"""Run VACE on VCUs: model profiles, weights, LoRAs, engine. Only this room imports diffusers and transformers.
+
+`profiles`, `weights`, `loras` and `sizing` import no torch. May import vcu and what lies below it.
+"""

@@ -25,8 +25,8 @@ from torch import nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from vace_batch.errors import UsageError
-from vace_batch.profiles import TINY, model_files
-from vace_batch.vace.names import original_name
+from vace_batch.vace.profiles import TINY, model_files
+from vace_batch.vace.wan_names import original_name
 
 Tensors = dict[str, torch.Tensor]
 

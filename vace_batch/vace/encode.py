@@ -15,7 +15,7 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchify
 
 from vace_batch.geometry import TEMPORAL_STRIDE, latent_num_frames
-from vace_batch.vcu import VCU
+from vace_batch.vcu.unit import VCU
 
 _LATENT_PX = 8
 """Pixels a side of one latent: the VAE's spatial stride."""

@@ -13,18 +13,19 @@ from typing import Protocol
 
 import torch
 
-from vace_batch import log, profiles
-from vace_batch.config import EngineSettings
+from vace_batch import log
 from vace_batch.errors import ClipError
 from vace_batch.geometry import TEMPORAL_STRIDE
+from vace_batch.options import EngineSettings
+from vace_batch.vace import profiles
+from vace_batch.vace.acceleration import CompiledShapes, offload, tune
+from vace_batch.vace.context_parallel import Helpers, TokenSplit
 from vace_batch.vace.encode import ConditionEncoder
-from vace_batch.vace.lora import LoraSwitch, use_loras
+from vace_batch.vace.lora_fusion import LoraSwitch, use_loras
 from vace_batch.vace.model import VaceModel, dtype_of, load, load_text, place_of
-from vace_batch.vace.parallel import Helpers, TokenSplit
 from vace_batch.vace.prompts import PromptEncoder, PromptStore
 from vace_batch.vace.sample import noise, sample
-from vace_batch.vace.tuning import CompiledShapes, offload, tune
-from vace_batch.vcu import VCU, Pixels
+from vace_batch.vcu.unit import VCU, Pixels
 
 _LOG = log.get_logger(__name__)
 

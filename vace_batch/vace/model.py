@@ -18,10 +18,9 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoTokenizer, UMT5EncoderModel
 
-from vace_batch import profiles, weights
 from vace_batch.errors import UsageError
-from vace_batch.profiles import TINY, ModelProfile, is_directory, model_files
-from vace_batch.vace import stepcache
+from vace_batch.vace import profiles, step_cache, weights
+from vace_batch.vace.profiles import TINY, ModelProfile, is_directory, model_files
 
 _PARTS = ("transformer", "transformer_2", "vae", "tokenizer", "scheduler")
 
@@ -85,7 +84,7 @@ def load(
                 for name in ("transformer", "transformer_2")[: 1 if known.boundary_ratio is None else 2]
             ]
             for expert in experts:
-                stepcache.install(expert)
+                step_cache.install(expert)
             scheduler = UniPCMultistepScheduler.load_config(path, subfolder="scheduler")
             return VaceModel(
                 ref=ref,

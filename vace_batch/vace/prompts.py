@@ -16,10 +16,10 @@ import torch
 from diffusers.pipelines.wan.pipeline_wan_vace import prompt_clean
 from safetensors.torch import load, save
 
-from vace_batch import storage
 from vace_batch.errors import UsageError
-from vace_batch.profiles import TEXT_TOKENS
+from vace_batch.storage import files as storage
 from vace_batch.vace.model import VaceModel
+from vace_batch.vace.profiles import TEXT_TOKENS
 
 _CACHED_PROMPTS = 64
 

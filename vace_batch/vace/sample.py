@@ -9,10 +9,10 @@ import torch
 from diffusers import UniPCMultistepScheduler, WanVACETransformer3DModel
 
 from vace_batch.geometry import latent_num_frames
-from vace_batch.profiles import ResolvedSampling
 from vace_batch.vace.model import VaceModel
-from vace_batch.vace.stepcache import StepCache
-from vace_batch.vcu import VCU
+from vace_batch.vace.step_cache import StepCache
+from vace_batch.vcu.sampling import ResolvedSampling
+from vace_batch.vcu.unit import VCU
 
 
 def noise(vcu: VCU, channels: int) -> torch.Tensor:

@@ -1,1 +1,4 @@
-"""The only place that reads or writes video: PyAV for exact frames, decord for thumbnails, PySceneDetect for cuts."""
+"""Read exact frames and write exact files: the only room that imports PyAV, decord and PySceneDetect.
+
+May import options, geometry, errors.
+"""

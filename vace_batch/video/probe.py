@@ -17,9 +17,9 @@ from av.sidedata.sidedata import SideData
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from vace_batch.config import MediaLimits
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
+from vace_batch.options import MediaLimits
 from vace_batch.video.chroma import chroma_location
 from vace_batch.video.frame import Orientation, is_editable
 from vace_batch.video.hdr import Hdr

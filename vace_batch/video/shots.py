@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode
 from scenedetect.detector import SceneDetector
 
-from vace_batch.config import MediaLimits
 from vace_batch.errors import ClipError
+from vace_batch.options import MediaLimits
 from vace_batch.video.frame import Frame
 from vace_batch.video.probe import check_frames, open_source, video_stream
-from vace_batch.video.read import Decoder, demux
+from vace_batch.video.reader import Decoder, demux
 
 DETECTION_WIDTH = 192
 """Frames are shrunk to about this width for cut detection: a cut changes the whole picture."""

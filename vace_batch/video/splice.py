@@ -29,7 +29,7 @@ from vace_batch.video import nal
 from vace_batch.video.encoders import open_encoder
 from vace_batch.video.frame import Frame
 from vace_batch.video.probe import VideoInfo, open_source, video_stream
-from vace_batch.video.read import Decoder, demux
+from vace_batch.video.reader import Decoder, demux
 from vace_batch.video.splice_plan import Run, SplicePlan
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vace_batch.video import nal
 from vace_batch.video.encoders import Encoding, open_encoder, own_encoder
 from vace_batch.video.probe import VideoInfo, open_source, video_stream
-from vace_batch.video.read import demux
+from vace_batch.video.reader import demux
 
 Edited = Callable[[int], bool] | Sequence[tuple[int, int]]
 """Which frames will be edited: by index, or as ranges [start, stop)."""

@@ -1,0 +1,232 @@
+"""The command line on real files, a real local Ray and the real model classes: the contract that scripts rely on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vace_batch.ledger.ledger import Ledger
+from vace_batch.video.writer import write_clip
+
+RUN = [sys.executable, "-m", "vace_batch"]
+ROOT = Path(__file__).parents[2]
+BOX = {"x": 20, "y": 16, "width": 24, "height": 20}
+
+
+def call(*arguments: str | Path, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
+    command = [*RUN, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+def clip(path: Path, num_frames: int, shade: int = 0) -> Path:
+    y, x = np.mgrid[0:64, 0:96]
+    frames = (
+        np.stack([x * 2 + shade, y * 3, np.full_like(x, 60 + index)], axis=-1).astype(np.uint8)
+        for index in range(num_frames)
+    )
+    write_clip(path, frames, rate=Fraction(25), tone_hz=440)
+    return path
+
+
+def manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    names = dict.fromkeys(name for row in rows for name in row)
+    pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), path)
+    return path
+
+
+def removal(job_id: str, video: Path | str) -> dict[str, Any]:
+    return {"job_id": job_id, "video_uri": str(video), "task": "removal", "boxes": [BOX], "background": "off"}
+
+
+def outputs(out: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((out / "videos").iterdir())}
+
+
+def stamps(out: Path) -> dict[str, int]:
+    """Every generated window's artifact and when it was written."""
+    return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in out.glob("artifacts/*/window-*/*")}
+
+
+def test_a_batch_with_one_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statuses, exit codes, only JSON; a second run does nothing; the missing file comes, and its row is done."""
+    good = clip(tmp_path / "good.mp4", 9)
+    late = tmp_path / "late.mp4"
+    empty = {"job_id": "nothing there", "video_uri": "good.mp4", "task": "removal", "mask_uri": "mask.png"}
+    cv2.imwrite(str(tmp_path / "mask.png"), np.zeros((64, 96), np.uint8))
+    restyle = {
+        "job_id": "restyle",
+        "video_uri": str(good),
+        "task": "restyle",
+        "control": "gray",
+        "prompt": "a painting",
+    }
+    rows = [removal("good", "good.mp4"), removal("late", late), empty, restyle]
+    path, out = manifest(tmp_path / "m.parquet", rows), tmp_path / "out"
+
+    monkeypatch.setenv("VACE_BATCH_EVENTS", str(tmp_path / "events.jsonl"))
+    ran = call("run", path, "-o", out, "--json")
+    monkeypatch.delenv("VACE_BATCH_EVENTS")
+    assert ran.returncode == 1, ran.stderr
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    steps = {(e["step"], e["event"]) for e in events if e.get("job") == "good" and e["attempt"] == 1 and e["host"]}
+    assert steps >= {(step, end) for step in ("prepare", "generate", "stitch") for end in ("started", "done")}
+    summary = json.loads(ran.stdout)
+    jobs = {job["job_id"]: job for job in summary["jobs"]}
+    assert {name: job["status"] for name, job in jobs.items()} == {
+        "good": "done",
+        "late": "failed",
+        "nothing there": "skipped",
+        "restyle": "done",
+    }
+    assert (summary["planned"], summary["done"], summary["failed"], summary["skipped"]) == (4, 2, 1, 1)
+    assert set(jobs["late"]) == set(
+        "job_id status output_uri error_code reason attempts windows seconds verdict reasons".split()
+    )
+    assert jobs["late"]["error_code"] == "not_found" and "late.mp4" in jobs["late"]["reason"]
+    assert jobs["late"]["output_uri"] is None and jobs["late"]["attempts"] == 1
+    copied = Path(jobs["nothing there"]["output_uri"])
+    assert copied.read_bytes() == good.read_bytes() and copied.parent == out / "videos"
+    assert sorted(p.name for p in (out / "videos").iterdir()) == sorted(["good.mp4", "restyle.mp4", copied.name])
+    assert not list(out.rglob(".part-*"))
+
+    before = stamps(out), outputs(out)
+    again = call("run", path, "-o", out)
+    assert again.returncode == 1 and "nothing to do" in again.stderr and "4 of 4" in again.stderr
+    assert (stamps(out), outputs(out)) == before
+
+    shown = call("status", out, "--json")
+    assert shown.returncode == 1 and json.loads(shown.stdout) == summary
+
+    clip(late, 9, shade=40)
+    come = call("run", path, "-o", out)
+    assert come.returncode == 0, come.stderr
+    assert "planned 4 = done 3 + failed 0 + skipped 1" in come.stdout and "clips 1/1" in come.stderr
+    assert stamps(out).items() >= before[0].items()
+
+
+def test_a_killed_driver_costs_no_finished_window(tmp_path: Path) -> None:
+    rows = [removal(f"c{k}", clip(tmp_path / f"c{k}.mp4", 40, shade=10 * k)) for k in range(3)]
+    path, out = manifest(tmp_path / "m.parquet", rows), tmp_path / "out"
+    with subprocess.Popen(
+        [*RUN, "run", str(path), "-o", str(out)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as driver:
+        ledger = Ledger(str(out))
+        wait_for(lambda: len(ledger.keys("done", "window")) >= 2, driver)
+        driver.kill()
+    made = ledger.keys("done", "window")
+    before = {name: at for name, at in stamps(out).items() if any(key in name for key in made)}
+    assert 2 <= len(made) < 6
+
+    done = call("run", path, "-o", out, "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["planned"] == summary["done"] == 3 and summary["windows"] == 6
+    assert len(ledger.keys("done", "window")) == 6
+    after = stamps(out)
+    assert {name: after[name] for name in before} == before
+    assert len([name for name in after if any(key in name for key in made)]) == len(made)
+
+    clean = tmp_path / "clean"
+    assert call("run", path, "-o", clean).returncode == 0
+    assert outputs(clean) == outputs(out)
+
+
+def test_an_interrupted_run_drains_and_says_so(tmp_path: Path) -> None:
+    rows = [removal(f"c{k}", clip(tmp_path / f"c{k}.mp4", 40, shade=10 * k)) for k in range(4)]
+    path, out = manifest(tmp_path / "m.parquet", rows), tmp_path / "out"
+    with subprocess.Popen(
+        [*RUN, "run", str(path), "-o", str(out), "--json"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as driver:
+        wait_for(lambda: len(Ledger(str(out)).keys("done", "window")) >= 1, driver)
+        driver.send_signal(signal.SIGTERM)
+        stdout, stderr = driver.communicate(timeout=600)
+    assert driver.returncode == 130, stderr
+    summary = json.loads(stdout)
+    assert summary["pending"] >= 1
+    assert summary["planned"] == 4 == sum(summary[name] for name in ("done", "failed", "skipped", "pending"))
+
+
+def test_ten_faults_are_ten_lines(tmp_path: Path) -> None:
+    good = removal("x", "v.mp4")
+    bad: list[dict[str, Any]] = [
+        {**good, "job_id": ""},
+        {**good, "job_id": "b", "video_uri": ""},
+        {**good, "job_id": "c", "task": "remvoe"},
+        {**good, "job_id": "d", "boxes": [{**BOX, "width": -3}]},
+        {**good, "job_id": "e", "boxes": [{**BOX, "x": float("nan")}]},
+        {**good, "job_id": "f", "boxes": None},
+        {**good, "job_id": "g", "video_uri": "http://127.0.0.1:9/x.mp4"},
+        {**good, "job_id": "h", "dilate": "lots"},
+        {**good, "job_id": "i", "start_s": 5.0, "end_s": 2.0},
+        {**good, "job_id": "j", "seed": -1},
+    ]
+    path = manifest(tmp_path / "m.parquet", bad)
+    for command in (["validate", path], ["run", path, "-o", tmp_path / "out"]):
+        result = call(*command)
+        lines = result.stderr.strip().splitlines()
+        assert result.returncode == 2 and result.stdout == "" and len(lines) == 10, result.stderr
+        assert [line.split(",")[0].split(" (")[0].rstrip(":") for line in lines] == [f"row {row}" for row in range(10)]
+        assert all("got" in line and "expected" in line for line in lines)
+    assert not (tmp_path / "out").exists()
+
+
+def test_retry_runs_failed_rows_again_and_status_needs_a_run(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"not a video")
+    path, out = manifest(tmp_path / "m.parquet", [removal("broken", broken)]), tmp_path / "out"
+    assert call("run", path, "-o", out).returncode == 1
+    assert call("retry", out, "--job", "other").returncode == 2
+    again = call("retry", out, "--json")
+    assert again.returncode == 1 and json.loads(again.stdout)["jobs"][0]["error_code"] == "not_a_video"
+    assert call("status", tmp_path).returncode == 2
+
+
+def test_retry_may_read_more_than_the_run(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "in").mkdir()
+    video = clip(tmp_path / "elsewhere" / "a.mp4", 9)
+    path, out = manifest(tmp_path / "in" / "m.parquet", [removal("a", video)]), tmp_path / "in" / "out"
+    refused = call("run", path, "-o", out, "--json")
+    assert json.loads(refused.stdout)["jobs"][0]["error_code"] == "not_allowed", refused.stderr
+    allowed = call("retry", out, "--allow-root", tmp_path / "elsewhere", "--json")
+    assert allowed.returncode == 0 and json.loads(allowed.stdout)["done"] == 1, allowed.stderr
+
+
+def test_plan_writes_nothing_and_counts_what_is_left(tmp_path: Path) -> None:
+    rows = [removal("a", clip(tmp_path / "a.mp4", 40)), removal("gone", "gone.mp4")]
+    path = manifest(tmp_path / "m.parquet", rows)
+    result = call("plan", path, "--json")
+    assert result.returncode == 1, result.stderr
+    found = json.loads(result.stdout)
+    assert [(c["state"], c["windows"], c["shots"]) for c in found["clips"]] == [("todo", 2, 1), ("failed", 0, 0)]
+    assert found["windows"] == 2 and found["tokens"] > 0 and found["gpu_s"] > 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "m.parquet"]
+
+
+def wait_for(happened: Any, driver: subprocess.Popen[bytes], limit_s: float = 600) -> None:
+    deadline = time.monotonic() + limit_s
+    while not happened():
+        if driver.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"waited in vain; the driver's exit code is {driver.poll()}")
+        time.sleep(0.05)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))

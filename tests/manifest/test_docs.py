@@ -1,0 +1,49 @@
+"""The column dictionary and the examples in manifests/ are what the schema says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from vace_batch.manifest.docs import EXAMPLES, FOLDER, column_dictionary, example_table
+from vace_batch.manifest.reader import read_manifest
+from vace_batch.manifest.schema import SCHEMA, TASKS
+
+AGAIN = "out of date: run `python -m vace_batch.manifest.docs`"
+
+
+def test_the_column_dictionary_is_up_to_date() -> None:
+    assert (FOLDER / "README.md").read_text(encoding="utf-8") == column_dictionary(), AGAIN
+
+
+def test_the_column_dictionary_names_every_column_and_part() -> None:
+    lines = [line for line in column_dictionary().splitlines() if line.startswith("| `")]
+    assert [line.split("`")[1] for line in lines if "." not in line.split("`")[1]] == SCHEMA.names
+    assert all(line.replace("\\|", "").count("|") == 8 for line in lines)
+    assert any(line.startswith("| `protect.boxes[].width` | double |") for line in lines)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_up_to_date_and_valid(name: str) -> None:
+    path = FOLDER / "examples" / f"{name}.parquet"
+    table = pq.read_table(path)
+    assert table.equals(example_table(name), check_metadata=True), AGAIN
+    assert all(job.task in TASKS for job in read_manifest(path).jobs)
+
+
+@pytest.mark.parametrize("page", [FOLDER / "README.md", FOLDER.parent / "README.md"], ids=["columns", "project"])
+def test_a_page_shows_how_a_manifest_is_written(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    exec(code, {})
+    written = pq.read_table("manifest.parquet").to_pylist()
+    told = [name for name in SCHEMA.names if f'"{name}"' in code]
+    assert len(read_manifest("manifest.parquet").jobs) == len(written)
+    assert all(any(row[name] is not None for row in written) for name in told), "pyarrow left something out"
+
+
+def test_there_are_no_other_examples() -> None:
+    assert {path.stem for path in (FOLDER / "examples").iterdir()} == set(EXAMPLES)

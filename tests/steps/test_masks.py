@@ -1,0 +1,38 @@
+"""Dilation in tokens is in the model's: where a crop is shown smaller than it is, a token is more of the source."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vace_batch.geometry import Box, Size
+from vace_batch.manifest.job import Dilation
+from vace_batch.masks.refine import dilate
+from vace_batch.masks.store import MaskReader, box_mask, write_masks
+from vace_batch.plan.windows import Limits, Shot, plan_clip
+from vace_batch.steps.masks import dilate_at_model_scale, parts_of
+
+SIZE = Size(640, 360)
+OBJECT, PROTECTED = Box(160, 90, 256, 160), Box(0, 90, 140, 160)
+SHOTS = (Shot(start=0, stop=5),)
+
+
+@pytest.mark.parametrize(("max_tokens", "shrinks"), [(100_000, False), (300, True)])
+def test_tokens_are_those_of_the_models_scale(tmp_path: Path, max_tokens: int, shrinks: bool) -> None:
+    limits = Limits(max_tokens=max_tokens, max_frames=5, overlap_frames=2, min_side=64)
+    masks, guards = str(tmp_path / "masks.parquet"), str(tmp_path / "guards.parquet")
+    plain = [dilate(box_mask(index, OBJECT), SIZE, Dilation(px=16.0)) for index in range(5)]
+    before = write_masks(masks, SIZE, plain)
+    write_masks(guards, SIZE, [box_mask(2, PROTECTED)])
+    made = dilate_at_model_scale(before, masks, guards, 1.0, SHOTS, limits)
+    stored = MaskReader(masks)
+    regions, _ = plan_clip(parts_of(stored, 5), SHOTS, SIZE, limits)
+    assert (made.digest != before.digest) == shrinks and stored.boxes() == made.boxes
+    token_px = regions[0].token_px
+    assert (token_px > 20) == shrinks
+    whole = stored.get(0, 5)
+    assert OBJECT.x - whole[0].box.x == token_px == whole[0].box.bottom - OBJECT.bottom
+    assert replace(whole[1], index=0) == whole[0]
+    assert not whole[2].within(PROTECTED).any()

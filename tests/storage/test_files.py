@@ -1,0 +1,103 @@
+"""What storage promises, on a local disk and in memory."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from vace_batch.storage import files as storage
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "out") if request.param == "local" else f"memory://{uuid.uuid4().hex}"
+
+
+def test_publish_read_list_delete(root: str) -> None:
+    uri = storage.join(root, "a/b", "c.json")
+    assert not storage.exists(uri) and storage.list_files(root) == []
+    storage.publish(uri, b"1")
+    storage.publish(uri, b"2")
+    assert storage.read_bytes(uri) == b"2" and storage.list_files(root) == ["a/b/c.json"]
+    storage.delete(uri)
+    storage.delete(uri)
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(uri)
+
+
+def test_exclusive_creation_has_one_winner_a_key(tmp_path: Path) -> None:
+    keys = [str(tmp_path / "ledger" / f"{k}.json") for k in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        wins = [list(pool.map(lambda key, w=w: storage.create_exclusive(key, b"%d" % w), keys)) for w in range(8)]
+    assert sum(map(sum, wins)) == len(keys)
+    assert not [name for name in os.listdir(tmp_path / "ledger") if name.startswith(".part-")]
+
+
+def test_exclusive_creation_leaves_the_first_content(root: str) -> None:
+    uri = storage.join(root, "x.json")
+    assert storage.create_exclusive(uri, b"first") and not storage.create_exclusive(uri, b"second")
+    assert storage.read_bytes(uri) == b"first"
+
+
+@pytest.mark.parametrize(
+    "name", ["star*[1]?.mp4", "pct%2F..%2Fup.mp4", "new\nline.mp4", "file:proto.mp4", "café.mp4", "-i.mp4"]
+)
+def test_names_are_literal(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    assert storage.read_bytes(str(tmp_path / name)) == b"x"
+    assert storage.fingerprint(str(tmp_path / name)) != "missing"
+
+
+def test_fingerprint_follows_content_not_time(tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    assert storage.fingerprint(str(path)) == "missing"
+    path.write_bytes(b"one")
+    first = storage.fingerprint(str(path))
+    os.utime(path, (1, 1))
+    assert storage.fingerprint(str(path)) == first
+    path.write_bytes(b"two")
+    assert storage.fingerprint(str(path)) != first
+
+
+def test_fingerprint_of_a_large_file_sees_its_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_WHOLE_DIGEST_LIMIT", 1000)
+    path = tmp_path / "v.mp4"
+    path.write_bytes(bytes(3 << 20))
+    before = storage.fingerprint(str(path))
+    stat = os.stat(path)
+    with open(path, "r+b") as file:
+        file.seek(5)
+        file.write(b"x")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert storage.fingerprint(str(path)) != before
+
+
+def test_fingerprint_survives_odd_files(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone")
+    assert storage.fingerprint("/dev/zero") == "special"
+    assert storage.fingerprint(str(tmp_path / "nul\0")) == "missing"
+    assert storage.fingerprint(str(tmp_path / "loop")) in {"special", "missing"}
+    assert storage.fingerprint(str(tmp_path / "dangling")) in {"special", "missing"}
+
+
+def test_staged_files_appear_whole_or_not_at_all(root: str) -> None:
+    uri, draft = storage.join(root, "videos", "made.mp4"), storage.join(root, "artifacts", "1.mp4")
+    with pytest.raises(RuntimeError), storage.staging(uri, draft) as path:
+        Path(path).write_bytes(b"half")
+        raise RuntimeError
+    assert storage.list_files(root) == [] and not storage.exists(uri)
+    with storage.staging(uri, draft) as path:
+        assert path.endswith(".mp4") and not storage.exists(uri)
+        Path(path).write_bytes(b"video")
+    with storage.local_path(uri) as path:
+        assert Path(path).read_bytes() == b"video" and path.endswith(".mp4")
+    assert storage.list_files(root) == ["videos/made.mp4"]
+
+
+def test_digest_keeps_parts_apart() -> None:
+    assert storage.digest("ab", "c") != storage.digest("a", "bc")

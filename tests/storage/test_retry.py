@@ -1,0 +1,70 @@
+"""Calls to a store that fail are made again; answers are not asked twice."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import pytest
+
+from vace_batch.storage.retry import Patient, again, is_full
+
+
+class Store:
+    """Fails so many times with what it is given, then answers."""
+
+    def __init__(self, failures: int, error: Callable[[], BaseException] = lambda: OSError("503 Slow Down")) -> None:
+        self.failures, self.error, self.calls = failures, error, 0
+        self.name = "store"
+
+    def cat(self, path: str, *, start: int = 0) -> str:
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise self.error()
+        return path[start:]
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    found: list[float] = []
+    monkeypatch.setattr("vace_batch.storage.retry.time.sleep", found.append)
+    return found
+
+
+def test_a_call_is_made_again_with_longer_pauses(pauses: list[float]) -> None:
+    store = Store(5)
+    assert Patient(store).cat("abc", start=1) == "bc" and Patient(store).name == "store"
+    assert len(pauses) == 5 and pauses[4] > pauses[0] and 1 < sum(pauses) < 6
+
+
+def test_at_last_the_failure_is_told(pauses: list[float]) -> None:
+    store = Store(100)
+    with pytest.raises(OSError, match="503"):
+        again(store.cat, "abc")
+    assert store.calls == 6
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, FileExistsError, PermissionError, ValueError])
+def test_answers_are_not_asked_twice(pauses: list[float], error: type[BaseException]) -> None:
+    store = Store(1, error)
+    with pytest.raises(error):
+        again(store.cat, "abc")
+    assert (store.calls, pauses) == (1, [])
+
+
+@pytest.mark.parametrize(("module", "times", "raised"), [("azure.core.exceptions", 6, OSError), ("mine", 1, KeyError)])
+def test_a_drivers_own_exception_is_a_failed_call_and_a_bug_is_a_bug(
+    pauses: list[float], module: str, times: int, raised: type[BaseException]
+) -> None:
+    error = type("HttpResponseError", (KeyError,), {"__module__": module, "__str__": lambda _: "500 of ?sig=s3cret\n"})
+    store = Store(100, error)
+    with pytest.raises(raised) as caught:
+        Patient(store).cat("abc")
+    assert store.calls == times and (raised is KeyError or "500" in str(caught.value) and "s3cret" not in str(caught))
+
+
+def test_a_full_disk_is_an_answer(pauses: list[float]) -> None:
+    store = Store(1, lambda: OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(OSError) as caught:
+        again(store.cat, "abc")
+    assert is_full(caught.value) and not is_full(OSError("other")) and store.calls == 1

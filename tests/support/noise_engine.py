@@ -1,0 +1,19 @@
+"""An engine for tests of what is round the model: it takes no time, and nobody takes its pictures for the source's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from vace_batch.vace.engine import Made
+from vace_batch.vcu.unit import VCU
+
+
+class Noise:
+    """An engine that paints all over its windows."""
+
+    def stream(self, vcus: Sequence[VCU]) -> Iterator[Made]:
+        for index, vcu in enumerate(vcus):
+            frames = np.random.default_rng(index).integers(0, 256, vcu.frames_THWC.shape, np.uint8)
+            yield Made(index=index, frames=frames, seconds=0.0)

@@ -1,0 +1,137 @@
+"""What recovering the background leaves of a clip's masks: the recovered pixels, and the holes for the model."""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from vace_batch.background.camera import track_camera
+from vace_batch.background.patches import Patch, PatchReader, write_patches
+from vace_batch.background.recover import BackgroundSettings, Recovered, recover
+from vace_batch.background.shadow import grow_into_shadows
+from vace_batch.geometry import Box, Size
+from vace_batch.manifest.job import Job, Protect
+from vace_batch.masks.refine import split_parts
+from vace_batch.masks.store import Bits, FrameMask, MaskReader, MaskSummary, make_mask, write_masks
+from vace_batch.plan.stills import Calm
+from vace_batch.plan.windows import Limits, Shot
+from vace_batch.video.frame import Frame
+from vace_batch.video.reader import read_frames
+
+SPECK_PX = 40
+"""Smaller unknown parts take the smooth guess between their known neighbours; smaller known ones are given up."""
+
+HALO_PX = 4
+"""Beyond a mask that nobody sized by hand, a codec's traces of the object are taken away too, where that is safe."""
+
+_CHUNK_FRAMES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footage:
+    """A local video with the time stamps of its frames and its stored masks."""
+
+    path: str
+    size: Size
+    pts: Sequence[int]
+    masks: str
+
+    def frames(self, start: int, stop: int) -> Iterator[Frame]:
+        return read_frames(self.path, start, stop, start_pts=self.pts[start])
+
+
+def recover_clip(
+    clip: Footage, shots: Sequence[Shot], patches: str, holes: str, job: Job, limits: Limits
+) -> tuple[MaskSummary, float, Calm]:
+    """Write what was recovered to `patches` and the masks without it to `holes`; returns these, the share recovered,
+    and which holes lie in a picture that stands still.
+
+    Patches reach beyond the masks into their halo and, where the job takes them, into the shadows of what they hide;
+    holes never do. Both files are local paths.
+    """
+    masks = MaskReader(clip.masks)
+    masked_shots = [shot for shot in shots if _has_masks(masks, shot)]
+    # A job that says how far its masks are dilated is taken at its word: no pixel beyond changes.
+    settings = BackgroundSettings(bridging=limits.bridging, halo_px=HALO_PX if job.dilate is None else 0)
+    # What a shadow may hide of protected things is not asked.
+    shadows = job.mask_shadow == "auto" and job.protect == Protect()
+    calm = Calm()
+    found = (each for shot in masked_shots for each in _patches(clip, masks, shot, shadows, settings, calm))
+    write_patches(patches, found)
+    masked = left_over = 0
+
+    def left() -> Iterator[FrameMask]:
+        nonlocal masked, left_over
+        reader = PatchReader(patches)
+        for start in range(0, len(clip.pts), _CHUNK_FRAMES):
+            found = reader.get(start, start + _CHUNK_FRAMES)
+            for index, mask in masks.get(start, start + _CHUNK_FRAMES).items():
+                masked += int(mask.bits.sum())
+                hole = _without(mask, found.get(index))
+                if hole is not None:
+                    left_over += int(hole.bits.sum())
+                    yield hole
+
+    return write_masks(holes, clip.size, left()), (masked - left_over) / max(1, masked), calm
+
+
+def _has_masks(masks: MaskReader, shot: Shot) -> bool:
+    return any(shot.start <= index < shot.stop for index in masks.boxes())
+
+
+def _patches(
+    clip: Footage, masks: MaskReader, shot: Shot, shadows: bool, settings: BackgroundSettings, calm: Calm
+) -> Iterator[Patch]:
+    camera = track_camera(clip.frames, masks.get, shot, clip.size)
+    calm.segments += [(segment.start, segment.stop) for segment in camera]
+    asked = masks
+    with contextlib.ExitStack() as stack:
+        if shadows:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vace-batch-"))
+            grown = posixpath.join(folder, "grown.parquet")
+            write_masks(grown, clip.size, grow_into_shadows(clip.frames, masks.get, shot, clip.size, camera))
+            masks = MaskReader(grown)
+        for found in recover(clip.frames, masks.get, shot, clip.size, settings, camera):
+            known = settle(found, masks.get(found.index, found.index + 1)[found.index].within(found.box))
+            patch = Patch(index=found.index, box=found.box, rgb=found.rgb, known=known)
+            mask = asked.get(found.index, found.index + 1).get(found.index)
+            calm.restless[found.index] = () if mask is None else _restless(_without(mask, patch), found)
+            if known.any():
+                yield patch
+
+
+def _restless(hole: FrameMask | None, found: Recovered) -> tuple[Box, ...]:
+    """The boxes of those parts of a hole beside which something moves."""
+    parts = split_parts(hole) if hole is not None else []
+    place = (part.box.shift(-found.box.x, -found.box.y).slices for part in parts)
+    return tuple(part.box for part, at in zip(parts, place, strict=True) if (part.bits & ~found.still[at]).any())
+
+
+def settle(found: Recovered, mask: Bits) -> Bits:
+    """Known pixels (h, w) without specks of either kind: neither is worth a seam, or a window."""
+    known = large_parts(found.known, SPECK_PX)
+    return known | (mask & ~known & ~large_parts(mask & ~known, SPECK_PX))
+
+
+def large_parts(bits: Bits, least: int) -> Bits:
+    """The 4-connected parts of (h, w) bool `bits` that have at least `least` pixels."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(bits.astype(np.uint8), connectivity=4)
+    large = stats[:, cv2.CC_STAT_AREA] >= least
+    large[0] = False
+    return np.asarray(large[labels], np.bool_)
+
+
+def _without(mask: FrameMask, patch: Patch | None) -> FrameMask | None:
+    if patch is None:
+        return mask
+    bits = mask.bits.copy()
+    common = mask.box.intersect(patch.box)
+    assert common is not None
+    bits[common.shift(-mask.box.x, -mask.box.y).slices] &= ~patch.known[common.shift(-patch.box.x, -patch.box.y).slices]
+    return make_mask(mask.index, bits, (mask.box.x, mask.box.y))

@@ -1,0 +1,22 @@
+"""The command `vace-batch explain`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from vace_batch.cli.options import Json, OutArg
+
+
+def explain(
+    out: OutArg, job: Annotated[str, typer.Argument(metavar="JOB", help="A row's job_id.")], as_json: Json = False
+) -> None:
+    """One clip's whole story: plan, windows, mishaps, verdict with its numbers, attempts."""
+    from vace_batch.report.explain import as_lines, explain
+
+    story = explain(out, job)
+    told = json.dumps(story, ensure_ascii=False, allow_nan=False) if as_json else "\n".join(as_lines(story))
+    sys.stdout.write(told + "\n")

@@ -1,0 +1,65 @@
+"""The command `vace-batch status`."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Annotated
+
+import typer
+
+from vace_batch.cli.options import Json, OutArg
+
+_TICK_S = 0.2
+
+
+def status(
+    out: OutArg,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again and again until the run ends; Ctrl-C leaves the run alone.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """What the ledger says of the last run on OUT."""
+    from vace_batch.cli.running import ERR, EXIT_FAILED, exit_code, show_summary
+    from vace_batch.ledger.run_plan import read_run
+    from vace_batch.ledger.summary import summarise
+    from vace_batch.run.heartbeat import cold_start, read_pulse
+
+    if watch:
+        _watch(out, quiet=as_json)
+    summary = summarise(out, shown_only=True)
+    show_summary(summary, as_json)
+    pulse = read_pulse(out, read_run(out))
+    if pulse is not None and not as_json:
+        ERR.print(cold_start(pulse))
+    raise typer.Exit(EXIT_FAILED if watch and summary.pending else exit_code(summary))
+
+
+def _watch(out: str, *, quiet: bool) -> None:
+    from vace_batch.cli.running import ERR
+    from vace_batch.run.monitor import SILENCE_S, watch
+    from vace_batch.run.progress import view
+
+    look, asked = None, False
+
+    def ask(*_: object) -> None:  # a KeyboardInterrupt that is raised in a library's callback goes no further
+        nonlocal asked
+        asked = True
+
+    def pause(seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        while not asked and time.monotonic() < ends:
+            time.sleep(min(seconds, _TICK_S))
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        with view(ERR, quiet=quiet) as show:
+            for look in watch(out, sleep=pause):
+                show(look.as_progress())
+                if asked:
+                    raise KeyboardInterrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if look is not None and not look.is_over:
+        ERR.print(f"nothing was heard of the run for {SILENCE_S:.0f} s: it was killed, or its machine is gone")

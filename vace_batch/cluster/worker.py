@@ -1,0 +1,216 @@
+"""The body of an actor: resolves functions by name, runs setup once, then batches; failures become replies."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import importlib
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+
+from vace_batch.cluster.policy import Trouble
+from vace_batch.cluster.run_state import Reply
+from vace_batch.cluster.units import Call, Outcome
+from vace_batch.errors import ClipError
+from vace_batch.storage import files as storage
+from vace_batch.storage.retry import is_full
+
+INPUT_LIMIT_S = 600.0
+"""How long a worker waits for the payload of an input before it is held to be lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One unit of a call as it travels to an actor. References inside it are not fetched by Ray, but by the actor one
+    by one, so that a lost payload names its producer instead of failing the whole call."""
+
+    unit_id: str
+    payload: object
+    inputs: tuple[Any, ...]
+    attempt: int
+    last_code: str | None
+
+
+@functools.cache
+def resolve(name: str) -> Callable[..., Any]:
+    """The function named `'package.module:function'`.
+
+    Raises:
+        ImportError: no such module.
+        AttributeError: no such function in it.
+    """
+    module, _, attribute = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+class Worker:
+    """One actor. Its calls run one after the other; the `Rest` of one may run beside the next."""
+
+    def __init__(self) -> None:
+        self._state: object = None
+        self._device = threading.Lock()
+        self._begun = threading.Semaphore(0)
+        self._rest = threading.Lock()
+        self._meter, self._cpu_s, self._written = threading.Lock(), 0.0, 0
+
+    def place(self) -> tuple[str, int]:
+        """Node id and process id; resolves as soon as the process runs."""
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+    def set_up(self, setup: str | None, setup_args: Mapping[str, object]) -> str | None:
+        """Make the state; the traceback if that raised."""
+        try:
+            self._state = resolve(setup)(**setup_args) if setup else None
+        except Exception as error:
+            return f"{_sentence(error)}\n{traceback.format_exc()}"
+        self._taken()
+        return None
+
+    def _taken(self) -> tuple[float, int]:
+        """Processor time and written bytes of this process since it was asked last; of calls beside each other the one
+        that ends first has both's."""
+        with self._meter:
+            before, self._cpu_s = self._cpu_s, time.process_time()
+            wrote, self._written = self._written, storage.written_bytes()
+            return self._cpu_s - before, self._written - wrote
+
+    def begin(self) -> None:
+        """Sent before each `work`, for which it takes the device; its return tells the driver that the call starts."""
+        self._device.acquire()
+        self._begun.release()
+
+    def work(self, fn: str, works: Sequence[Work]) -> tuple[object, ...]:
+        """Run one batch once its `begin` has: Ray starts the two on threads of their own, in any order.
+
+        Returns: the replies with whether this actor is broken, then one payload a unit.
+        """
+        self._begun.acquire()
+        with contextlib.ExitStack() as rest, contextlib.ExitStack() as device:
+            device.callback(self._device.release)
+
+            def leave_device() -> None:
+                rest.enter_context(self._rest)
+                device.close()
+
+            return self._work(fn, works, leave_device)
+
+    def _work(self, fn: str, works: Sequence[Work], leave_device: Callable[[], None]) -> tuple[object, ...]:
+        begin = time.perf_counter()
+        calls: list[Call] = []
+        replies: list[Reply] = []
+        for work in works:
+            values, lost = _fetch(work.inputs)
+            replies.append(Reply(lost_inputs=lost))
+            if not lost:
+                calls.append(
+                    Call(
+                        unit_id=work.unit_id,
+                        payload=work.payload,
+                        inputs=values,
+                        attempt=work.attempt,
+                        last_code=work.last_code,
+                    )
+                )
+        outcomes, trouble = self._outcomes(fn, calls, leave_device)
+        seconds = (time.perf_counter() - begin) / len(works)
+        cpu_s, num_bytes = (each / len(works) for each in self._taken())
+        remaining = iter(outcomes)
+        payloads: list[object] = []
+        for position, reply in enumerate(replies):
+            payload = None
+            if not reply.lost_inputs:
+                outcome = next(remaining, None)
+                replies[position] = replace(
+                    _reply(outcome, trouble), seconds=seconds, cpu_s=cpu_s, num_bytes=round(num_bytes)
+                )
+                payload = None if outcome is None else outcome.payload
+            payloads.append(payload)
+        broken = trouble is not None and _device_is_dead()
+        return ((tuple(replies), broken), *payloads)
+
+    def _outcomes(
+        self, fn: str, calls: list[Call], leave_device: Callable[[], None]
+    ) -> tuple[list[Outcome], Trouble | None]:
+        """Call the function. Here, and only here, whatever it raises becomes a row."""
+        if not calls:
+            return [], None
+        try:
+            answer = resolve(fn)(self._state, calls)
+            if callable(answer):
+                leave_device()
+                answer = answer()
+            outcomes = list(answer)
+            if len(outcomes) != len(calls):
+                raise TypeError(f"{fn} returned {len(outcomes)} outcomes for {len(calls)} calls")
+            return outcomes, None
+        except Exception as error:
+            trouble = trouble_of(error)
+        if trouble.code == "out_of_memory":
+            _free_memory()
+        return [], trouble
+
+
+def trouble_of(error: Exception) -> Trouble:
+    """What an exception of a worker function says about its units."""
+    text = "".join(traceback.format_exception(error))
+    if isinstance(error, ClipError):
+        return Trouble(code=error.code, reason=error.reason, retryable=error.retryable, traceback=text)
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return Trouble(code="out_of_memory", reason=f"not enough memory: {_sentence(error)}", traceback=text)
+    if is_full(error):
+        return Trouble(code="storage_full", reason=f"no room is left: {error}", traceback=text)
+    return Trouble(code="internal_error", reason=f"unexpected {_sentence(error)}", traceback=text)
+
+
+def _reply(outcome: Outcome | None, trouble: Trouble | None) -> Reply:
+    if outcome is None:
+        return Reply(trouble=trouble, shared=True)
+    if outcome.error is not None:
+        return Reply(trouble=trouble_of(outcome.error))
+    return Reply(meta=outcome.meta, has_payload=outcome.payload is not None)
+
+
+def _fetch(references: Sequence[Any]) -> tuple[tuple[object, ...], tuple[int, ...]]:
+    """The values behind the references, and the positions of those that are lost."""
+    values: list[object] = []
+    lost: list[int] = []
+    for position, reference in enumerate(references):
+        try:
+            values.append(ray.get(reference, timeout=INPUT_LIMIT_S))
+        except ray.exceptions.RayError:
+            lost.append(position)
+    return tuple(values), tuple(lost)
+
+
+def _sentence(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _free_memory() -> None:
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _device_is_dead() -> bool:
+    """Whether the CUDA context is gone, as after a device-side assertion: every later call would fail too."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False

@@ -1,0 +1,283 @@
+"""Makes a manifest from the videos below a folder or bucket prefix, or from a CSV."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from vace_batch.errors import Fault, ManifestError, UsageError
+from vace_batch.manifest.cells import MAX_JOB_ID_BYTES, shown
+from vace_batch.manifest.reader import jobs_of
+from vace_batch.manifest.schema import SCHEMA, type_faults
+from vace_batch.manifest.uris import UriError, folder_of, relative_uri, resolve_uri
+from vace_batch.storage import files as storage
+
+VIDEO_SUFFIXES = frozenset(
+    ".avi .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .webm".split(),
+)
+
+_URI_COLUMNS = ("video_uri", "mask_uri", "reference_uris", "protect")
+
+
+def build_manifest(prefix: str, output: str, *, task: str | None = None, **defaults: object) -> int:
+    """Write the manifest of what is at `prefix` to `output` (Parquet, appears whole or not at all); returns its rows.
+
+    `prefix` is a folder or bucket prefix, searched for videos at any depth (hidden files left out, sorted; a row's
+    job_id is its path without suffix), or a .csv whose columns are the manifest's (lists and structs as JSON; one class
+    may stand alone; empty is null, "" an empty text). `task` and `defaults`, plain values of the manifest's columns,
+    fill what a row does not say. Videos below the manifest's own folder are named relative to it.
+
+    Raises:
+        UsageError: nothing at `prefix`, or no video there.
+        ManifestError: the rows would not be a valid manifest.
+    """
+    filler = {name: value for name, value in {"task": task, **defaults}.items() if value is not None}
+    _check_defaults(filler)
+    folder = _folder(output)
+    if prefix.lower().endswith(".csv"):
+        rows = [_moved(row, _folder(prefix), folder) for row in _csv_rows(prefix)]
+        table = _table(rows, filler)
+    else:
+        rows = _video_rows(prefix, folder)
+        table = _table(rows, filler)
+        # All rows share the defaults: what is wrong with the first is wrong with each.
+        jobs_of(table.slice(0, 1), folder)
+    jobs_of(table, folder)
+    write_manifest(table, output)
+    return len(rows)
+
+
+def parse_defaults(assignments: Sequence[str]) -> dict[str, object]:
+    """`column=value` texts, values written as in a CSV, as keyword arguments of `build_manifest`.
+
+    Raises:
+        UsageError: one has no `=`, names no column, or holds what its column cannot.
+    """
+    defaults: dict[str, object] = {}
+    columns = [name for name in SCHEMA.names if name != "task"]  # a parameter of its own
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or name not in columns:
+            raise UsageError(f"got {shown(assignment)}, expected COLUMN=VALUE with one of {', '.join(columns)}")
+        try:
+            defaults[name] = _cell_value(name, text)
+        except ValueError as error:
+            raise UsageError(f"{name}: got {shown(text)}, expected {error}") from error
+    return defaults
+
+
+def _check_defaults(filler: Mapping[str, object]) -> None:
+    for name, value in filler.items():
+        if name not in SCHEMA.names:
+            raise UsageError(f"got a default for {name!r}, expected one of {', '.join(SCHEMA.names)}")
+        try:
+            _check_nested(name, value)
+        except ValueError as error:
+            raise UsageError(f"got {shown(value)} as default for {name!r}, expected {error}") from error
+
+
+def write_manifest(table: Any, uri: str) -> None:
+    """Write a table of manifest columns to `uri` so that it appears whole or not at all."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    storage.publish(uri, sink.getvalue())
+
+
+def _table(rows: Sequence[Mapping[str, object]], filler: Mapping[str, object]) -> Any:
+    """Columns that have a value somewhere, `filler` where a row has none. Unknown ones stay: the check reports them."""
+    columns: dict[str, Any] = {}
+    for name in dict.fromkeys([*SCHEMA.names, *rows[0]]):
+        values = [filler.get(name) if (value := row.get(name)) is None else value for row in rows]
+        if all(value is None for value in values) and name not in rows[0]:
+            continue
+        try:
+            columns[name] = pa.array(values, SCHEMA.field(name).type if name in SCHEMA.names else None)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            raise _error(None, name, shown(str(error)), str(SCHEMA.field(name).type)) from error
+    parts = [SCHEMA.field(name) if name in SCHEMA.names else pa.field(name, columns[name].type) for name in columns]
+    return pa.table(list(columns.values()), schema=pa.schema(parts, metadata=SCHEMA.metadata))
+
+
+def _error(row: int | None, column: str | None, got: str, expected: str) -> ManifestError:
+    return ManifestError([Fault(row=row, job_id=None, column=column, got=got, expected=expected)])
+
+
+def _video_rows(prefix: str, folder: str) -> list[dict[str, object]]:
+    root = _folder(storage.join(prefix, "x"))
+    names = [
+        name
+        for name in storage.list_files(root)
+        if posixpath.splitext(name)[1].lower() in VIDEO_SUFFIXES
+        and not any(part.startswith(".") for part in name.split("/"))
+    ]
+    if not names:
+        raise UsageError(f"no video below {shown(prefix)}: looked for {' '.join(sorted(VIDEO_SUFFIXES))}")
+    faults = [
+        Fault(row=None, job_id=None, column="video_uri", got=ascii(name), expected="a file name in UTF-8")
+        for name in names
+        if not _is_unicode(name)
+    ]
+    if faults:
+        raise ManifestError(faults)
+    return [
+        {"job_id": job_id, "video_uri": relative_uri(storage.join(root, name), folder)}
+        for job_id, name in zip(job_ids(names), names, strict=True)
+    ]
+
+
+def job_ids(names: Sequence[str]) -> list[str]:
+    """Ids for relative paths: the path without suffix; with it where two would be equal; shortened where too long."""
+    stems = [posixpath.splitext(name)[0] for name in names]
+    uses = Counter(stems)
+    taken: set[str] = set()
+    ids = []
+    for stem, name in zip(stems, names, strict=True):
+        job_id = stem if uses[stem] == 1 and stem.strip() else name
+        if job_id in taken or (job_id != stem and job_id in uses) or len(job_id.encode()) > MAX_JOB_ID_BYTES:
+            job_id = f"{job_id[:80]}~{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
+        taken.add(job_id)
+        ids.append(job_id)
+    return ids
+
+
+def _is_unicode(name: str) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in name)
+
+
+def _folder(uri: str) -> str:
+    try:
+        return folder_of(uri)
+    except UriError as error:
+        raise UsageError(f"got {shown(uri)}, expected {error}") from error
+
+
+def _csv_rows(uri: str) -> list[dict[str, object]]:
+    table = _csv_table(uri)
+    faults = [
+        Fault(row=None, job_id=None, column=name, got="the column twice", expected="each column once")
+        for name, uses in Counter(table.column_names).items()
+        if uses > 1
+    ]
+    if not faults and not table.num_rows:
+        faults.append(
+            Fault(row=None, job_id=None, column=None, got="no rows", expected="at least one below the header")
+        )
+    if faults:
+        raise ManifestError(faults)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    for name in set(table.column_names) & set(SCHEMA.names):
+        for index, row in enumerate(rows):
+            try:
+                row[name] = _cell_value(name, row[name])
+            except ValueError as error:
+                got = shown(row[name])
+                job_id = shown(row["job_id"]) if "job_id" in row else None
+                faults.append(Fault(row=index, job_id=job_id, column=name, got=got, expected=str(error)))
+    if faults:
+        raise ManifestError(sorted(faults, key=lambda fault: (fault.row or 0, fault.column or "")))
+    return rows
+
+
+def _csv_table(uri: str) -> Any:
+    try:
+        data = storage.read_bytes(resolve_uri(uri, os.getcwd()))
+    except OSError as error:
+        raise UsageError(f"{shown(uri)} cannot be read: {error.strerror or error}") from error
+    try:
+        # One block, or a long cell could straddle two.
+        read = pa_csv.ReadOptions(block_size=max(len(data), 1), use_threads=False)
+        # Every column as text; only what stands empty without quotes is null, so that "" can be an empty text.
+        convert = pa_csv.ConvertOptions(
+            column_types={name: pa.string() for name in SCHEMA.names},
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        )
+        parse = pa_csv.ParseOptions(newlines_in_values=True)
+        return pa_csv.read_csv(pa.BufferReader(data), read, parse, convert)
+    except pa.ArrowException as error:
+        raise _error(None, None, shown(str(error)), "a CSV in UTF-8 with a header") from error
+
+
+def _cell_value(name: str, text: str | None) -> object:
+    """A CSV cell as a plain value of its column.
+
+    Raises:
+        ValueError: says what was expected.
+    """
+    if text is None:
+        return None
+    type_ = SCHEMA.field(name).type
+    if pa.types.is_string(type_):
+        return text
+    if pa.types.is_integer(type_):
+        return _number(text, int, "a whole number", 2**63)
+    if pa.types.is_floating(type_):
+        return _number(text, float, "a number", math.inf)
+    if name == "targets" and not text.lstrip().startswith("["):
+        return [text]
+    try:
+        value = json.loads(text, object_pairs_hook=_unique_keys)
+    except ValueError as error:
+        raise ValueError(f"JSON ({error})") from error
+    _check_nested(name, value)
+    return value
+
+
+def _number(text: str, parse: Callable[[str], float], expected: str, limit: float) -> float:
+    try:
+        value = parse(text)
+    except ValueError as error:
+        raise ValueError(expected) from error
+    if abs(value) >= limit:
+        raise ValueError(expected)
+    return value
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("each key once")
+    return dict(pairs)
+
+
+def _check_nested(name: str, value: object) -> None:
+    """Inferred, not given types: converting to the column's type would drop unknown keys in silence.
+
+    Raises:
+        ValueError: the value does not fit the column's type.
+    """
+    try:
+        inferred = pa.array([value]).type
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{SCHEMA.field(name).type}, values of one kind") from error
+    for at, got, expected in type_faults(inferred, SCHEMA.field(name).type, name):
+        raise ValueError(f"{expected} at {at}, not {got}")
+
+
+def _moved(row: Mapping[str, object], source: str, target: str) -> dict[str, object]:
+    """`row` with relative URIs, meant from folder `source`, rewritten to hold from folder `target`."""
+
+    def move(value: object) -> object:
+        if isinstance(value, list):
+            return [move(item) for item in value]
+        if isinstance(value, dict):
+            return {**value, "mask_uri": move(value.get("mask_uri"))}
+        if not isinstance(value, str):
+            return value
+        try:
+            return relative_uri(resolve_uri(value, source), target)
+        except UriError:
+            return value  # the check of the whole table reports it
+
+    return {name: move(value) if name in _URI_COLUMNS else value for name, value in row.items()}

@@ -1,0 +1,418 @@
+"""One manifest cell to one `Job` value; whatever is wrong with it is noted on the `Cell`.
+
+Parsers get values of the schema's type (`manifest_schema.type_faults` has seen to that) and never null.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vace_batch.manifest.job import (
+    COMPOSITIONS,
+    BoxKey,
+    Dilation,
+    Expand,
+    Extend,
+    LoraRef,
+    Pick,
+    PointKey,
+    Protect,
+    Sampling,
+)
+from vace_batch.manifest.presets import PRESETS
+from vace_batch.manifest.schema import (
+    CONTROLS,
+    EXTEND_MODES,
+    EXTEND_UNITS,
+    LORA_EXPERTS,
+    MASK_RULES,
+    MASK_SHAPES,
+    PROCESSES,
+    REFERENCE_BACKGROUNDS,
+    REFERENCE_MODES,
+    SEED_SCOPES,
+    TASKS,
+)
+from vace_batch.manifest.uris import UriError, resolve_uri
+
+MAX_JOB_ID_BYTES = 512
+MAX_PROMPT_CHARS = 4_000
+MAX_LABELS, MAX_LABEL_CHARS = 200, 100
+MAX_REFERENCES = 8
+MAX_LORAS, MAX_LORA_WEIGHT = 8, 4
+MAX_SEED = 2**63 - 1
+MAX_PRIORITY = 1_000
+MAX_COORDINATE_PX = 1_000_000
+MAX_FRAME = 2**31 - 1
+MAX_TIME_S = 10_000_000
+MIN_WINDOW_FRAMES, MAX_WINDOW_FRAMES = 5, 241
+MIN_WINDOW_TOKENS = 64
+MAX_DILATION = {"px": 1_000, "%": 200, "token": 16}
+
+_SHOWN_CHARS = 60
+_DILATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(px|%|tokens?)")
+_OUTPUT_SUFFIX = re.compile(r"[^/]+\.[A-Za-z0-9]{1,8}")
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _SHOWN_CHARS
+_repr.maxdict = _repr.maxlist = 4
+_repr.maxlevel = 3
+
+
+def shown(value: object) -> str:
+    """`repr` of `value` in about 60 characters, control characters escaped."""
+    text = _repr.repr(value)
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
+
+
+@dataclass(slots=True)
+class Cell:
+    """Where parsers leave faults: (path inside the column, what came, what was expected)."""
+
+    folder: str
+    faults: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def fault(self, at: str, got: object, expected: str) -> None:
+        self.faults.append((at, shown(got), expected))
+
+
+class Undecodable:
+    """Stands for a text that is no UTF-8."""
+
+    def __repr__(self) -> str:
+        return "bytes that are no UTF-8 text"
+
+
+Parser = Callable[[Any, Cell], Any]
+
+
+def _job_id(value: str, cell: Cell) -> str:
+    if not value.strip() or value in (".", ".."):
+        cell.fault("", value, "a name other than '', '.' and '..'")
+    elif "\0" in value:
+        cell.fault("", value, "text without NUL")
+    elif len(value.encode()) > MAX_JOB_ID_BYTES:
+        cell.faults.append(("", f"{len(value.encode()):,} bytes", f"at most {MAX_JOB_ID_BYTES} bytes"))
+    return value
+
+
+def _uri(value: str, cell: Cell, at: str = "") -> str:
+    try:
+        return resolve_uri(value, cell.folder)
+    except UriError as error:
+        cell.fault(at, value, str(error))
+        return value
+
+
+def _choice(allowed: Sequence[str]) -> Callable[..., str]:
+    def parse(value: str, cell: Cell, at: str = "") -> str:
+        if value not in allowed:
+            cell.fault(at, value, f"one of {', '.join(allowed)}")
+        return value
+
+    return parse
+
+
+def _text(value: str, cell: Cell) -> str:
+    if len(value) > MAX_PROMPT_CHARS:
+        cell.faults.append(("", f"{len(value):,} characters", f"at most {MAX_PROMPT_CHARS:,} characters"))
+    elif "\0" in value:
+        cell.fault("", value, "text without NUL")
+    return value
+
+
+def _labels(value: Sequence[str | None], cell: Cell, at: str = "") -> tuple[str, ...]:
+    if len(value) > MAX_LABELS:
+        cell.faults.append((at, f"{len(value):,} classes", f"at most {MAX_LABELS}"))
+        return ()
+    for index, label in enumerate(value):
+        if label is None or not label.strip() or len(label) > MAX_LABEL_CHARS or not label.isprintable():
+            cell.fault(f"{at}[{index}]", label, f"a class name of 1..{MAX_LABEL_CHARS} printable characters")
+    return tuple(label.strip() for label in value if label)
+
+
+def _weights(value: str, cell: Cell, at: str = "") -> str:
+    """A release name or a hub id stays as it is; only what is plainly a URI is checked as one."""
+    if not value.strip() or len(value) > MAX_JOB_ID_BYTES or not value.isprintable():
+        cell.fault(at, value, "a path or a release name")
+    elif "://" in value and not value.startswith("hf://"):
+        return _uri(value, cell, at)
+    return value
+
+
+def _lora(value: Mapping[str, Any], cell: Cell, at: str) -> LoraRef:
+    uri, weight = value.get("uri") or "", value.get("weight")
+    if uri.endswith(".safetensors"):
+        uri = _weights(uri, cell, f"{at}.uri")
+    else:
+        cell.fault(f"{at}.uri", uri, "a .safetensors file; pickles can run code and are not read")
+    return LoraRef(
+        uri=uri,
+        weight=1.0 if weight is None else _number(weight, -MAX_LORA_WEIGHT, MAX_LORA_WEIGHT, cell, f"{at}.weight"),
+        expert=_choice(LORA_EXPERTS)(value.get("expert") or "both", cell, f"{at}.expert"),
+    )
+
+
+def _loras(value: Sequence[Mapping[str, Any] | None], cell: Cell) -> tuple[LoraRef, ...]:
+    if len(value) > MAX_LORAS:
+        cell.faults.append(("", f"{len(value):,} LoRAs", f"at most {MAX_LORAS}"))
+    loras: list[LoraRef] = _structs(value[:MAX_LORAS], cell, "", _lora)
+    return tuple(loras)
+
+
+def _number(value: float | None, low: float, high: float, cell: Cell, at: str, unit: str = "") -> float:
+    if value is None or not low <= value <= high:
+        cell.fault(at, value, f"{low:,}..{high:,}{unit and ' ' + unit}")
+        return 0.0
+    return float(value)
+
+
+def _integer(value: int | None, low: int, high: int, cell: Cell, at: str) -> int:
+    if value is None or not low <= value <= high:
+        cell.fault(at, value, f"{low:,}..{high:,}")
+        return low
+    return int(value)
+
+
+def _box(value: Mapping[str, Any], cell: Cell, at: str) -> BoxKey:
+    x, y = (_number(value.get(k), -MAX_COORDINATE_PX, MAX_COORDINATE_PX, cell, f"{at}.{k}", "px") for k in ("x", "y"))
+    sides = []
+    for name in ("width", "height"):
+        side = value.get(name)
+        if side is None or not 0 < side <= MAX_COORDINATE_PX:
+            cell.fault(f"{at}.{name}", side, f"above 0 and at most {MAX_COORDINATE_PX:,} px")
+        sides.append(float(side or 0))
+    frame = value.get("frame")
+    return BoxKey(
+        x=x,
+        y=y,
+        width=sides[0],
+        height=sides[1],
+        frame=None if frame is None else _integer(frame, 0, MAX_FRAME, cell, f"{at}.frame"),
+        object_id=_integer(value.get("object_id") or 0, 0, MAX_FRAME, cell, f"{at}.object_id"),
+    )
+
+
+def _structs(value: Sequence[Mapping[str, Any] | None], cell: Cell, at: str, parse: Callable[..., Any]) -> list[Any]:
+    parsed = []
+    for index, item in enumerate(value):
+        if item is None:
+            cell.fault(f"{at}[{index}]", None, "a value")
+        else:
+            parsed.append(parse(item, cell, f"{at}[{index}]"))
+    return parsed
+
+
+def _boxes(value: Sequence[Mapping[str, Any] | None], cell: Cell, at: str = "") -> tuple[BoxKey, ...]:
+    boxes: list[BoxKey] = _structs(value, cell, at, _box)
+    if len(boxes) > 1:
+        _check_tracks(boxes, cell, at)
+    return tuple(boxes)
+
+
+def _check_tracks(boxes: Sequence[BoxKey], cell: Cell, at: str) -> None:
+    still = {box.object_id for box in boxes if box.frame is None}
+    seen: set[tuple[int, int]] = set()
+    for box in boxes:
+        if box.frame is None:
+            continue
+        if box.object_id in still:
+            cell.fault(at, f"object {box.object_id}", "either keyframes or boxes for the whole clip")
+            still.discard(box.object_id)
+        if (box.object_id, box.frame) in seen:
+            cell.fault(at, f"object {box.object_id} twice at frame {box.frame}", "one keyframe a frame and object")
+        seen.add((box.object_id, box.frame))
+
+
+def _point(value: Mapping[str, Any], cell: Cell, at: str) -> PointKey:
+    positive = value.get("positive")
+    return PointKey(
+        x=_number(value.get("x"), 0, MAX_COORDINATE_PX, cell, f"{at}.x", "px"),
+        y=_number(value.get("y"), 0, MAX_COORDINATE_PX, cell, f"{at}.y", "px"),
+        frame=_integer(value.get("frame") or 0, 0, MAX_FRAME, cell, f"{at}.frame"),
+        object_id=_integer(value.get("object_id") or 0, 0, MAX_FRAME, cell, f"{at}.object_id"),
+        positive=True if positive is None else positive,
+    )
+
+
+def _points(value: Sequence[Mapping[str, Any] | None], cell: Cell) -> tuple[PointKey, ...]:
+    points: list[PointKey] = _structs(value, cell, "", _point)
+    for object_id in sorted({point.object_id for point in points}):
+        if not any(point.positive for point in points if point.object_id == object_id):
+            cell.fault("", f"object {object_id} with background points only", "a positive point for each object")
+    return tuple(points)
+
+
+def _pick(value: Mapping[str, Any], cell: Cell) -> Pick:
+    tracks = [_integer(number, 1, MAX_FRAME, cell, ".tracks") for number in value.get("tracks") or ()]
+    exclude = _labels(value.get("exclude") or (), cell, ".exclude")
+    return Pick(exclude=exclude, largest=bool(value.get("largest")), tracks=tuple(tracks))
+
+
+def _protect(value: Mapping[str, Any], cell: Cell) -> Protect:
+    mask_uri = value.get("mask_uri")
+    return Protect(
+        targets=_labels(value.get("targets") or (), cell, ".targets"),
+        boxes=_boxes(value.get("boxes") or (), cell, ".boxes"),
+        mask_uri=None if mask_uri is None else _uri(mask_uri, cell, ".mask_uri"),
+    )
+
+
+def _dilation(value: str, cell: Cell) -> Dilation | None:
+    match = _DILATION.fullmatch(value.strip())
+    amount = float(match[1]) if match else -1.0
+    if not match or amount > MAX_DILATION[match[2].rstrip("s")]:
+        cell.fault("", value, "a number and a unit: 0..1000px, 0..200% or 0..16tokens, such as '6px', '5%' or '1token'")
+        return None
+    names = {"px": "px", "%": "percent", "token": "tokens"}
+    return Dilation(**{names[match[2].rstrip("s")]: amount})
+
+
+def _references(value: Sequence[str | None], cell: Cell) -> tuple[str, ...]:
+    if len(value) > MAX_REFERENCES:
+        cell.faults.append(("", f"{len(value):,} references", f"at most {MAX_REFERENCES}"))
+    return tuple(_uri(uri or "", cell, f"[{index}]") for index, uri in enumerate(value[:MAX_REFERENCES]))
+
+
+def _joined(allowed: Sequence[str], ready_made: Sequence[str] = ()) -> Parser:
+    """One of `ready_made`, or of `allowed`, or two of `allowed` joined by '+'."""
+
+    def parse(value: str, cell: Cell) -> str:
+        parts = value.split("+")
+        alone = ready_made or allowed
+        if value not in alone and not (len(parts) == 2 and all(part in allowed for part in parts)):
+            cell.fault("", value, f"one of {', '.join(alone)}, or two of {', '.join(allowed)} joined by '+'")
+        return value
+
+    return parse
+
+
+def _expand(value: Mapping[str, Any], cell: Cell) -> Expand:
+    sides = {
+        name: _number(value[name], 0, 1, cell, f".{name}")
+        for name in ("left", "right", "up", "down")
+        if value.get(name) is not None
+    }
+    grown = Expand(**sides, inner=bool(value.get("inner")))
+    if not any(sides.values()):
+        cell.faults.append(("", "no side", "at least one of left, right, up, down above 0"))
+    if grown.inner and max(grown.left + grown.right, grown.up + grown.down) >= 1:
+        cell.faults.append(("", "nothing of the picture left", "left + right and up + down below 1 with inner"))
+    return grown
+
+
+def _extend(value: Mapping[str, Any], cell: Cell) -> Extend:
+    seconds = value.get("seconds")
+    made = Extend(
+        mode=_choice(EXTEND_MODES)(value.get("mode") or "first", cell, ".mode"),
+        unit=_choice(EXTEND_UNITS)(value.get("unit") or "clip", cell, ".unit"),
+        seconds=None if seconds is None else _number(seconds, 0, MAX_TIME_S, cell, ".seconds", "s"),
+    )
+    if seconds is not None and made.mode == "firstlast":
+        cell.fault(".seconds", seconds, "nothing with firstlast, which bridges start_s to end_s")
+    if seconds == 0:
+        cell.fault(".seconds", seconds, "more than 0 s")
+    return made
+
+
+_SAMPLING_RANGES: dict[str, tuple[float, float]] = {
+    "guidance_scale": (0, 30),
+    "guidance_scale_2": (0, 30),
+    "boundary_ratio": (0, 1),
+    "flow_shift": (0.1, 50),
+    "conditioning_scale": (0, 4),
+    "guidance_from": (0, 1),
+    "guidance_until": (0, 1),
+    "step_cache": (0, 0.99),
+}
+
+
+def _sampling(value: Mapping[str, Any], cell: Cell) -> Sampling:
+    given = {name: part for name, part in value.items() if part is not None}
+    for name, (low, high) in _SAMPLING_RANGES.items():
+        if name in given:
+            given[name] = _number(given[name], low, high, cell, f".{name}")
+    if "num_inference_steps" in given:
+        _integer(given["num_inference_steps"], 1, 200, cell, ".num_inference_steps")
+    if "max_tokens" in given:
+        _integer(given["max_tokens"], MIN_WINDOW_TOKENS, MAX_FRAME, cell, ".max_tokens")
+    if "mask_rule" in given and given["mask_rule"] not in MASK_RULES:
+        cell.fault(".mask_rule", given["mask_rule"], f"one of {', '.join(MASK_RULES)}")
+    if given.get("guidance_from", 0) > given.get("guidance_until", 1):
+        cell.fault(".guidance_from", given["guidance_from"], "at most guidance_until")
+    _window_lengths(given.get("max_frames"), given.get("overlap_frames"), cell)
+    return Sampling(**given)
+
+
+def _window_lengths(max_frames: int | None, overlap: int | None, cell: Cell) -> None:
+    longest = MAX_WINDOW_FRAMES
+    if max_frames is not None:
+        if MIN_WINDOW_FRAMES <= max_frames <= MAX_WINDOW_FRAMES and max_frames % 4 == 1:
+            longest = max_frames
+        else:
+            cell.fault(".max_frames", max_frames, f"4n+1 in {MIN_WINDOW_FRAMES}..{MAX_WINDOW_FRAMES}")
+    if overlap is not None and not 0 <= overlap < longest:
+        cell.fault(".overlap_frames", overlap, f"0..{longest - 1}, below max_frames")
+
+
+def _output(value: str, cell: Cell) -> str:
+    parts = value.split("/")
+    if (
+        any(part in ("", ".", "..") or len(part.encode()) > 200 for part in parts)
+        or len(value.encode()) > MAX_JOB_ID_BYTES
+        or "\\" in value
+        or ":" in value
+        or not value.isprintable()
+        or not _OUTPUT_SUFFIX.fullmatch(parts[-1])
+    ):
+        cell.fault("", value, "a relative path with a suffix that stays below OUT/videos, such as 'news/0042.mp4'")
+    return value
+
+
+def _seconds(value: float, cell: Cell) -> float:
+    return _number(value, 0, MAX_TIME_S, cell, "", "s")
+
+
+PARSERS: dict[str, Parser] = {
+    "job_id": _job_id,
+    "video_uri": _uri,
+    "task": _choice(TASKS),
+    "targets": _labels,
+    "pick": _pick,
+    "boxes": _boxes,
+    "points": _points,
+    "mask_uri": _uri,
+    "protect": _protect,
+    "detector": _weights,
+    "segmenter": _weights,
+    "mask_shape": _choice(MASK_SHAPES),
+    "mask_shadow": _choice(("auto", "off")),
+    "background": _choice(("auto", "off")),
+    "dilate": _dilation,
+    "prompt": _text,
+    "negative_prompt": _text,
+    "reference_uris": _references,
+    "reference_boxes": _boxes,
+    "reference_mask_uris": _references,
+    "reference_mode": _choice(REFERENCE_MODES),
+    "reference_background": _choice(REFERENCE_BACKGROUNDS),
+    "control": _joined(CONTROLS),
+    "control_weights": _weights,
+    "expand": _expand,
+    "extend": _extend,
+    "compose": _joined(PROCESSES, tuple(COMPOSITIONS)),
+    "start_s": _seconds,
+    "end_s": _seconds,
+    "seed": lambda value, cell: _integer(value, 0, MAX_SEED, cell, ""),
+    "seed_scope": _choice(SEED_SCOPES),
+    "preset": _choice(tuple(PRESETS)),
+    "priority": lambda value, cell: _integer(value, -MAX_PRIORITY, MAX_PRIORITY, cell, ""),
+    "model": _weights,
+    "loras": _loras,
+    "sampling": _sampling,
+    "output_uri": _output,
+}

@@ -1,0 +1,252 @@
+"""Reads a manifest: Parquet rows to `Job`s, or one error that holds every fault of every row and column."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vace_batch.errors import Fault, ManifestError, UsageError
+from vace_batch.manifest.cells import PARSERS, Cell, Undecodable, shown
+from vace_batch.manifest.job import BoxKey, Dilation, Job, PointKey, Protect, Sampling, pixel_fields
+from vace_batch.manifest.rules import INVALID, UNKNOWN, OutputNames, RowFault, row_faults
+from vace_batch.manifest.schema import FREE_PREFIX, REQUIRED, SCHEMA, SCHEMA_VERSION, VERSION_KEY, type_faults
+from vace_batch.manifest.uris import UriError, folder_of
+from vace_batch.storage import files as storage
+
+__all__ = [
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "BoxKey",
+    "Dilation",
+    "Job",
+    "Manifest",
+    "PointKey",
+    "Protect",
+    "Sampling",
+    "jobs_of",
+    "pixel_fields",
+    "read_manifest",
+]
+
+MAX_ROWS = 5_000_000
+
+_BATCH_ROWS = 65_536
+_DEFAULTS = {
+    part.name: part.default_factory() if part.default_factory is not MISSING else part.default
+    for part in fields(Job)
+    if part.name in PARSERS
+}
+_POSITION = {name: index for index, name in enumerate(SCHEMA.names)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A manifest without faults: its jobs in row order, the digest of the file, and where it was."""
+
+    jobs: tuple[Job, ...]
+    digest: str
+    uri: str
+
+
+def read_manifest(uri: str | os.PathLike[str]) -> Manifest:
+    """Read and check a Parquet manifest at a path or URI.
+
+    Raises:
+        ManifestError: with every fault of every row and column, or one fault when the file cannot be read.
+        UsageError: the URI is not allowed, or its scheme has no driver installed.
+    """
+    uri = os.fspath(uri)
+    try:
+        folder = folder_of(uri)
+    except UriError as error:
+        raise UsageError(f"manifest: got {shown(uri)}, expected {error}") from error
+    data = _read(uri)
+    if not data:
+        raise _file_error("an empty file", "a Parquet manifest")
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        schema, num_rows = file.schema_arrow, file.metadata.num_rows
+        if num_rows > MAX_ROWS:
+            raise _file_error(f"{num_rows:,} rows", f"at most {MAX_ROWS:,}")
+        names = [name for name in SCHEMA.names if name in schema.names]
+        jobs = _jobs(schema, file.iter_batches(_BATCH_ROWS, columns=names, use_threads=False), num_rows, folder)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _file_error(f"a file that starts with {data[:8]!r}", f"Parquet ({shown(str(error))})") from error
+    return Manifest(jobs=jobs, digest=storage.digest(data), uri=uri)
+
+
+def jobs_of(table: Any, folder: str) -> tuple[Job, ...]:
+    """Check a pyarrow table as if it were read from a manifest in `folder`.
+
+    Raises:
+        ManifestError: with every fault of every row and column.
+    """
+    return _jobs(table.schema, table.to_batches(_BATCH_ROWS), table.num_rows, folder)
+
+
+def _read(uri: str) -> bytes:
+    try:
+        fs, path = storage.resolve(uri)
+        if storage.is_local(uri) and os.path.exists(path) and not os.path.isfile(path):
+            kind = "a folder" if os.path.isdir(path) else "a special file"
+            raise _file_error(f"{kind}, {shown(uri)}", "a Parquet file")
+        data: bytes = fs.cat_file(path)
+        return data
+    except FileNotFoundError as error:
+        raise _file_error(f"no file at {shown(uri)}", "a Parquet file") from error
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"{shown(uri)}: {error}") from error
+    except OSError as error:
+        raise _file_error(
+            f"{shown(uri)}, which cannot be read ({error.strerror or error})", "a Parquet file"
+        ) from error
+
+
+def _file_error(got: str, expected: str) -> ManifestError:
+    return ManifestError([_whole_file(None, got, expected)])
+
+
+def _jobs(schema: Any, batches: Iterable[Any], num_rows: int, folder: str) -> tuple[Job, ...]:
+    found = list(_schema_faults(schema))
+    rows = _Rows(folder=folder, broken=tuple(name for name in SCHEMA.names if any(name == about for about, _ in found)))
+    rows.faults.extend(fault for _, fault in found)
+    if num_rows == 0:
+        rows.faults.append(_whole_file(None, "no rows", "at least one row"))
+    for batch in batches:
+        rows.add(batch)
+    rows.finish()
+    if rows.faults:
+        raise ManifestError(sorted(rows.faults, key=_order))
+    return tuple(rows.jobs)
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Jobs and faults of the rows so far; no more jobs are made after the first fault."""
+
+    folder: str
+    broken: tuple[str, ...]
+    jobs: list[Job] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    count: int = 0
+    outputs: OutputNames = field(default_factory=OutputNames)
+
+    def add(self, batch: Any) -> None:
+        """Take the next rows, at most some ten thousand, so that their plain values need little memory."""
+        columns: dict[str, list[Any]] = {name: [UNKNOWN] * batch.num_rows for name in self.broken}
+        found: list[tuple[int, RowFault]] = []
+        for name in batch.schema.names:
+            if name in PARSERS and name not in columns:
+                columns[name] = _parse_column(name, _plain_values(batch.column(name)), self.folder, found)
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        for index, row in enumerate(rows):
+            found.extend((index, fault) for fault in row_faults(row))
+            job_id, output_uri = row["job_id"], row.get("output_uri")
+            if isinstance(job_id, str):
+                output_uri = output_uri if isinstance(output_uri, str) else None
+                found.extend((index, fault) for fault in self.outputs.add(self.count + index, job_id, output_uri))
+            if not found and not self.faults:
+                self.jobs.append(Job(row=self.count + index, **row))
+        self.faults.extend(_row_fault(self.count + index, rows[index]["job_id"], fault) for index, fault in found)
+        self.count += len(rows)
+
+    def finish(self) -> None:
+        self.faults.extend(_row_fault(row, job_id, fault) for row, job_id, fault in self.outputs.late_faults())
+
+
+def _plain_values(array: Any) -> list[Any]:
+    try:
+        values: list[Any] = array.to_pylist()
+        return values
+    except UnicodeDecodeError:
+        return [_plain_value(scalar) for scalar in array]
+
+
+def _plain_value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return Undecodable()
+
+
+def _parse_column(name: str, values: list[Any], folder: str, found: list[tuple[int, RowFault]]) -> list[Any]:
+    """The parsed values of a column; equal texts and numbers are parsed once and share one object."""
+    missing = INVALID if name in REQUIRED else _DEFAULTS[name]
+    known: dict[Any, tuple[Any, list[RowFault]]] = {}
+    parsed = []
+    for index, value in enumerate(values):
+        if value is None:
+            parsed.append(missing)
+            if missing is INVALID:
+                found.append((index, (name, "null", "a value")))
+            continue
+        if isinstance(value, list | dict):
+            result, faults = _parse(name, value, folder)
+        else:
+            entry = known.get(value)
+            if entry is None:
+                entry = known[value] = _parse(name, value, folder)
+            result, faults = entry
+        parsed.append(result)
+        if faults:
+            found.extend((index, fault) for fault in faults)
+    return parsed
+
+
+def _parse(name: str, value: Any, folder: str) -> tuple[Any, list[RowFault]]:
+    if isinstance(value, Undecodable):
+        return INVALID, [(name, repr(value), "UTF-8 text")]
+    cell = Cell(folder)
+    result = PARSERS[name](value, cell)
+    if cell.faults:
+        return INVALID, [(name + at, got, expected) for at, got, expected in cell.faults]
+    return result, []
+
+
+def _schema_faults(schema: Any) -> Iterator[tuple[str, Fault]]:
+    """The columns that cannot be read, each with what is wrong with it."""
+    version = (schema.metadata or {}).get(VERSION_KEY.encode(), b"1")
+    if version != str(SCHEMA_VERSION).encode():
+        yield "", _whole_file(None, f"schema version {shown(version.decode(errors='replace'))}", f"{SCHEMA_VERSION}")
+    for name, times in Counter(schema.names).items():
+        if times > 1:
+            yield name, _whole_file(name, f"the column {times} times", "each column once")
+        elif name in _POSITION:
+            for at, got, expected in type_faults(schema.field(name).type, SCHEMA.field(name).type, name):
+                yield name, _whole_file(at, got, expected)
+        elif not name.startswith(FREE_PREFIX):
+            near = difflib.get_close_matches(name, SCHEMA.names, n=1)
+            hint = f"{near[0]}?" if near else f"a column of the manifest, or a name with {FREE_PREFIX} in front"
+            yield name, _whole_file(name, "an unknown column", hint)
+    for name in REQUIRED:
+        if name not in schema.names:
+            yield name, _whole_file(name, "no such column", f"a {SCHEMA.field(name).type} column")
+
+
+def _whole_file(column: str | None, got: str, expected: str) -> Fault:
+    return Fault(row=None, job_id=None, column=None if column is None else _line(column), got=got, expected=expected)
+
+
+def _row_fault(row: int, job_id: object, fault: RowFault) -> Fault:
+    column, got, expected = fault
+    return Fault(
+        row=row, job_id=_line(job_id) if isinstance(job_id, str) else None, column=column, got=got, expected=expected
+    )
+
+
+def _line(text: str) -> str:
+    """`text` short and on one line, as it is when it is plain."""
+    return text if text.isprintable() and len(text) <= 60 else shown(text)
+
+
+def _order(fault: Fault) -> tuple[int, int, str]:
+    column = re.split(r"[.\[/]", fault.column or "", maxsplit=1)[0]
+    return -1 if fault.row is None else fault.row, _POSITION.get(column, -1), fault.column or ""

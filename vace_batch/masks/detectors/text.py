@@ -1,0 +1,80 @@
+"""Burned-in text: subtitles, captions, titles. RapidOCR's detector finds it; its package ships the weights."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vace_batch.errors import ClipError
+from vace_batch.geometry import Box, Size
+from vace_batch.masks.detectors.detection import Detection, outward
+from vace_batch.masks.store import make_mask
+
+TEXT = "@text"
+"""What a job's `targets` call burned-in text."""
+
+LONGEST_PX = 960
+"""Longer pictures are shrunk to this; letters of a subtitle are still 12 px high then."""
+
+# Outlines of letters reach a little over the line that the detector draws round them.
+_MARGIN = 0.12
+# Lines that are a larger share of the picture's height must be this sure: things look like one huge letter, at 0.5.
+_TALL, _SURE_OF_TALL = 0.25, 0.7
+
+
+class TextFinder:
+    """The loaded detector; keep one an actor."""
+
+    def __init__(self) -> None:
+        """Load the detector.
+
+        Raises:
+            ClipError: `no_text_detector`, rapidocr is not installed.
+        """
+        try:
+            from rapidocr import RapidOCR
+        except ImportError as error:
+            reason = f"targets: {TEXT} needs rapidocr: pip install 'vace-batch[ocr]'"
+            raise ClipError("no_text_detector", reason) from error
+        threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
+        self._reader: Any = RapidOCR(
+            params={
+                "Global.log_level": "error",
+                "Det.limit_type": "max",
+                "Det.limit_side_len": LONGEST_PX,
+                "EngineConfig.onnxruntime.intra_op_num_threads": threads,
+                "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+            }
+        )
+
+    def find(self, rgb_HWC: npt.NDArray[np.uint8], display: Size, index: int) -> list[Detection]:
+        """Lines of text of frame `index`, which `rgb_HWC` shows at any size, each with its slanted box as mask."""
+        bgr = np.ascontiguousarray(rgb_HWC[..., ::-1])
+        result = self._reader(bgr, use_det=True, use_cls=False, use_rec=False)
+        if result.boxes is None:
+            return []
+        gain = np.array([display.width / rgb_HWC.shape[1], display.height / rgb_HWC.shape[0]])
+        found = []
+        for corners, score in zip(result.boxes, result.scores, strict=True):
+            corners = np.asarray(corners, np.float64) * gain
+            height = min(np.linalg.norm(corners[0] - corners[3]), np.linalg.norm(corners[0] - corners[1]))
+            if height > _TALL * display.height and score < _SURE_OF_TALL:
+                continue
+            middle = corners.mean(axis=0)
+            away = corners - middle
+            corners += away / np.maximum(np.abs(away), 1e-6) * height * _MARGIN
+            box = outward([*corners.min(axis=0), *corners.max(axis=0)], display)
+            mask = None if box is None else make_mask(index, _polygon(corners, box), (box.x, box.y))
+            if mask is not None:
+                found.append(Detection(box=mask.box, label=TEXT, confidence=float(score), mask=mask))
+        return found
+
+
+def _polygon(corners: npt.NDArray[np.float64], box: Box) -> npt.NDArray[np.bool_]:
+    canvas = np.zeros((box.height, box.width), np.uint8)
+    inside = np.rint(corners - (box.x, box.y)).astype(np.int32)
+    return np.asarray(cv2.fillConvexPoly(canvas, inside, 1), np.uint8).astype(np.bool_)

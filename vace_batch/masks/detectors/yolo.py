@@ -1,0 +1,236 @@
+"""Objects by class name: ultralytics YOLO detection and segmentation weights."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vace_batch.errors import ClipError, UsageError
+from vace_batch.geometry import Size
+from vace_batch.masks.detectors.detection import (
+    DEFAULT_CONFIDENCE,
+    Detection,
+    MaskLogits,
+    ask_for,
+    fold_name,
+    one_line,
+    outward,
+)
+from vace_batch.masks.detectors.vocabulary import text_features
+from vace_batch.masks.store import make_mask
+from vace_batch.masks.weights import prepare_ultralytics
+
+# What a damaged, foreign or too new file raises, by its format and by how far the loader gets.
+UNREADABLE_WEIGHTS = (
+    AttributeError, EOFError, ImportError, KeyError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError,
+    pickle.UnpicklingError, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+class Detector:
+    """Loaded weights, ready to find objects frame by frame; keep one an actor, not one a frame."""
+
+    def __init__(self, model: Any, weights: str, device: str, beside: Sequence[str] = ()) -> None:
+        self._model = model
+        self._weights = weights
+        self._device = device
+        self._beside = tuple(beside)
+        self.classes: dict[int, str] = dict(model.names)
+        self._own = (list(self.classes.values()), _told(model)) if finds_what_is_named(model) else None
+
+    @classmethod
+    def load(cls, weights: str, *, device: str = "cpu", beside: Sequence[str] = ()) -> Detector:
+        """Load a local `.pt` or `.onnx` file of a detection or segmentation model.
+
+        `beside` are files that an open vocabulary may take its text encoder from.
+
+        Raises:
+            ClipError: `weights_not_found`, `bad_weights`, `wrong_weights` (another task).
+            UsageError: ultralytics was imported before this package could make it load safely.
+        """
+        path = local_path(weights)
+        from ultralytics import YOLO
+
+        try:
+            model = YOLO(path)
+            names = model.names
+        except UNREADABLE_WEIGHTS as error:
+            raise ClipError("bad_weights", f"weights {weights} cannot be loaded: {one_line(error)}") from error
+        if model.task not in ("detect", "segment") or not names:
+            reason = f"weights {weights}: expected a detection or segmentation model, got {model.task}"
+            raise ClipError("wrong_weights", reason)
+        return cls(model, weights, device, beside)
+
+    def check_targets(self, targets: Sequence[str]) -> list[int]:
+        """The class numbers of `targets`, compared without case and outer blanks.
+
+        YOLOE and YOLO-World find whatever is named. They are told it here, once, which takes their text encoder; unless
+        the file was saved with a vocabulary that holds all of it.
+
+        Raises:
+            ClipError: `unknown_class`, with the nearest names that the weights know; `no_text_encoder`.
+        """
+        if self._own is not None:
+            asked = {fold_name(target): " ".join(target.split()) for target in targets}
+            self._tell(list(asked.values()), *self._own)
+        return ask_for(targets, self.classes, self._weights)
+
+    def _tell(self, names: list[str], own: list[str], own_features: Any) -> None:
+        """Give the model its vocabulary: its own where that holds all `names`, else just these."""
+        if _has_fixed_names(self._model):
+            return
+        features = None
+        if own_features is not None and set(map(fold_name, names)) <= set(map(fold_name, own)):
+            names, features = own, own_features
+        if names == list(self.classes.values()):
+            return
+        network, head = self._model.model, self._model.model.model[-1]
+        prompted = hasattr(head, "get_tpe")  # a YOLOE's head; YOLO-World takes the encoder's vectors as they are
+        if features is None:
+            kind = getattr(network, "text_model", "mobileclip:blt" if prompted else "clip:ViT-B/32")
+            features = text_features(names, kind, self._beside).to(next(network.parameters()))
+            features = head.get_tpe(features).detach() if prompted else features
+        if prompted:
+            self._model.set_classes(names, features)
+        else:
+            network.txt_feats, head.nc, network.names = features, len(names), dict(enumerate(names))
+        self._model.predictor = None
+        self.classes = dict(enumerate(names))
+
+    def detect(
+        self,
+        rgb_HWC: npt.NDArray[np.uint8],
+        targets: Sequence[str],
+        *,
+        conf: float = DEFAULT_CONFIDENCE,
+        index: int = 0,
+    ) -> list[Detection]:
+        """Objects of the `targets` classes in one frame, surest first; masks are at the frame's full resolution.
+
+        Raises:
+            ClipError: `unknown_class`.
+        """
+        numbers = self.check_targets(targets)
+        if not numbers:
+            return []
+        result = self._model.predict(
+            np.ascontiguousarray(rgb_HWC[..., ::-1]),  # ultralytics takes arrays as BGR
+            classes=numbers,
+            conf=conf,
+            device=self._device,
+            verbose=False,
+            save=False,
+            predictor=_box_mask_predictor() if self._model.task == "segment" else None,
+        )[0]
+        size = Size(rgb_HWC.shape[1], rgb_HWC.shape[0])
+        rows = result.boxes.data.cpu().tolist()
+        logits = getattr(result, "mask_logits", None)
+        found = []
+        for number, (*edges, confidence, class_number) in enumerate(rows):
+            box = outward(edges, size)
+            if box is None:
+                continue
+            mask = None if logits is None else make_mask(index, logits.bits(number, box), (box.x, box.y))
+            label = self.classes[int(class_number)]
+            found.append(Detection(box=box, label=label, confidence=confidence, mask=mask))
+        return found
+
+
+def finds_what_is_named(model: Any) -> bool:
+    """Whether a loaded ultralytics model has an open vocabulary."""
+    from ultralytics import YOLOE, YOLOWorld
+
+    return isinstance(model, (YOLOE, YOLOWorld))
+
+
+def _told(model: Any) -> Any:
+    """The vectors of the names that an open vocabulary was saved with; None where it was saved with none."""
+    return getattr(model.model, "pe", getattr(model.model, "txt_feats", None))
+
+
+def _has_fixed_names(model: Any) -> bool:
+    """Whether it is a YOLOE that was made to find all names of a long list, and no others."""
+    return hasattr(model.model.model[-1], "lrpc")
+
+
+@cache
+def _box_mask_predictor() -> Any:
+    from ultralytics.models.yolo.detect import DetectionPredictor
+    from ultralytics.models.yolo.segment import SegmentationPredictor
+
+    class BoxMaskPredictor(SegmentationPredictor):  # type: ignore[misc,unused-ignore]
+        """Hands the prototypes on instead of scaling every mask to the frame."""
+
+        def construct_result(self, pred: Any, img: Any, orig_img: Any, img_path: Any, proto: Any) -> Any:
+            result = DetectionPredictor.construct_result(self, pred, img, orig_img, img_path)
+            result.mask_logits = MaskLogits.of(
+                proto.float().cpu().numpy(), pred[:, 6:].float().cpu().numpy(), img.shape[2:], orig_img.shape[:2]
+            )
+            return result
+
+    return BoxMaskPredictor
+
+
+@cache
+def import_ultralytics() -> None:
+    """Import ultralytics for the first time: offline, and without the functions of other packages that it replaces.
+
+    Its `PIL.Image.open` turns any unreadable picture into a missing package.
+    """
+    import torch
+    from PIL import Image
+
+    prepare_ultralytics()
+    image_open, torch_save = Image.open, torch.save
+    with np.printoptions():
+        import ultralytics.utils  # noqa: F401
+    Image.open, torch.save = image_open, torch_save
+
+
+def local_path(weights: str) -> str:
+    """The absolute path of a local weights file, checked to be one that ultralytics opens as it stands.
+
+    Raises:
+        ClipError: `weights_not_found`, `bad_weights`.
+        UsageError: ultralytics was imported before this package could make it load safely.
+    """
+    import_ultralytics()
+    from ultralytics.utils import SAFE_LOAD
+    from ultralytics.utils.checks import check_yolov5u_filename
+
+    if not SAFE_LOAD:
+        raise UsageError("ultralytics was imported before vace_batch.masks: set ULTRALYTICS_SAFE_LOAD=true before it")
+    path = str(Path(weights).absolute())
+    if not Path(path).is_file():
+        raise ClipError("weights_not_found", f"weights {weights}: no such file; give the path of a file that is here")
+    # ultralytics drops quotes and blanks, renames old YOLOv5 files, and downloads what is then missing.
+    if check_yolov5u_filename(path.strip().replace("'", ""), verbose=False) != path:
+        raise ClipError("bad_weights", f"weights {weights}: rename the file without quotes, outer blanks and 'yolov5'")
+    return path
+
+
+def download_release(name: str, folder: str) -> str:
+    """Fetch weights that ultralytics publishes under `name` (yolo11n-seg.pt, sam2.1_t.pt, ...) unless they are here.
+
+    Raises:
+        ClipError: `weights_not_found`, no release of that name or it cannot be fetched.
+    """
+    import_ultralytics()
+    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
+
+    if name not in GITHUB_ASSETS_NAMES:
+        raise ClipError("weights_not_found", f"weights {name!r} are no release of ultralytics")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    target = Path(folder, name)
+    try:
+        attempt_download_asset(target)
+    except (OSError, RuntimeError) as error:
+        raise ClipError("weights_not_found", f"weights {name!r}: {one_line(error)}", retryable=True) from error
+    return str(target)

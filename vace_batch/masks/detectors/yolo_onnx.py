@@ -1,0 +1,297 @@
+"""Detection on a CPU: an exported model, ONNX or OpenVINO's own, in OpenVINO or ONNX Runtime, without torch and
+ultralytics.
+
+Shape suffixes: H, W are the network's rows and columns, C channels (RGB), N objects, A anchors, F an anchor's values.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from vace_batch.errors import ClipError
+from vace_batch.geometry import Size, align_up
+from vace_batch.masks.detectors.detection import Detection, MaskLogits, ask_for, one_line, outward
+from vace_batch.masks.store import make_mask
+from vace_batch.masks.weights import network_of
+
+DEFAULT_SIDE_PX = 640
+
+# Both are ultralytics' defaults: its torch loop and this one must find the same.
+_OVERLAP = 0.7
+_MOST_OBJECTS = 300
+_PAD_GRAY = 114
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """How a picture of `display` size lies in a `network` one: shrunk to `inner`, moved by (`left`, `top`), gray round.
+
+    `Letterbox.of(Size(1920, 1080), 640, 32)` has a network of 640x384 and an inner of 640x360.
+    """
+
+    display: Size
+    network: Size
+    inner: Size
+    left: int
+    top: int
+
+    @staticmethod
+    def of(display: Size, side: int, stride: int, fixed: Size | None = None) -> Letterbox:
+        """The smallest network size in multiples of `stride` whose longer side is `side`; or the `fixed` one."""
+        room = fixed or Size(side, side)
+        scale = min(room.width / display.width, room.height / display.height)
+        inner = Size(max(round(display.width * scale), 1), max(round(display.height * scale), 1))
+        network = fixed or Size(align_up(inner.width, stride), align_up(inner.height, stride))
+        left, top = ((network.width - inner.width) / 2 - 0.1, (network.height - inner.height) / 2 - 0.1)
+        return Letterbox(display, network, inner, round(left), round(top))
+
+    def place(self, rgb_HWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """The network's picture (H, W, 3) of one of any size that shows all of the display."""
+        if rgb_HWC.shape[:2] != (self.inner.height, self.inner.width):
+            rgb_HWC = np.asarray(cv2.resize(rgb_HWC, (self.inner.width, self.inner.height)), np.uint8)
+        out = np.full((self.network.height, self.network.width, 3), _PAD_GRAY, np.uint8)
+        out[self.top : self.top + self.inner.height, self.left : self.left + self.inner.width] = rgb_HWC
+        return out
+
+
+class ExportedDetector:
+    """An exported detection or segmentation model; keep one an actor, not one a frame."""
+
+    def __init__(self, weights: str, metadata: Mapping[str, str], threads: int) -> None:
+        self._weights, self._threads = weights, threads
+        self._end2end = metadata.get("end2end") == "True"
+        self.classes: dict[int, str] = ast.literal_eval(metadata["names"])
+        self.stride = int(metadata.get("stride", 32))
+        made_for = ast.literal_eval(metadata.get("imgsz", str([DEFAULT_SIDE_PX])))
+        self.side = align_up(max(made_for), self.stride)
+        self._fixed = None if _is_dynamic(metadata) else Size(made_for[-1], made_for[0])
+        self._sessions: dict[Size, Callable[[npt.NDArray[np.float32]], list[Floats]]] = {}
+
+    @classmethod
+    def load(cls, weights: str, *, threads: int | None = None) -> ExportedDetector:
+        """Load what ultralytics exports, a local `.onnx` file or an OpenVINO folder, on `threads` CPU threads (default:
+        `OMP_NUM_THREADS`).
+
+        Raises:
+            ClipError: `weights_not_found`, `bad_weights`, `wrong_weights` (another task), `no_openvino`.
+        """
+        if not Path(weights).exists():
+            raise ClipError(
+                "weights_not_found", f"weights {weights}: no such file; give the path of a file that is here"
+            )
+        threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 1)
+        try:
+            metadata = _metadata(weights, threads)
+            task = metadata["task"]
+            made = cls(weights, metadata, threads)
+        except _runtime_errors() as error:
+            raise ClipError("bad_weights", f"weights {weights} cannot be loaded: {one_line(error)}") from error
+        if task not in ("detect", "segment") or not made.classes:
+            reason = f"weights {weights}: expected a detection or segmentation model, got {task}"
+            raise ClipError("wrong_weights", reason)
+        return made
+
+    def check_targets(self, targets: Sequence[str]) -> list[int]:
+        """The class numbers of `targets`, compared without case and outer blanks.
+
+        Raises:
+            ClipError: `unknown_class`, with the nearest names that the weights know.
+        """
+        return ask_for(targets, self.classes, self._weights)
+
+    def letterbox(self, display: Size) -> Letterbox:
+        """How frames of `display` size are to be given to `detect`."""
+        return Letterbox.of(display, self.side, self.stride, self._fixed)
+
+    def detect(
+        self, rgb_HWC: npt.NDArray[np.uint8], targets: Sequence[str], *, conf: float, index: int = 0
+    ) -> list[Detection]:
+        """Objects of the `targets` classes in one frame, surest first; masks are at the frame's full resolution.
+
+        Raises:
+            ClipError: `unknown_class`.
+        """
+        box = self.letterbox(Size(rgb_HWC.shape[1], rgb_HWC.shape[0]))
+        return self.detect_small(box.place(rgb_HWC), box, self.check_targets(targets), conf=conf, index=index)
+
+    def detect_small(
+        self, placed_HWC: npt.NDArray[np.uint8], box: Letterbox, numbers: Sequence[int], *, conf: float, index: int = 0
+    ) -> list[Detection]:
+        """As `detect`, of a frame that is placed in its letterbox already, of class `numbers`."""
+        if not numbers:
+            return []
+        outputs = self._run(placed_HWC, box.network)
+        edges, scores, labels, coefficients = self._decode(outputs[0][0], set(numbers), conf)
+        if not len(scores):
+            return []
+        logits = None
+        if len(outputs) > 1:
+            shapes = (box.network.height, box.network.width), (box.display.height, box.display.width)
+            logits = MaskLogits.of(outputs[1][0], coefficients, *shapes)
+        gain = np.array([box.display.width / box.inner.width, box.display.height / box.inner.height] * 2)
+        edges = (edges - np.array([box.left, box.top] * 2)) * gain
+        found = []
+        for number, (row, score, label) in enumerate(
+            zip(edges.tolist(), scores.tolist(), labels.tolist(), strict=True)
+        ):
+            where = outward(row, box.display)
+            if where is None:
+                continue
+            mask = None if logits is None else make_mask(index, logits.bits(number, where), (where.x, where.y))
+            found.append(Detection(box=where, label=self.classes[label], confidence=score, mask=mask))
+        return found
+
+    def session(self, network: Size) -> Callable[[Floats], list[Floats]]:
+        """The bare network for pictures of one size: (1,3,H,W) in 0..1 to its outputs."""
+        if network not in self._sessions:
+            self._sessions[network] = _session(self._weights, self._threads, network)
+        return self._sessions[network]
+
+    def _run(self, placed_HWC: npt.NDArray[np.uint8], network: Size) -> list[Floats]:
+        # One pass: planes of floats straight from bytes.
+        return self.session(network)(np.asarray(cv2.dnn.blobFromImage(placed_HWC, 1 / 255), np.float32))
+
+    def _decode(
+        self, found_FA: Floats, numbers: set[int], conf: float
+    ) -> tuple[Floats, Floats, npt.NDArray[np.intp], Floats]:
+        """Edges (N,4) in network pixels, scores (N,), class numbers (N,) and mask coefficients (N,C), surest first."""
+        if self._end2end:
+            rows = found_FA[found_FA[:, 4] > conf]
+            labels = rows[:, 5].astype(np.intp)
+            wanted = np.flatnonzero(np.isin(labels, list(numbers)))[:_MOST_OBJECTS]
+            rows = rows[wanted]
+            return rows[:, :4], rows[:, 4], labels[wanted], rows[:, 6:]
+        last = 4 + len(self.classes)
+        candidates = np.flatnonzero(found_FA[4:last].max(axis=0) > conf)
+        picked = found_FA[:, candidates].T
+        labels = picked[:, 4:last].argmax(axis=1)
+        asked = np.isin(labels, list(numbers))
+        picked, labels = picked[asked], labels[asked]
+        scores = picked[:, 4:last].max(axis=1) if len(picked) else np.empty(0, np.float32)
+        half = picked[:, 2:4] / 2
+        edges = np.concatenate([picked[:, :2] - half, picked[:, :2] + half], axis=1)
+        keep = _suppressed(edges, scores, labels)[:_MOST_OBJECTS]
+        return edges[keep], scores[keep], labels[keep], picked[keep, last:]
+
+
+def _suppressed(edges: Floats, scores: Floats, labels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Rows that no surer one of their class covers, surest first."""
+    order = np.argsort(-scores, kind="stable")
+    areas = np.prod(edges[:, 2:] - edges[:, :2], axis=1)
+    kept = []
+    while order.size:
+        first, rest = order[0], order[1:]
+        kept.append(first)
+        low = np.maximum(edges[first, :2], edges[rest, :2])
+        high = np.minimum(edges[first, 2:], edges[rest, 2:])
+        common = np.prod(np.clip(high - low, 0, None), axis=1)
+        # A head without distances' distributions may turn a box inside out: such a one has an area below 0.
+        covered = (common > 0) & (common > _OVERLAP * (areas[first] + areas[rest] - common))
+        order = rest[~covered | (labels[rest] != labels[first])]
+    return np.array(kept, np.intp)
+
+
+def _is_dynamic(metadata: Mapping[str, str]) -> bool:
+    return "'dynamic': True" in metadata.get("args", "")
+
+
+# --- backends --------------------------------------------------------------------------------------------------------
+
+
+@cache
+def has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware, where OpenVINO is 2.4 times as fast as ONNX Runtime."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def backend() -> str:
+    """What exported models run in here: openvino where it is installed and the CPU has bfloat16, else onnxruntime."""
+    return "openvino" if has_bfloat16() and importlib.util.find_spec("openvino") else "onnxruntime"
+
+
+def _metadata(weights: str, threads: int) -> dict[str, str]:
+    """What ultralytics writes into an export about it, each value as text."""
+    network = network_of(weights)
+    if network is None:
+        return dict(_runtime_session(weights, threads, None).get_modelmeta().custom_metadata_map)
+    if not importlib.util.find_spec("openvino"):
+        raise ClipError("no_openvino", f"weights {weights} need openvino: pip install 'vace-batch[openvino]'")
+    said = yaml.safe_load(Path(weights, "metadata.yaml").read_text(encoding="utf-8"))
+    _read_openvino(weights)
+    return {name: str(value) for name, value in said.items()}
+
+
+def _read_openvino(weights: str) -> Any:
+    import openvino
+
+    return openvino.Core().read_model(network_of(weights) or weights)
+
+
+def _session(weights: str, threads: int, network: Size) -> Callable[[Floats], list[Floats]]:
+    if network_of(weights) or backend() == "openvino":
+        return _openvino_session(weights, threads, network)
+    session = _runtime_session(weights, threads, network)
+    name = session.get_inputs()[0].name
+    return lambda images: list(session.run(None, {name: images}))
+
+
+def _runtime_session(weights: str, threads: int, network: Size | None) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    # Spinning threads of one actor would take the cores that belong to the others.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    if network is None:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    else:
+        for name, value in {"batch": 1, "height": network.height, "width": network.width}.items():
+            options.add_free_dimension_override_by_name(name, value)
+    return onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
+
+
+def _openvino_session(weights: str, threads: int, network: Size) -> Callable[[Floats], list[Floats]]:
+    import openvino
+
+    model = _read_openvino(weights)
+    if model.is_dynamic():
+        model.reshape([1, 3, network.height, network.width])
+    precision = "bf16" if has_bfloat16() else "f32"
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
+    compiled = openvino.Core().compile_model(model, "CPU", settings)
+    request = compiled.create_infer_request()
+
+    def run(images: Floats) -> list[Floats]:
+        request.infer([images], share_inputs=True)
+        return [request.get_output_tensor(number).data for number in range(len(compiled.outputs))]
+
+    return run
+
+
+@cache
+def _runtime_errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime and the metadata of a foreign file raise."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    named = ("Fail", "InvalidProtobuf", "InvalidGraph", "InvalidArgument", "NotImplemented", "NoModel", "NoSuchFile")
+    found = tuple(getattr(state, name) for name in (*named, "RuntimeException") if hasattr(state, name))
+    return (*found, AttributeError, KeyError, OSError, RuntimeError, SyntaxError, TypeError, ValueError, yaml.YAMLError)

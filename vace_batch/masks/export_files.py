@@ -1,0 +1,112 @@
+"""Stored masks in forms that other tools read."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vace_batch.geometry import Size
+from vace_batch.masks.coco import as_coco, encode
+from vace_batch.masks.store import Bits, FrameMask, MaskReader, write_masks
+from vace_batch.storage import files as storage
+from vace_batch.video.mask_video import write_mask_video
+
+SUFFIXES = {"ffv1": ".mkv", "png": "", "coco": ".json", "parquet": ".parquet"}
+"""What each form's file ends in; png is a folder."""
+
+DEFAULT_RATE = Fraction(25)
+
+_CHUNK_FRAMES = 64
+
+
+INLINE_BYTES = 64 << 10
+"""Longer run-length codes are not repeated in a clip's result."""
+
+
+def keep_masks(reader: MaskReader, num_frames: int, rate: Fraction | None, form: str, uri: str, draft: str) -> None:
+    """Write stored masks to `uri`, in any store, as `form`, one of `SUFFIXES`; `draft` is as for `storage.staging`.
+
+    They appear whole or not at all; but for a folder in an object store, which cannot be renamed.
+    """
+    if form == "png":
+        _keep_pictures(reader, num_frames, uri, draft)
+        return
+    with storage.staging(uri, draft) as target:
+        write_kept(reader, num_frames, rate, target, form, name=Path(uri).stem)
+
+
+def _keep_pictures(reader: MaskReader, num_frames: int, uri: str, draft: str) -> None:
+    if not storage.is_local(uri):
+        for name, data in _pictures(reader, num_frames):
+            storage.publish(storage.join(uri, name), data)
+        return
+    target, folder = storage.resolve(uri)[1], storage.resolve(draft)[1]
+    earlier = folder + ".old"
+    shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+    write_kept(reader, num_frames, None, folder, "png")
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if os.path.isdir(target):  # a folder with files in it cannot be replaced
+        shutil.rmtree(earlier, ignore_errors=True)
+        os.rename(target, earlier)
+    os.rename(folder, target)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def inline_coco(reader: MaskReader, num_frames: int, name: str) -> str | None:
+    """Stored masks as COCO run-length JSON, or None where that has more than `INLINE_BYTES`."""
+    masks, length = [], 0
+    for mask in every_mask(reader, num_frames):
+        if mask is not None:
+            masks.append(mask)
+            length += len(encode(mask, reader.size)["counts"])
+        if length > INLINE_BYTES:
+            return None
+    text = json.dumps(as_coco(name, reader.size, num_frames, masks))
+    return text if len(text) <= INLINE_BYTES else None
+
+
+def write_kept(
+    reader: MaskReader, num_frames: int, rate: Fraction | None, target: str, form: str, *, name: str = ""
+) -> None:
+    """Write stored masks to the local path `target` as `form`, one of `SUFFIXES`; `rate` and `name` say more of it."""
+    if form == "ffv1":
+        write_mask_video(
+            target, (_full(mask, reader.size) for mask in every_mask(reader, num_frames)), rate or DEFAULT_RATE
+        )
+    elif form == "png":
+        Path(target).mkdir(parents=True, exist_ok=True)
+        for file, data in _pictures(reader, num_frames):
+            Path(target, file).write_bytes(data)
+    elif form == "coco":
+        masks = (mask for mask in every_mask(reader, num_frames) if mask is not None)
+        Path(target).write_text(json.dumps(as_coco(name or Path(target).stem, reader.size, num_frames, masks)))
+    else:
+        write_masks(target, reader.size, (mask for mask in every_mask(reader, num_frames) if mask is not None))
+
+
+def every_mask(reader: MaskReader, num_frames: int) -> Iterator[FrameMask | None]:
+    """The mask of each frame of a video of `num_frames`, in order."""
+    for start in range(0, num_frames, _CHUNK_FRAMES):
+        stop = min(start + _CHUNK_FRAMES, num_frames)
+        masks = reader.get(start, stop)
+        yield from (masks.get(index) for index in range(start, stop))
+
+
+def _pictures(reader: MaskReader, num_frames: int) -> Iterator[tuple[str, bytes]]:
+    """Name and content of a picture for each frame."""
+    for index, mask in enumerate(every_mask(reader, num_frames)):
+        picture = io.BytesIO()
+        Image.fromarray(_full(mask, reader.size)).save(picture, "png")
+        yield f"{index:06d}.png", picture.getvalue()
+
+
+def _full(mask: FrameMask | None, size: Size) -> Bits:
+    return np.zeros((size.height, size.width), np.bool_) if mask is None else mask.full(size)

@@ -1,0 +1,140 @@
+"""Masks made elsewhere: a video, a picture, or a folder with a picture a frame, white (above 127) is the mask; COCO
+run-length JSON; and this package's own Parquet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vace_batch.errors import ClipError
+from vace_batch.geometry import Size
+from vace_batch.masks.coco import read_coco
+from vace_batch.masks.store import Bits, FrameMask, MaskReader, make_mask
+from vace_batch.video.probe import MAX_PIXELS
+from vace_batch.video.reader import read_gray, read_image
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+_THRESHOLD = 127
+_CHUNK_FRAMES = 64
+
+
+def read_masks(path: str, size: Size, num_frames: int, start: int = 0, stop: int | None = None) -> Iterator[FrameMask]:
+    """The non-empty masks of frames start..stop-1 of a video of `size` and `num_frames`, in order, from a local file.
+
+    A video or folder holds a mask for each of the video's frames, from its first; a single picture holds for all of
+    them. Whether their number fits is known at the end of a video, so the error may come after the last mask.
+
+    Raises:
+        ClipError: `mask_not_found`, `mask_size_mismatch`, `mask_length_mismatch`, `mask_too_dark`,
+            `mask_transparent`, `bad_mask_file`, and what reading a video or picture raises.
+    """
+    stop = num_frames if stop is None else stop
+    source = Path(path)
+    if not source.exists():
+        raise ClipError("mask_not_found", f"mask_uri: no such file or folder: {path}")
+    frames: Iterable[tuple[int, Bits]]
+    if source.suffix.lower() == ".json":
+        frames = _from_coco(source, size, num_frames, start, stop)
+    elif source.suffix.lower() == ".parquet":
+        yield from _from_parquet(source, size, num_frames, start, stop)
+        return
+    elif source.is_dir():
+        frames = _from_folder(source, num_frames, start, stop)
+    elif source.suffix.lower() in IMAGE_SUFFIXES:
+        frames = zip(range(start, stop), repeat(_picture(source)), strict=False)
+    else:
+        frames = _from_video(path, num_frames, start, stop)
+    previous: tuple[object, FrameMask | None] = (None, None)
+    for index, bits in frames:
+        height, width = bits.shape
+        if (width, height) != (size.width, size.height):
+            raise ClipError("mask_size_mismatch", f"mask_uri: frame {index} is {width}x{height}, the video is {size}")
+        # A still picture is the same array in each frame: tighten it once.
+        mask = previous[1] if bits is previous[0] else make_mask(index, bits)
+        previous = bits, mask
+        if mask is not None:
+            yield FrameMask(index=index, box=mask.box, bits=mask.bits)
+
+
+def _from_video(path: str, num_frames: int, start: int, stop: int) -> Iterator[tuple[int, Bits]]:
+    # One frame too many is enough to know; the rest of a longer file is not decoded.
+    count = 0
+    for gray in read_gray(path, 0, num_frames + 1):
+        if start <= count < stop:
+            yield count, gray > _THRESHOLD
+        count += 1
+    if count != num_frames:
+        found = f"more than {num_frames}" if count > num_frames else str(count)
+        raise ClipError("mask_length_mismatch", f"mask_uri: the video has {num_frames} frames, the mask has {found}")
+
+
+def _from_folder(folder: Path, num_frames: int, start: int, stop: int) -> Iterator[tuple[int, Bits]]:
+    pictures = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."]
+    if len(pictures) != num_frames:
+        reason = f"mask_uri: the video has {num_frames} frames, the folder has {len(pictures)} pictures"
+        raise ClipError("mask_length_mismatch", reason)
+    for index, file in enumerate(sorted(pictures, key=_natural)[start:stop], start):
+        yield index, _picture(file)
+
+
+def _from_coco(file: Path, size: Size, num_frames: int, start: int, stop: int) -> Iterator[tuple[int, Bits]]:
+    length, masks = read_coco(file, size)
+    if length is not None and length != num_frames:
+        reason = f"mask_uri: the video has {num_frames} frames, {file.name} speaks of {length}"
+        raise ClipError("mask_length_mismatch", reason)
+    return ((index, bits) for index, bits in masks if start <= index < stop)
+
+
+def _from_parquet(file: Path, size: Size, num_frames: int, start: int, stop: int) -> Iterator[FrameMask]:
+    try:
+        reader = MaskReader(file)
+        last = max(reader.boxes(), default=0)
+    except (ValueError, KeyError, OSError) as error:
+        raise ClipError("bad_mask_file", f"mask_uri: {file.name} is no mask file: {error}") from error
+    if reader.size != size:
+        raise ClipError("mask_size_mismatch", f"mask_uri: the masks are {reader.size}, the video is {size}")
+    if last >= num_frames:
+        reason = f"mask_uri: the video has {num_frames} frames, {file.name} has a mask on frame {last}"
+        raise ClipError("mask_length_mismatch", reason)
+    try:
+        for first in range(start, stop, _CHUNK_FRAMES):
+            yield from reader.get(first, min(first + _CHUNK_FRAMES, stop)).values()
+    except (ValueError, OSError) as error:
+        raise ClipError("bad_mask_file", f"mask_uri: {file.name} is damaged: {error}") from error
+
+
+def _picture(file: Path) -> Bits:
+    _refuse_transparency(file)
+    gray: npt.NDArray[np.uint8] = read_image(str(file), gray=True)
+    brightest = int(gray.max())
+    # A mask of 0 and 1 is a common slip, and would pass for an empty one.
+    if 0 < brightest <= _THRESHOLD and file.suffix.lower() not in {".jpg", ".jpeg"}:
+        reason = f"mask_uri: expected 0 and 255 (above {_THRESHOLD} is masked), the brightest pixel of {file.name} is"
+        raise ClipError("mask_too_dark", f"{reason} {brightest}")
+    bits: Bits = gray > _THRESHOLD
+    return bits
+
+
+def _refuse_transparency(file: Path) -> None:
+    # Over white, as pictures are read, all that is see-through would be masked; over black, perhaps what is meant.
+    # read_image says what is wrong, and what is too large
+    with contextlib.suppress(OSError, ValueError, Image.DecompressionBombError), Image.open(file) as image:
+        if image.width * image.height > MAX_PIXELS:
+            return
+        if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+            reason = f"mask_uri: {file.name} is partly transparent; give black for keep and white for replace"
+            raise ClipError("mask_transparent", reason)
+
+
+def _natural(file: Path) -> tuple[list[tuple[int, str]], str]:
+    """Sorts 2.png before 10.png; the name itself decides between 1.png and 01.png."""
+    pieces = re.findall(r"\d+|\D+", file.name)
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces], file.name

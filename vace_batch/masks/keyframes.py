@@ -1,0 +1,105 @@
+"""Boxes of a job, static or keyframed, as pixel boxes of a frame."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from vace_batch.errors import ClipError
+from vace_batch.geometry import Box, Size
+from vace_batch.manifest.job import BoxKey
+
+# Interpolated edges that should be whole come out a hair off; rounding them outward would add a pixel.
+_EDGE_SLACK = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """One object's box over time: `keys` by rising frame, or a single key without a frame for the whole clip.
+
+    Between two keys it moves linearly; across a cut (first frame of a shot) it does not move, each shot keeps the key
+    on its side.
+    """
+
+    object_id: int
+    keys: tuple[BoxKey, ...]
+    cuts: tuple[int, ...] = ()
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """First and last frame of a keyframed object, both included; None when it is there in every frame."""
+        first, last = self.keys[0].frame, self.keys[-1].frame
+        return None if first is None or last is None else (first, last)
+
+    def at(self, index: int, size: Size) -> Box | None:
+        """The box in frame `index`, rounded outward and clipped; None when it is not there or not in the frame."""
+        if self.span is None:
+            return _pixels(_edges(self.keys[0]), size)
+        frames = [key.frame or 0 for key in self.keys]
+        if not frames[0] <= index <= frames[-1]:
+            return None
+        before = bisect_right(frames, index) - 1
+        after = min(before + 1, len(frames) - 1)
+        share = (index - frames[before]) / max(frames[after] - frames[before], 1)
+        crossed = [cut for cut in self.cuts if frames[before] < cut <= frames[after]]
+        if crossed and not crossed[0] <= index < crossed[-1]:
+            share = 0.0 if index < crossed[0] else 1.0
+        ends = zip(_edges(self.keys[before]), _edges(self.keys[after]), strict=True)
+        return _pixels([start + share * (end - start) for start, end in ends], size)
+
+
+def tracks(boxes: Sequence[BoxKey], size: Size, num_frames: int, cuts: Iterable[int] = ()) -> tuple[Track, ...]:
+    """Group a job's boxes into tracks, and check that each can mean something in a video of this size and length.
+
+    A key without a frame is a track of its own; keys with frames are joined by `object_id`.
+
+    Raises:
+        ClipError: `bad_box`, `box_outside_frame`, `keyframe_outside_video`, `duplicate_keyframe`.
+    """
+    cuts = tuple(sorted(cuts))
+    static, keyed = [], defaultdict(list)
+    for key in boxes:
+        _check(key, num_frames)
+        if key.frame is None:
+            static.append(Track(object_id=key.object_id, keys=(key,)))
+        else:
+            keyed[key.object_id].append(key)
+    made = [*static]
+    for object_id, keys in keyed.items():
+        keys.sort(key=lambda key: key.frame or 0)
+        for first, second in zip(keys, keys[1:], strict=False):
+            if first.frame == second.frame:
+                reason = f"boxes: object {object_id} has two boxes on frame {first.frame}; give each its own object_id"
+                raise ClipError("duplicate_keyframe", reason)
+        made.append(Track(object_id=object_id, keys=tuple(keys), cuts=cuts))
+    for track in made:
+        first_frame, last_frame = track.span or (0, 0)
+        if all(track.at(index, size) is None for index in range(first_frame, last_frame + 1)):
+            key = track.keys[0]
+            where = f"{key.width:g}x{key.height:g} at ({key.x:g}, {key.y:g})"
+            reason = f"boxes: object {track.object_id} ({where}) never touches the frame of {size}"
+            raise ClipError("box_outside_frame", reason)
+    return tuple(made)
+
+
+def _check(key: BoxKey, num_frames: int) -> None:
+    edges = (key.x, key.y, key.width, key.height)
+    if not all(map(math.isfinite, edges)) or key.width <= 0 or key.height <= 0:
+        raise ClipError("bad_box", f"boxes: expected finite numbers and a positive width and height, got {edges}")
+    if key.frame is not None and not 0 <= key.frame < num_frames:
+        reason = f"boxes: expected frames 0..{num_frames - 1}, got a keyframe on frame {key.frame}"
+        raise ClipError("keyframe_outside_video", reason)
+
+
+def _edges(key: BoxKey) -> tuple[float, float, float, float]:
+    return key.x, key.y, key.x + key.width, key.y + key.height
+
+
+def _pixels(edges: Sequence[float], size: Size) -> Box | None:
+    left, top = (max(math.floor(edge + _EDGE_SLACK), 0) for edge in edges[:2])
+    right = min(math.ceil(edges[2] - _EDGE_SLACK), size.width)
+    bottom = min(math.ceil(edges[3] - _EDGE_SLACK), size.height)
+    return Box(left, top, right - left, bottom - top) if right > left and bottom > top else None

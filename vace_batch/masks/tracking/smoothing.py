@@ -1,0 +1,234 @@
+"""An object's mask on every frame of its life: gaps filled by its shape, jitter voted down, nothing that flickers.
+
+Arrays are bool (h,w) in a box of display pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import OrderedDict
+from functools import cached_property
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vace_batch.geometry import Box, Size, union_of
+from vace_batch.manifest.job import Dilation
+from vace_batch.masks.refine import dilate, subtract
+from vace_batch.masks.store import Bits, FrameMask, box_mask, make_mask, merge_masks
+from vace_batch.masks.tracking.objects import MOST_GAP_FRAMES, Sighting
+
+# A box that jumps by chance is known by this many frames on each side, of which two vote on the mask's pixels.
+_FIT_FRAMES = 4
+_VOTE_FRAMES = 2
+_LEAST_VOTES = 3
+# What its last sightings alone say of where it is: so many frames far, by fits of a degree to so many of them.
+_LED_FRAMES = 3
+_LED_FITS = ((1, 2), (1, 3), (2, 5))
+# An object's first and last frames are those that a detector misses most.
+_GRACE_FRAMES = 2
+_SAME_PX = 0.5
+# A sighting that is off its neighbours' way by this share of their longer side may be another thing.
+_STRAY = 0.4
+# A box that jumps by n px both ways is off by 1.4 n where it was seen; the usual dilation holds the n.
+_SHAKE, _MOST_SHAKE_PX = 0.67, 2.0
+# Where it was not seen, and so near the picture's edge, which cuts it, its outline is known half as well.
+_UNSEEN, _EDGE_PX = 2, 8
+
+Point = npt.NDArray[np.float64]
+
+
+def between(before: FrameMask, after: FrameMask, index: int, share: float, size: Size) -> FrameMask | None:
+    """The shape `share` of the way between two masks: boxes move linearly, outlines by their signed distances."""
+    pairs = zip(_edges(before.box), _edges(after.box), strict=True)
+    edges = [(1 - share) * one + share * other for one, other in pairs]
+    left, top, right, bottom = (math.floor(edges[0]), math.floor(edges[1]), math.ceil(edges[2]), math.ceil(edges[3]))
+    box = Box(left, top, right - left, bottom - top)
+    blend = (1 - share) * _signed(before.bits, box.size) + share * _signed(after.bits, box.size)
+    return _clipped(index, blend > 0, box, size)
+
+
+def moved(mask: FrameMask, index: int, dx: int, dy: int, size: Size) -> FrameMask | None:
+    """The mask at another place, as far as that is in the frame."""
+    return _clipped(index, mask.bits, mask.box.shift(dx, dy), size)
+
+
+class Steady:
+    """The mask of one object by frame; `sightings` by rising frame, no gap longer than `MOST_GAP_FRAMES`.
+
+    Nothing that was seen is taken away; what most neighbouring frames show, led along the object's way, is added.
+    """
+
+    def __init__(self, sightings: tuple[Sighting, ...], shot: tuple[int, int], size: Size) -> None:
+        self._sightings = sightings
+        self._size = size
+        self._indices = [one.index for one in sightings]
+        self.start = max(self._indices[0] - _GRACE_FRAMES, shot[0])
+        self.stop = min(self._indices[-1] + _GRACE_FRAMES + 1, shot[1])
+        self._unpacked: OrderedDict[int, FrameMask] = OrderedDict()
+        small = min(size.width, size.height) <= 2 * _EDGE_PX
+        self._inside = None if small else Box(0, 0, size.width, size.height).pad(-_EDGE_PX)
+
+    @cached_property
+    def _centres(self) -> Point:
+        return np.array([one.centre for one in self._sightings])
+
+    @cached_property
+    def _shake(self) -> float:
+        """How far the detector's boxes jump about the object's way, in px, as far as a mask need grow for it."""
+        ways = [(self._way(index), centre) for index, centre in zip(self._indices, self._centres, strict=True)]
+        jumps = [np.hypot(*(way - centre)) for way, centre in ways if way is not None]
+        return min(float(np.rint(_SHAKE * np.median(jumps))), _MOST_SHAKE_PX) if jumps else 0.0
+
+    def at(self, index: int) -> FrameMask | None:
+        """The mask on frame `index`; None where the object is not, or not in the picture."""
+        if not self.start <= index < self.stop:
+            return None
+        place = bisect_left(self._indices, index)
+        seen = place < len(self._indices) and self._indices[place] == index
+        mask = self._looked_at(place) if seen else self._worked_out(place, index)
+        return mask and self._with_room(mask, self._shake if seen else _UNSEEN * self._shake)
+
+    def _with_room(self, mask: FrameMask, room: float) -> FrameMask | None:
+        """The mask with `room` px round it, and with twice as much at the picture's edge, which cuts what shakes."""
+        if not room:
+            return mask
+        inside = mask.box.intersect(self._inside) if self._inside else None
+        cut = subtract(mask, None if inside is None else box_mask(mask.index, inside))
+        rooms = ((mask, room), (cut, _UNSEEN * room))
+        return merge_masks([dilate(part, self._size, Dilation(px=px)) for part, px in rooms if part is not None])
+
+    def _looked_at(self, place: int) -> FrameMask | None:
+        parts = (self._mask(place), self._strayed(place), self._voted(self._indices[place]))
+        return merge_masks([mask for mask in parts if mask is not None])
+
+    def _worked_out(self, place: int, index: int) -> FrameMask | None:
+        if not 0 < place < len(self._indices):
+            return self._led_on(0 if place == 0 else len(self._indices) - 1, index)
+        parts = (self._filled(place, index), self._voted(index))
+        return merge_masks([mask for mask in parts if mask is not None])
+
+    def _mask(self, place: int) -> FrameMask:
+        if place not in self._unpacked:
+            self._unpacked[place] = self._sightings[place].mask.unpack()
+            while len(self._unpacked) > 4 * _VOTE_FRAMES + 4:
+                self._unpacked.popitem(last=False)
+        return self._unpacked[place]
+
+    def _strayed(self, place: int) -> FrameMask | None:
+        """What is between the neighbours of a sighting that leaves them: it may be something else, seen instead."""
+        if not 0 < place < len(self._indices) - 1:
+            return None
+        first, index, last = self._indices[place - 1 : place + 2]
+        share = (index - first) / (last - first)
+        middle = (1 - share) * self._centres[place - 1] + share * self._centres[place + 1]
+        boxes = self._sightings[place - 1].box, self._sightings[place + 1].box
+        side = max(max(box.width, box.height) for box in boxes)
+        if last - first > MOST_GAP_FRAMES + 1 or np.hypot(*(middle - self._centres[place])) <= _STRAY * side:
+            return None
+        return between(self._mask(place - 1), self._mask(place + 1), index, share, self._size)
+
+    def _filled(self, place: int, index: int) -> FrameMask | None:
+        first, last = self._indices[place - 1], self._indices[place]
+        assert last - first <= MOST_GAP_FRAMES + 1, "longer gaps are two lives"
+        share = (index - first) / (last - first)
+        parts = [between(self._mask(place - 1), self._mask(place), index, share, self._size)]
+        # A drop may hide a turn, or that the picture's edge cuts it by now: as all saw it, as it left, and as it comes.
+        if (way := self._way(index)) is not None:
+            parts += [self._put(neighbour, way, index) for neighbour in (place - 1, place)]
+        straight = (1 - share) * self._centres[place - 1] + share * self._centres[place]
+        for neighbour, side in ((place - 1, -1), (place, 1)):
+            for led in self._led(neighbour, index, side):
+                parts += [self._put(neighbour, centre, index) for centre in (led, (led + straight) / 2)]
+        return merge_masks([part for part in parts if part is not None])
+
+    def _led_on(self, place: int, index: int) -> FrameMask | None:
+        """Before its first and after its last frame an object goes on as it came."""
+        ahead = [way for way in (self._way(index),) if way is not None]
+        ahead += self._led(place, index, 1 if index < self._indices[place] else -1)
+        parts = [self._put(place, way, index) for way in (*ahead, self._centres[place])]
+        return merge_masks([part for part in parts if part is not None])
+
+    def _put(self, place: int, centre: Point, index: int) -> FrameMask | None:
+        """The mask of the sighting at `place`, with its centre moved to `centre`."""
+        dx, dy = np.rint(centre - self._centres[place]).astype(int)
+        return moved(self._mask(place), index, int(dx), int(dy), self._size)
+
+    def _led(self, place: int, index: int, side: int) -> list[Point]:
+        """Where the sighting at `place` goes on to (`side` -1) or comes from (1), by those on its side alone.
+
+        At an even speed, and at one that changes as it did.
+        """
+        if abs(self._indices[place] - index) > _LED_FRAMES:
+            return []
+        found = []
+        for degree, count in _LED_FITS:
+            places = np.arange(place, place + side * count, side)
+            places = places[(places >= 0) & (places < len(self._indices))]
+            times = np.array(self._indices)[places] - index
+            if len(places) == count and np.ptp(times) < 2 * count:
+                powers = np.vander(times.astype(np.float64), degree + 1)
+                found.append(np.linalg.lstsq(powers, self._centres[places], rcond=None)[0][-1])
+        return found
+
+    def _way(self, index: int) -> Point | None:
+        """Where the object's centre is on frame `index` by a smooth path through its sightings; None with too few."""
+        first = bisect_left(self._indices, index - _FIT_FRAMES)
+        last = bisect_left(self._indices, index + _FIT_FRAMES + 1)
+        if last - first < _LEAST_VOTES:
+            return None
+        times = np.array(self._indices[first:last], np.float64) - index
+        outside = index < self._indices[0] or index > self._indices[-1]
+        degree = 2 if last - first > 2 * _LEAST_VOTES and not outside else 1
+        powers = np.vander(times, degree + 1)
+        return np.asarray(np.linalg.lstsq(powers, self._centres[first:last], rcond=None)[0][-1], np.float64)
+
+    def _voted(self, index: int) -> FrameMask | None:
+        first = bisect_left(self._indices, index - _VOTE_FRAMES)
+        last = bisect_left(self._indices, index + _VOTE_FRAMES + 1)
+        if last - first < _LEAST_VOTES or (way := self._way(index)) is None:
+            return None
+        steps = way - self._centres[first:last]
+        boxes = self._sightings[first:last]
+        if np.abs(steps).max() < _SAME_PX and len({one.box.size for one in boxes}) == 1 and self._alike(first, last):
+            return None
+        votes = [
+            (self._mask(place), np.rint(step).astype(int))
+            for place, step in zip(range(first, last), steps, strict=True)
+        ]
+        whole = union_of(mask.box.shift(int(dx), int(dy)) for mask, (dx, dy) in votes)
+        assert whole is not None
+        count = np.zeros((whole.height, whole.width), np.uint8)
+        for mask, (dx, dy) in votes:
+            count[mask.box.shift(int(dx) - whole.x, int(dy) - whole.y).slices] += mask.bits
+        return _clipped(index, count * 2 > len(votes), whole, self._size)
+
+    def _alike(self, first: int, last: int) -> bool:
+        return len({self._sightings[place].mask.data for place in range(first, last)}) == 1
+
+
+def _clipped(index: int, bits: Bits, box: Box, size: Size) -> FrameMask | None:
+    inside = box.clip(size)
+    if inside is None:
+        return None
+    return make_mask(index, bits[inside.shift(-box.x, -box.y).slices], (inside.x, inside.y))
+
+
+def _edges(box: Box) -> tuple[int, int, int, int]:
+    return box.x, box.y, box.right, box.bottom
+
+
+def _signed(bits: Bits, size: Size) -> npt.NDArray[np.float32]:
+    """Distance to the outline of `bits` stretched to `size`: positive inside."""
+    stretched = bits.view(np.uint8)
+    if stretched.shape != (size.height, size.width):
+        stretched = np.asarray(
+            cv2.resize(stretched * np.uint8(255), (size.width, size.height), interpolation=cv2.INTER_LINEAR) > 127,
+            np.uint8,
+        )
+    padded = np.pad(stretched, 1)
+    inside = cv2.distanceTransform(padded, cv2.DIST_L2, 3)
+    outside = cv2.distanceTransform(np.asarray(1 - padded, np.uint8), cv2.DIST_L2, 3)
+    return np.asarray((inside - outside)[1:-1, 1:-1], np.float32)

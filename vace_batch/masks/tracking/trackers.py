@@ -1,0 +1,94 @@
+"""Identities from frame to frame: ByteTrack and BoT-SORT, as ultralytics has them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vace_batch.geometry import Size
+from vace_batch.masks.detectors.yolo import import_ultralytics
+
+# Boxes are compared with this share of their longer side around them, or a ball that moves by more than its own width
+# from frame to frame would never meet itself.
+_REACH = 0.75
+_MOST_DISTANCE = 0.9
+
+Rows = npt.NDArray[np.float64]
+Warp = npt.NDArray[np.float64]
+"""Where a frame's pixels are in the next one: (2, 3)."""
+
+
+class Camera:
+    """How the picture moves from frame to frame, as BoT-SORT measures it; `warps` has one a frame."""
+
+    LONGEST_PX = 320
+
+    def __init__(self) -> None:
+        import_ultralytics()
+        from ultralytics.trackers.utils.gmc import GMC
+
+        self._gmc = GMC(method="sparseOptFlow", downscale=1)
+        self.warps: list[Warp] = []
+
+    def see(self, rgb_HWC: npt.NDArray[np.uint8], display: Size) -> None:
+        """The next frame of a shot, which shows a picture of `display` size."""
+        try:
+            warp = np.array(self._gmc.apply(np.ascontiguousarray(rgb_HWC[..., ::-1])), np.float64)
+        except cv2.error:  # nothing in the picture holds a corner
+            warp = np.eye(2, 3)
+        warp[:, 2] *= display.width / rgb_HWC.shape[1]
+        self.warps.append(warp)
+
+
+def follow(
+    frames: Sequence[tuple[int, Rows]],
+    sure: float,
+    unsure: float,
+    lost_frames: int,
+    warps: Sequence[Warp] | None = None,
+) -> list[list[int]]:
+    """Group the detections of one class over a shot: lists of their numbers, each list one object, in order of frames.
+
+    `frames` has, by rising frame, a detection's number in the whole shot's list and rows (n, 5) of left, top, right,
+    bottom and confidence; numbers count on from frame to frame. Objects begin with `sure` ones and go on with `unsure`
+    ones. What belongs to no object is in no list. ByteTrack does it, or with `warps`, one a frame, BoT-SORT.
+    """
+    import_ultralytics()
+    from ultralytics.engine.results import Boxes
+    from ultralytics.trackers.bot_sort import BOTSORT
+    from ultralytics.trackers.byte_tracker import BYTETracker
+
+    settings = SimpleNamespace(
+        track_high_thresh=sure,
+        track_low_thresh=unsure,
+        new_track_thresh=sure,
+        track_buffer=lost_frames,
+        match_thresh=_MOST_DISTANCE,
+        fuse_score=False,
+        gmc_method=None,
+        proximity_thresh=0.5,
+        appearance_thresh=0.8,
+        with_reid=False,
+    )
+    tracker: Any = BYTETracker(settings) if warps is None else BOTSORT(settings)
+    seen = None
+    if warps is not None:  # measured while the frames were there
+        stored, seen = iter(warps), np.zeros((1, 1, 3), np.uint8)
+        tracker.gmc = SimpleNamespace(method="stored", apply=lambda *_: next(stored))
+    groups: dict[int, list[int]] = defaultdict(list)
+    for first, rows in frames:
+        boxes = np.column_stack([_reaching(rows), np.zeros(len(rows))]).astype(np.float32)
+        for *_, track, _, _, number in tracker.update(Boxes(boxes, (1, 1)), seen):
+            groups[int(track)].append(first + int(number))
+    return list(groups.values())
+
+
+def _reaching(rows: Rows) -> Rows:
+    reach = _REACH * (rows[:, 2:4] - rows[:, :2]).max(axis=1, initial=0, keepdims=True)
+    return np.column_stack([rows[:, :2] - reach, rows[:, 2:4] + reach, rows[:, 4]])

@@ -1,0 +1,178 @@
+"""What to try next with a clip whose verdict is not a pass: one change a rung, built on the best attempt so far.
+
+Pure decisions; `run/graph.py` runs the attempts and `steps/settle.py` keeps the best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from vace_batch.manifest.job import Dilation, Job, Sampling, has_mask_source
+from vace_batch.masks.refine import dilation_of
+from vace_batch.options import LadderSettings
+from vace_batch.quality.verdict import VERDICTS
+
+FIRST = "first"
+"""What the attempt is called that was made as the job asks."""
+
+_MASK = ("dilate", "hull", "box")
+_MODEL = ("removal-lora", "seed", "model")
+_REMEDIES: dict[str, tuple[str, ...]] = {
+    "residual": (*_MASK, *_MODEL, "background"),
+    "uncovered": _MASK,
+    "detected": (*_MASK, *_MODEL, "background"),
+    "foreign": (*_MASK, *_MODEL, "background"),
+    "seam": (*_MASK, "background", *_MODEL),
+    "appeared": (*_MODEL, "hull", "box", "background"),
+    "gray": ("seed", "removal-lora", "crop", "model"),
+    "flicker": ("removal-lora", "seed", "dilate", "background", "model"),
+    "step": ("seed", "background", "model"),
+    "blur": ("crop", "model", "removal-lora", "seed"),
+}
+"""By the check that found something: what may help, the cheapest and likeliest first."""
+
+_VARIED = ("dilate", "mask_shape", "seed", "background", "preset")
+_WIDER = 2.5
+_LEAST_FRAMES = 17
+_OTHER_SEED = 7919
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One finished attempt at a clip: what was changed for it and what came of it. `output` is its file in OUT."""
+
+    rung: str
+    job: Job
+    model: str
+    clip_key: str
+    output: str
+    max_frames: int
+    word: str = "fail"
+    score: float = float("inf")
+    reasons: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
+    windows: int = 0
+    gpu_s: float = 0.0
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+    @property
+    def rank(self) -> tuple[bool, int, float]:
+        """The best first: by verdict, then by score; what failed has nothing to show."""
+        return self.error is not None, VERDICTS.index(self.word), self.score
+
+    def as_record(self) -> dict[str, Any]:
+        """What the ledger tells of it."""
+        told = {name: value for name, value in asdict(self).items() if name not in ("job", "max_frames")}
+        told |= {"score": None if self.error else self.score, "verdict": told.pop("word")}
+        return told | {"settings": self._settings}
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """What attempts differ in."""
+        found: dict[str, Any] = {name: getattr(self.job, name) for name in _VARIED}
+        if self.job.dilate is not None:
+            found["dilate"] = " ".join(
+                f"{value:g} {name}" for name, value in asdict(self.job.dilate).items() if value is not None
+            )
+        return found | {"model": self.model, "max_frames": self.max_frames}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """The next attempt: the rung's name, the job as changed, the model."""
+
+    rung: str
+    job: Job
+    model: str
+
+
+def best_of(attempts: Sequence[Attempt]) -> int:
+    """The number of the best attempt; of equals the first."""
+    return min(range(len(attempts)), key=lambda number: (attempts[number].rank, number))
+
+
+def next_step(attempts: Sequence[Attempt], settings: LadderSettings, *, has_lora: bool = False) -> Step | None:
+    """What to try after these attempts; None when the best is a pass, when there were enough, or nothing is left.
+
+    `has_lora`: the run has a LoRA for the preset removal-lora.
+    """
+    best = attempts[best_of(attempts)]
+    if best.word == "pass" or len(attempts) >= settings.max_attempts:
+        return None
+    tried = {attempt.rung for attempt in attempts}
+    wanted = dict.fromkeys(rung for check in best.checks for rung in _REMEDIES.get(check, ()))
+    for rung in wanted:
+        if rung in tried or rung not in settings.rungs or (rung == "removal-lora" and not has_lora):
+            continue
+        if rung == "model":
+            if settings.model is not None and settings.model != best.model:
+                return Step(rung=rung, job=best.job, model=settings.model)
+            continue
+        job = _CHANGES[rung](best)
+        if job is not None:
+            return Step(rung=rung, job=job, model=best.model)
+    return None
+
+
+def _dilated(attempt: Attempt) -> Job | None:
+    job = attempt.job
+    if not has_mask_source(job):
+        return None
+    now = asdict(dilation_of(job))
+    wider = {name: None if value is None else max(value * _WIDER, 1.0) for name, value in now.items()}
+    return replace(job, dilate=Dilation(**wider))
+
+
+def _shaped(shape: str) -> Callable[[Attempt], Job | None]:
+    order = ("mask", "filled", "hull", "box")
+
+    def change(attempt: Attempt) -> Job | None:
+        job = attempt.job
+        if not has_mask_source(job) or order.index(job.mask_shape) >= order.index(shape):
+            return None
+        return replace(job, mask_shape=shape)
+
+    return change
+
+
+def _reseeded(attempt: Attempt) -> Job | None:
+    return replace(attempt.job, seed=(attempt.job.seed or 0) + _OTHER_SEED) if attempt.windows else None
+
+
+def _generated(attempt: Attempt) -> Job | None:
+    """Without what other frames show, which may have been taken for something else."""
+    if attempt.job.task != "removal" or attempt.job.background == "off":
+        return None
+    return replace(attempt.job, background="off")
+
+
+def _with_lora(attempt: Attempt) -> Job | None:
+    """The preset's own values; what limits windows stays."""
+    job = attempt.job
+    if job.task != "removal" or job.loras is not None or job.preset == "removal-lora" or not attempt.windows:
+        return None
+    limits = {name: getattr(job.sampling, name) for name in ("max_tokens", "max_frames", "overlap_frames")}
+    return replace(job, preset="removal-lora", sampling=Sampling(**limits), negative_prompt=None, seed_scope=None)
+
+
+def _cropped(attempt: Attempt) -> Job | None:
+    """Fewer frames in a window leave more of its tokens to each: a crop is shown less shrunk."""
+    frames = (attempt.max_frames // 2 - 1) // 4 * 4 + 1
+    if frames < _LEAST_FRAMES or not attempt.windows:
+        return None
+    overlap = min(attempt.job.sampling.overlap_frames or frames // 5, frames // 5)
+    return replace(attempt.job, sampling=replace(attempt.job.sampling, max_frames=frames, overlap_frames=overlap))
+
+
+_CHANGES: dict[str, Callable[[Attempt], Job | None]] = {
+    "dilate": _dilated,
+    "hull": _shaped("hull"),
+    "box": _shaped("box"),
+    "seed": _reseeded,
+    "background": _generated,
+    "removal-lora": _with_lora,
+    "crop": _cropped,
+}

@@ -1,0 +1,136 @@
+"""The page's data: small scripts, since a page that was opened from a file may load scripts but not JSON.
+
+    data/meta.js            counts, names of columns
+    data/index-000.js       10,000 rows by column: what is searched, sorted and filtered
+    data/clips-0000.js      1,000 clips with all that their view shows
+
+Each calls `vaceBatchData(kind, number, text)`; `text` is JSON that the page parses, so that whatever a manifest or a
+reason holds is a value and never code or markup. The scripts are ASCII without <, > and &.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from vace_batch.redact import redact
+from vace_batch.report.rows import Clip, manifest_row
+from vace_batch.report.tally import ended_s
+
+INDEX_ROWS = 10_000
+PAGE_ROWS = 1_000
+_MAX_TEXT = 300
+_MAX_WINDOWS = 200
+_ESCAPES = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"})
+
+INDEX = ("job_id", "status", "verdict", "checks", "task", "profile", "reason", "source", "words")
+"""Text columns of the index: what is searched."""
+
+INDEX_NUMBERS = ("gpu_s", "seconds", "windows", "attempts", "tried", "ended_s")
+
+
+def script(kind: str, number: int, value: Any) -> bytes:
+    """A script that hands `value` to the page."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return f"vaceBatchData({json.dumps(kind)},{number},{json.dumps(text).translate(_ESCAPES)});\n".encode("ascii")
+
+
+def index_row(clip: Clip) -> dict[str, Any]:
+    """What the table shows and finds of a clip."""
+    asked = " ".join(filter(None, (str(clip.job.get("prompt") or ""), *(clip.job.get("targets") or ()))))
+    ended = ended_s(clip)
+    return {
+        "job_id": clip.job_id,
+        "status": clip.status,
+        "verdict": clip.result.get("verdict") or "",
+        "task": clip.job.get("task") or "",
+        "profile": clip.profile,
+        "reason": redact("; ".join(clip.reasons))[:_MAX_TEXT],
+        "source": redact(str(clip.job.get("video_uri") or "")),
+        "words": asked[:_MAX_TEXT],
+        "checks": " ".join(clip.result.get("checks") or ()),
+        "gpu_s": round(clip.gpu_s, 2),
+        "seconds": round(clip.result.get("seconds") or 0.0, 2),
+        "windows": clip.result.get("windows") or 0,
+        "attempts": len(clip.tries.get("attempts", ())) or clip.result.get("attempts") or 0,
+        "tried": len(clip.tries.get("attempts", ())),
+        "ended_s": None if ended is None else int(ended),
+    }
+
+
+def by_column(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The rows by column; text that repeats is a list of values and the number of each row's."""
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in INDEX_NUMBERS}
+    for name in INDEX:
+        values = [row[name] for row in rows]
+        numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
+        if len(numbers) * 2 > len(values):
+            columns[name] = values
+        else:
+            columns[name] = {"values": list(numbers), "rows": [numbers[value] for value in values]}
+    return columns
+
+
+def told(clip: Clip, links: Mapping[str, str | None], preview: Mapping[str, Any] | None) -> dict[str, Any]:
+    """All that the view of a clip shows. `links` lead to its files, None where a browser cannot follow."""
+    result, rows = clip.result, clip.result.get("window_rows") or []
+    found = {
+        "number": clip.number,
+        "job_id": clip.job_id,
+        "status": clip.status,
+        "verdict": result.get("verdict"),
+        "reasons": clip.reasons,
+        "words": list(result.get("words") or ()),
+        "numbers": clip.numbers,
+        "tries": clip.tries,
+        "attempts": result.get("attempts"),
+        "settings": clip.settings,
+        "windows": result.get("windows") or 0,
+        "window_rows": [{**row, "seed": str(row["seed"])} for row in rows[:_MAX_WINDOWS]],  # beyond 2**53
+        "seconds": result.get("seconds"),
+        "gpu_s": round(clip.gpu_s, 3),
+        "predicted_gpu_s": result.get("predicted_gpu_s"),
+        "checks": list(result.get("checks") or ()),
+        "copied_frames": result.get("copied_frames"),
+        "finished_at": result.get("finished_at"),
+        "source_uri": clip.job.get("video_uri"),
+        "output_uri": result.get("output_uri"),
+        "masks_uri": result.get("masks"),
+        "row": manifest_row(clip.job),
+        "links": dict(links),
+        "preview": preview,
+    }
+    safe: dict[str, Any] = _redacted(found)
+    return safe
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no such numbers
+    if isinstance(value, Mapping):
+        return {name: _redacted(one) for name, one in value.items()}
+    return [_redacted(one) for one in value] if isinstance(value, list) else value
+
+
+class Buffer:
+    """Gathers rows and gives them back by `size`, so that no more are in memory."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.number, self._rows = size, 0, list[Any]()
+
+    def add(self, row: Any) -> Iterator[tuple[int, list[Any]]]:
+        """Number and rows of a file that is full with `row`."""
+        self._rows.append(row)
+        if len(self._rows) == self.size:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[tuple[int, list[Any]]]:
+        """Number and rows of the last file, unless it would be empty."""
+        if self._rows:
+            rows, self._rows = self._rows, []
+            yield self.number, rows
+            self.number += 1

@@ -1,0 +1,117 @@
+"""Make a job's masks alone, with a video that shows them over the source."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vace_batch.errors import ClipError
+from vace_batch.geometry import Size
+from vace_batch.manifest.job import has_mask_source
+from vace_batch.manifest.output_names import safe_name
+from vace_batch.masks.export_files import DEFAULT_RATE, SUFFIXES, every_mask, keep_masks
+from vace_batch.masks.finder import Notes, at_most
+from vace_batch.masks.models import MaskModels, check_names
+from vace_batch.masks.store import MaskReader, write_masks
+from vace_batch.steps.admission import admit, check_bytes
+from vace_batch.steps.clip import ClipWork
+from vace_batch.steps.masks import Search, frame_range_of
+from vace_batch.storage import files as storage
+from vace_batch.video.probe import probe
+from vace_batch.video.reader import read_frames
+from vace_batch.video.shots import scan
+from vace_batch.video.writer import write_clip
+
+_TINT = np.array([255, 40, 40], np.uint16)
+_LONGEST_PX = 1280
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reviewed:
+    """What `review` made of one job: its mask file and its overlay video, or why there are none."""
+
+    job_id: str
+    frames: int = 0
+    masked_frames: int = 0
+    masks: str | None = None
+    overlay: str | None = None
+    objects: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    error: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def review(work: ClipWork, models: MaskModels, out: str, form: str) -> Reviewed:
+    """Make one job's masks, and a video that shows them over the source with the number of each object.
+
+    Its files are `<out>/<name of the job>.<suffix>` and `<out>/<name of the job>-overlay.mp4`; each appears when it is
+    whole, and replaces an earlier one.
+    """
+    job = work.job
+    try:
+        if not has_mask_source(job):
+            raise ClipError("no_mask_source", "the job has no boxes, mask_uri, targets or points")
+        admit(job, work.roots, work.options)
+        check_bytes(job, work.options.media)
+        check_names(job, models)
+        return _reviewed(work, models, out, form)
+    except ClipError as error:
+        return Reviewed(job_id=job.job_id, error=f"{error.code}: {error.reason}")
+
+
+def _reviewed(work: ClipWork, models: MaskModels, out: str, form: str) -> Reviewed:
+    job, name = work.job, safe_name(work.job.job_id)
+    # The same names each time: what a killed one left is written over.
+    names = (f"{name}{SUFFIXES[form]}", f"{name}-overlay.mp4")
+    files = [(storage.join(out, file), storage.join(out, f".draft-{file}")) for file in names]
+    notes = Notes(objects={})
+    with work.source() as path, tempfile.TemporaryDirectory(prefix="vace-batch-") as scratch:
+        info, found = probe(path), scan(path)
+        frame_range = frame_range_of(job, found, info.time_base)
+        search = Search(job, path, info.size, found, frame_range, models, work.fingerprints, notes)
+        stored = str(Path(scratch, "masks.parquet"))
+        with search.masks() as masks:
+            write_masks(stored, info.size, masks)
+        reader, rate = MaskReader(stored), info.average_rate or DEFAULT_RATE
+        (masks_uri, masks_draft), (overlay, overlay_draft) = files
+        keep_masks(reader, found.num_frames, rate, form, masks_uri, masks_draft)
+        with storage.staging(overlay, overlay_draft) as target:
+            write_clip(target, _overlays(path, reader, found.num_frames, notes), rate=rate, crf=20)
+    seen = Counter(name for named in (notes.objects or {}).values() for name, _ in named)
+    return Reviewed(
+        job_id=job.job_id,
+        frames=found.num_frames,
+        masked_frames=len(reader.boxes()),
+        masks=masks_uri,
+        overlay=overlay,
+        objects=tuple(f"{name}: {count} frames" for name, count in seen.items()),
+        words=tuple(notes.words),
+    )
+
+
+def _overlays(path: str, reader: MaskReader, num_frames: int, notes: Notes) -> Iterator[npt.NDArray[np.uint8]]:
+    shown = at_most(reader.size, _LONGEST_PX)
+    shown = Size(shown.width // 2 * 2, shown.height // 2 * 2)
+    scale = shown.width / reader.size.width
+    for frame, mask in zip(read_frames(path), every_mask(reader, num_frames), strict=False):
+        canvas = frame.small(shown)
+        if mask is not None:
+            full = mask.full(reader.size).view(np.uint8)
+            small = cv2.resize(full, (shown.width, shown.height), interpolation=cv2.INTER_AREA).astype(np.bool_)
+            canvas[small] = ((canvas[small].astype(np.uint16) + _TINT) // 2).astype(np.uint8)
+        for name, box in (notes.objects or {}).get(frame.index, ()):
+            left, top = round(box.x * scale), round(box.y * scale)
+            right, bottom = round(box.right * scale), round(box.bottom * scale)
+            cv2.rectangle(canvas, (left, top), (right, bottom), (255, 255, 0), 1)
+            cv2.putText(canvas, name, (left, max(top - 4, 12)), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 0), 1)
+        yield canvas

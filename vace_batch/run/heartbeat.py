@@ -1,0 +1,98 @@
+"""What the driver of a run tells of it while it goes on, for those who look at OUT from elsewhere: OUT/progress.json.
+
+The ledger says what is done; this says that somebody is at it, how fast, and how long everything took to start. Nothing
+depends on it.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any
+
+from vace_batch import log
+from vace_batch.ledger.ledger import now
+from vace_batch.run.progress import Progress, Show
+from vace_batch.storage import files as storage
+
+NAME = "progress.json"
+GOES_ON, ENDED = "goes on", "ended"
+EVERY_S = 5.0
+
+_LOG = log.get_logger(__name__)
+
+
+class Pulse:
+    """Writes OUT/progress.json every few seconds from the first `mark` on, and at the end."""
+
+    def __init__(self, out: str, *, every_s: float = EVERY_S, clock: Callable[[], float] = time.monotonic) -> None:
+        self._out, self._every_s, self._clock = out, every_s, clock
+        self._began, self._beats = clock(), 0
+        self._progress: Progress | None = None
+        self._firsts: dict[str, float] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat_on, name="pulse", daemon=True)
+
+    def __enter__(self) -> Pulse:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        if self._firsts:
+            self._beat(ENDED)
+
+    def mark(self, what: str) -> None:
+        """Note when something happened first; it is told at once."""
+        self._firsts.setdefault(what, round(self._clock() - self._began, 1))
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def through(self, show: Show) -> Show:
+        """`show`, which is also told here."""
+
+        def both(progress: Progress) -> None:
+            self._progress = progress
+            for what in progress.firsts:
+                self._firsts.setdefault(what, round(self._clock() - self._began, 1))
+            show(progress)
+
+        return both
+
+    def _beat_on(self) -> None:
+        self._beat(GOES_ON)
+        while not self._over.wait(self._every_s):
+            self._beat(GOES_ON)
+
+    def _beat(self, state: str) -> None:
+        self._beats += 1
+        body: dict[str, Any] = {"at": now(), "beat": self._beats, "state": state, "host": socket.gethostname()}
+        body |= {"firsts": dict(self._firsts), "progress": self._progress and asdict(self._progress)}
+        try:
+            storage.publish(storage.join(self._out, NAME), json.dumps(body).encode())
+        except OSError as error:
+            _LOG.debug("%s cannot be written: %s", NAME, error)
+
+
+def read_pulse(out: str, run: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The last that the driver of `run`, the last one on OUT, told; None where it told nothing yet."""
+    try:
+        body: dict[str, Any] = storage.read_json(storage.join(out, NAME))
+    except (FileNotFoundError, OSError):
+        return None
+    return body if body["at"] >= run["started_at"] else None
+
+
+def cold_start(pulse: Mapping[str, Any]) -> str:
+    """How long it took until there was something: `first window after 94 s (planned 14, Ray 34, model 88)`."""
+    firsts = dict(pulse["firsts"])
+    window = firsts.pop("window", None)
+    steps = ", ".join(f"{what} {seconds:.0f}" for what, seconds in sorted(firsts.items(), key=lambda item: item[1]))
+    none = "no window" if pulse["state"] == ENDED else "no window yet"
+    return f"{none if window is None else f'first window after {window:.0f} s'} ({steps} s)"

@@ -1,0 +1,90 @@
+"""Which rows of the last run are run again, and with what; the rest of the batch stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from vace_batch.errors import Fault, ManifestError, UsageError
+from vace_batch.ledger.ledger import Ledger
+from vace_batch.ledger.overrides import record_changes, with_changes, with_values
+from vace_batch.ledger.records import Record
+from vace_batch.ledger.run_plan import read_plan, read_run
+from vace_batch.ledger.summary import summarise
+from vace_batch.manifest.job import Job
+from vace_batch.manifest.reader import Manifest, read_manifest
+from vace_batch.manifest.uris import folder_of
+from vace_batch.options import Options
+from vace_batch.run.identity import works_of
+from vace_batch.steps.settle import set_aside
+
+ROWS = ("failed", "fail", "review")
+"""What may be run again: rows that failed, and finished ones by their verdict."""
+
+
+def prepare_retry(
+    out: str,
+    *,
+    jobs: Collection[str] = (),
+    rows: Collection[str] = (),
+    values: Mapping[str, object] | None = None,
+    roots: Iterable[str] = (),
+) -> tuple[Manifest, Options]:
+    """Make rows of the last run on OUT unfinished again; returns what that run was to do, to be run as it was.
+
+    `jobs`: only these. `rows`: which of `ROWS`; the failed ones unless given, or with `values` all that `jobs` names.
+    `values` replace the manifest's in those rows, in this and all later runs. The output that a finished row has is
+    kept in OUT/attempts.
+
+    Raises:
+        UsageError: there are no such rows, or finished ones are to be run again as they were.
+        ManifestError: with everything that is wrong with the rows then.
+    """
+    run, summary, values = read_run(out), summarise(out, shown_only=True), dict(values or {})
+    wanted = tuple(rows) or (ROWS if jobs and values else ROWS[:1])
+    if set(wanted) - set(ROWS):
+        raise UsageError(f"expected rows that are {', '.join(ROWS)}, got {', '.join(sorted(set(wanted) - set(ROWS)))}")
+    found = {row["job_id"]: row for row in summary.jobs if _word(row) in wanted and (not jobs or row["job_id"] in jobs)}
+    if unknown := set(jobs) - set(found):
+        raise UsageError(f"--job: expected {' or '.join(wanted)} rows of {out}, got {', '.join(sorted(unknown))}")
+    if not values and any(row["status"] != "failed" for row in found.values()):
+        raise UsageError("finished rows come out as they are unless something is changed: --set COLUMN=VALUE")
+    options = Options.model_validate(run["options"])
+    options = options.model_copy(update={"allow_roots": tuple(dict.fromkeys((*options.allow_roots, *roots)))})
+    manifest = read_manifest(run["manifest"])
+    chosen, folder = [job for job in manifest.jobs if job.job_id in found], folder_of(manifest.uri)
+    if gone := found.keys() - {job.job_id for job in chosen}:
+        raise UsageError(f"{manifest.uri}: has no longer the rows {', '.join(sorted(gone))}")
+    if values:
+        _check(with_changes(chosen, out, folder), values, folder)
+        _keep(out, {row["job_id"] for row in found.values() if row["status"] != "failed"})
+        record_changes(out, chosen, values)
+    _forgive(out, found.values(), (work.clip_key for work in works_of(chosen, out, options, folder)))
+    return manifest, options
+
+
+def _word(row: Record) -> str:
+    return "failed" if row["status"] == "failed" else row["verdict"] or "pass"
+
+
+def _check(jobs: Sequence[Job], values: Mapping[str, object], folder: str) -> None:
+    faults = list[Fault]()
+    for job in jobs:
+        try:
+            with_values(job, values, folder)
+        except ManifestError as error:
+            faults += error.faults
+    if faults:
+        raise ManifestError(faults)
+
+
+def _keep(out: str, job_ids: Collection[str]) -> None:
+    for planned in read_plan(out):
+        if planned.job_id in job_ids:
+            set_aside(Ledger(out), planned)
+
+
+def _forgive(out: str, rows: Iterable[Record], keys: Iterator[str]) -> None:
+    """What failed before, as it was and as it is now, is tried again."""
+    ledger = Ledger(out)
+    for key in {*(row["clip_key"] for row in rows if row["status"] == "failed"), *keys}:
+        ledger.forgive(key)

@@ -1,0 +1,118 @@
+"""What a run takes while it goes on, beside what was predicted; and whether its budget lets more begin."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+
+from vace_batch import log
+from vace_batch.cluster.events import ActorDied, ActorReady, Event, UnitRan
+from vace_batch.costs import Used
+from vace_batch.ledger.ledger import now
+from vace_batch.ledger.usage import FOLDER, read_usage
+from vace_batch.options import Options
+from vace_batch.run.budget import Budget
+from vace_batch.steps.clip import ClipWork
+from vace_batch.steps.clip_plan import ClipPlan
+from vace_batch.steps.prediction import prepare_cost
+from vace_batch.storage import files as storage
+
+_EVERY_S = 10.0
+_LOG = log.get_logger(__name__)
+
+
+class Spending:
+    """Counts one run from its events and tells OUT now and then. `standing` are the pools of actors that an earlier run
+    has left ready."""
+
+    def __init__(
+        self,
+        out: str,
+        options: Options,
+        budget: Budget | None = None,
+        *,
+        has_gpu: bool = True,
+        standing: Mapping[int, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._uri = storage.join(out, *FOLDER, f"{uuid.uuid4().hex[:12]}.json")
+        self._budget = budget or Budget()
+        self._devices, self._has_gpu, self._clock = options.engine.devices, has_gpu, clock
+        self._began, self._told_at = now(), clock()
+        self.predicted: dict[str, Used] = {}
+        self.real: dict[str, Used] = {}
+        self.repeated = self._held = Used()
+        self._ready = {actor_id: (pool, clock()) for actor_id, pool in (standing or {}).items()}
+
+    def add(self, event: Event) -> None:
+        """Count an event."""
+        if isinstance(event, UnitRan):
+            self._ran(event)
+        elif isinstance(event, ActorReady):
+            self._ready[event.actor_id] = (event.pool, self._clock() - event.seconds)
+        elif isinstance(event, ActorDied) and event.actor_id in self._ready:
+            self._held += self._stood(*self._ready.pop(event.actor_id))
+        if self._clock() - self._told_at > _EVERY_S:
+            self.tell()
+
+    def tell(self) -> None:
+        """Put it into OUT; that it cannot be written is no reason to stop."""
+        self._told_at = self._clock()
+        body = {"began_at": self._began, "at": now()}
+        body |= {"predicted": _as_dicts(self.predicted), "real": _as_dicts(self.real)}  # type: ignore[dict-item]
+        held = sum((self._stood(*since) for since in self._ready.values()), self._held)
+        body |= {"repeated": self.repeated.as_dict(), "held": held.as_dict()}  # type: ignore[dict-item]
+        body |= {"stopped": self._budget.reason}  # type: ignore[dict-item]
+        try:
+            storage.publish(self._uri, json.dumps(body).encode())
+        except OSError as error:
+            _LOG.warning("what the run used cannot be written: %s", error)
+
+    def _ran(self, event: UnitRan) -> None:
+        unit, used = event.unit, self._used(event)
+        if not event.ok:
+            self.repeated += used
+            self._budget.add(used)
+            return
+        self.real[unit.kind] = self.real.get(unit.kind, Used()) + used
+        is_made = bool(event.num_bytes or unit.leaves_bytes)
+        self._budget.add(used, unit.expected if is_made else None)
+        if is_made:  # what was found in the ledger was not made, and costs nothing
+            expected = unit.expected
+            if isinstance(event.meta, ClipPlan) and isinstance(unit.payload, ClipWork):
+                expected = prepare_cost(unit.payload, event.meta)
+            self.predicted[unit.kind] = self.predicted.get(unit.kind, Used()) + expected
+
+    def _used(self, event: UnitRan) -> Used:
+        if event.unit.pool != "gpu":
+            return Used(cpu_s=event.cpu_s, num_bytes=event.num_bytes)
+        seconds = event.meta if event.ok and isinstance(event.meta, float) else event.seconds
+        if not self._has_gpu and event.cpu_s:  # a core is shared with others as a GPU is not
+            seconds = event.cpu_s
+        return Used(gpu_s=seconds * self._devices, num_bytes=event.num_bytes)
+
+    def _stood(self, pool: str, since: float) -> Used:
+        seconds = self._clock() - since
+        return Used(gpu_s=seconds * self._devices) if pool == "gpu" else Used(cpu_s=seconds)
+
+
+def open_budget(out: str, options: Options, *, gpu_actors: int, cpu_actors: int) -> Budget:
+    """The budget of a run on `out`, which counts what earlier runs took."""
+    if not options.budget.is_set:
+        return Budget()
+    usage = read_usage(out)
+    return Budget(
+        options.budget,
+        options.prices,
+        spent=usage.spent,
+        factor=usage.factor,
+        actors=gpu_actors,
+        cpu_actors=cpu_actors,
+        max_batch=options.max_batch,
+    )
+
+
+def _as_dicts(steps: dict[str, Used]) -> dict[str, dict[str, float]]:
+    return {name: used.as_dict() for name, used in steps.items()}

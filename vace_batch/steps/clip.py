@@ -1,0 +1,133 @@
+"""One clip's work: its identity, what it is made with, and the plan of it that the steps hand on."""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+from collections.abc import Iterator
+from dataclasses import asdict, astuple, dataclass
+from typing import Any, BinaryIO
+
+from vace_batch.ledger.ledger import Ledger, make_key
+from vace_batch.manifest.job import Job, needs_pixels, pixel_fields
+from vace_batch.options import KEY_VERSION, Options
+from vace_batch.plan.windows import Limits, Region
+from vace_batch.steps.clip_plan import FILES, ClipPlan, PlannedWindow
+from vace_batch.storage import files as storage
+from vace_batch.storage.node_cache import local_file, open_copy
+from vace_batch.storage.roots import Roots
+from vace_batch.vcu.controls import ControlModels
+from vace_batch.vcu.sampling import ResolvedSampling
+
+_MASK_FIELDS = frozenset(
+    ("targets", "pick", "boxes", "points", "mask_uri", "protect", "detector", "segmenter", "mask_shape", "dilate")
+) | {"start_s", "end_s", "mask_shadow", "background"}
+_PLAN_FIELDS = _MASK_FIELDS | {"control", "control_weights", "expand", "extend", "compose", "seed_scope"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipWork:
+    """One job with everything that decides its pixels: all that a worker needs to know."""
+
+    job: Job
+    out: str
+    output: str
+    options: Options
+    roots: Roots
+    fingerprints: dict[str, str]
+    model: str
+    revision: str
+    limits: Limits
+    sampling: ResolvedSampling
+
+    @property
+    def prep_key(self) -> str:
+        """Identity of the clip's masks and plan, and that its container can hold the result."""
+        return self._prep_key(_identity(self.job))
+
+    @property
+    def clip_key(self) -> str:
+        """Identity of the stitched clip under its name."""
+        return self.keys()[1]
+
+    def keys(self) -> tuple[str, str]:
+        """`prep_key` and `clip_key`, for little more than one of them."""
+        fields, name = _identity(self.job), (self.job.job_id, self.output)
+        prep, how = self._prep_key(fields), self.options.pixel_fields()
+        return prep, make_key("clip", KEY_VERSION, name, self._generation(fields), prep, how)
+
+    def _prep_key(self, identity: dict[str, Any]) -> str:
+        fields = {name: value for name, value in identity.items() if name in _PLAN_FIELDS}
+        every = (self.options.detect_every, self.options.tracker) if needs_pixels(self.job) else None
+        asked = (self.job.task, posixpath.splitext(self.output)[1], fields, every)
+        return make_key("prep", KEY_VERSION, *asked, self.fingerprints, asdict(self.limits))
+
+    def window_key(self, planned: PlannedWindow, region: Region) -> str:
+        """Identity of one window's generated frames; the job's name is not in it, so equal work is done once."""
+        window = planned.window
+        place = (window.start, window.stop, window.num_frames, astuple(window.box), astuple(region.size))
+        return make_key(
+            "window", KEY_VERSION, self._generation(_identity(self.job)), place, planned.known_digest, planned.shot
+        )
+
+    def seed(self, planned: PlannedWindow) -> int:
+        """The window's seed, shared as `seed_scope` says: independent of batching, of actors and of order."""
+        base: object = self.job.seed if self.job.seed is not None else self.fingerprints["video_uri"]
+        scope: tuple[object, ...] = (planned.window.start, planned.window.box)
+        if self.job.seed_scope == "shot":
+            scope = (planned.shot,)
+        elif self.job.seed_scope == "programme":
+            references = [value for name, value in self.fingerprints.items() if name.startswith("reference")]
+            base = self.job.seed if self.job.seed is not None else (self.job.prompt, *references)
+            scope = ()
+        return int(storage.digest(repr((base, *scope)))[:15], 16)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What every window of the job is made with, as it is shown and recorded."""
+        words = {name: getattr(self.job, name) for name in ("preset", "prompt", "negative_prompt", "seed_scope")}
+        engine = {"engine": self.options.engine.pixel_fields()}
+        windows = {name: getattr(self.limits, name) for name in ("max_tokens", "max_frames", "overlap_frames")}
+        model = {"model": self.model, "revision": self.revision}
+        return {**model, **words, **windows, "sampling": asdict(self.sampling), **engine}
+
+    @property
+    def control_models(self) -> ControlModels:
+        """Which weights the control videos may be drawn with."""
+        return control_models(self.options)
+
+    def source(self) -> contextlib.AbstractContextManager[str]:
+        """A local path of the video, as it was planned."""
+        return local_file(self.job.video_uri, "video_uri", self.fingerprints)
+
+    def _generation(self, identity: dict[str, Any]) -> tuple[object, ...]:
+        fields = {name: value for name, value in identity.items() if name not in _MASK_FIELDS}
+        sources = {name: value for name, value in self.fingerprints.items() if not name.endswith("mask_uri")}
+        how = (self.sampling.identity, self.options.engine.pixel_fields())
+        return fields, sources, self.model, self.revision, *how
+
+
+def control_models(options: Options) -> ControlModels:
+    """Which weights the control videos of a run may be drawn with."""
+    folders, pickles = options.weights_folders, options.pickles
+    return ControlModels(depth=options.depth, pose=options.pose, folders=folders, pickles=pickles)
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    """The job's pixel fields without its URIs: what they point to counts, by its fingerprint, not where it lies."""
+    fields = pixel_fields(job)
+    fields["protect"] = {name: value for name, value in fields["protect"].items() if name != "mask_uri"}
+    return {name: value for name, value in fields.items() if not name.endswith(("_uri", "_uris", "loras"))}
+
+
+@contextlib.contextmanager
+def _files(work: ClipWork, plan: ClipPlan) -> Iterator[dict[str, BinaryIO]]:
+    """The plan's files, open; those it does not have are left out."""
+    ledger = Ledger(work.out)
+    names = {name: getattr(plan, name) for name in FILES}
+    with contextlib.ExitStack() as stack:
+        yield {
+            name: stack.enter_context(open_copy(ledger.absolute(file)))
+            for name, file in names.items()
+            if file is not None
+        }

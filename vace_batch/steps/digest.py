@@ -1,0 +1,23 @@
+"""The digest of what is known of a window: masks and recovered pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vace_batch.background.patches import PatchReader
+from vace_batch.masks.store import MaskReader
+from vace_batch.plan.windows import Window
+from vace_batch.storage import files as storage
+
+
+def known_digest(said: Sequence[MaskReader], recovered: PatchReader | None, new: range, window: Window) -> str:
+    """The digest of what `said` masks and recovered pixels tell of a window, and of which of its frames are new."""
+    parts: list[str | bytes] = [repr((new.start - window.start, new.stop - window.start))] if new else []
+    for number, reader in enumerate(said):
+        for mask in reader.get(window.start, window.stop).values():
+            parts += [repr((number, mask.index - window.start, mask.box)), np.packbits(mask.bits).tobytes()]
+    for patch in (recovered.get(window.start, window.stop) if recovered else {}).values():
+        parts += [repr((patch.index - window.start, patch.box)), patch.rgb.tobytes()]
+    return storage.digest(*parts)

@@ -1,0 +1,40 @@
+"""Masks for people and for other tools: kept beside the results, or made alone with a video to look at.
+
+A corrected file goes back into the manifest as `mask_uri`.
+"""
+
+from __future__ import annotations
+
+import posixpath
+
+from vace_batch.ledger.ledger import Ledger
+from vace_batch.masks.export_files import SUFFIXES, inline_coco, keep_masks
+from vace_batch.masks.store import MaskReader
+from vace_batch.steps.clip import ClipWork
+from vace_batch.steps.clip_plan import ClipPlan
+from vace_batch.storage.node_cache import open_copy
+from vace_batch.video.probe import probe
+
+
+def kept_name(work: ClipWork) -> str:
+    """Where below OUT a clip's masks are kept."""
+    form = work.options.keep_masks
+    assert form is not None, "kept where it is asked"
+    return f"masks/{_stem(work)}{SUFFIXES[form]}"
+
+
+def keep(work: ClipWork, plan: ClipPlan) -> None:
+    """Write what was to change in a finished clip beside the results, and where that is into the clip's record."""
+    ledger, form = Ledger(work.out), work.options.keep_masks
+    if form is None or plan.masks is None:
+        return
+    name, draft = kept_name(work), ledger.artifact_uri(work.clip_key, SUFFIXES[form])
+    with work.source() as path, open_copy(ledger.absolute(plan.masks)) as file:
+        rate, reader = probe(path, work.options.media).average_rate, MaskReader(file)
+        keep_masks(reader, plan.num_frames, rate, form, ledger.absolute(name), draft)
+        said = inline_coco(reader, plan.num_frames, _stem(work))
+    ledger.amend(work.clip_key, {"masks": name, "masks_coco": said})
+
+
+def _stem(work: ClipWork) -> str:
+    return posixpath.splitext(work.output.removeprefix("videos/"))[0]

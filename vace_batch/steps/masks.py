@@ -1,0 +1,156 @@
+"""A clip's masks on its stage, written to a file: what the job's source of masks finds, and what the stage adds."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from vace_batch.errors import ClipError
+from vace_batch.geometry import TOKEN_PX, Box, Size
+from vace_batch.manifest.job import Dilation, Job, has_mask_source, needs_pixels, protects
+from vace_batch.masks.clip import clip_masks
+from vace_batch.masks.finder import Notes
+from vace_batch.masks.models import MaskModels
+from vace_batch.masks.refine import dilate, split_parts, subtract
+from vace_batch.masks.store import FrameMask, MaskReader, MaskSummary, MaskWriter, box_mask, merge_masks, write_masks
+from vace_batch.plan.canvas import Stage, staged_masks
+from vace_batch.plan.windows import Limits, Shot, Window, plan_clip
+from vace_batch.storage.node_cache import local_file
+from vace_batch.video.read_ahead import CHUNK_FRAMES
+from vace_batch.video.shots import Scan
+
+_MOST_PASSES = 4
+
+
+def frame_range_of(job: Job, found: Scan, time_base: Fraction) -> tuple[int, int]:
+    """Frames shown in start_s <= t < end_s, t from the first frame on."""
+    times = (np.asarray(found.pts) - int(found.pts[0])) * float(time_base)
+    start = 0 if job.start_s is None else int(np.searchsorted(times, job.start_s - 1e-6))
+    stop = found.num_frames if job.end_s is None else int(np.searchsorted(times, job.end_s - 1e-6))
+    if start >= stop:
+        asked = f"start_s {job.start_s} to end_s {job.end_s}"
+        raise ClipError("empty_range", f"{asked} holds no frame; the last one is shown at {times[-1]:.3f} s")
+    return start, stop
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Where a clip's masks come from; `models` None does not look at its pixels, and finds the whole picture there."""
+
+    job: Job
+    path: str
+    size: Size
+    found: Scan
+    frame_range: tuple[int, int]
+    models: MaskModels | None
+    versions: Mapping[str, str]
+    notes: Notes = field(default_factory=Notes)
+
+    @contextlib.contextmanager
+    def masks(self, guard: Callable[[FrameMask], object] | None = None) -> Iterator[Iterator[FrameMask]]:
+        """What the job's source of masks finds, frame by frame; `guard` is told what is protected in each."""
+        if self.models is None and needs_pixels(self.job):
+            yield self.whole()
+            return
+        with contextlib.ExitStack() as stack:
+            yield clip_masks(
+                _with_local_masks(self.job, self.versions, stack),
+                path=self.path,
+                size=self.size,
+                num_frames=self.found.num_frames,
+                cuts=self.found.cuts,
+                frame_range=self.frame_range,
+                models=self.models or MaskModels(),
+                notes=self.notes,
+                guard=guard,
+                pts=self.found.pts,
+                min_px=1,  # only what is left for the model grows to a token
+            )
+
+    def whole(self) -> Iterator[FrameMask]:
+        """The whole picture of every frame."""
+        return (box_mask(index, Box(0, 0, self.size.width, self.size.height)) for index in range(*self.frame_range))
+
+
+def make_masks(search: Search, stage: Stage, new: range, target: str, protected: str) -> tuple[MaskSummary, bool]:
+    """Write the mask file of a clip: what is found, what the stage adds; all of the picture where neither is asked.
+
+    What must not change goes to the file `protected`, which is only made where there is something; also says whether.
+    """
+    job, frames = search.job, range(*(index + stage.before for index in search.frame_range))
+    stage_decides = (stage.kept.size != stage.size or new) and job.processes[:1] != ("control",)
+    if job.masks_select:
+        search = replace(search, job=replace(job, boxes=(), points=(), targets=(), mask_uri=None, segmenter=None))
+    with contextlib.ExitStack() as stack:
+        found: Iterator[FrameMask] = iter(()) if stage_decides else search.whole()
+        guards = stack.enter_context(MaskWriter(protected, stage.size)) if protects(job) else None
+        if has_mask_source(search.job) or (guards is not None and not stage_decides):
+            guard = None if guards is None else lambda mask: guards.add(_on_stage(mask, stage))
+            found = stack.enter_context(search.masks(guard))
+        masks = write_masks(target, stage.size, staged_masks(job, stage, found, frames, new))
+    return masks, guards is not None and bool(guards.summary.boxes)
+
+
+def _on_stage(mask: FrameMask, stage: Stage) -> FrameMask:
+    return replace(mask, index=mask.index + stage.before, box=mask.box.shift(stage.source.x, stage.source.y))
+
+
+def parts_of(reader: MaskReader, num_frames: int) -> dict[int, tuple[Box, ...]]:
+    """The boxes of the connected parts of every frame's mask."""
+    parts: dict[int, tuple[Box, ...]] = {}
+    for start in range(0, num_frames, CHUNK_FRAMES):
+        for index, mask in reader.get(start, start + CHUNK_FRAMES).items():
+            parts[index] = tuple(part.box for part in split_parts(mask))
+    return parts
+
+
+def dilate_at_model_scale(
+    masked: MaskSummary, masks: str, protected: str | None, tokens: float, shots: Sequence[Shot], limits: Limits
+) -> MaskSummary:
+    """Widen masks in the file `masks` that are dilated by `tokens` of 16 px where the model sees a crop smaller than it
+    is, which makes its tokens larger. A wider mask may make a larger crop, so this is repeated while it changes."""
+    reader, guards = MaskReader(masks), None if protected is None else MaskReader(protected)
+    plan, num_frames = reader, max(masked.boxes) + 1
+    with tempfile.TemporaryDirectory(prefix="vace-batch-") as folder:
+        for number in range(_MOST_PASSES):
+            regions, windows = plan_clip(parts_of(plan, num_frames), shots, masked.size, limits)
+            where = [(window, tokens * max(0, regions[window.region].token_px - TOKEN_PX)) for window in windows]
+            wider = str(Path(folder, f"{number}.parquet"))
+            made = write_masks(wider, masked.size, _widened(reader, guards, where, num_frames))
+            if made.digest == masked.digest:
+                break
+            masked, plan = made, MaskReader(wider)
+        if plan is not reader:
+            shutil.copyfile(wider, masks)
+    return masked
+
+
+def _widened(
+    reader: MaskReader, guards: MaskReader | None, where: Sequence[tuple[Window, float]], num_frames: int
+) -> Iterator[FrameMask]:
+    for start in range(0, num_frames, CHUNK_FRAMES):
+        kept = {} if guards is None else guards.get(start, start + CHUNK_FRAMES)
+        for index, mask in reader.get(start, start + CHUNK_FRAMES).items():
+            holding = [(window.box, px) for window, px in where if window.start <= index < window.stop]
+            parts = []
+            for part in split_parts(mask):
+                px = min((px for box, px in holding if box.intersect(part.box) == part.box), default=0.0)
+                parts.append(dilate(part, reader.size, Dilation(px=px)))
+            wider = subtract(merge_masks(parts), kept.get(index))
+            yield mask if wider is None else wider
+
+
+def _with_local_masks(job: Job, versions: Mapping[str, str], stack: contextlib.ExitStack) -> Job:
+    if job.mask_uri is not None:
+        job = replace(job, mask_uri=stack.enter_context(local_file(job.mask_uri, "mask_uri", versions)))
+    if job.protect.mask_uri is not None:
+        path = stack.enter_context(local_file(job.protect.mask_uri, "protect.mask_uri", versions))
+        job = replace(job, protect=replace(job.protect, mask_uri=path))
+    return job

@@ -1,0 +1,154 @@
+"""The step after stitch: measure the finished clip, and record numbers and verdict. It loses nothing that is done.
+
+A clip's numbers are in the ledger under a key of their own; the verdict is what the run's thresholds make of them
+(ledger/verdicts.py), so that other thresholds need no new measurement.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import pairwise
+from typing import BinaryIO
+
+from vace_batch.background.patches import PatchReader
+from vace_batch.errors import ClusterError
+from vace_batch.geometry import TOKEN_PX
+from vace_batch.ledger.ledger import Ledger
+from vace_batch.ledger.records import Record
+from vace_batch.ledger.verdicts import brief, quality_key
+from vace_batch.masks.models import MaskModels
+from vace_batch.masks.refine import at_least_token
+from vace_batch.masks.store import FrameMask, MaskReader, make_mask
+from vace_batch.quality.compare import ReadMasks, Watched
+from vace_batch.quality.container import Contract, faults
+from vace_batch.quality.leftovers import look_for
+from vace_batch.quality.meter import Meter
+from vace_batch.quality.remedies import FIRST
+from vace_batch.quality.verdict import checks_of
+from vace_batch.redact import redact
+from vace_batch.steps.admission import admit
+from vace_batch.steps.clip import ClipWork
+from vace_batch.steps.clip_plan import FILES, ClipPlan
+from vace_batch.steps.settle import attempt_name
+from vace_batch.storage import files as storage
+from vace_batch.storage.node_cache import local_copy, open_copy
+from vace_batch.video.probe import probe
+from vace_batch.video.reader import packet_times
+
+
+def measure(work: ClipWork, plan: ClipPlan, models: MaskModels) -> Record:
+    """Measure the finished clip of `work` and record it; what goes wrong with it is recorded, too.
+
+    Raises:
+        OSError: a storage does not answer, which says nothing about the clip; nor does ClusterError.
+    """
+    ledger, key = Ledger(work.out), quality_key(work.clip_key)
+    record = ledger.done(key)
+    if record is not None:
+        return record
+    started = time.monotonic()
+    try:
+        body = _measured(work, plan, models, ledger)
+    except (OSError, ClusterError):
+        raise
+    except Exception as error:  # a check that fails says nothing against the clip
+        body = unmeasured(work, f"{type(error).__name__}: {error}")
+    body["seconds"] = round(time.monotonic() - started, 3)
+    ledger.commit(key, body)
+    return ledger.done(key) or body
+
+
+def unmeasured(work: ClipWork, reason: str) -> Record:
+    """The record of a clip that could not be measured."""
+    return _body(work, unmeasured=redact(reason))
+
+
+def _body(work: ClipWork, **fields: object) -> Record:
+    clip = Ledger(work.out).done(work.clip_key) or {}
+    rows = clip.get("window_rows", [])
+    cost = {"windows": len(rows), "gpu_s": round(sum(row["seconds"] for row in rows), 3)}
+    body = {"clip_key": work.clip_key, "checks": checks_of(work.job), "numbers": {}, "broken": [], **cost, **fields}
+    return body | brief(body, work.options.quality)
+
+
+def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger) -> Record:
+    admit(work.job, work.roots, work.options)
+    with ExitStack() as stack:
+        uri = _finished_uri(work, ledger)
+        output = stack.enter_context(local_copy(uri, storage.fingerprint(uri)))
+        source = stack.enter_context(work.source())
+        info = probe(source, work.options.media)
+        kept = Contract(num_frames=plan.num_frames, size=plan.stage.size, times_kept=not plan.stage.grows)
+        broken = faults(info, probe(output), kept)
+        numbers: dict[str, float] = {}
+        if plan.masks is not None and not broken:
+            files = {
+                name: stack.enter_context(open_copy(ledger.absolute(file)))
+                for name in FILES
+                if (file := getattr(plan, name)) is not None
+            }
+            masks = MaskReader(files["masks"])
+            watched = _watched(work, plan, (source, output), masks, _touched(plan, files))
+            masked, meter = sorted(masks.boxes()), Meter(_cuts(plan), _joins(plan))
+            watched.watch(masked, meter)
+            numbers = meter.numbers()
+            if work.job.targets:
+                numbers |= look_for(work.job, watched, masked, models)
+    return _body(work, numbers=numbers, broken=broken)
+
+
+def _finished_uri(work: ClipWork, ledger: Ledger) -> str:
+    """The attempt itself, also where a better one has taken its place."""
+    first = ledger.absolute(attempt_name(work, FIRST))
+    return first if storage.exists(first) else ledger.absolute(work.output)
+
+
+def _watched(
+    work: ClipWork, plan: ClipPlan, paths: tuple[str, str], masks: MaskReader, touched: Sequence[ReadMasks]
+) -> Watched:
+    return Watched(
+        source=paths[0],
+        output=paths[1],
+        source_pts=packet_times(paths[0]),
+        output_pts=packet_times(paths[1]),
+        stage=plan.stage,
+        num_frames=plan.num_frames,
+        masks=masks.get,
+        touched=touched,
+        feather_px=work.options.feather_px,
+    )
+
+
+def _touched(plan: ClipPlan, files: Mapping[str, BinaryIO]) -> list[ReadMasks]:
+    """What may have changed beyond the masks: recovered pixels reach into shadows, holes grow to a token."""
+    found: list[ReadMasks] = []
+    if "recovered" in files:
+        patches = PatchReader(files["recovered"])
+
+        def recovered(start: int, stop: int) -> dict[int, FrameMask]:
+            made = ((i, make_mask(i, p.known, (p.box.x, p.box.y))) for i, p in patches.get(start, stop).items())
+            return {index: mask for index, mask in made if mask is not None}
+
+        found.append(recovered)
+    if "holes" in files:
+        holes, least = MaskReader(files["holes"]), max((region.token_px for region in plan.regions), default=TOKEN_PX)
+
+        def grown(start: int, stop: int) -> dict[int, FrameMask]:
+            return {i: at_least_token(mask, plan.size, least) for i, mask in holes.get(start, stop).items()}
+
+        found.append(grown)
+    return found
+
+
+def _cuts(plan: ClipPlan) -> Iterator[int]:
+    return (shot.start for shot in plan.shots)
+
+
+def _joins(plan: ClipPlan) -> Iterator[range]:
+    """Over which frames one window of a region gives way to the next."""
+    windows = sorted((planned.window for planned in plan.windows), key=lambda window: (window.region, window.start))
+    for one, two in pairwise(windows):
+        if one.region == two.region and two.start <= one.stop:
+            yield range(two.start, one.stop + 1)

@@ -1,0 +1,117 @@
+"""What a clip will cost, from its plan: arithmetic on frames, pixels, tokens and FLOP, times what was measured.
+
+Steps as the dispatcher calls them, but that masks and background are one there, `prepare`; `stitch` has the encoding.
+What a clip's plan does not say is not in it: further attempts, repeated runs, kept masks, records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from vace_batch.costs import Calibration, Used, total
+from vace_batch.manifest.job import Job, has_mask_source, needs_pixels
+from vace_batch.manifest.presets import default_negative_prompt
+from vace_batch.steps.clip import ClipWork
+from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
+from vace_batch.vace.profiles import ModelProfile, profile
+
+STEPS = ("masks", "background", "build", "generate", "stitch", "measure")
+
+
+def predict(work: ClipWork, plan: ClipPlan, windows: Iterable[PlannedWindow] | None = None) -> dict[str, Used]:
+    """A clip's costs by step; of its windows only `windows`, all unless given."""
+    return {
+        **_prepared(work, plan),
+        **windows_cost(work, plan, plan.windows if windows is None else windows),
+        **finish_cost(work, plan),
+    }
+
+
+def prepare_cost(work: ClipWork, plan: ClipPlan) -> Used:
+    """Masks and background together, which are made in one step."""
+    return total(_prepared(work, plan).values())
+
+
+def _prepared(work: ClipWork, plan: ClipPlan) -> dict[str, Used]:
+    """Decoding, cuts and masks; recovered background; the files of the plan."""
+    rates, sizes, mpx = work.options.calibration.cpu, work.options.calibration.bytes, _mpx(plan)
+    masked_mpx, background = plan.masked_frames * mpx, Used()
+    seconds = rates.scan.seconds(plan.num_frames, mpx)
+    if needs_pixels(work.job):
+        seconds += rates.look.seconds(plan.num_frames, mpx)
+    if _recovers(work.job):
+        spent = rates.background.seconds(plan.masked_frames, mpx)
+        background = Used(cpu_s=spent, num_bytes=masked_mpx * sizes.background)
+    return {"masks": Used(cpu_s=seconds, num_bytes=masked_mpx * sizes.masks), "background": background}
+
+
+def windows_cost(work: ClipWork, plan: ClipPlan, windows: Iterable[PlannedWindow]) -> dict[str, Used]:
+    """Building and generating windows."""
+    build, generate = Used(), Used()
+    for planned in windows:
+        build += build_cost(work, plan, planned)
+        generate += window_cost(work, plan, planned)
+    return {"build": build, "generate": generate}
+
+
+def build_cost(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> Used:
+    """Decoding a window's frames again, cutting them out and shrinking them."""
+    frames = planned.window.stop - planned.window.start
+    return Used(cpu_s=work.options.calibration.cpu.build.seconds(frames, _mpx(plan)))
+
+
+def window_cost(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> Used:
+    """A window's device seconds, and its generated frames."""
+    calibration: Calibration = work.options.calibration
+    size, frames = plan.regions[planned.window.region].size, planned.window.num_frames
+    parts = _profile(work.model).window_parts(
+        frames,
+        size,
+        work.sampling,
+        num_references=len(work.job.reference_uris),
+        guided=work.job.prompt != _negative(work),
+        encodes=2 if work.job.controls and has_mask_source(work.job) else 1,
+    )
+    return Used(
+        gpu_s=calibration.speed(work.model).seconds(*parts) * work.options.engine.devices,
+        num_bytes=frames * size.width * size.height / 1e6 * calibration.bytes.window,
+    )
+
+
+def finish_cost(work: ClipWork, plan: ClipPlan) -> dict[str, Used]:
+    """Stitching with its encoding, and measuring the result."""
+    rates, mpx = work.options.calibration.cpu, _mpx(plan)
+    measured = rates.quality.seconds(plan.masked_frames, mpx) if work.options.quality.enabled else 0.0
+    return {
+        "stitch": Used(
+            cpu_s=rates.stitch.seconds(plan.masked_frames, mpx),
+            num_bytes=plan.source_bytes * work.options.calibration.bytes.video,
+        ),
+        "measure": Used(cpu_s=measured),
+    }
+
+
+def may_shrink(job: Job) -> bool:
+    """Whether only masks and background, once made, say what is left for the GPU."""
+    return needs_pixels(job) or _recovers(job)
+
+
+def _recovers(job: Job) -> bool:
+    return job.task == "removal" and job.background == "auto"
+
+
+@lru_cache(maxsize=64)
+def _profile(ref: str) -> ModelProfile:
+    """Read once: every window asks."""
+    return profile(ref)
+
+
+def _mpx(plan: ClipPlan) -> float:
+    """Million pixels of a frame."""
+    return plan.size.width * plan.size.height / 1e6
+
+
+def _negative(work: ClipWork) -> str:
+    given = work.job.negative_prompt
+    return default_negative_prompt(work.job.task) if given is None else given

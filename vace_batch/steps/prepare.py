@@ -1,0 +1,159 @@
+"""The steps of one clip, in order: prepare (probe, shots, masks, plan), build VCUs, generate, stitch.
+
+`run/graph.py` runs the steps on a cluster, one step a unit. Each step looks into the ledger first and commits to it
+last, so that a step which ran is never run again.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import shutil
+import tempfile
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from vace_batch.background.clip import Footage, recover_clip
+from vace_batch.background.patches import PatchReader
+from vace_batch.geometry import Box
+from vace_batch.ledger.ledger import Ledger
+from vace_batch.manifest.job import Job, has_mask_source
+from vace_batch.masks.models import MaskModels, check_names
+from vace_batch.masks.store import MaskReader, write_masks
+from vace_batch.plan.canvas import Stage, known_context, new_frames, stage_of, staged_shots
+from vace_batch.plan.stills import Calm, paint_once
+from vace_batch.plan.windows import Shot, Window, plan_clip
+from vace_batch.steps.admission import admit, check_bytes, check_refusal
+from vace_batch.steps.clip import ClipWork
+from vace_batch.steps.clip_plan import CLIP_PLAN, FILES, ClipPlan, PlannedWindow
+from vace_batch.steps.digest import known_digest
+from vace_batch.steps.masks import Search, dilate_at_model_scale, frame_range_of, make_masks, parts_of
+from vace_batch.storage import files as storage
+from vace_batch.vcu.controls import MEASURED
+from vace_batch.vcu.frames import measure_shots
+from vace_batch.video.encoders import EncoderSettings
+from vace_batch.video.probe import probe
+from vace_batch.video.shots import Scan, scan
+from vace_batch.video.writer import check_output
+
+
+def prepare(work: ClipWork, models: MaskModels) -> ClipPlan:
+    """Probe, find shots, make masks, recover background, plan windows. The plan is in the ledger's record.
+
+    Raises:
+        ClipError: the video, the masks or the request cannot be used.
+    """
+    ledger = Ledger(work.out)
+    while (record := ledger.done(work.prep_key)) is None:
+        with tempfile.TemporaryDirectory(prefix="vace-batch-") as folder:
+            plan = survey(work, models, Path(folder))
+            files = {name: file for name in FILES if (file := getattr(plan, name)) is not None}
+            published = {file: _published(ledger, work, file) for file in dict.fromkeys(files.values())}
+            names: dict[str, Any] = {name: published[file] for name, file in files.items()}
+            plan = replace(plan, **names)
+        if not ledger.commit(work.prep_key, {"plan": CLIP_PLAN.dump_python(plan, mode="json")}):
+            # Another attempt was first, and its files count.
+            for file in published.values():
+                storage.delete(ledger.absolute(file))
+    return CLIP_PLAN.validate_python(record["plan"])
+
+
+def _published(ledger: Ledger, work: ClipWork, file: str) -> str:
+    """Put a file of the plan into OUT, under a name of this attempt, which is returned."""
+    uri = ledger.artifact_uri(work.prep_key, "." + posixpath.basename(file))
+    with storage.staging(uri, uri + ".draft") as target:
+        shutil.move(file, target)
+    return ledger.relative(uri)
+
+
+def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = True) -> ClipPlan:
+    """The plan of a clip, its files in the local `folder`.
+
+    `look` False does not run detector and segmenter: where they would be asked, the whole frame counts as masked.
+
+    Raises:
+        ClipError: as `prepare`.
+    """
+    _check(work, models if look else None)
+    files = {name: str(folder / f"{name}.parquet") for name in FILES}
+    with work.source() as path:
+        info, source_bytes = probe(path, work.options.media), storage.num_bytes(path)
+        stage = stage_of(work.job, info.size, info.average_rate)
+        check_output(info, work.output, EncoderSettings(crf=work.options.crf), stage.canvas)  # before the GPU work
+        found = scan(path, work.options.media)
+        shots = staged_shots(found.cuts, found.num_frames, stage)
+        frame_range = frame_range_of(work.job, found, info.time_base)
+        new = new_frames(work.job, stage, found.num_frames, frame_range)
+        search = Search(work.job, path, info.size, found, frame_range, models if look else None, work.fingerprints)
+        masked, guarded = make_masks(search, stage, new, files["masks"], files["protected"])
+        guard = files["protected"] if guarded else None
+        if work.job.dilate and work.job.dilate.tokens and masked.boxes:
+            masked = dilate_at_model_scale(masked, files["masks"], guard, work.job.dilate.tokens, shots, work.limits)
+        selects = work.job.masks_select and has_mask_source(work.job)
+        if selects:
+            with search.masks() as selection:
+                write_masks(files["selection"], info.size, selection)
+        scales = measure_shots(work.job, path, shots, found.pts, work.control_models) if look else ()
+        left, share, calm = masked, 0.0, Calm()
+        if masked.boxes and look and work.job.task == "removal" and work.job.background == "auto":
+            clip = Footage(path=path, size=info.size, pts=found.pts, masks=files["masks"])
+            left, share, calm = recover_clip(clip, shots, files["recovered"], files["holes"], work.job, work.limits)
+    holes = MaskReader(files["holes"] if share else files["masks"])
+    recovered = PatchReader(files["recovered"]) if share else None
+    num_frames = found.num_frames + stage.before + stage.after
+    parts = parts_of(holes, num_frames)
+    if new:  # their window shows what is known round them
+        for index in chain(*known_context(work.job, new, shots, work.limits)):
+            parts[index] = (Box(0, 0, stage.size.width, stage.size.height),)
+    regions, cut = plan_clip(parts, shots, stage.size, work.limits)
+    stills, regions, cut = paint_once(calm, parts, regions, cut, work.limits)
+    used = {"selection": selects, "protected": guarded}
+    said = [holes, *(MaskReader(files[name]) for name in used if used[name])]
+    known = [known_digest(said, recovered, new, window) for window in cut]
+    windows = tuple(
+        _planned(work.job, window, shots[regions[window.region].shot], found, stage, digest)
+        for window, digest in zip(cut, known, strict=True)
+    )
+    return ClipPlan(
+        size=stage.size,
+        num_frames=num_frames,
+        stage=stage,
+        new=(new.start, new.stop),
+        scales=scales,
+        selection=files["selection"] if selects else None,
+        protected=guard,
+        shots=shots,
+        regions=regions,
+        windows=windows,
+        stills=stills,
+        masked_frames=len(masked.boxes),
+        words=tuple(search.notes.words),
+        source_bytes=source_bytes,
+        recovered_share=round(share, 4),
+        masks=files["masks"] if masked.boxes else None,
+        recovered=files["recovered"] if share else None,
+        holes=(files["holes"] if share else files["masks"]) if left.boxes else None,
+    )
+
+
+def _check(work: ClipWork, models: MaskModels | None) -> None:
+    """What may be known before the video is opened; class names only by `models`."""
+    admit(work.job, work.roots, work.options)
+    check_refusal(work.fingerprints)
+    check_bytes(work.job, work.options.media)
+    if models is not None:
+        check_names(work.job, models)
+
+
+def _planned(job: Job, window: Window, shot: Shot, found: Scan, stage: Stage, known_digest: str) -> PlannedWindow:
+    first = min(max(window.start - stage.before, 0), found.num_frames - 1)
+    by_shot = job.seed_scope == "shot" or any(name in MEASURED for name in job.controls)
+    leads = "flow" in job.controls and window.start > shot.start
+    return PlannedWindow(
+        window=window,
+        start_pts=int(found.pts[first]),
+        known_digest=known_digest,
+        shot=(shot.start, shot.stop) if by_shot else None,
+        lead_pts=int(found.pts[first - 1]) if leads else None,
+    )

@@ -1,0 +1,62 @@
+"""Settle a clip's attempts: keep the best one under the clip's name."""
+
+from __future__ import annotations
+
+import posixpath
+import shutil
+from collections.abc import Sequence
+
+from vace_batch.ledger.ledger import Ledger, make_key
+from vace_batch.ledger.records import Record
+from vace_batch.ledger.run_plan import PlannedJob
+from vace_batch.options import Options
+from vace_batch.quality.remedies import FIRST
+from vace_batch.steps.clip import ClipWork
+from vace_batch.storage import files as storage
+
+
+def ladder_key(clip_key: str, options: Options) -> str:
+    """Under which the attempts at a clip are recorded, once there are enough of them by these options."""
+    return make_key("ladder", clip_key, options.ladder.model_dump(), options.quality.model_dump())
+
+
+def attempt_name(clip: ClipWork | PlannedJob, what: str) -> str:
+    """Where in OUT an attempt at the clip lies that is not the one in videos/; a changed row is another clip."""
+    stem, suffix = posixpath.splitext(clip.output.removeprefix("videos/"))
+    return f"attempts/{stem}.{clip.clip_key.removeprefix('clip-')[:8]}.{what}{suffix}"
+
+
+def set_aside(ledger: Ledger, clip: PlannedJob) -> None:
+    """Keep the output of a finished clip before another one takes its place.
+
+    Raises:
+        OSError: it cannot be copied.
+    """
+    output, kept = ledger.absolute(clip.output), ledger.absolute(attempt_name(clip, FIRST))
+    if storage.exists(output) and not storage.exists(kept):
+        _copy(ledger, clip, output, kept)
+
+
+def settle(work: ClipWork, attempts: Sequence[Record], chosen: int) -> None:
+    """Make the chosen attempt the clip's output and record all of them; done again after a crash, it ends the same.
+
+    Raises:
+        OSError: a file cannot be copied.
+    """
+    ledger = Ledger(work.out)
+    output, first = ledger.absolute(work.output), ledger.absolute(attempt_name(work, FIRST))
+    if chosen == 0 and storage.exists(first):
+        _copy(ledger, work, first, output)
+    if chosen > 0:
+        if not storage.exists(first):
+            _copy(ledger, work, output, first)
+        _copy(ledger, work, ledger.absolute(attempts[chosen]["output"]), output)
+    body = {"clip_key": work.clip_key, "tries": list(attempts), "chosen": chosen}
+    cost = round(sum(attempt["gpu_s"] for attempt in attempts[1:]), 3)
+    ledger.commit(ladder_key(work.clip_key, work.options), body | {"retry_gpu_s": cost})
+
+
+def _copy(ledger: Ledger, clip: ClipWork | PlannedJob, source: str, target: str) -> None:
+    draft = ledger.artifact_uri(clip.clip_key, posixpath.splitext(target)[1])
+    with storage.local_path(source) as path, storage.staging(target, draft) as staged:
+        shutil.copyfile(path, staged)

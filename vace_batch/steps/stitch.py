@@ -1,0 +1,124 @@
+"""Stitch a clip: write the finished video and commit its record."""
+
+from __future__ import annotations
+
+import posixpath
+import shutil
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vace_batch.background.patches import PatchReader
+from vace_batch.errors import ClipError, ClusterError
+from vace_batch.ledger.ledger import Ledger
+from vace_batch.ledger.records import Record
+from vace_batch.masks.store import MaskReader
+from vace_batch.plan.stills import Still
+from vace_batch.plan.windows import Window
+from vace_batch.steps.admission import admit
+from vace_batch.steps.clip import ClipWork, _files
+from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
+from vace_batch.steps.prediction import windows_cost
+from vace_batch.stitch.paste import stitch_frame
+from vace_batch.stitch.regions import RegionPatches
+from vace_batch.storage import files as storage
+from vace_batch.video.encoders import EncoderSettings
+from vace_batch.video.frame import Frame
+from vace_batch.video.probe import probe
+from vace_batch.video.read_ahead import ReadAhead
+from vace_batch.video.reader import frames_from_bytes
+from vace_batch.video.writer import WriteReport, rewrite
+
+
+def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> Record:
+    """Write the finished clip and commit it. A clip without masks is a bit-exact copy of its source, status `skipped`.
+
+    Raises:
+        ClipError: the source can no longer be read as it was planned.
+    """
+    ledger, started = Ledger(work.out), time.monotonic()
+    record = ledger.done(work.clip_key)
+    if record is not None:
+        return record
+    admit(work.job, work.roots, work.options)
+    output = ledger.absolute(work.output)
+    draft = ledger.artifact_uri(work.clip_key, posixpath.splitext(work.output)[1])
+    with work.source() as path, storage.staging(output, draft) as target:
+        body = _copy(path, target, work) if plan.masks is None else _rewrite(path, target, work, plan, ledger)
+    body |= {"job_id": work.job.job_id, "output": work.output, "attempts": attempt}
+    body["settings"] = work.settings
+    body["predicted_gpu_s"] = round(windows_cost(work, plan, plan.windows)["generate"].gpu_s, 3)
+    body["words"] = [*plan.words, *body.get("words", ())]
+    body["seconds"] = round(time.monotonic() - started + sum(row["seconds"] for row in body["window_rows"]), 3)
+    ledger.commit(work.clip_key, body)
+    return ledger.done(work.clip_key) or body
+
+
+def _copy(source: str, target: str, work: ClipWork) -> Record:
+    """A bit-exact copy, or one with bit-exact pictures where the job chose another container that can have them."""
+    body: Record = {"status": "skipped", "windows": 0, "window_rows": []}
+    info = probe(source, work.options.media)
+    if info.container_for(target) == info.container:
+        shutil.copyfile(source, target)
+        return body | {"reason": "nothing to change was found; the output is a copy"}
+    report = rewrite(source, target, lambda _: None, EncoderSettings(crf=work.options.crf), ())
+    return body | {
+        "reason": "nothing to change was found",
+        "words": list(report.words),
+        "copied_frames": report.copied_frames,
+    }
+
+
+def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: Ledger) -> Record:
+    records = {planned.window: _window_record(ledger, work, plan, planned) for planned in plan.windows}
+
+    def open_window(window: Window) -> Iterator[NDArray[np.uint8]]:
+        record = records[window]
+        return frames_from_bytes(storage.read_verified(ledger.absolute(record["artifact"]), record.get("digest")))
+
+    stills: dict[int, list[tuple[Still, Window]]] = {number: [] for number in range(len(plan.regions))}
+    for still in plan.stills:
+        stills[still.region].append((still, plan.windows[still.window].window))
+    patches = [
+        RegionPatches(region, [window for window in records if window.region == number], open_window, stills[number])
+        for number, region in enumerate(plan.regions)
+    ]
+    with _files(work, plan) as files:
+        masked = frozenset(MaskReader(files["masks"]).boxes())
+        holes = ReadAhead(MaskReader(files["holes"]).get) if plan.holes else None
+        recovered = ReadAhead(PatchReader(files["recovered"]).get) if plan.recovered else None
+        guards = ReadAhead(MaskReader(files["protected"]).get) if plan.protected else None
+
+        def edit(frame: Frame) -> None:
+            patch = recovered.at(frame.index) if recovered else None
+            hole = holes.at(frame.index) if holes else None
+            guard = guards.at(frame.index) if guards else None
+            stitch_frame(frame, patch, hole, patches, work.options.feather_px, guard)
+
+        settings = EncoderSettings(crf=work.options.crf)
+        report = rewrite(source, target, edit, settings, masked.__contains__, plan.stage.canvas)
+    if report.num_frames != plan.num_frames:
+        raise ClipError("source_changed", f"expected {plan.num_frames} frames as planned, got {report.num_frames}")
+    rows = [_window_row(plan, window, record) for window, record in records.items()]
+    return {"status": "done", "reason": None, "windows": len(rows), "window_rows": rows} | _said(report)
+
+
+def _said(report: WriteReport) -> Record:
+    return {"words": list(report.words), "copied_frames": report.copied_frames}
+
+
+def _window_record(ledger: Ledger, work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> Record:
+    record = ledger.done(work.window_key(planned, plan.regions[planned.window.region]))
+    if record is None:
+        window = planned.window
+        raise ClusterError(f"frames {window.start}..{window.stop - 1} of {work.job.job_id} are not there")
+    return record
+
+
+def _window_row(plan: ClipPlan, window: Window, record: Record) -> Record:
+    size = plan.regions[window.region].size
+    row = {"key": record["key"], "region": window.region, "start": window.start, "stop": window.stop}
+    row |= {"num_frames": window.num_frames, "width": size.width, "height": size.height}
+    return row | {"seed": record["seed"], "seconds": record["seconds"]}

@@ -1,0 +1,134 @@
+"""A region's generated frames, window by window, shared out over the source's frames."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
+
+import numpy as np
+
+from vace_batch.geometry import Box
+from vace_batch.masks.refine import split_parts
+from vace_batch.masks.store import FrameMask, merge_masks
+from vace_batch.plan.stills import Still
+from vace_batch.plan.windows import Region, Window, fade_weights
+from vace_batch.stitch.colour import Change, Colour
+from vace_batch.video.scaling import Image, resize
+
+OpenWindow = Callable[[Window], Iterator[Image]]
+
+
+class RegionPatches:
+    """The generated picture of one region, frame after frame; holds no more than the windows that overlap one frame."""
+
+    def __init__(
+        self,
+        region: Region,
+        windows: Sequence[Window],
+        open_window: OpenWindow,
+        stills: Sequence[tuple[Still, Window]] = (),
+    ) -> None:
+        self.region = region
+        self._windows = sorted(windows, key=lambda window: window.start)
+        self._open_window = open_window
+        self._stills = stills
+        self._readers: dict[Window, _Reader] = {}
+        self._painted: tuple[Still, Colour] | None = None
+        self._seen: tuple[int, Box, Image] | None = None
+
+    def reach(self, index: int) -> Box | None:
+        """The box that every window which holds frame `index`, or its still picture, shows; None where none does."""
+        reach: Box | None = None
+        for window in [*self._holding(index), *(window for _, window in self._still(index))]:
+            reach = window.box if reach is None else reach.intersect(window.box)
+        return reach
+
+    def at(self, index: int, box: Box) -> Colour:
+        """The generated pixels of `box` in frame `index`, float32 (box.height, box.width, 3); quick in rising order.
+
+        Raises:
+            ValueError: no window holds the box in this frame.
+        """
+        reach = self.reach(index)
+        if reach is None or reach.intersect(box) != box:
+            raise ValueError(f"frame {index}, {box}: no window of {self.region} holds it")
+        for still, window in self._still(index):
+            weight, place = still.weight(index), box.shift(-window.box.x, -window.box.y).slices
+            picture = self._picture(still, window)[place]
+            return picture if weight == 1 else weight * picture + (1 - weight) * self._moving(index, box)
+        return self._moving(index, box)
+
+    def change(self, index: int, box: Box, source: Image) -> Change:
+        """What `source`, `box` of frame `index`, changed since the frame before, where that was seen."""
+        levels, known = np.zeros(source.shape, np.float32), np.zeros(source.shape[:2], np.bool_)
+        before, self._seen = self._seen, (index, box, source)
+        common = before[1].intersect(box) if before is not None and before[0] == index - 1 else None
+        if before is not None and common is not None:
+            there, here = (common.shift(-each.x, -each.y).slices for each in (before[1], box))
+            levels[here], known[here] = source[here].astype(np.float32) - before[2][there], True
+        return Change(levels=levels, known=known)
+
+    def _moving(self, index: int, box: Box) -> Colour:
+        holding = self._holding(index)
+        for window in [window for window in self._readers if window not in holding]:
+            del self._readers[window]
+        blended = np.zeros((box.height, box.width, 3), np.float32)
+        for window, weight in zip(holding, fade_weights(index, holding), strict=True):
+            reader = self._readers.get(window)
+            if reader is None or reader.is_past(index):
+                reader = self._readers[window] = _Reader(self._open_window(window), window.start)
+            picture = resize(reader.at(index), self.region.crop)
+            blended += weight * picture[box.shift(-window.box.x, -window.box.y).slices]
+        return blended
+
+    def _holding(self, index: int) -> list[Window]:
+        after = bisect_right(self._windows, index, key=lambda window: window.start)
+        holding = takewhile(lambda window: index < window.stop, (self._windows[n] for n in range(after - 1, -1, -1)))
+        return list(holding)[::-1]
+
+    def _still(self, index: int) -> list[tuple[Still, Window]]:
+        """The one still picture, if any, that frame `index` shows: they follow each other."""
+        after = bisect_right(self._stills, index, key=lambda pair: pair[0].spans[0].start)
+        return [pair for pair in self._stills[max(0, after - 1) : after] if pair[0].weight(index) > 0]
+
+    def _picture(self, still: Still, window: Window) -> Colour:
+        """What a window shows where nothing moves, over its box: the mean of those frames, (h, w, 3) float32."""
+        if self._painted is None or self._painted[0] is not still:
+            frames = zip(range(window.start, window.stop), self._open_window(window), strict=False)
+            shown = [resize(frame, self.region.crop) for index, frame in frames if still.weight(index) == 1]
+            self._painted = still, np.mean(shown, axis=0, dtype=np.float32)
+        return self._painted[1]
+
+
+class _Reader:
+    """One window's frames, read forward."""
+
+    def __init__(self, frames: Iterator[Image], start: int) -> None:
+        self._frames = frames
+        self._next = start
+
+    def is_past(self, index: int) -> bool:
+        return index < self._next
+
+    def at(self, index: int) -> Image:
+        frame = next(self._frames)
+        while self._next < index:
+            frame = next(self._frames)
+            self._next += 1
+        self._next += 1
+        return frame
+
+
+def share_out(mask: FrameMask, patches: Sequence[RegionPatches]) -> Mapping[int, FrameMask]:
+    """Each connected part of a frame's mask goes to one region that shows all of it, the one that shows it largest."""
+    reaches = {number: region.reach(mask.index) for number, region in enumerate(patches)}
+    shares: dict[int, list[FrameMask]] = {}
+    for part in split_parts(mask):
+        fits = [n for n, reach in reaches.items() if reach is not None and reach.intersect(part.box) == part.box]
+        if not fits:
+            raise ValueError(f"frame {mask.index}, {part.box}: no window holds this part of the mask")
+        best = min(fits, key=lambda n: (patches[n].region.token_px, n))
+        shares.setdefault(best, []).append(part)
+    merged = {number: merge_masks(parts) for number, parts in shares.items()}
+    return {number: joined for number, joined in merged.items() if joined is not None}

@@ -1,0 +1,198 @@
+"""Objects of remote stores kept on this machine: each content is fetched once, whichever of its processes asks.
+
+    <folder>/<digest of URI and version><suffix>      a whole object; who reads it holds a shared lock on it
+    <folder>/<the same>.<bytes>.part                  on its way; who writes it holds an exclusive lock on it
+    <folder>/lock                                     held while room is made
+
+What was used longest ago goes first, what is locked stays. Locks end with their process and a file gets its name when
+it is whole, so a crash leaves nothing to repair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from vace_batch import log
+from vace_batch.errors import ClipError
+from vace_batch.storage import files as storage
+
+FOLDER_VARIABLE = "VACE_BATCH_CACHE"
+"""Where copies are, by default a folder of this user's among the temporary files; "off": nothing is kept."""
+
+SIZE_VARIABLE = "VACE_BATCH_CACHE_GB"
+"""How much they may be together; a fifth of the disk stays free in any case."""
+
+_DEFAULT_GB = 64.0
+_DISK_SHARE = 0.8
+_PART = ".part"
+_WHOLE_BYTES = 64 << 20
+_LOG = log.get_logger(__name__)
+
+
+@contextlib.contextmanager
+def local_copy(uri: str, version: str | None = None) -> Iterator[str]:
+    """A local path, only for reading, that holds `uri` as it was when `storage.fingerprint` gave `version`.
+
+    `version` None: the name is given once, its content never changes.
+
+    Raises:
+        ClipError: source_changed.
+        FileNotFoundError: there is no such object.
+        PermissionError: it may not be read.
+    """
+    folder = None if storage.is_local(uri) else cache_folder()
+    if folder is None:
+        with storage.local_path(uri) as path:
+            yield path
+        return
+    entry = _entry(folder, uri, version)
+    while (held := _open_shared(entry)) is None:
+        if not _fetch(uri, version, entry):
+            with storage.local_path(uri) as path:
+                _check_version(uri, version)
+                yield path
+            return
+    with held:
+        yield str(entry)
+
+
+@contextlib.contextmanager
+def open_copy(uri: str) -> Iterator[BinaryIO]:
+    """A file whose content never changes, open for reading: a copy, or of a large one the parts that are asked for.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+    """
+    folder = None if storage.is_local(uri) else cache_folder()
+    if folder is None or not (_entry(folder, uri, None).exists() or storage.num_bytes(uri) <= _WHOLE_BYTES):
+        with storage.open_read(uri) as file:
+            yield file
+        return
+    with local_copy(uri) as path, open(path, "rb") as file:
+        yield file
+
+
+def cache_folder() -> Path | None:
+    """This machine's folder of copies, made where it is not there; None when copies are not kept."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    if named == "off":
+        return None
+    folder = Path(named or os.path.join(tempfile.gettempdir(), f"vace-batch-cache-{os.getuid()}"))
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        _LOG.warning("%s is somebody else's: nothing is kept; name a folder by %s", folder, FOLDER_VARIABLE)
+        return None
+    return folder
+
+
+def _entry(folder: Path, uri: str, version: str | None) -> Path:
+    return folder / (storage.digest(uri, version or "") + os.path.splitext(uri)[1][:8])
+
+
+def _open_shared(entry: Path) -> BinaryIO | None:
+    """The copy, open and locked, and now the one that was used last; None when there is none."""
+    try:
+        file = entry.open("rb")
+    except FileNotFoundError:
+        return None
+    fcntl.flock(file, fcntl.LOCK_SH)
+    if not _is_at(file, entry):  # removed before it was locked
+        file.close()
+        return None
+    os.utime(entry)
+    return file
+
+
+def _fetch(uri: str, version: str | None, entry: Path) -> bool:
+    """Make a copy, or wait until another process has; False when there is no room for it."""
+    size = storage.num_bytes(uri)
+    part = entry.with_name(f"{entry.name}.{size}{_PART}")
+    with open(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not _is_at(file, part):
+            return True  # it is there now, or its writer gave up: look again
+        try:
+            if entry.exists():
+                return True
+            if not _make_room(entry.parent, size, part):
+                return False
+            storage.fetch(uri, str(part))
+            _check_version(uri, version)
+            os.fsync(file.fileno())
+            os.replace(part, entry)
+            return True
+        finally:
+            if _is_at(file, part):
+                part.unlink()
+
+
+def _check_version(uri: str, version: str | None) -> None:
+    if version is not None and (found := storage.fingerprint(uri)) != version:
+        reason = f"{uri} is another file than when it was planned ({found} instead of {version})"
+        raise ClipError("source_changed", reason, retryable=True)
+
+
+def _make_room(folder: Path, size: int, mine: Path) -> bool:
+    """Remove what was used longest ago until `size` bytes fit; False when what is left is in use."""
+    with open(folder / "lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        copies, used, on_disk = [], 0, 0
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found = path.stat()
+                on_disk += found.st_size
+                if path.suffix != _PART:
+                    used += found.st_size
+                    copies.append((found.st_mtime_ns, path, found.st_size))
+                elif path != mine and not _removed(path):  # a writer that lives: all of it will come
+                    used += int(path.suffixes[-2][1:])
+        gigabytes = float(os.environ.get(SIZE_VARIABLE) or _DEFAULT_GB)
+        limit = min(gigabytes * 1e9, _DISK_SHARE * (shutil.disk_usage(folder).free + on_disk))
+        for _, path, held in sorted(copies):
+            if used + size <= limit:
+                break
+            used -= held if _removed(path) else 0
+        return used + size <= limit
+
+
+def _removed(path: Path) -> bool:
+    """Remove a file that nobody has locked."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(file, path):
+                path.unlink()
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        pass
+    return True
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Whether the open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def local_file(uri: str, column: str, versions: Mapping[str, str]) -> Iterator[str]:
+    """The file that a job's `column` names, local, as its fingerprint in `versions` says; that it is missing is the
+    clip's failure."""
+    with contextlib.ExitStack() as stack:
+        try:
+            path = stack.enter_context(local_copy(uri, versions.get(column)))
+        except FileNotFoundError:
+            raise ClipError("not_found", f"{column}: no such file: {uri}") from None
+        except PermissionError as error:
+            raise ClipError("no_permission", f"{column}: {uri} may not be read", retryable=True) from error
+        yield path

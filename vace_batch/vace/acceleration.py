@@ -1,0 +1,81 @@
+"""How a loaded transformer computes: attention back end, fp8 storage, compiled blocks, group offload."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from diffusers import WanVACETransformer3DModel
+from diffusers.utils import logging as diffusers_log
+
+from vace_batch.errors import UsageError
+from vace_batch.options import EngineSettings
+from vace_batch.vace.model import VaceModel
+
+MAX_COMPILED_SHAPES = 6
+
+_GRAPHS_A_SHAPE = 4
+"""Plain blocks, VACE's first and its others, and one to spare; torch's own limit of 8 is hit at the third."""
+
+
+def tune(model: VaceModel, settings: EngineSettings) -> None:
+    """Apply the settings to the loaded transformer.
+
+    Raises:
+        UsageError: the attention back end is not known or not installed here, or two settings exclude each other.
+    """
+    if settings.compile and settings.offload != "none":
+        raise UsageError("engine.compile: expected false with engine.offload=group, whose hooks it cannot see through")
+    for transformer in model.experts:
+        _choose_attention(transformer, settings.attention)
+        if settings.storage == "fp8":
+            transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=model.dtype)
+        if settings.compile:
+            limit = MAX_COMPILED_SHAPES * _GRAPHS_A_SHAPE
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
+            transformer.compile_repeated_blocks(dynamic=False)
+    if settings.offload == "group":
+        offload(model)
+
+
+def _choose_attention(transformer: WanVACETransformer3DModel, name: str) -> None:
+    """Set the back end, the default one too: diffusers keeps the last choice for every model of the process."""
+    verbosity = diffusers_log.get_verbosity()
+    diffusers_log.set_verbosity_error()  # it warns each time that this may change in another version
+    try:
+        transformer.set_attention_backend(name)
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise UsageError(f"engine.attention={name}: {error}") from error
+    finally:
+        diffusers_log.set_verbosity(verbosity)
+
+
+def offload(model: VaceModel) -> None:
+    """Let the blocks wait in host memory; one at a time comes to the device, the next on its way where it is a GPU."""
+    for transformer in model.experts:
+        transformer.enable_group_offload(
+            onload_device=model.device,
+            offload_device=torch.device("cpu"),
+            offload_type="block_level",
+            num_blocks_per_group=1,
+            use_stream=model.device.type == "cuda",
+        )
+
+
+class CompiledShapes:
+    """Lets the first shapes be compiled and runs all others as they are: each costs minutes and memory."""
+
+    def __init__(self, enabled: bool) -> None:
+        self._enabled = enabled
+        self._seen: set[str] = set()
+
+    @contextlib.contextmanager
+    def of(self, shape: str) -> Iterator[None]:
+        if not self._enabled:
+            yield
+            return
+        if len(self._seen) < MAX_COMPILED_SHAPES:
+            self._seen.add(shape)
+        with torch.compiler.set_stance("default" if shape in self._seen else "force_eager"):
+            yield

@@ -1,0 +1,192 @@
+"""One window over several devices of a machine: every process holds the whole model and a share of the tokens.
+
+diffusers has no plan for VACE. Ours has four entries: the tokens are split where they enter the first block of either
+tower, the rotary table with them, and gathered after the last projection; hints and residuals stay split, since both
+towers split alike. Attention is Ulysses' (each process has all tokens of some heads), which is exact.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from diffusers import ContextParallelConfig, WanVACETransformer3DModel
+from diffusers.hooks.context_parallel import apply_context_parallel, remove_context_parallel
+from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput, ParallelConfig
+from diffusers.models.transformers.transformer_wan import WanAttention
+from torch.distributed.device_mesh import init_device_mesh
+
+from vace_batch.errors import ClipError, ClusterError, UsageError
+from vace_batch.vcu.unit import VCU
+
+_TOKENS = ContextParallelInput(split_dim=1, expected_dims=3)
+_ROTARY = ContextParallelInput(split_dim=1, expected_dims=4, split_output=True)
+VACE_PLAN: dict[str, Any] = {
+    "rope": {0: _ROTARY, 1: _ROTARY},
+    "vace_blocks.0": {"hidden_states": _TOKENS, "control_hidden_states": _TOKENS},
+    "blocks.0": {"hidden_states": _TOKENS},
+    "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
+}
+
+
+_GONE = "a process that shares this window's tokens is gone; the model is loaded anew"
+_LOOK_FOR_HELPERS_S = 0.5
+
+
+class TokenSplit:
+    """Lets transformers share their tokens with the other processes of the group; each calls them with the same.
+
+    Plain Ulysses needs tokens and heads that `degree` divides; diffusers' variant for any number works on CUDA alone.
+    Windows of other numbers of tokens are denoised whole, by every process.
+
+    Raises:
+        UsageError: `degree` does not divide the model's heads.
+    """
+
+    def __init__(self, transformers: Sequence[WanVACETransformer3DModel], degree: int, device: torch.device) -> None:
+        heads = transformers[0].config.num_attention_heads
+        if heads % degree:
+            raise UsageError(f"engine.devices: expected a divisor of the model's {heads} heads, got {degree}")
+        self._transformers = transformers
+        self._config = ContextParallelConfig(ulysses_degree=degree)
+        # `enable_parallelism` of diffusers 0.42 divides by the number of accelerators and so cannot run on a CPU.
+        mesh = init_device_mesh(device.type, self._config.mesh_shape, mesh_dim_names=self._config.mesh_dim_names)
+        self._whole = ParallelConfig(context_parallel_config=self._config)
+        self._whole.setup(dist.get_rank(), dist.get_world_size(), device, mesh=mesh)
+        self._degree = degree
+        self._on = False
+
+    def use(self, tokens: int) -> None:
+        """Split windows of so many tokens from now on, where that can be."""
+        wanted = tokens % self._degree == 0
+        if wanted == self._on:
+            return
+        for transformer in self._transformers:
+            for module in transformer.modules():
+                if isinstance(module, WanAttention):
+                    module.processor._parallel_config = self._whole if wanted else None
+            if wanted:
+                apply_context_parallel(transformer, self._config, VACE_PLAN)
+            else:
+                remove_context_parallel(transformer, VACE_PLAN)
+        self._on = wanted
+
+
+class Helpers:
+    """The processes beside this one, each with the model on its own device; this one has rank 0.
+
+    A call that fails here leaves the others inside of a collective, so that they are ended and the model must be loaded
+    anew.
+    """
+
+    def __init__(self, degree: int, device: torch.device, arguments: dict[str, Any]) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="vace-batch-")
+        meeting = (Path(self._folder.name) / "meeting").as_uri()
+        context = mp.get_context("spawn")
+        self._lines: list[Connection] = []
+        self._processes = []
+        for rank in range(1, degree):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_help, args=(rank, degree, meeting, theirs, arguments), daemon=True)
+            process.start()
+            self._lines.append(ours)
+            self._processes.append(process)
+        join(0, degree, meeting, device)
+
+    @contextlib.contextmanager
+    def beside(self, vcus: Sequence[VCU]) -> Iterator[None]:
+        """Let the helpers denoise the same windows while this process does.
+
+        Raises:
+            ClusterError: a helper is gone.
+            torch.OutOfMemoryError: the memory of a helper's device is too small; the helpers are gone then.
+        """
+        if self._gone():
+            self.close()
+            raise ClusterError(_GONE)
+        for line in self._lines:
+            line.send(list(vcus))
+        ended = threading.Event()
+        watch = threading.Thread(target=self._watch, args=(ended,), daemon=True)
+        watch.start()
+        try:
+            yield
+        except ClipError:  # raised before the first exchange, by all of them alike
+            raise
+        except BaseException as error:
+            lacking, gone = self._lacking(), self._gone()
+            self.close()
+            if lacking:
+                raise torch.OutOfMemoryError(lacking[0]) from error
+            if gone:
+                raise ClusterError(_GONE) from error
+            raise
+        finally:
+            ended.set()
+            watch.join()
+
+    def _gone(self) -> bool:
+        return not all(process.is_alive() for process in self._processes)
+
+    def _lacking(self) -> list[str]:
+        """What helpers said of their memory before they ended."""
+        said = []
+        for line in self._lines:
+            with contextlib.suppress(EOFError, OSError):
+                if line.poll():
+                    said.append(line.recv())
+        return said
+
+    def _watch(self, ended: threading.Event) -> None:
+        """NCCL waits for a process that is gone, gloo does not."""
+        while not ended.wait(_LOOK_FOR_HELPERS_S):
+            if self._gone() and dist.is_initialized() and dist.get_backend() == "nccl":
+                dist.distributed_c10d._abort_process_group()
+                return
+
+    @property
+    def usable(self) -> bool:
+        return bool(self._processes)
+
+    def close(self) -> None:
+        """End the helpers and leave the group."""
+        for process in self._processes:
+            process.kill()
+            process.join()
+        self._processes = []
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        self._folder.cleanup()
+
+
+def join(rank: int, degree: int, meeting: str, device: torch.device) -> None:
+    """Enter the group of `degree` processes that meet in the file `meeting`."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=degree)
+
+
+def _help(rank: int, degree: int, meeting: str, line: Connection, arguments: dict[str, Any]) -> None:
+    """Body of a helper: load the model, then denoise what rank 0 denoises, until it hangs up or the memory is short."""
+    from vace_batch.vace.engine import open_engine
+
+    device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
+    join(rank, degree, meeting, device)
+    engine = open_engine(**arguments, device=device, rank=rank)
+    try:
+        while True:
+            with contextlib.suppress(ClipError):
+                engine.denoise(line.recv())
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        line.send(str(error))
+    except EOFError:
+        return

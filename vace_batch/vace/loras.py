@@ -1,0 +1,97 @@
+"""Which LoRAs a job gets: those that its row names, else the run's for its preset."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from vace_batch.errors import ClipError, UsageError
+from vace_batch.manifest.job import Job, LoraRef
+from vace_batch.manifest.presets import PRESETS, preset_name
+from vace_batch.options import LoraOption, Options
+from vace_batch.storage.roots import Roots
+from vace_batch.vace import weights
+from vace_batch.vcu.sampling import Lora
+
+
+def parse_lora(text: str) -> LoraOption:
+    """A LoRA as the command line says it: `[PRESET:][high:|low:]FILE[=WEIGHT]`.
+
+    Raises:
+        UsageError: the weight is out of range, or it is no safetensors file.
+    """
+    preset, text = _prefix(text, tuple(PRESETS))
+    expert, text = _prefix(text, ("high", "low"))
+    uri, equals, tail = text.rpartition("=")
+    try:
+        weight = float(tail) if equals else 1.0
+    except ValueError:
+        uri, weight = text, 1.0
+    uri = uri if equals and uri else text
+    if not uri.endswith(".safetensors"):
+        raise UsageError(f"--lora: expected [PRESET:]FILE.safetensors[=WEIGHT], got {text!r}; pickles are not read")
+    if not -4 <= weight <= 4:
+        raise UsageError(f"--lora {uri}: expected a weight of -4..4, got {weight:g}")
+    return LoraOption.model_validate({"uri": uri, "weight": weight, "preset": preset, "expert": expert or "both"})
+
+
+def _prefix(text: str, known: Sequence[str]) -> tuple[str | None, str]:
+    head, colon, rest = text.partition(":")
+    return (head, rest) if colon and head in known else (None, text)
+
+
+def lora_refs(job: Job, options: Options) -> tuple[LoraRef, ...]:
+    """The LoRAs of `job`, each where it lies: those of its row, else the run's for all jobs and for its preset.
+
+    Raises:
+        ClipError: `weights_not_allowed`: the row names one that is neither the run's nor below its --weights.
+    """
+    if job.loras is not None:
+        return tuple(replace(lora, uri=_allowed(lora.uri, options)) for lora in job.loras)
+    preset = preset_name(job.task, job.preset)
+    return tuple(
+        LoraRef(uri=one.uri, weight=one.weight, expert=one.expert)
+        for one in options.loras
+        if one.preset in (None, preset)
+    )
+
+
+def resolve_loras(
+    job: Job, options: Options, revision: Callable[[str], str] = weights.file_revision
+) -> tuple[Lora, ...]:
+    """The LoRAs of `job` with what identifies each file, which `revision` says.
+
+    Raises:
+        ClipError: as `lora_refs`, and `lora_unusable`: one of the row's is not there.
+        UsageError: one of the run's is not there.
+    """
+    try:
+        return tuple(
+            Lora(uri=ref.uri, revision=revision(ref.uri), weight=ref.weight, expert=ref.expert)
+            for ref in lora_refs(job, options)
+        )
+    except UsageError as error:
+        if job.loras is None:
+            raise
+        raise ClipError("lora_unusable", str(error)) from error
+
+
+def _allowed(name: str, options: Options) -> str:
+    for option in options.loras:
+        if name in (option.uri, posixpath.basename(option.uri)):
+            return option.uri
+    inside = list(_inside(name, options.weights_folders))
+    if not inside:
+        known = ", ".join([*(one.uri for one in options.loras), *options.weights_folders]) or "none"
+        reason = f"loras: {name!r} is neither one of the run's nor below one of --weights ({known})"
+        raise ClipError("weights_not_allowed", reason)
+    return next((uri for uri in inside if weights.is_there(uri)), inside[0])
+
+
+def _inside(name: str, folders: Iterable[str]) -> Iterable[str]:
+    """`name` taken from each folder, where that stays in it."""
+    for folder in folders:
+        uri = weights.below(folder, name)
+        if Roots.of([folder]).allow(weights.without_revision(uri)):
+            yield uri

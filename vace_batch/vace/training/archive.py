@@ -1,0 +1,76 @@
+"""Clean windows of a user's own archive: what a manifest's rows name, cut out at random, within shots.
+
+The manifest's masks are not used: any window can be its own truth when what is hidden of it is drawn at random.
+Axes: T frames, H rows, W columns, C channels (RGB), uint8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from vace_batch.errors import UsageError
+from vace_batch.geometry import Box, Size
+from vace_batch.vcu.unit import Pixels
+from vace_batch.video.reader import read_frames
+from vace_batch.video.shots import scan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shot:
+    path: str
+    start: int
+    stop: int
+    start_pts: int
+
+
+class Archive:
+    """Endless windows of `num_frames` = 4n+1 frames at `size` of the videos at local `paths`.
+
+    Raises:
+        ClipError: a video cannot be read.
+        UsageError: no shot is long enough.
+    """
+
+    def __init__(self, paths: Iterable[str], size: Size, num_frames: int) -> None:
+        self._size, self._num_frames = size, num_frames
+        self._shots = [
+            shot for path in sorted(set(paths)) for shot in _shots_of(path) if shot.stop - shot.start >= num_frames
+        ]
+        if not self._shots:
+            raise UsageError(f"training: no shot of the manifest's videos has {num_frames} frames; take fewer")
+        lengths = np.array([shot.stop - shot.start for shot in self._shots], np.float64)
+        self._weights = lengths / lengths.sum()
+
+    def window(self, generator: np.random.Generator) -> Pixels:
+        """One window, (T, H, W, 3): a random place of a random shot, shrunk at random, perhaps mirrored."""
+        shot = self._shots[generator.choice(len(self._shots), p=self._weights)]
+        first = int(generator.integers(shot.start, shot.stop - self._num_frames + 1))
+        start_pts = shot.start_pts if shot.start == first else None
+        place, shrinks, mirrored = generator.random(2), generator.random(), generator.random() < 0.5
+        frames = []
+        for frame in read_frames(shot.path, first, first + self._num_frames, start_pts=start_pts):
+            pixels = frame.rgb(_box(frame.size, self._size, place, shrinks))
+            fitted = cv2.resize(pixels, (self._size.width, self._size.height), interpolation=cv2.INTER_AREA)
+            frames.append(fitted[:, ::-1] if mirrored else fitted)
+        return np.ascontiguousarray(np.stack(frames), dtype=np.uint8)
+
+
+def _shots_of(path: str) -> list[_Shot]:
+    found = scan(path)
+    edges = [0, *found.cuts, found.num_frames]
+    return [
+        _Shot(path=path, start=start, stop=stop, start_pts=found.pts[start])
+        for start, stop in zip(edges, edges[1:], strict=False)
+    ]
+
+
+def _box(frame: Size, size: Size, place: np.ndarray[tuple[int], np.dtype[np.float64]], shrinks: float) -> Box:
+    """A box of the shape of `size` inside `frame`: from `size` itself, where there is room, to all that fits."""
+    largest = min(frame.width / size.width, frame.height / size.height)
+    scale = largest if largest < 1 else 1 + (largest - 1) * shrinks
+    width, height = int(size.width * scale), int(size.height * scale)
+    return Box(int(place[0] * (frame.width - width)), int(place[1] * (frame.height - height)), width, height)

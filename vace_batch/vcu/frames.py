@@ -1,0 +1,184 @@
+"""A window's pictures: the source's frames on their stage, and the control videos drawn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vace_batch.background.patches import Patch
+from vace_batch.errors import ClipError
+from vace_batch.geometry import Box, Size
+from vace_batch.manifest.job import Job
+from vace_batch.masks.keyframes import tracks
+from vace_batch.masks.refine import at_least_token, split_parts, subtract
+from vace_batch.masks.store import FrameMask
+from vace_batch.plan.canvas import Stage
+from vace_batch.plan.windows import Region, Shot, Window
+from vace_batch.vcu.controls import (
+    LAYOUTS,
+    MEASURED,
+    MEASURED_FRAMES,
+    NETWORKS,
+    SIMPLE,
+    Boxes,
+    ControlModels,
+    Scale,
+    Source,
+    control_video,
+    measure,
+)
+from vace_batch.video.reader import read_frames
+
+Pixels = NDArray[np.uint8]
+
+_MIDDLE_GRAY = 127
+"""In place of frames that do not exist; they are neutral, so their value is never seen."""
+
+
+def staged_frames(path: str, stage: Stage, window: Window, span: range, start_pts: int) -> Iterator[tuple[int, Pixels]]:
+    """Stage frame number and pixels of `window.box`, (h, w, 3), of every frame of a window.
+
+    `span` are the stage's frames that the source has, `start_pts` the time of the window's first of them. Beyond the
+    source's picture its edge is repeated, so that nothing else bleeds in where the crop is resized.
+
+    Raises:
+        ClipError: `source_changed`, and what reading raises.
+    """
+    first, last = max(window.start, span.start), min(window.stop, span.stop)
+    frames = read_frames(path, first - span.start, last - span.start, start_pts=start_pts) if first < last else iter(())
+    visible = window.box.intersect(stage.source)
+    for index in range(window.start, window.stop):
+        if index not in span:
+            yield index, np.full((window.box.height, window.box.width, 3), _MIDDLE_GRAY, np.uint8)
+            continue
+        frame = next(frames, None)
+        if frame is None:
+            wanted = f"frames {first - span.start}..{last - span.start - 1}"
+            raise ClipError("source_changed", f"{wanted}: only a part could be read again", retryable=True)
+        if visible is None:
+            yield index, np.full((window.box.height, window.box.width, 3), _MIDDLE_GRAY, np.uint8)
+        else:
+            yield index, _on_canvas(frame.rgb(visible.shift(-stage.source.x, -stage.source.y)), visible, window.box)
+
+
+def _on_canvas(crop: Pixels, visible: Box, box: Box) -> Pixels:
+    if visible == box:
+        return crop
+    top, left = visible.y - box.y, visible.x - box.x
+    bottom, right = box.bottom - visible.bottom, box.right - visible.right
+    return np.asarray(cv2.copyMakeBorder(crop, top, bottom, left, right, cv2.BORDER_REPLICATE), np.uint8)
+
+
+def model_mask(
+    mask: FrameMask | None, protected: FrameMask | None, frame: Size, box: Box, region: Region
+) -> NDArray[np.bool_]:
+    """A frame's mask in the crop `box` at model size; a model pixel is masked when any of its source pixels is."""
+    if mask is None:
+        return np.zeros((region.size.height, region.size.width), np.bool_)
+    grown = subtract(at_least_token(mask, frame, region.token_px), protected)
+    bits = (grown or mask).within(box)
+    if box.size == region.size:
+        return bits
+    shrunk = cv2.resize(bits.astype(np.float32), (region.size.width, region.size.height), interpolation=cv2.INTER_AREA)
+    return np.asarray(shrunk > 0, np.bool_)
+
+
+def with_recovered(crop: Pixels, box: Box, patch: Patch | None) -> Pixels:
+    """The crop `box` of a frame with the recovered pixels in their place."""
+    common = None if patch is None else patch.box.intersect(box)
+    if patch is None or common is None:
+        return crop
+    inner = common.shift(-patch.box.x, -patch.box.y).slices
+    here = crop[common.shift(-box.x, -box.y).slices]
+    here[patch.known[inner]] = patch.rgb8[inner][patch.known[inner]]
+    return crop
+
+
+def measure_shots(
+    job: Job, path: str, shots: Sequence[Shot], pts: Sequence[int], models: ControlModels
+) -> tuple[dict[str, Scale], ...]:
+    """For each shot, the scales of the controls that need one, from a few of its frames.
+
+    Raises:
+        ClipError: the weights cannot be used, and what reading raises.
+    """
+    measured = [name for name in job.controls if name in MEASURED]
+    if not measured:
+        return ()
+    scales: list[dict[str, Scale]] = []
+    for shot in shots:
+        pairs = list(_sampled_pairs(path, shot, pts))
+        found = {
+            name: measure(name, pairs, models.load(name, job.control_weights) if name in NETWORKS else None)
+            for name in measured
+        }
+        scales.append({name: scale for name, scale in found.items() if scale is not None})
+    return tuple(scales)
+
+
+def _sampled_pairs(path: str, shot: Shot, pts: Sequence[int]) -> Iterator[tuple[Pixels, Pixels]]:
+    """A frame and the next one at evenly spread places of a shot; a shot of one frame does not move."""
+    last = max(shot.start, shot.stop - 2)
+    for index in sorted({round(place) for place in np.linspace(shot.start, last, MEASURED_FRAMES)}):
+        found = read_frames(path, index, min(index + 2, shot.stop), start_pts=int(pts[index]))
+        pair = [frame.rgb() for frame in found]
+        yield pair[0], pair[-1]
+
+
+def control_videos(
+    job: Job,
+    path: str,
+    window: Window,
+    *,
+    size: Size,
+    model_size: Size,
+    start_pts: int,
+    lead_pts: int | None,
+    num_frames: int,
+    scales: Mapping[str, Scale],
+    selection: Mapping[int, FrameMask],
+    models: ControlModels,
+) -> dict[str, Pixels]:
+    """The job's control videos that need more than the window's own crop, by name, each (T, H, W, 3) at `model_size`.
+
+    `lead_pts` is the time of the frame before the window's first where it belongs to the same shot. `selection` are the
+    masks that layout_track draws. Where the window holds its last frame, so do its controls.
+
+    Raises:
+        ClipError: weights or boxes cannot be used, and what reading raises.
+    """
+    drawn = {}
+    for name in dict.fromkeys(name for name in job.controls if name not in SIMPLE):
+        lead = name == "flow" and lead_pts is not None
+        start, pts = (window.start - 1, lead_pts) if lead else (window.start, start_pts)
+        source = Source(
+            frames=(frame.rgb() for frame in read_frames(path, start, window.stop, start_pts=pts)),
+            size=size,
+            box=window.box,
+            model_size=model_size,
+            lead=lead,
+            layout=_layout(job, name, size, window.start, selection, num_frames) if name in LAYOUTS else None,
+        )
+        network = models.load(name, job.control_weights) if name in NETWORKS else None
+        video = control_video(name, source, scale=scales.get(name), network=network)
+        held = window.num_frames - len(video)
+        drawn[name] = np.concatenate([video, video[-1:].repeat(held, axis=0)])
+    return drawn
+
+
+def _layout(
+    job: Job, name: str, size: Size, start: int, selection: Mapping[int, FrameMask], num_frames: int
+) -> Callable[[int], Boxes]:
+    """What a layout shows on a window's nth frame: objects of `boxes` by their number, or all parts of a mask alike."""
+    if name == "layout_bbox":
+        found = tracks(job.boxes, size, num_frames)
+        return lambda n: [(track.object_id, box) for track in found if (box := track.at(start + n, size))]
+
+    def boxes(n: int) -> Boxes:
+        mask = selection.get(start + n)
+        return [(0, part.box) for part in split_parts(mask)] if mask is not None else []
+
+    return boxes

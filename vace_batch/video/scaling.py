@@ -1,0 +1,21 @@
+"""Resize frames between source and model size."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vace_batch.geometry import Size
+
+Image = NDArray[np.uint8]
+
+
+def resize(image: Image, size: Size) -> Image:
+    """`image` at `size`: area average to shrink, Lanczos to enlarge, the array itself when nothing changes."""
+    height, width = image.shape[:2]
+    if (width, height) == (size.width, size.height):
+        return image
+    shrinks = size.width * size.height < width * height
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LANCZOS4
+    return np.asarray(cv2.resize(image, (size.width, size.height), interpolation=method), np.uint8)
