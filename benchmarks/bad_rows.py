@@ -28,15 +28,15 @@ import typer
 from numpy.typing import NDArray
 
 from tests.support.bad_media import good_video, write_broken, write_images, write_lying, write_masks, write_special
+from vace_batch.batch.batch import close_batch, open_batch
+from vace_batch.batch.driver import run_clips
+from vace_batch.batch.pools import open_runtime
+from vace_batch.batch.progress import Progress
 from vace_batch.errors import ManifestError
 from vace_batch.ledger.summary import Summary
 from vace_batch.log import quiet_environment
 from vace_batch.manifest.reader import read_manifest
 from vace_batch.options import Options
-from vace_batch.run.batch import close_batch, open_batch
-from vace_batch.run.driver import run_clips
-from vace_batch.run.pools import open_runtime
-from vace_batch.run.progress import Progress
 from vace_batch.video.writer import write_clip
 
 BAD_SHARE = 5

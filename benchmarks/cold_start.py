@@ -23,12 +23,12 @@ CLIPS = 3
 def timeline(bucket: str, out: str) -> dict[str, float]:
     """Seconds from the start of this process's work to the first event of each kind."""
     started = time.monotonic()
+    from vace_batch.batch.batch import open_batch
+    from vace_batch.batch.graph import ClipGraph
+    from vace_batch.batch.pools import open_runtime
     from vace_batch.cluster.events import ActorReady, Event, UnitDone, UnitStarted
     from vace_batch.manifest.reader import read_manifest
     from vace_batch.options import Options
-    from vace_batch.run.batch import open_batch
-    from vace_batch.run.graph import ClipGraph
-    from vace_batch.run.pools import open_runtime
 
     seen = {"imports": time.monotonic() - started}
 

@@ -27,7 +27,7 @@ from vace_batch.masks.models import MaskModels
 from vace_batch.masks.refine import dilate
 from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.options import QualitySettings
-from vace_batch.plan.canvas import Stage
+from vace_batch.planning.canvas import Stage
 from vace_batch.quality.compare import Watched
 from vace_batch.quality.leftovers import look_for
 from vace_batch.video.reader import packet_times

@@ -79,7 +79,7 @@ class HostGraph:
                 unit_id=unit.unit_id.replace("build", "generate"),
                 kind="generate",
                 pool="gpu",
-                fn="vace_batch.run.workers:generate",
+                fn="vace_batch.batch.workers:generate",
                 payload=self._payload,
                 inputs=(unit.unit_id, self.builds[-1].unit_id),
                 batch_key="equal",

@@ -14,13 +14,13 @@ from typing import Annotated
 
 import typer
 
+from vace_batch.batch.identity import works_of
 from vace_batch.demo.clips import write_demo
 from vace_batch.geometry import TOKEN_PX, Size, align_up, token_count
 from vace_batch.manifest.reader import read_manifest
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options
-from vace_batch.plan.windows import shots_of, spread
-from vace_batch.run.identity import works_of
+from vace_batch.planning.windows import shots_of, spread
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan
 from vace_batch.steps.prepare import survey

@@ -28,12 +28,12 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from vace_batch.batch.identity import works_of
 from vace_batch.demo.clips import pictures_folder
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options
-from vace_batch.run.identity import works_of
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
 from vace_batch.steps.prepare import prepare

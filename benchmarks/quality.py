@@ -31,7 +31,7 @@ from vace_batch.masks.import_files import read_masks
 from vace_batch.masks.refine import FILE_DILATION, dilate, feather_alpha
 from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.options import QualitySettings
-from vace_batch.plan.canvas import Stage
+from vace_batch.planning.canvas import Stage
 from vace_batch.quality.compare import Watched
 from vace_batch.quality.meter import Meter
 from vace_batch.quality.verdict import checks_of, judge

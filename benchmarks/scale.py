@@ -31,6 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
+from vace_batch.batch.batch import open_batch
 from vace_batch.cluster.dispatcher import Dispatcher, Ended, Fact, Placed, SetUp, Started
 from vace_batch.cluster.events import Event, UnitDone
 from vace_batch.cluster.run_state import Order, Reply
@@ -41,7 +42,6 @@ from vace_batch.ledger.run_plan import PlannedJob, write_plan
 from vace_batch.ledger.summary import summarise
 from vace_batch.manifest.reader import read_manifest
 from vace_batch.options import Options
-from vace_batch.run.batch import open_batch
 from vace_batch.storage import files as storage
 from vace_batch.video.writer import write_clip
 

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 import typer
 from PIL import Image, ImageDraw, ImageFont
 
+from vace_batch.batch.identity import works_of
 from vace_batch.demo.clips import ball_over_the_mountains, horse_on_the_pavement, keyframed_boxes, picture
 from vace_batch.errors import ClipError
 from vace_batch.manifest.job import Job
@@ -33,7 +34,6 @@ from vace_batch.manifest.reader import read_manifest
 from vace_batch.manifest.schema import SCHEMA
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options
-from vace_batch.run.identity import works_of
 from vace_batch.steps.build import build
 from vace_batch.steps.prepare import prepare
 from vace_batch.vcu.controls.networks import WHOLE_BODY

@@ -15,16 +15,16 @@ from prefect.states import Completed
 from prefect.utilities.annotations import quote
 from pydantic import ValidationError
 
+from vace_batch.batch.batch import Batch, close_batch, open_batch
+from vace_batch.batch.driver import run_clips
+from vace_batch.batch.heartbeat import Pulse
+from vace_batch.batch.pools import open_runtime
+from vace_batch.batch.progress import Progress, Show
 from vace_batch.cluster.runtime import Runtime
 from vace_batch.errors import ClusterError, UsageError
 from vace_batch.ledger.summary import Summary
 from vace_batch.manifest.reader import Manifest
 from vace_batch.options import Options
-from vace_batch.run.batch import Batch, close_batch, open_batch
-from vace_batch.run.driver import run_clips
-from vace_batch.run.heartbeat import Pulse
-from vace_batch.run.pools import open_runtime
-from vace_batch.run.progress import Progress, Show
 from vace_batch.steps.clip import ClipWork
 
 SUMMARY_KEY = "vace-batch-summary"

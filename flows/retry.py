@@ -5,8 +5,8 @@ from __future__ import annotations
 from prefect import State, flow
 
 from flows.driving import drive
+from vace_batch.batch.retry import prepare_retry
 from vace_batch.ledger.overrides import parse_changes
-from vace_batch.run.retry import prepare_retry
 
 
 @flow(name="vace-batch-retry", flow_run_name="{output}", persist_result=False)

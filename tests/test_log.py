@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from vace_batch import log
+from vace_batch.batch.events import EventLog
 from vace_batch.cluster.events import ActorDied, ActorReady, UnitDone, UnitFailed, UnitRan, UnitStarted
 from vace_batch.cluster.units import Failure, Unit
-from vace_batch.run.events import EventLog
 
 
 def json_lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, str]]:
@@ -88,9 +88,9 @@ def test_events_go_to_the_file_that_is_asked_for_with_job_window_attempt_and_hos
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(log.EVENTS_VARIABLE, str(tmp_path / "events.jsonl"))
-    monkeypatch.setattr("vace_batch.run.events.host_of", lambda node: f"host of {node}")
+    monkeypatch.setattr("vace_batch.batch.events.host_of", lambda node: f"host of {node}")
     log.configure(level="info", json_lines=True)
-    fn = "vace_batch.run.workers:any"
+    fn = "vace_batch.batch.workers:any"
     made = Unit(unit_id="generate/window-w", kind="generate", pool="gpu", fn=fn)
     lost = Unit(unit_id="prepare/clip-c", kind="prepare", pool="cpu", fn=fn)
     reason = "https://somebody:hunter2@example.org/v.mp4?X-Amz-Signature=abc cannot be read"

@@ -8,13 +8,13 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.support.media_files import Media, make
+from vace_batch.batch.batch import Batch, open_batch
+from vace_batch.batch.pools import pools_of
 from vace_batch.cli.app import app
 from vace_batch.errors import UsageError
 from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.manifest.reader import Manifest
 from vace_batch.options import EngineSettings, Options
-from vace_batch.run.batch import Batch, open_batch
-from vace_batch.run.pools import pools_of
 
 
 def batch(folder: Path, **settings: object) -> Batch:

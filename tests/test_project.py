@@ -79,7 +79,7 @@ def test_import_contracts_hold() -> None:
 
 
 def test_the_core_does_not_load_prefect_and_planning_does_not_load_torch() -> None:
-    rooms = "vace_batch.plan.windows, vace_batch.manifest.reader"
+    rooms = "vace_batch.planning.windows, vace_batch.manifest.reader"
     code = f"import sys, {rooms}; print({{'prefect', 'torch', 'ray', 'cv2'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from vace_batch.background.clip import settle
 from vace_batch.background.patches import PatchReader
 from vace_batch.background.recover import Recovered
+from vace_batch.batch.identity import works_of
 from vace_batch.geometry import Box
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.manifest.job import BoxKey, Job, Protect
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options
-from vace_batch.run.identity import works_of
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan
 from vace_batch.steps.prepare import prepare

@@ -17,7 +17,7 @@ from vace_batch.background.recover import BackgroundSettings, Recovered, recover
 from vace_batch.background.shadow import grow_into_shadows
 from vace_batch.geometry import Box, Bridging, Size
 from vace_batch.masks.store import FrameMask, make_mask
-from vace_batch.plan.windows import Shot
+from vace_batch.planning.windows import Shot
 from vace_batch.video.frame import Frame, Orientation
 
 SIZE = Size(320, 180)

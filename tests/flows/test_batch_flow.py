@@ -22,13 +22,13 @@ from prefect.states import Failed
 
 from flows.batch import batch, main
 from flows.driving import FAILURES_KEY, SUMMARY_KEY, WITH_FAILURES, Machines, is_cluster_failure, shards
+from vace_batch.batch.batch import Batch
+from vace_batch.batch.pools import open_runtime
 from vace_batch.cluster.dispatcher import ActorInfo
 from vace_batch.cluster.runtime import Runtime
 from vace_batch.cluster.units import PoolSpec
 from vace_batch.errors import ClusterError, ManifestError, UsageError
 from vace_batch.options import Options
-from vace_batch.run.batch import Batch
-from vace_batch.run.pools import open_runtime
 from vace_batch.video.writer import write_clip
 
 ROOT = Path(__file__).resolve().parents[2]

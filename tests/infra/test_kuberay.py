@@ -18,9 +18,9 @@ from ray.autoscaler.v2.utils import ResourceRequestUtil
 from tests.infra.kustomize import Manifest, build
 from tests.infra.manifests import CRDS, cluster_spec, command_faults, definition_faults, faults, groups
 from tests.infra.versions import INFRA, ROOT
+from vace_batch.batch.pools import pools_of
 from vace_batch.cluster.ray_cluster import bundle_of
 from vace_batch.options import Options
-from vace_batch.run.pools import pools_of
 
 CLOUDS = ("aws", "gcp", "on-premises")
 FOLDERS = [f"{kind}/{cloud}" for kind in ("overlays", "jobs") for cloud in CLOUDS]

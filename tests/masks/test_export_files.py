@@ -11,6 +11,7 @@ from pycocotools import mask as rle
 
 from tests.support.media_files import Media, make
 from tests.support.noise_engine import Noise
+from vace_batch.batch.identity import works_of
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.ledger.ledger import Ledger
@@ -24,7 +25,6 @@ from vace_batch.masks.store import FrameMask, MaskReader, make_mask, write_masks
 from vace_batch.masks.weights import DEMO_DETECTOR
 from vace_batch.options import Options
 from vace_batch.report.mask_review import review
-from vace_batch.run.identity import works_of
 from vace_batch.steps.build import build
 from vace_batch.steps.generate import generate
 from vace_batch.steps.keep import keep

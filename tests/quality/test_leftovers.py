@@ -15,7 +15,7 @@ from vace_batch.manifest.job import Job
 from vace_batch.masks.detectors.detection import Detection
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.store import make_mask
-from vace_batch.plan.canvas import Stage
+from vace_batch.planning.canvas import Stage
 from vace_batch.quality.compare import Watched
 from vace_batch.quality.leftovers import look_for
 from vace_batch.video.reader import packet_times

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from tests.support.media_files import Media, Sound, make
+from vace_batch.batch import workers
+from vace_batch.batch.identity import works_of
 from vace_batch.cluster.units import Call
 from vace_batch.geometry import Box, Size
 from vace_batch.ledger.ledger import Ledger
@@ -21,14 +23,12 @@ from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.options import Options, QualitySettings, Threshold
-from vace_batch.plan.canvas import Stage
+from vace_batch.planning.canvas import Stage
 from vace_batch.quality.compare import Watched, spans
 from vace_batch.quality.container import Contract, faults
 from vace_batch.quality.measures import neutral, object_bits, uncovered
 from vace_batch.quality.meter import Meter, Sight
 from vace_batch.quality.verdict import REASONS, checks_of, judge
-from vace_batch.run import workers
-from vace_batch.run.identity import works_of
 from vace_batch.steps.measure import measure
 from vace_batch.steps.prepare import prepare
 from vace_batch.steps.stitch import stitch

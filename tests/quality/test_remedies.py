@@ -11,6 +11,10 @@ from typing import Any
 import pytest
 
 from tests.support.media_files import Media, make
+from vace_batch.batch import workers
+from vace_batch.batch.batch import Batch, close_batch, open_batch
+from vace_batch.batch.graph import ClipGraph
+from vace_batch.batch.identity import another_attempt
 from vace_batch.cluster.units import Call, Failure, Unit
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.verdicts import brief, quality_key
@@ -20,10 +24,6 @@ from vace_batch.masks.models import MaskModels
 from vace_batch.options import LadderSettings, LoraOption, Options, QualitySettings, Threshold
 from vace_batch.quality.remedies import Attempt, Step, best_of, next_step
 from vace_batch.report.explain import as_lines, explain
-from vace_batch.run import workers
-from vace_batch.run.batch import Batch, close_batch, open_batch
-from vace_batch.run.graph import ClipGraph
-from vace_batch.run.identity import another_attempt
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.prepare import prepare
 from vace_batch.steps.settle import attempt_name, settle

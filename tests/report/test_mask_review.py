@@ -13,6 +13,10 @@ import pytest
 
 from tests.support.media_files import Media, make
 from tests.support.noise_engine import Noise
+from vace_batch.batch.batch import Batch, close_batch, open_batch
+from vace_batch.batch.graph import ClipGraph
+from vace_batch.batch.identity import works_of
+from vace_batch.batch.workers import keep
 from vace_batch.cluster.units import Call, Failure
 from vace_batch.geometry import Size
 from vace_batch.ledger.ledger import Ledger
@@ -26,10 +30,6 @@ from vace_batch.masks.store import MaskWriter
 from vace_batch.options import Options, QualitySettings
 from vace_batch.report import mask_review as reviewing
 from vace_batch.report.mask_review import Reviewed, review
-from vace_batch.run.batch import Batch, close_batch, open_batch
-from vace_batch.run.graph import ClipGraph
-from vace_batch.run.identity import works_of
-from vace_batch.run.workers import keep
 from vace_batch.steps.build import build
 from vace_batch.steps.generate import generate
 from vace_batch.steps.prepare import prepare

@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 
 from tests.support.bad_media import good_video, write_broken, write_images, write_lying, write_masks, write_special
+from vace_batch.batch.batch import Batch, close_batch, open_batch
+from vace_batch.batch.graph import ClipGraph
 from vace_batch.cluster.units import Failure
 from vace_batch.errors import ClipError, ManifestError
 from vace_batch.manifest.reader import read_manifest
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import MediaLimits, Options
-from vace_batch.run.batch import Batch, close_batch, open_batch
-from vace_batch.run.graph import ClipGraph
 from vace_batch.steps.prepare import prepare
 
 BOX = {"x": 8.0, "y": 8.0, "width": 16.0, "height": 16.0}

@@ -12,6 +12,8 @@ import pytest
 from skimage.data import astronaut
 
 from tests.support.media_files import Media, make
+from vace_batch.batch.dry_run import estimate
+from vace_batch.batch.identity import works_of
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.ledger.ledger import Ledger
@@ -19,8 +21,6 @@ from vace_batch.manifest.job import BoxKey, Expand, Extend, Job
 from vace_batch.manifest.reader import Manifest
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options
-from vace_batch.run.dry_run import estimate
-from vace_batch.run.identity import works_of
 from vace_batch.steps import build as build_step
 from vace_batch.steps import prepare as prepare_step
 from vace_batch.steps.clip import ClipWork

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from vace_batch.batch import workers
 from vace_batch.cluster.units import Call
 from vace_batch.errors import ClipError
 from vace_batch.ledger.ledger import Ledger, make_key
-from vace_batch.run import workers
 from vace_batch.steps import generate as generation
 from vace_batch.steps.generate import generate
 from vace_batch.storage.files import read_bytes

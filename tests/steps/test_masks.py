@@ -11,7 +11,7 @@ from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import Dilation
 from vace_batch.masks.refine import dilate
 from vace_batch.masks.store import MaskReader, box_mask, write_masks
-from vace_batch.plan.windows import Limits, Shot, plan_clip
+from vace_batch.planning.windows import Limits, Shot, plan_clip
 from vace_batch.steps.masks import dilate_at_model_scale, parts_of
 
 SIZE = Size(640, 360)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.media_files import Media, make
+from vace_batch.batch.dry_run import estimate
+from vace_batch.batch.identity import works_of
 from vace_batch.costs import ByteRates, Calibration, CpuRates, Prices, Rate, Speed, Used
 from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.manifest.reader import Manifest
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options
-from vace_batch.run.dry_run import estimate
-from vace_batch.run.identity import works_of
 from vace_batch.steps.prediction import predict, prepare_cost
 from vace_batch.steps.prepare import survey
 from vace_batch.vace.profiles import profile

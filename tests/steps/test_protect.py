@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from tests.support.media_files import Media, make
 from tests.support.noise_engine import Noise
+from vace_batch.batch.identity import works_of
 from vace_batch.geometry import Size
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.manifest.job import BoxKey, Dilation, Job, Protect
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.store import MaskReader
 from vace_batch.options import Options
-from vace_batch.run.identity import works_of
 from vace_batch.steps.build import build
 from vace_batch.steps.clip_plan import ClipPlan
 from vace_batch.steps.generate import generate

@@ -14,8 +14,8 @@ from tests.support.media_files import Media, make
 from vace_batch.background.patches import Patch
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import box_mask, make_mask
-from vace_batch.plan.stills import Span, Still
-from vace_batch.plan.windows import Region, Window
+from vace_batch.planning.stills import Span, Still
+from vace_batch.planning.windows import Region, Window
 from vace_batch.stitch.paste import stitch_frame
 from vace_batch.stitch.regions import RegionPatches, share_out
 from vace_batch.video.reader import read_frames

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 from tests.support import s3_server
+from vace_batch.batch.identity import works_of
 from vace_batch.errors import ClipError
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options
-from vace_batch.run.identity import works_of
 from vace_batch.steps.build import build
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.prepare import prepare

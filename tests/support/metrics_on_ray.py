@@ -26,7 +26,7 @@ def main(port: int) -> None:
     ray.init(address="local", num_cpus=1, include_dashboard=False, _metrics_export_port=port, log_to_driver=False)
     frames, clips = {"generate/a": 33}, {"done": 0, "failed": 0, "skipped": 0}
     metrics = Metrics(frames, clips, clock=lambda: 1234.0)
-    fn = "vace_batch.run.workers:any"
+    fn = "vace_batch.batch.workers:any"
     built = Unit(unit_id="build/a", kind="build", pool="cpu", fn=fn, leaves_bytes=1000)
     waits = Unit(unit_id="build/b", kind="build", pool="cpu", fn=fn, leaves_bytes=700)
     made = Unit(unit_id="generate/a", kind="generate", pool="gpu", fn=fn, inputs=("build/a",))

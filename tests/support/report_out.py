@@ -20,8 +20,8 @@ from vace_batch.ledger.results import _RESULT_SCHEMA
 from vace_batch.ledger.run_plan import PlannedJob, write_plan
 from vace_batch.manifest.job import Job, job_json
 from vace_batch.masks.store import box_mask, write_masks
-from vace_batch.plan.canvas import Stage
-from vace_batch.plan.windows import Shot
+from vace_batch.planning.canvas import Stage
+from vace_batch.planning.windows import Shot
 from vace_batch.steps.clip_plan import CLIP_PLAN, ClipPlan
 from vace_batch.video.writer import write_clip
 

@@ -17,9 +17,9 @@ import torch
 from diffusers import WanVACETransformer3DModel
 from torch import nn
 
+from vace_batch.batch.workers import Engines
 from vace_batch.errors import ClipError, ClusterError, UsageError
 from vace_batch.options import EngineSettings
-from vace_batch.run.workers import Engines
 from vace_batch.vace.acceleration import CompiledShapes
 from vace_batch.vace.engine import VaceEngine, open_engine
 from vace_batch.vace.model import VaceModel, load

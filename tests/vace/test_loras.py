@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from vace_batch.batch.identity import works_of
 from vace_batch.errors import ClipError, UsageError
 from vace_batch.manifest.job import Job, LoraRef
 from vace_batch.options import LoraOption, Options
-from vace_batch.run.identity import works_of
 from vace_batch.steps.admission import admit
 from vace_batch.steps.clip import ClipWork
 from vace_batch.storage.roots import Roots

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.support.media_files import Media, Sound, make
+from vace_batch.batch.identity import works_of
 from vace_batch.errors import ClipError
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.results import write_results
@@ -21,7 +22,6 @@ from vace_batch.ledger.summary import summarise
 from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options
-from vace_batch.run.identity import works_of
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.prepare import prepare
 from vace_batch.steps.stitch import stitch

@@ -30,7 +30,7 @@ from vace_batch.background.parallax import (
 )
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import FrameMask
-from vace_batch.plan.windows import Shot
+from vace_batch.planning.windows import Shot
 from vace_batch.video.frame import Frame
 
 ReadFrames = Callable[[int, int], Iterator[Frame]]

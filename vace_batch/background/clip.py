@@ -19,8 +19,8 @@ from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import Job, Protect
 from vace_batch.masks.refine import split_parts
 from vace_batch.masks.store import Bits, FrameMask, MaskReader, MaskSummary, make_mask, write_masks
-from vace_batch.plan.stills import Calm
-from vace_batch.plan.windows import Limits, Shot
+from vace_batch.planning.stills import Calm
+from vace_batch.planning.windows import Limits, Shot
 from vace_batch.video.frame import Frame
 from vace_batch.video.reader import read_frames
 

@@ -28,7 +28,7 @@ from vace_batch.background.plate import (
 )
 from vace_batch.geometry import Box, Bridging, Size
 from vace_batch.masks.store import Bits, FrameMask
-from vace_batch.plan.windows import Shot
+from vace_batch.planning.windows import Shot
 from vace_batch.video.frame import Frame
 
 _RING_PX = 12

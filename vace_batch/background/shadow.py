@@ -16,7 +16,7 @@ from vace_batch.background.plate import Levels, Plate, frame_levels, largest, ma
 from vace_batch.background.recover import view_plate
 from vace_batch.geometry import Size
 from vace_batch.masks.store import Bits, FrameMask, make_mask
-from vace_batch.plan.windows import Shot
+from vace_batch.planning.windows import Shot
 from vace_batch.video.frame import Frame
 
 # Shadows are looked for within this share of the object's longer side, of at least this many pixels.

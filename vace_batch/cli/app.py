@@ -92,7 +92,7 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check this machine: versions, cores, GPUs, storage; a small window through the model, what others will take."""
-    from vace_batch.run.doctor import examine
+    from vace_batch.batch.doctor import examine
 
     checks = examine(model, out, calibrate, detector)
     if as_json:
@@ -169,11 +169,11 @@ def masks(
     as_json: Json = False,
 ) -> None:
     """Make only the masks, and a video of each clip that shows them: look, correct a file, name it as `mask_uri`."""
+    from vace_batch.batch.identity import mask_models, works_of
     from vace_batch.manifest.reader import read_manifest
     from vace_batch.manifest.uris import folder_of
     from vace_batch.masks.export_files import SUFFIXES
     from vace_batch.report.mask_review import review
-    from vace_batch.run.identity import mask_models, works_of
 
     if form not in SUFFIXES:
         raise UsageError(f"--format: expected one of {', '.join(SUFFIXES)}, got {form!r}")

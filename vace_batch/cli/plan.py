@@ -13,7 +13,7 @@ from vace_batch.costs import Speed
 from vace_batch.options import Options
 
 if TYPE_CHECKING:
-    from vace_batch.run.dry_run import Estimate
+    from vace_batch.batch.dry_run import Estimate
 
 
 _LOG_WIDTH = 160
@@ -34,8 +34,8 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Dry run: clips, shots, windows, GPU and CPU seconds, storage and money; nothing is written."""
+    from vace_batch.batch.dry_run import estimate
     from vace_batch.manifest.reader import read_manifest
-    from vace_batch.run.dry_run import estimate
 
     if tflops is not None:
         rates = options.calibration.model_copy(update={"models": {}, "other": Speed.sustained(tflops)})

@@ -31,9 +31,9 @@ def retry(
     as_json: Json = False,
 ) -> None:
     """Try rows of the last run again: failed ones, or finished ones with something changed; the rest is left alone."""
+    from vace_batch.batch.retry import prepare_retry
     from vace_batch.cli.running import run_batch
     from vace_batch.ledger.overrides import parse_changes
-    from vace_batch.run.retry import prepare_retry
 
     short = {"seed": seed, "dilate": dilate, "mask_shape": shape, "model": model}
     asked = [*(column or ()), *(f"{name}={value}" for name, value in short.items() if value is not None)]

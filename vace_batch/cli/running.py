@@ -28,11 +28,11 @@ def run_batch(found: Any, out: str, options: Options, as_json: bool) -> None:
         typer.Exit: always, once the batch has ended or was asked to stop.
         ManifestError, UsageError, ClusterError: as `open_batch` and `run_clips` do.
     """
-    from vace_batch.run.batch import close_batch, open_batch
-    from vace_batch.run.driver import run_clips
-    from vace_batch.run.heartbeat import Pulse
-    from vace_batch.run.pools import open_runtime
-    from vace_batch.run.progress import view
+    from vace_batch.batch.batch import close_batch, open_batch
+    from vace_batch.batch.driver import run_clips
+    from vace_batch.batch.heartbeat import Pulse
+    from vace_batch.batch.pools import open_runtime
+    from vace_batch.batch.progress import view
 
     with _stop_on_signals() as stopped, Pulse(out) as pulse:
         batch = open_batch(found, out, options)

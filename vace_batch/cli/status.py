@@ -21,10 +21,10 @@ def status(
     as_json: Json = False,
 ) -> None:
     """What the ledger says of the last run on OUT."""
+    from vace_batch.batch.heartbeat import cold_start, read_pulse
     from vace_batch.cli.running import ERR, EXIT_FAILED, exit_code, show_summary
     from vace_batch.ledger.run_plan import read_run
     from vace_batch.ledger.summary import summarise
-    from vace_batch.run.heartbeat import cold_start, read_pulse
 
     if watch:
         _watch(out, quiet=as_json)
@@ -37,9 +37,9 @@ def status(
 
 
 def _watch(out: str, *, quiet: bool) -> None:
+    from vace_batch.batch.monitor import SILENCE_S, watch
+    from vace_batch.batch.progress import view
     from vace_batch.cli.running import ERR
-    from vace_batch.run.monitor import SILENCE_S, watch
-    from vace_batch.run.progress import view
 
     look, asked = None, False
 

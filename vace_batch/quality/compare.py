@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box
 from vace_batch.masks.store import Bits, FrameMask
-from vace_batch.plan.canvas import Stage
+from vace_batch.planning.canvas import Stage
 from vace_batch.quality import measures
 from vace_batch.quality.meter import RING_PX, Meter, Sight
 from vace_batch.video.frame import Frame

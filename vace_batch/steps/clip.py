@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from vace_batch.ledger.ledger import Ledger, make_key
 from vace_batch.manifest.job import Job, needs_pixels, pixel_fields
 from vace_batch.options import KEY_VERSION, Options
-from vace_batch.plan.windows import Limits, Region
+from vace_batch.planning.windows import Limits, Region
 from vace_batch.steps.clip_plan import FILES, ClipPlan, PlannedWindow
 from vace_batch.storage import files as storage
 from vace_batch.storage.node_cache import local_file, open_copy

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter
 
 from vace_batch.geometry import Size
-from vace_batch.plan.canvas import Stage
-from vace_batch.plan.stills import Still
-from vace_batch.plan.windows import Region, Shot, Window
+from vace_batch.planning.canvas import Stage
+from vace_batch.planning.stills import Still
+from vace_batch.planning.windows import Region, Shot, Window
 from vace_batch.vcu.controls import Scale
 
 FILES = ("masks", "recovered", "holes", "selection", "protected")

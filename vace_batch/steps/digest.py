@@ -8,7 +8,7 @@ import numpy as np
 
 from vace_batch.background.patches import PatchReader
 from vace_batch.masks.store import MaskReader
-from vace_batch.plan.windows import Window
+from vace_batch.planning.windows import Window
 from vace_batch.storage import files as storage
 
 

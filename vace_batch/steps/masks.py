@@ -20,8 +20,8 @@ from vace_batch.masks.finder import Notes
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.refine import dilate, split_parts, subtract
 from vace_batch.masks.store import FrameMask, MaskReader, MaskSummary, MaskWriter, box_mask, merge_masks, write_masks
-from vace_batch.plan.canvas import Stage, staged_masks
-from vace_batch.plan.windows import Limits, Shot, Window, plan_clip
+from vace_batch.planning.canvas import Stage, staged_masks
+from vace_batch.planning.windows import Limits, Shot, Window, plan_clip
 from vace_batch.storage.node_cache import local_file
 from vace_batch.video.read_ahead import CHUNK_FRAMES
 from vace_batch.video.shots import Scan

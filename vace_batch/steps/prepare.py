@@ -1,6 +1,6 @@
 """The steps of one clip, in order: prepare (probe, shots, masks, plan), build VCUs, generate, stitch.
 
-`run/graph.py` runs the steps on a cluster, one step a unit. Each step looks into the ledger first and commits to it
+`batch/graph.py` runs the steps on a cluster, one step a unit. Each step looks into the ledger first and commits to it
 last, so that a step which ran is never run again.
 """
 
@@ -21,9 +21,9 @@ from vace_batch.ledger.ledger import Ledger
 from vace_batch.manifest.job import Job, has_mask_source
 from vace_batch.masks.models import MaskModels, check_names
 from vace_batch.masks.store import MaskReader, write_masks
-from vace_batch.plan.canvas import Stage, known_context, new_frames, stage_of, staged_shots
-from vace_batch.plan.stills import Calm, paint_once
-from vace_batch.plan.windows import Shot, Window, plan_clip
+from vace_batch.planning.canvas import Stage, known_context, new_frames, stage_of, staged_shots
+from vace_batch.planning.stills import Calm, paint_once
+from vace_batch.planning.windows import Shot, Window, plan_clip
 from vace_batch.steps.admission import admit, check_bytes, check_refusal
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import CLIP_PLAN, FILES, ClipPlan, PlannedWindow

@@ -15,8 +15,8 @@ from vace_batch.errors import ClipError, ClusterError
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.records import Record
 from vace_batch.masks.store import MaskReader
-from vace_batch.plan.stills import Still
-from vace_batch.plan.windows import Window
+from vace_batch.planning.stills import Still
+from vace_batch.planning.windows import Window
 from vace_batch.steps.admission import admit
 from vace_batch.steps.clip import ClipWork, _files
 from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow

@@ -1,4 +1,4 @@
 """Put generated frames back into the source's: cross-fade, colour, grain, feather.
 
-May import background, plan, masks, video and what lies below them.
+May import background, planning, masks, video and what lies below them.
 """

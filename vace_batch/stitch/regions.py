@@ -11,8 +11,8 @@ import numpy as np
 from vace_batch.geometry import Box
 from vace_batch.masks.refine import split_parts
 from vace_batch.masks.store import FrameMask, merge_masks
-from vace_batch.plan.stills import Still
-from vace_batch.plan.windows import Region, Window, fade_weights
+from vace_batch.planning.stills import Still
+from vace_batch.planning.windows import Region, Window, fade_weights
 from vace_batch.stitch.colour import Change, Colour
 from vace_batch.video.scaling import Image, resize
 

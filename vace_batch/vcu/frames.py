@@ -15,8 +15,8 @@ from vace_batch.manifest.job import Job
 from vace_batch.masks.keyframes import tracks
 from vace_batch.masks.refine import at_least_token, split_parts, subtract
 from vace_batch.masks.store import FrameMask
-from vace_batch.plan.canvas import Stage
-from vace_batch.plan.windows import Region, Shot, Window
+from vace_batch.planning.canvas import Stage
+from vace_batch.planning.windows import Region, Shot, Window
 from vace_batch.vcu.controls import (
     LAYOUTS,
     MEASURED,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vace_batch.geometry import Box, Size
-from vace_batch.plan.stills import Calm, Still, paint_once
-from vace_batch.plan.windows import Limits, Region, Shot, Window, plan_clip
+from vace_batch.planning.stills import Calm, Still, paint_once
+from vace_batch.planning.windows import Limits, Region, Shot, Window, plan_clip
 from vace_batch.stitch.regions import RegionPatches
 
 FRAME = Size(320, 192)

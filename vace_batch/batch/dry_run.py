@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from vace_batch.batch.identity import mask_models, works_of
+from vace_batch.batch.progress import duration
 from vace_batch.costs import Calibration, Prices, Used, total
 from vace_batch.errors import ClipError
 from vace_batch.geometry import token_count
@@ -21,8 +23,6 @@ from vace_batch.manifest.reader import Manifest
 from vace_batch.manifest.uris import folder_of
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options
-from vace_batch.run.identity import mask_models, works_of
-from vace_batch.run.progress import duration
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan
 from vace_batch.steps.prediction import STEPS, may_shrink, predict

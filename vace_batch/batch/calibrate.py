@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from vace_batch.batch.identity import mask_models, works_of
 from vace_batch.costs import ByteRates, Calibration, CpuRates, Rate, Speed
 from vace_batch.geometry import Size
 from vace_batch.ledger.ledger import Ledger
@@ -32,7 +33,6 @@ from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.weights import DEMO_DETECTOR
 from vace_batch.options import Options
-from vace_batch.run.identity import mask_models, works_of
 from vace_batch.steps import build as build_step
 from vace_batch.steps import stitch as stitch_step
 from vace_batch.steps.clip import ClipWork

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vace_batch.batch.spending import Spending
 from vace_batch.cluster.events import ActorDied, ActorReady, UnitRan
 from vace_batch.cluster.units import Unit
 from vace_batch.costs import Prices, Used
@@ -14,7 +15,6 @@ from vace_batch.ledger.run_plan import PlannedJob, write_plan
 from vace_batch.ledger.summary import Summary, summarise
 from vace_batch.ledger.usage import cost_lines, read_usage
 from vace_batch.options import EngineSettings, Options
-from vace_batch.run.spending import Spending
 from vace_batch.storage import files as storage
 
 STITCH = Unit(unit_id="stitch/a", kind="stitch", pool="cpu", fn="a:b", expected=Used(cpu_s=2, num_bytes=100))

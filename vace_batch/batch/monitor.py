@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vace_batch.batch.heartbeat import ENDED, cold_start, read_pulse
+from vace_batch.batch.progress import Progress
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.run_plan import read_plan, read_run
-from vace_batch.run.heartbeat import ENDED, cold_start, read_pulse
-from vace_batch.run.progress import Progress
 
 EVERY_S, SILENCE_S = 2.0, 120.0
 _SHARE = 0.1

@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from vace_batch import log
+from vace_batch.batch.attempts import Another, Climb
+from vace_batch.batch.budget import Budget
 from vace_batch.cluster.units import Failure, Unit
 from vace_batch.costs import Used
 from vace_batch.errors import ClusterError
@@ -16,8 +18,6 @@ from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.records import Record
 from vace_batch.ledger.verdicts import quality_key
 from vace_batch.quality.remedies import best_of
-from vace_batch.run.attempts import Another, Climb
-from vace_batch.run.budget import Budget
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
 from vace_batch.steps.measure import unmeasured
@@ -309,7 +309,7 @@ class ClipGraph:
             unit_id=unit_id,
             kind=kind,
             pool="cpu",
-            fn=f"vace_batch.run.workers:{kind}",
+            fn=f"vace_batch.batch.workers:{kind}",
             payload=payload,
             leaves_bytes=leaves_bytes,
             priority=priority,

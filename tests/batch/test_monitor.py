@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from vace_batch.batch.heartbeat import ENDED, GOES_ON, Pulse, cold_start, read_pulse
+from vace_batch.batch.monitor import Look, watch
+from vace_batch.batch.progress import LiveView, PlainView, Progress
 from vace_batch.errors import UsageError
 from vace_batch.ledger.ledger import Ledger, now
 from vace_batch.ledger.run_plan import PlannedJob, read_run, write_plan
-from vace_batch.run.heartbeat import ENDED, GOES_ON, Pulse, cold_start, read_pulse
-from vace_batch.run.monitor import Look, watch
-from vace_batch.run.progress import LiveView, PlainView, Progress
 from vace_batch.storage import files as storage
 
 ROOT = Path(__file__).parents[2]

@@ -6,13 +6,13 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable
 
+from vace_batch.batch.batch import Batch
+from vace_batch.batch.identity import mask_models
 from vace_batch.cluster.machines import count_gpus
 from vace_batch.cluster.runtime import Runtime
 from vace_batch.cluster.units import PoolSpec
 from vace_batch.errors import UsageError
 from vace_batch.options import Options
-from vace_batch.run.batch import Batch
-from vace_batch.run.identity import mask_models
 from vace_batch.steps.clip import ClipWork
 from vace_batch.storage import files as storage
 from vace_batch.vace.profiles import revision
@@ -37,7 +37,7 @@ def pools_of(options: Options, machine_gpus: int, batch: Batch | None = None) ->
         name="cpu",
         num_actors=cpu_actors,
         min_actors=options.min_cpu_actors,
-        setup="vace_batch.run.workers:mask_setup",
+        setup="vace_batch.batch.workers:mask_setup",
         setup_args={"models": mask_models(options)},
     )
     gpu = PoolSpec(
@@ -47,7 +47,7 @@ def pools_of(options: Options, machine_gpus: int, batch: Batch | None = None) ->
         num_cpus=float(devices),
         num_gpus=float(devices) if machine_gpus else 0.0,
         overlaps=True,
-        setup="vace_batch.run.workers:vace_setup",
+        setup="vace_batch.batch.workers:vace_setup",
         setup_args={
             "model": options.model,
             "revision": revision(options.model),

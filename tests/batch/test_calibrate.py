@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from vace_batch.batch import calibrate, doctor
 from vace_batch.cli.parsing import read_calibration
 from vace_batch.geometry import Size
-from vace_batch.run import calibrate, doctor
 
 
 def test_a_machine_is_measured_by_the_run_s_own_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.media_files import Media, make
+from vace_batch.batch.batch import open_batch
+from vace_batch.batch.retry import prepare_retry
 from vace_batch.errors import ManifestError, UsageError
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.overrides import parse_changes, record_changes, with_changes, with_values
@@ -20,8 +22,6 @@ from vace_batch.manifest.job import BoxKey, Dilation, Job
 from vace_batch.manifest.reader import Manifest, read_manifest
 from vace_batch.options import Options, QualitySettings
 from vace_batch.report.explain import as_lines, explain
-from vace_batch.run.batch import open_batch
-from vace_batch.run.retry import prepare_retry
 
 BOX = BoxKey(x=8, y=8, width=16, height=16)
 JOB = Job(job_id="a", video_uri="/v.mp4", task="removal", boxes=(BOX,))

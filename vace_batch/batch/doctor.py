@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from vace_batch.batch.progress import duration
 from vace_batch.cluster.machines import count_gpus
 from vace_batch.costs import Speed
 from vace_batch.errors import VaceBatchError
 from vace_batch.geometry import Size, token_count
-from vace_batch.run.progress import duration
 from vace_batch.storage import files as storage
 from vace_batch.vace import profiles
 
@@ -95,7 +95,7 @@ def _storage(out: str) -> str:
 
 
 def _calibration(uri: str, model: str, detector: str | None) -> str:
-    from vace_batch.run.calibrate import calibrate
+    from vace_batch.batch.calibrate import calibrate
 
     found = calibrate(model, detector)
     storage.publish(uri, (found.model_dump_json(indent=1) + "\n").encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+from vace_batch.batch.identity import works_of
 from vace_batch.errors import Fault, ManifestError, UsageError
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.overrides import record_changes, with_changes, with_values
@@ -14,7 +15,6 @@ from vace_batch.manifest.job import Job
 from vace_batch.manifest.reader import Manifest, read_manifest
 from vace_batch.manifest.uris import folder_of
 from vace_batch.options import Options
-from vace_batch.run.identity import works_of
 from vace_batch.steps.settle import set_aside
 
 ROWS = ("failed", "fail", "review")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vace_batch.geometry import Box, Size, legal_num_frames, token_count
-from vace_batch.plan.windows import Limits, Region, Window, fade_weights, masked_runs, plan_clip, shots_of
+from vace_batch.planning.windows import Limits, Region, Window, fade_weights, masked_runs, plan_clip, shots_of
 
 Planned = tuple[tuple[Region, ...], tuple[Window, ...]]
 

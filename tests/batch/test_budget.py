@@ -10,6 +10,11 @@ from random import Random
 import pytest
 
 from tests.support.media_files import Media, make
+from vace_batch.batch.batch import open_batch
+from vace_batch.batch.budget import Budget
+from vace_batch.batch.graph import ClipGraph
+from vace_batch.batch.identity import another_attempt
+from vace_batch.batch.spending import Spending, open_budget
 from vace_batch.cluster.events import UnitRan
 from vace_batch.cluster.units import Unit
 from vace_batch.costs import BudgetSettings, Calibration, Prices, Speed, Used
@@ -23,11 +28,6 @@ from vace_batch.manifest.reader import Manifest
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import LadderSettings, Options, QualitySettings
 from vace_batch.report.rows import read_clips
-from vace_batch.run.batch import open_batch
-from vace_batch.run.budget import Budget
-from vace_batch.run.graph import ClipGraph
-from vace_batch.run.identity import another_attempt
-from vace_batch.run.spending import Spending, open_budget
 from vace_batch.steps.measure import unmeasured
 from vace_batch.steps.prepare import prepare
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vace_batch.geometry import Box, Size
-from vace_batch.plan.windows import Limits, Window, plan_clip, shots_of
+from vace_batch.planning.windows import Limits, Window, plan_clip, shots_of
 from vace_batch.stitch.regions import RegionPatches
 from vace_batch.video.scaling import resize
 

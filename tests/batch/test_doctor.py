@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from vace_batch.batch import doctor
 from vace_batch.geometry import Size
-from vace_batch.run import doctor
 from vace_batch.vace import profiles
 
 H100 = doctor.Trial(

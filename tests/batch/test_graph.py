@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.media_files import Media, make
+from vace_batch.batch.batch import Batch, close_batch, open_batch
+from vace_batch.batch.graph import ClipGraph
+from vace_batch.batch.identity import works_of
+from vace_batch.batch.pools import pools_of
 from vace_batch.cluster.units import Failure, Unit
 from vace_batch.errors import UsageError
 from vace_batch.ledger.ledger import Ledger
@@ -17,10 +21,6 @@ from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.manifest.reader import Manifest
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options
-from vace_batch.run.batch import Batch, close_batch, open_batch
-from vace_batch.run.graph import ClipGraph
-from vace_batch.run.identity import works_of
-from vace_batch.run.pools import pools_of
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan
 from vace_batch.steps.measure import unmeasured

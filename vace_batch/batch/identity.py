@@ -15,7 +15,7 @@ from vace_batch.manifest.output_names import safe_name
 from vace_batch.manifest.presets import with_preset
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options
-from vace_batch.plan.windows import Limits
+from vace_batch.planning.windows import Limits
 from vace_batch.quality.remedies import Step
 from vace_batch.steps.admission import admit, refusal
 from vace_batch.steps.clip import ClipWork, control_models

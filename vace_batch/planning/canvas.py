@@ -18,7 +18,7 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import TOKEN_PX, Box, Size, align_up, legal_num_frames
 from vace_batch.manifest.job import Expand, Job
 from vace_batch.masks.store import FrameMask, box_mask, make_mask, merge_masks
-from vace_batch.plan.windows import Limits, Shot
+from vace_batch.planning.windows import Limits, Shot
 from vace_batch.video.canvas_frames import Canvas
 
 DEFAULT_EXPAND = Expand(left=0.25, right=0.25, up=0.25, down=0.25)

@@ -6,18 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 
 from vace_batch import log
+from vace_batch.batch.batch import Batch
+from vace_batch.batch.budget import Budget
+from vace_batch.batch.events import EventLog
+from vace_batch.batch.graph import ClipGraph
+from vace_batch.batch.identity import another_attempt
+from vace_batch.batch.progress import Progress, Show
+from vace_batch.batch.spending import Spending, open_budget
 from vace_batch.cluster.events import ActorDied, ActorReady, ActorWaiting, Event, UnitDone
 from vace_batch.cluster.metrics import Metrics
 from vace_batch.cluster.runtime import Runtime
 from vace_batch.cluster.units import Limits as DispatchLimits
 from vace_batch.errors import ClusterError
-from vace_batch.run.batch import Batch
-from vace_batch.run.budget import Budget
-from vace_batch.run.events import EventLog
-from vace_batch.run.graph import ClipGraph
-from vace_batch.run.identity import another_attempt
-from vace_batch.run.progress import Progress, Show
-from vace_batch.run.spending import Spending, open_budget
 from vace_batch.steps.clip import ClipWork
 from vace_batch.storage import files as storage
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from vace_batch.geometry import Box
-from vace_batch.plan.windows import Limits, Region, Window, shrunk
+from vace_batch.planning.windows import Limits, Region, Window, shrunk
 
 _FADE_FRAMES = 4
 _LEAST_FRAMES = 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vace_batch.run.dry_run import ClipEstimate, Estimate
+from vace_batch.batch.dry_run import ClipEstimate, Estimate
 
 
 def clip(preset: str, *loras: dict[str, Any], **more: Any) -> ClipEstimate:

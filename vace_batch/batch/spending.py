@@ -8,12 +8,12 @@ import uuid
 from collections.abc import Callable, Mapping
 
 from vace_batch import log
+from vace_batch.batch.budget import Budget
 from vace_batch.cluster.events import ActorDied, ActorReady, Event, UnitRan
 from vace_batch.costs import Used
 from vace_batch.ledger.ledger import now
 from vace_batch.ledger.usage import FOLDER, read_usage
 from vace_batch.options import Options
-from vace_batch.run.budget import Budget
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan
 from vace_batch.steps.prediction import prepare_cost

@@ -13,8 +13,8 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import Expand, Extend, Job
 from vace_batch.masks.store import box_mask
-from vace_batch.plan.canvas import Stage, known_context, new_frames, stage_of, staged_masks, staged_shots
-from vace_batch.plan.windows import Limits, Shot
+from vace_batch.planning.canvas import Stage, known_context, new_frames, stage_of, staged_masks, staged_shots
+from vace_batch.planning.windows import Limits, Shot
 
 LIMITS = Limits(max_tokens=10_000, max_frames=33, overlap_frames=8, min_side=64)
 SHARES = st.integers(0, 100).map(lambda percent: percent / 100)

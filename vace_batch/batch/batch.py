@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from vace_batch.batch.identity import works_of
 from vace_batch.errors import UsageError
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.records import read_records
@@ -19,7 +20,6 @@ from vace_batch.manifest.job import job_json
 from vace_batch.manifest.reader import Manifest
 from vace_batch.manifest.uris import folder_of
 from vace_batch.options import Options
-from vace_batch.run.identity import works_of
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.keep import kept_name
 from vace_batch.steps.settle import ladder_key

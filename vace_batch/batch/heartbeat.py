@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any
 
 from vace_batch import log
+from vace_batch.batch.progress import Progress, Show
 from vace_batch.ledger.ledger import now
-from vace_batch.run.progress import Progress, Show
 from vace_batch.storage import files as storage
 
 NAME = "progress.json"
