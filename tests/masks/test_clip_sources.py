@@ -12,7 +12,7 @@ import pytest
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
-from vace_batch.manifest.job import BoxKey, Dilation, Job, PointKey, Protect, needs_pixels
+from vace_batch.manifest.job import BoxKey, Dilation, Job, PointKey, Protect
 from vace_batch.masks import clip
 from vace_batch.masks.clip import clip_masks
 from vace_batch.masks.detectors.detection import Detection
@@ -92,7 +92,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_boxes_need_no_pixels_and_no_file() -> None:
     made = job(boxes=(BoxKey(x=10, y=10, width=20, height=20), BoxKey(x=60, y=10, width=20, height=20, frame=2)))
-    assert not needs_pixels(made)
+    assert not made.needs_pixels
     assert {index: mask.box for index, mask in masks_of(made).items()} == {
         0: Box(10, 10, 20, 20), 1: Box(10, 10, 20, 20), 2: Box(10, 10, 70, 20), 3: Box(10, 10, 20, 20),
     }  # fmt: skip

@@ -16,7 +16,7 @@ from vace_batch.background.patches import Patch, PatchReader, write_patches
 from vace_batch.background.recover import BackgroundSettings, Recovered, recover
 from vace_batch.background.shadow import grow_into_shadows
 from vace_batch.geometry import Box, Size
-from vace_batch.manifest.job import Job, Protect
+from vace_batch.manifest.job import Job
 from vace_batch.masks.refine import split_parts
 from vace_batch.masks.store import Bits, FrameMask, MaskReader, MaskSummary, make_mask, write_masks
 from vace_batch.planning.stills import Calm
@@ -60,7 +60,7 @@ def recover_clip(
     # A job that says how far its masks are dilated is taken at its word: no pixel beyond changes.
     settings = BackgroundSettings(bridging=limits.bridging, halo_px=HALO_PX if job.dilate is None else 0)
     # What a shadow may hide of protected things is not asked.
-    shadows = job.mask_shadow == "auto" and job.protect == Protect()
+    shadows = job.mask_shadow == "auto" and not job.protects
     calm = Calm()
     found = (each for shot in masked_shots for each in _patches(clip, masks, shot, shadows, settings, calm))
     write_patches(patches, found)

@@ -219,7 +219,7 @@ One Parquet file, one row a job: one video, one task. Schema version {SCHEMA_VER
 
 ```python
 import pyarrow as pa, pyarrow.parquet as pq
-from vace_batch.manifest.reader import SCHEMA  # without it pyarrow keeps only what the first row has
+from vace_batch.manifest.schema import SCHEMA  # without it pyarrow keeps only what the first row has
 rows = [{{"job_id": "a", "video_uri": "videos/a.mp4", "task": "removal", "targets": ["person"], "dilate": "5%"}}]
 pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), "manifest.parquet")
 ```

@@ -190,6 +190,22 @@ class Job:
         """What a composition combines, in order: at most two of repaint, extension, control."""
         return COMPOSITIONS[self.compose] if self.compose in COMPOSITIONS else tuple((self.compose or "").split("+"))
 
+    @property
+    def has_mask_source(self) -> bool:
+        """Whether the job says where to change the frames; without it a task changes all of a frame, or nothing."""
+        return bool(self.boxes or self.mask_uri or self.targets or self.points)
+
+    @property
+    def protects(self) -> bool:
+        """Whether the job names pixels that must not change."""
+        return self.protect != Protect()
+
+    @property
+    def needs_pixels(self) -> bool:
+        """Whether a model makes the masks from frames, so that making masks decodes the video."""
+        by_model = self.targets or self.protect.targets or self.points
+        return bool(by_model or (self.boxes and self.segmenter))
+
 
 def pixel_fields(job: Job) -> dict[str, Any]:
     """The part of `job` that decides pixels, as plain JSON values, for identity digests.
@@ -210,19 +226,3 @@ def job_json(job: Job) -> str:
 def members(part: Any) -> dict[str, Any]:
     """The fields of a part of a job; `dataclasses.asdict` copies each value deeply, most of planning's time."""
     return {name: getattr(part, name) for name in part.__dataclass_fields__}
-
-
-def has_mask_source(job: Job) -> bool:
-    """Whether the job says where to change the picture; a job without it means all of the picture, or nothing."""
-    return bool(job.boxes or job.mask_uri or job.targets or job.points)
-
-
-def protects(job: Job) -> bool:
-    """Whether the job says what must not change."""
-    return job.protect != Protect()
-
-
-def needs_pixels(job: Job) -> bool:
-    """Whether masks come from looking at the frames, so that making them means decoding the video."""
-    by_model = job.targets or job.protect.targets or job.points
-    return bool(by_model or (job.boxes and job.segmenter))

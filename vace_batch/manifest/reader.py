@@ -15,26 +15,11 @@ import pyarrow.parquet as pq
 
 from vace_batch.errors import Fault, ManifestError, UsageError
 from vace_batch.manifest.cells import PARSERS, Cell, Undecodable, shown
-from vace_batch.manifest.job import BoxKey, Dilation, Job, PointKey, Protect, Sampling, pixel_fields
+from vace_batch.manifest.job import Job
 from vace_batch.manifest.rules import INVALID, UNKNOWN, OutputNames, RowFault, row_faults
 from vace_batch.manifest.schema import FREE_PREFIX, REQUIRED, SCHEMA, SCHEMA_VERSION, VERSION_KEY, type_faults
 from vace_batch.manifest.uris import UriError, folder_of
 from vace_batch.storage import files as storage
-
-__all__ = [
-    "SCHEMA",
-    "SCHEMA_VERSION",
-    "BoxKey",
-    "Dilation",
-    "Job",
-    "Manifest",
-    "PointKey",
-    "Protect",
-    "Sampling",
-    "jobs_of",
-    "pixel_fields",
-    "read_manifest",
-]
 
 MAX_ROWS = 5_000_000
 

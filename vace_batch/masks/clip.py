@@ -9,7 +9,7 @@ import numpy as np
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import TOKEN_PX, Box, Size
-from vace_batch.manifest.job import Job, has_mask_source, needs_pixels, protects
+from vace_batch.manifest.job import Job
 from vace_batch.masks.detectors.overlay import OVERLAY, find_overlay
 from vace_batch.masks.detectors.text import TEXT
 from vace_batch.masks.finder import Found, Notes, Watcher, points_by_object
@@ -52,7 +52,7 @@ def clip_masks(
     Raises:
         ClipError: `no_mask_source`, and what boxes, mask files, weights, refining and reading raise; at any frame.
     """
-    if not has_mask_source(job) and not protects(job):
+    if not job.has_mask_source and not job.protects:
         raise ClipError("no_mask_source", "expected boxes, mask_uri, targets or points; the job has none of them")
     start, stop = frame_range or (0, num_frames)
     finder = _Finder.of(job, size, num_frames, (start, stop), frozenset(cuts), models, notes or Notes())
@@ -138,7 +138,7 @@ class _Finder:
         points = points_by_object(job.points, size, frame_range)
         selected = tracks(job.boxes, size, num_frames, cuts)
         watcher = None
-        if needs_pixels(job):
+        if job.needs_pixels:
             segmenter = _segmenter_or_word(job, models, notes)
             followed, boxed = _followed(selected, points, cuts, size, segmenter)
             if followed and segmenter is not None and segmenter.memory is None:
@@ -158,7 +158,7 @@ class _Finder:
             )
         return _Finder(
             size=size,
-            whole=not has_mask_source(job),
+            whole=not job.has_mask_source,
             selected=() if watcher is not None and watcher.segmenter is not None else selected,
             protected=tracks(job.protect.boxes, size, num_frames, cuts),
             file=stored(job.mask_uri),

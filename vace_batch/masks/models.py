@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vace_batch.errors import ClipError
-from vace_batch.manifest.job import Job, needs_pixels
+from vace_batch.manifest.job import Job
 from vace_batch.masks.detectors.detection import DEFAULT_CONFIDENCE
 from vace_batch.masks.detectors.onnx_export import exported
 from vace_batch.masks.detectors.text import TextFinder
@@ -130,7 +130,7 @@ def check_names(job: Job, models: MaskModels) -> None:
     Raises:
         ClipError: `unknown_class`, `no_text_encoder`, and what `MaskModels.load_detector` raises.
     """
-    if needs_pixels(job):
+    if job.needs_pixels:
         checked_detector(job, models)
 
 

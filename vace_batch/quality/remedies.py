@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from vace_batch.manifest.job import Dilation, Job, Sampling, has_mask_source
+from vace_batch.manifest.job import Dilation, Job, Sampling
 from vace_batch.masks.refine import dilation_of
 from vace_batch.options import LadderSettings
 from vace_batch.quality.verdict import VERDICTS
@@ -119,7 +119,7 @@ def next_step(attempts: Sequence[Attempt], settings: LadderSettings, *, has_lora
 
 def _dilated(attempt: Attempt) -> Job | None:
     job = attempt.job
-    if not has_mask_source(job):
+    if not job.has_mask_source:
         return None
     now = asdict(dilation_of(job))
     wider = {name: None if value is None else max(value * _WIDER, 1.0) for name, value in now.items()}
@@ -131,7 +131,7 @@ def _shaped(shape: str) -> Callable[[Attempt], Job | None]:
 
     def change(attempt: Attempt) -> Job | None:
         job = attempt.job
-        if not has_mask_source(job) or order.index(job.mask_shape) >= order.index(shape):
+        if not job.has_mask_source or order.index(job.mask_shape) >= order.index(shape):
             return None
         return replace(job, mask_shape=shape)
 

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
-from vace_batch.manifest.job import has_mask_source
 from vace_batch.manifest.output_names import safe_name
 from vace_batch.masks.export_files import DEFAULT_RATE, SUFFIXES, every_mask, keep_masks
 from vace_batch.masks.finder import Notes, at_most
@@ -59,7 +58,7 @@ def review(work: ClipWork, models: MaskModels, out: str, form: str) -> Reviewed:
     """
     job = work.job
     try:
-        if not has_mask_source(job):
+        if not job.has_mask_source:
             raise ClipError("no_mask_source", "the job has no boxes, mask_uri, targets or points")
         admit(job, work.roots, work.options)
         check_bytes(job, work.options.media)

@@ -9,7 +9,7 @@ from dataclasses import asdict, astuple, dataclass
 from typing import Any, BinaryIO
 
 from vace_batch.ledger.ledger import Ledger, make_key
-from vace_batch.manifest.job import Job, needs_pixels, pixel_fields
+from vace_batch.manifest.job import Job, pixel_fields
 from vace_batch.options import KEY_VERSION, Options
 from vace_batch.planning.windows import Limits, Region
 from vace_batch.steps.clip_plan import FILES, ClipPlan, PlannedWindow
@@ -58,7 +58,7 @@ class ClipWork:
 
     def _prep_key(self, identity: dict[str, Any]) -> str:
         fields = {name: value for name, value in identity.items() if name in _PLAN_FIELDS}
-        every = (self.options.detect_every, self.options.tracker) if needs_pixels(self.job) else None
+        every = (self.options.detect_every, self.options.tracker) if self.job.needs_pixels else None
         asked = (self.job.task, posixpath.splitext(self.output)[1], fields, every)
         return make_key("prep", KEY_VERSION, *asked, self.fingerprints, asdict(self.limits))
 

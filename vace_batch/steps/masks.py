@@ -14,7 +14,7 @@ import numpy as np
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import TOKEN_PX, Box, Size
-from vace_batch.manifest.job import Dilation, Job, has_mask_source, needs_pixels, protects
+from vace_batch.manifest.job import Dilation, Job
 from vace_batch.masks.clip import clip_masks
 from vace_batch.masks.finder import Notes
 from vace_batch.masks.models import MaskModels
@@ -56,7 +56,7 @@ class Search:
     @contextlib.contextmanager
     def masks(self, guard: Callable[[FrameMask], object] | None = None) -> Iterator[Iterator[FrameMask]]:
         """What the job's source of masks finds, frame by frame; `guard` is told what is protected in each."""
-        if self.models is None and needs_pixels(self.job):
+        if self.models is None and self.job.needs_pixels:
             yield self.whole()
             return
         with contextlib.ExitStack() as stack:
@@ -90,8 +90,8 @@ def make_masks(search: Search, stage: Stage, new: range, target: str, protected:
         search = replace(search, job=replace(job, boxes=(), points=(), targets=(), mask_uri=None, segmenter=None))
     with contextlib.ExitStack() as stack:
         found: Iterator[FrameMask] = iter(()) if stage_decides else search.whole()
-        guards = stack.enter_context(MaskWriter(protected, stage.size)) if protects(job) else None
-        if has_mask_source(search.job) or (guards is not None and not stage_decides):
+        guards = stack.enter_context(MaskWriter(protected, stage.size)) if job.protects else None
+        if search.job.has_mask_source or (guards is not None and not stage_decides):
             guard = None if guards is None else lambda mask: guards.add(_on_stage(mask, stage))
             found = stack.enter_context(search.masks(guard))
         masks = write_masks(target, stage.size, staged_masks(job, stage, found, frames, new))

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from vace_batch.costs import Calibration, Used, total
-from vace_batch.manifest.job import Job, has_mask_source, needs_pixels
+from vace_batch.manifest.job import Job
 from vace_batch.manifest.presets import default_negative_prompt
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
@@ -38,7 +38,7 @@ def _prepared(work: ClipWork, plan: ClipPlan) -> dict[str, Used]:
     rates, sizes, mpx = work.options.calibration.cpu, work.options.calibration.bytes, _mpx(plan)
     masked_mpx, background = plan.masked_frames * mpx, Used()
     seconds = rates.scan.seconds(plan.num_frames, mpx)
-    if needs_pixels(work.job):
+    if work.job.needs_pixels:
         seconds += rates.look.seconds(plan.num_frames, mpx)
     if _recovers(work.job):
         spent = rates.background.seconds(plan.masked_frames, mpx)
@@ -71,7 +71,7 @@ def window_cost(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> Used:
         work.sampling,
         num_references=len(work.job.reference_uris),
         guided=work.job.prompt != _negative(work),
-        encodes=2 if work.job.controls and has_mask_source(work.job) else 1,
+        encodes=2 if work.job.controls and work.job.has_mask_source else 1,
     )
     return Used(
         gpu_s=calibration.speed(work.model).seconds(*parts) * work.options.engine.devices,
@@ -94,7 +94,7 @@ def finish_cost(work: ClipWork, plan: ClipPlan) -> dict[str, Used]:
 
 def may_shrink(job: Job) -> bool:
     """Whether only masks and background, once made, say what is left for the GPU."""
-    return needs_pixels(job) or _recovers(job)
+    return job.needs_pixels or _recovers(job)
 
 
 def _recovers(job: Job) -> bool:

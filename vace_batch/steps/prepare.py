@@ -18,7 +18,7 @@ from vace_batch.background.clip import Footage, recover_clip
 from vace_batch.background.patches import PatchReader
 from vace_batch.geometry import Box
 from vace_batch.ledger.ledger import Ledger
-from vace_batch.manifest.job import Job, has_mask_source
+from vace_batch.manifest.job import Job
 from vace_batch.masks.models import MaskModels, check_names
 from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.planning.canvas import Stage, known_context, new_frames, stage_of, staged_shots
@@ -90,7 +90,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         guard = files["protected"] if guarded else None
         if work.job.dilate and work.job.dilate.tokens and masked.boxes:
             masked = dilate_at_model_scale(masked, files["masks"], guard, work.job.dilate.tokens, shots, work.limits)
-        selects = work.job.masks_select and has_mask_source(work.job)
+        selects = work.job.masks_select and work.job.has_mask_source
         if selects:
             with search.masks() as selection:
                 write_masks(files["selection"], info.size, selection)
