@@ -27,9 +27,9 @@ from vace_batch.masks.models import MaskModels
 from vace_batch.masks.refine import dilate
 from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.options import QualitySettings
-from vace_batch.planning.canvas import Stage
 from vace_batch.quality.compare import Watched
 from vace_batch.quality.leftovers import look_for
+from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.reader import packet_times
 from vace_batch.video.writer import write_clip
 
@@ -108,7 +108,7 @@ def shares(folder: Path, number: int) -> Iterator[tuple[str, dict[str, float]]]:
             **paths,
             source_pts=times,
             output_pts=times,
-            stage=Stage(size=SIZE, source=whole, kept=whole),
+            canvas=Canvas(size=SIZE, source=whole, kept=whole),
             num_frames=NUM_FRAMES,
             masks=lambda start, stop: {index: masks[index] for index in range(start, stop)},
             touched=(),

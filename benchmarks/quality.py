@@ -31,11 +31,11 @@ from vace_batch.masks.import_files import read_masks
 from vace_batch.masks.refine import FILE_DILATION, dilate, feather_alpha
 from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.options import QualitySettings
-from vace_batch.planning.canvas import Stage
 from vace_batch.quality.compare import Watched
 from vace_batch.quality.meter import Meter
 from vace_batch.quality.verdict import checks_of, judge
 from vace_batch.stitch.colour import drift
+from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.probe import probe
 from vace_batch.video.reader import packet_times, read_frames
 from vace_batch.video.writer import write_clip
@@ -256,7 +256,7 @@ def numbers_of(source: str, output: str, masks: Mapping[int, FrameMask], cuts: S
         output=output,
         source_pts=times,
         output_pts=packet_times(output),
-        stage=Stage(size=info.size, source=whole, kept=whole),
+        canvas=Canvas(size=info.size, source=whole, kept=whole),
         num_frames=len(times),
         masks=lambda start, stop: {index: masks[index] for index in range(start, stop) if index in masks},
         touched=(),

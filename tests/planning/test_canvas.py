@@ -1,4 +1,4 @@
-"""The stage: where the source lies, what is new, and what a window of an extension shows."""
+"""The canvas: where the source lies, what is new, and what a window of an extension shows."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import Expand, Extend, Job
 from vace_batch.masks.store import box_mask
-from vace_batch.planning.canvas import Stage, known_context, new_frames, stage_of, staged_masks, staged_shots
+from vace_batch.planning.canvas import canvas_masks, canvas_of, canvas_shots, known_context, new_frames
 from vace_batch.planning.windows import Limits, Shot
+from vace_batch.video.canvas_frames import Canvas
 
 LIMITS = Limits(max_tokens=10_000, max_frames=33, overlap_frames=8, min_side=64)
 SHARES = st.integers(0, 100).map(lambda percent: percent / 100)
@@ -33,46 +34,46 @@ def test_a_canvas_grows_by_at_least_what_is_asked_and_holds_the_source(
     shares: tuple[float, ...], width: int, height: int
 ) -> None:
     left, right, up, down = shares
-    stage = stage_of(
+    canvas = canvas_of(
         job("outpainting", expand=Expand(left=left, right=right, up=up, down=down)), Size(width, height), None
     )
-    assert stage.source.size == Size(width, height) and stage.source.clip(stage.size) == stage.source
-    assert stage.source.x >= left * width - 1e-6 and stage.size.width - stage.source.right >= right * width - 1e-6
-    assert stage.source.x % 16 == stage.source.y % 16 == 0
-    assert stage.size.width - width < (left + right) * width + 32
-    assert stage.grows == any(shares)
+    assert canvas.source.size == Size(width, height) and canvas.source.clip(canvas.size) == canvas.source
+    assert canvas.source.x >= left * width - 1e-6 and canvas.size.width - canvas.source.right >= right * width - 1e-6
+    assert canvas.source.x % 16 == canvas.source.y % 16 == 0
+    assert canvas.size.width - width < (left + right) * width + 32
+    assert canvas.grows == any(shares)
 
 
 @given(shares=st.tuples(*[st.floats(0, 0.45)] * 4), width=st.integers(16, 500), height=st.integers(16, 500))
 def test_inner_keeps_the_size(shares: tuple[float, ...], width: int, height: int) -> None:
     left, right, up, down = shares
     expand = Expand(left=left, right=right, up=up, down=down, inner=True)
-    stage = stage_of(job("outpainting", expand=expand), Size(width, height), None)
-    assert stage.size == Size(width, height) and not stage.grows
-    assert stage.kept.clip(stage.size) == stage.kept
-    assert abs(stage.kept.width - (1 - left - right) * width) <= 1 + 1e-9
+    canvas = canvas_of(job("outpainting", expand=expand), Size(width, height), None)
+    assert canvas.size == Size(width, height) and not canvas.grows
+    assert canvas.kept.clip(canvas.size) == canvas.kept
+    assert abs(canvas.kept.width - (1 - left - right) * width) <= 1 + 1e-9
 
 
 def test_outpainting_without_more_words_grows_a_quarter_on_every_side() -> None:
-    stage = stage_of(job("outpainting"), Size(640, 320), None)
-    assert (stage.size, stage.source) == (Size(960, 480), Box(160, 80, 640, 320))
-    assert stage_of(job("composition", compose="expand"), Size(640, 320), None) == stage
-    assert stage_of(job("removal"), Size(640, 320), None) == Stage(
+    canvas = canvas_of(job("outpainting"), Size(640, 320), None)
+    assert (canvas.size, canvas.source) == (Size(960, 480), Box(160, 80, 640, 320))
+    assert canvas_of(job("composition", compose="expand"), Size(640, 320), None) == canvas
+    assert canvas_of(job("removal"), Size(640, 320), None) == Canvas(
         size=Size(640, 320), source=Box(0, 0, 640, 320), kept=Box(0, 0, 640, 320)
     )
 
 
 def test_seconds_are_frames_of_the_source_before_or_after_it() -> None:
-    after = stage_of(extension(mode="first", seconds=0.5), Size(64, 64), Fraction(24))
-    before = stage_of(extension(mode="last", seconds=0.5), Size(64, 64), Fraction(24))
+    after = canvas_of(extension(mode="first", seconds=0.5), Size(64, 64), Fraction(24))
+    before = canvas_of(extension(mode="last", seconds=0.5), Size(64, 64), Fraction(24))
     assert (after.before, after.after, before.before, before.after) == (0, 12, 12, 0)
-    assert staged_shots([10], 30, after) == (Shot(start=0, stop=10), Shot(start=10, stop=42))
-    assert staged_shots([10], 30, before) == (Shot(start=0, stop=22), Shot(start=22, stop=42))
+    assert canvas_shots([10], 30, after) == (Shot(start=0, stop=10), Shot(start=10, stop=42))
+    assert canvas_shots([10], 30, before) == (Shot(start=0, stop=22), Shot(start=22, stop=42))
     assert new_frames(extension(mode="first", seconds=0.5), after, 30, (0, 30)) == range(30, 42)
     assert new_frames(extension(mode="last", seconds=0.5), before, 30, (0, 30)) == range(12)
 
 
-IN_PLACE = Stage(size=Size(64, 64), source=Box(0, 0, 64, 64), kept=Box(0, 0, 64, 64))
+IN_PLACE = Canvas(size=Size(64, 64), source=Box(0, 0, 64, 64), kept=Box(0, 0, 64, 64))
 
 
 @given(
@@ -104,10 +105,11 @@ def test_the_window_of_an_extension_shows_known_frames_on_the_sides_asked_for(
 
 
 def test_masks_of_the_source_move_with_it_and_the_canvas_round_it_is_masked() -> None:
-    stage = stage_of(job("outpainting", expand=Expand(left=0.5)), Size(32, 32), None)
+    canvas = canvas_of(job("outpainting", expand=Expand(left=0.5)), Size(32, 32), None)
     found = [box_mask(1, Box(4, 4, 8, 8))]
     masks = {
-        mask.index: mask.full(stage.size) for mask in staged_masks(job("outpainting"), stage, found, range(3), range(0))
+        mask.index: mask.full(canvas.size)
+        for mask in canvas_masks(job("outpainting"), canvas, found, range(3), range(0))
     }
     assert set(masks) == {0, 1, 2}
     outside = np.zeros((32, 48), np.bool_)
@@ -119,12 +121,12 @@ def test_masks_of_the_source_move_with_it_and_the_canvas_round_it_is_masked() ->
 
 def test_new_frames_are_masked_whole_and_known_ones_not_at_all() -> None:
     row = extension(mode="last", seconds=0.08)
-    stage = stage_of(row, Size(32, 32), Fraction(25))
-    masks = list(staged_masks(row, stage, (), range(2, 12), range(2)))
+    canvas = canvas_of(row, Size(32, 32), Fraction(25))
+    masks = list(canvas_masks(row, canvas, (), range(2, 12), range(2)))
     assert [mask.index for mask in masks] == [0, 1] and all(mask.bits.all() for mask in masks)
     both = job("composition", compose="extension+repaint", extend=Extend())
     found = [box_mask(index, Box(0, 0, 4, 4)) for index in range(6)]
-    masks = list(staged_masks(both, IN_PLACE, found, range(6), range(1, 6)))
+    masks = list(canvas_masks(both, IN_PLACE, found, range(6), range(1, 6)))
     assert [mask.index for mask in masks] == [1, 2, 3, 4, 5] and all(mask.box == Box(0, 0, 4, 4) for mask in masks)
 
 

@@ -15,9 +15,9 @@ from vace_batch.manifest.job import Job
 from vace_batch.masks.detectors.detection import Detection
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.store import make_mask
-from vace_batch.planning.canvas import Stage
 from vace_batch.quality.compare import Watched
 from vace_batch.quality.leftovers import look_for
+from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.reader import packet_times
 from vace_batch.video.writer import write_clip
 
@@ -69,7 +69,7 @@ def shares(folder: Path, source: Any, outputs: list[Any], target: str = "ball") 
         **paths,
         source_pts=packet_times(paths["source"]),
         output_pts=packet_times(paths["output"]),
-        stage=Stage(size=SIZE, source=whole, kept=whole),
+        canvas=Canvas(size=SIZE, source=whole, kept=whole),
         num_frames=NUM_FRAMES,
         masks=lambda start, stop: {index: masks[index] for index in range(start, stop)},
         touched=(),

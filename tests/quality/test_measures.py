@@ -23,7 +23,6 @@ from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.options import Options, QualitySettings, Threshold
-from vace_batch.planning.canvas import Stage
 from vace_batch.quality.compare import Watched, spans
 from vace_batch.quality.container import Contract, faults
 from vace_batch.quality.measures import neutral, object_bits, uncovered
@@ -32,6 +31,7 @@ from vace_batch.quality.verdict import REASONS, checks_of, judge
 from vace_batch.steps.measure import measure
 from vace_batch.steps.prepare import prepare
 from vace_batch.steps.stitch import stitch
+from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.probe import probe
 from vace_batch.video.reader import packet_times
 from vace_batch.video.writer import write_clip
@@ -207,7 +207,7 @@ def test_changes_outside_the_mask_are_found(tmp_path: Path) -> None:
             output=path,
             source_pts=packet_times(paths[0]),
             output_pts=packet_times(path),
-            stage=Stage(size=SIZE, source=whole, kept=whole),
+            canvas=Canvas(size=SIZE, source=whole, kept=whole),
             num_frames=NUM_FRAMES,
             masks=lambda start, stop: {index: frames[index][2] for index in range(start, stop)},
             touched=(),

@@ -159,7 +159,7 @@ def test_an_extension_that_no_window_holds_is_a_failed_row(prepared: Callable[..
 
 def test_outpainting_shows_the_source_on_a_larger_canvas(prepared: Callable[..., tuple[ClipWork, ClipPlan]]) -> None:
     work, plan = prepared("outpainting", expand=Expand(left=0.25, down=0.25))
-    assert plan.size == Size(128, 80) and plan.stage.source == Box(32, 0, 96, 64)
+    assert plan.size == Size(128, 80) and plan.canvas.source == Box(32, 0, 96, 64)
     vcu = build_step.build(work, plan, plan.windows[0])
     assert vcu.size == plan.size
     assert vcu.mask_THW[:, :, :32].all() and vcu.mask_THW[:, 64:].all() and not vcu.mask_THW[:, :64, 32:].any()
@@ -208,9 +208,9 @@ def test_what_grows_is_stitched_whole(
     output = [frame.rgb() for frame in read_frames(ledger.absolute(work.output))]
     assert len(output) == frames and {frame.shape for frame in output} == {(size.height, size.width, 3)}
     for index, picture in enumerate(output):
-        kept = picture[plan.stage.source.slices]
+        kept = picture[plan.canvas.source.slices]
         if index in plan.span:
-            assert np.abs(kept[8:-8, 8:-8].astype(int) - source[index - plan.stage.before][8:-8, 8:-8]).mean() < 4
+            assert np.abs(kept[8:-8, 8:-8].astype(int) - source[index - plan.canvas.before][8:-8, 8:-8]).mean() < 4
         else:
             assert (kept[..., 0] > 180).all() and (kept[..., 1] < 80).all()
 

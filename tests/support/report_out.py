@@ -20,9 +20,9 @@ from vace_batch.ledger.results import _RESULT_SCHEMA
 from vace_batch.ledger.run_plan import PlannedJob, write_plan
 from vace_batch.manifest.job import Job, job_json
 from vace_batch.masks.store import box_mask, write_masks
-from vace_batch.planning.canvas import Stage
 from vace_batch.planning.windows import Shot
 from vace_batch.steps.clip_plan import CLIP_PLAN, ClipPlan
+from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.writer import write_clip
 
 HOSTILE = (
@@ -120,7 +120,7 @@ def make_filmed_out(folder: Path) -> str:
         regions=(),
         windows=(),
         masked_frames=10,
-        stage=Stage(size=size, source=whole, kept=whole),
+        canvas=Canvas(size=size, source=whole, kept=whole),
         masks="masks.parquet",
     )
     Ledger(str(out)).commit(f"prep-{0:032x}", {"plan": CLIP_PLAN.dump_python(plan, mode="json")})

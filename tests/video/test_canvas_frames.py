@@ -19,6 +19,7 @@ from vace_batch.video.reader import read_frames
 from vace_batch.video.writer import rewrite
 
 SETTINGS = EncoderSettings(crf=10)
+WHOLE = Box(0, 0, 64, 48)
 
 
 def grown(tmp_path: Path, media: Media, canvas: Canvas, name: str = "clip.mp4") -> tuple[str, str, list[int]]:
@@ -51,7 +52,8 @@ def test_the_source_lies_where_the_canvas_says(tmp_path: Path, pix_fmt: str, rot
     if width % 2:
         media = Media(width=width, pix_fmt="yuv444p", num_frames=4)
     size = Size(48, 64) if rotation else Size(width, 48)
-    canvas = Canvas(size=Size(size.width + 48, size.height + 16), source=Box(16, 16, size.width, size.height))
+    place = Box(16, 16, size.width, size.height)
+    canvas = Canvas(size=Size(size.width + 48, size.height + 16), source=place, kept=place)
     source, target, seen = grown(tmp_path, media, canvas)
     assert seen == [0, 1, 2, 3] and probe(target).size == canvas.size
     assert probe(target).rotation == probe(source).rotation and probe(target).pix_fmt == probe(source).pix_fmt
@@ -65,7 +67,7 @@ def test_added_frames_have_times_of_their_own_and_sound_stays_with_its_pictures(
     tmp_path: Path, before: int, after: int
 ) -> None:
     media = Media(num_frames=12, rate=Fraction(24), sounds=(Sound(seconds=0.5),), chapters=("one", "two"))
-    canvas = Canvas(size=Size(64, 48), source=Box(0, 0, 64, 48), before=before, after=after)
+    canvas = Canvas(size=Size(64, 48), source=WHOLE, kept=WHOLE, before=before, after=after)
     source, target, seen = grown(tmp_path, media, canvas)
     assert seen == list(range(17))
     old, new = pictures(source), pictures(target)
@@ -89,6 +91,6 @@ def test_added_frames_have_times_of_their_own_and_sound_stays_with_its_pictures(
 
 
 def test_the_source_is_not_painted_over_by_what_is_added_after_it(tmp_path: Path) -> None:
-    canvas = Canvas(size=Size(64, 48), source=Box(0, 0, 64, 48), after=2)
+    canvas = Canvas(size=Size(64, 48), source=WHOLE, kept=WHOLE, after=2)
     source, target, _ = grown(tmp_path, Media(num_frames=3), canvas)
     assert np.abs(pictures(target)[2].astype(int) - pictures(source)[2]).mean() < 2.5

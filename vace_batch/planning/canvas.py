@@ -1,7 +1,7 @@
-"""The stage: canvas and timeline that a clip is made on, and what of it is new.
+"""The canvas: canvas and timeline that a clip is made on, and what of it is new.
 
 Most tasks work on the source's own frames. Outpainting grows the canvas, extension the timeline; from the plan on,
-frames count from the stage's first and boxes are in the stage's pixels, and only who reads the source asks where it
+frames count from the canvas's first and boxes are in the canvas's pixels, and only who reads the source asks where it
 lies. Everything that is new is a mask: nothing later knows why.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -25,75 +25,61 @@ DEFAULT_EXPAND = Expand(left=0.25, right=0.25, up=0.25, down=0.25)
 _DEFAULT_RATE = Fraction(25)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """`size` and where the `source` picture lies on it; `before` and `after` are frames added round the source's.
-
-    `kept` is what of the source's picture is known on every frame.
-    """
-
-    size: Size
-    source: Box
-    kept: Box
-    before: int = 0
-    after: int = 0
-
-    @property
-    def canvas(self) -> Canvas | None:
-        """How the output is larger or longer than the source; None where it is neither."""
-        if not self.grows:
-            return None
-        return Canvas(size=self.size, source=self.source, before=self.before, after=self.after)
-
-    @property
-    def grows(self) -> bool:
-        """Whether the output is larger or longer than the source."""
-        return self.size != self.source.size or bool(self.before or self.after)
-
-
-def stage_of(job: Job, size: Size, rate: Fraction | None) -> Stage:
-    """The stage of a job on a source of `size`, at `rate` frames a second.
+def canvas_of(job: Job, size: Size, rate: Fraction | None) -> Canvas:
+    """The canvas of a job on a source of `size`, at `rate` frames a second.
 
     A canvas grows by whole tokens, so that the source keeps its chroma samples and its place in the model's grid.
     """
     expand = job.expand
     if expand is None and (job.task == "outpainting" or job.compose == "expand"):
         expand = DEFAULT_EXPAND
-    box = Box(0, 0, size.width, size.height)
-    before = after = 0
-    if job.extend is not None and job.extend.seconds is not None:
-        added = max(1, round(job.extend.seconds * (rate or _DEFAULT_RATE)))
-        before, after = (added, 0) if job.extend.mode == "last" else (0, added)
+    canvas = _expanded(size, expand)
+    if job.extend is None or job.extend.seconds is None:
+        return canvas
+    added_frames = max(1, round(job.extend.seconds * (rate or _DEFAULT_RATE)))
+    if job.extend.mode == "last":
+        return replace(canvas, before=added_frames)
+    return replace(canvas, after=added_frames)
+
+
+def _expanded(size: Size, expand: Expand | None) -> Canvas:
+    picture = Box(0, 0, size.width, size.height)
     if expand is None:
-        return Stage(size=size, source=box, kept=box, before=before, after=after)
+        return Canvas(size=size, source=picture, kept=picture)
     if expand.inner:
-        left, top = round(expand.left * size.width), round(expand.up * size.height)
-        right, bottom = size.width - round(expand.right * size.width), size.height - round(expand.down * size.height)
-        kept = Box(left, top, max(1, right - left), max(1, bottom - top))
-        return Stage(size=size, source=box, kept=kept, before=before, after=after)
-    left, right = (_added(share, size.width) for share in (expand.left, expand.right))
-    up, down = (_added(share, size.height) for share in (expand.up, expand.down))
-    source = box.shift(left, up)
-    canvas = Size(size.width + left + right, size.height + up + down)
-    return Stage(size=canvas, source=source, kept=source, before=before, after=after)
+        return Canvas(size=size, source=picture, kept=_inner_box(size, expand))
+    left = _added_px(expand.left, size.width)
+    right = _added_px(expand.right, size.width)
+    up = _added_px(expand.up, size.height)
+    down = _added_px(expand.down, size.height)
+    source = picture.shift(left, up)
+    return Canvas(size=Size(size.width + left + right, size.height + up + down), source=source, kept=source)
 
 
-def staged_shots(cuts: Sequence[int], num_frames: int, stage: Stage) -> tuple[Shot, ...]:
-    """Shots of the source on the stage's timeline; added frames belong to the shot that they lead up to or go on."""
-    edges = [0, *(cut + stage.before for cut in sorted(cuts)), num_frames + stage.before + stage.after]
+def _inner_box(size: Size, expand: Expand) -> Box:
+    left = round(expand.left * size.width)
+    top = round(expand.up * size.height)
+    right = size.width - round(expand.right * size.width)
+    bottom = size.height - round(expand.down * size.height)
+    return Box(left, top, max(1, right - left), max(1, bottom - top))
+
+
+def canvas_shots(cuts: Sequence[int], num_frames: int, canvas: Canvas) -> tuple[Shot, ...]:
+    """Shots of the source on the canvas's timeline; added frames belong to the shot that they lead up to or go on."""
+    edges = [0, *(cut + canvas.before for cut in sorted(cuts)), num_frames + canvas.before + canvas.after]
     return tuple(Shot(start=a, stop=b) for a, b in zip(edges, edges[1:], strict=False))
 
 
-def new_frames(job: Job, stage: Stage, num_frames: int, frame_range: tuple[int, int]) -> range:
-    """The frames of an extension that are made anew, on the stage's timeline; empty for other jobs.
+def new_frames(job: Job, canvas: Canvas, num_frames: int, frame_range: tuple[int, int]) -> range:
+    """The frames of an extension that are made anew, on the canvas's timeline; empty for other jobs.
 
     Added ones; or the source's `frame_range`, less the first or last frame of the video, which is known.
     """
     if job.extend is None:
         return range(0)
     if job.extend.seconds is not None:
-        start = 0 if stage.before else num_frames
-        return range(start, start + stage.before + stage.after)
+        start = 0 if canvas.before else num_frames
+        return range(start, start + canvas.before + canvas.after)
     start, stop = frame_range
     if job.extend.mode in ("first", "firstlast"):
         start = max(start, 1)
@@ -134,20 +120,22 @@ def known_context(job: Job, new: range, shots: Sequence[Shot], limits: Limits) -
     return range(new.start - before, new.start), range(new.stop, new.stop + after)
 
 
-def staged_masks(job: Job, stage: Stage, found: Iterable[FrameMask], frames: range, new: range) -> Iterator[FrameMask]:
-    """What is generated on each frame of the stage: `found` masks of the source, what the canvas lacks, new frames.
+def canvas_masks(
+    job: Job, canvas: Canvas, found: Iterable[FrameMask], frames: range, new: range
+) -> Iterator[FrameMask]:
+    """What is generated on each frame of the canvas: `found` masks of the source, what the canvas lacks, new frames.
 
-    `frames` are those of the source that the job covers, on the stage's timeline.
+    `frames` are those of the source that the job covers, on the canvas's timeline.
     """
-    outside = _outside(stage)
-    whole = box_mask(0, Box(0, 0, stage.size.width, stage.size.height))
+    outside = _outside(canvas)
+    whole = box_mask(0, Box(0, 0, canvas.size.width, canvas.size.height))
     only_new = job.processes == ("extension", "repaint")
     masks = iter(found)
     upcoming = next(masks, None)
     for index in range(min([*frames[:1], *new[:1]]), max(frames.stop, new.stop)):
         parts = []
-        if upcoming is not None and upcoming.index + stage.before == index:
-            box = upcoming.box.shift(stage.source.x, stage.source.y)
+        if upcoming is not None and upcoming.index + canvas.before == index:
+            box = upcoming.box.shift(canvas.source.x, canvas.source.y)
             parts = [] if only_new and index not in new else [FrameMask(index=index, box=box, bits=upcoming.bits)]
             upcoming = next(masks, None)
         if index in new and not only_new:
@@ -159,12 +147,12 @@ def staged_masks(job: Job, stage: Stage, found: Iterable[FrameMask], frames: ran
             yield FrameMask(index=index, box=mask.box, bits=mask.bits)
 
 
-def _outside(stage: Stage) -> FrameMask | None:
+def _outside(canvas: Canvas) -> FrameMask | None:
     """All of the canvas but what is kept of the source."""
-    bits = np.ones((stage.size.height, stage.size.width), np.bool_)
-    bits[stage.kept.slices] = False
+    bits = np.ones((canvas.size.height, canvas.size.width), np.bool_)
+    bits[canvas.kept.slices] = False
     return make_mask(0, bits)
 
 
-def _added(share: float, side: int) -> int:
+def _added_px(share: float, side: int) -> int:
     return align_up(math.ceil(share * side - 1e-9), TOKEN_PX)

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box
 from vace_batch.masks.store import Bits, FrameMask
-from vace_batch.planning.canvas import Stage
 from vace_batch.quality import measures
 from vace_batch.quality.meter import RING_PX, Meter, Sight
+from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.frame import Frame
 from vace_batch.video.reader import read_frames
 
@@ -33,14 +33,14 @@ ReadMasks = Callable[[int, int], Mapping[int, FrameMask]]
 class Watched:
     """A finished clip beside its source, both local; times of frames are in each file's own time base.
 
-    `masks` is what was to change, `touched` all that may have been written to, each by ranges of the stage's frames.
+    `masks` is what was to change, `touched` all that may have been written to, each by ranges of the canvas's frames.
     """
 
     source: str
     output: str
     source_pts: Sequence[int | None]
     output_pts: Sequence[int | None]
-    stage: Stage
+    canvas: Canvas
     num_frames: int
     masks: ReadMasks
     touched: Sequence[ReadMasks]
@@ -84,15 +84,15 @@ class Watched:
 
     def _source_frames(self, span: range) -> Iterator[Frame | None]:
         """The source's frame for each of the span, None where it has none."""
-        start, stop = (max(0, min(at - self.stage.before, len(self.source_pts))) for at in (span.start, span.stop))
+        start, stop = (max(0, min(at - self.canvas.before, len(self.source_pts))) for at in (span.start, span.stop))
         frames = read_frames(self.source, start, stop, start_pts=_at(self.source_pts, start))
         for index in span:
-            yield next(frames, None) if start <= index - self.stage.before < stop else None
+            yield next(frames, None) if start <= index - self.canvas.before < stop else None
 
     def _sight(self, source: Frame | None, output: Frame, mask: FrameMask) -> Sight:
         box = mask.box.pad(RING_PX).clip(output.size)
         assert box is not None, "a mask lies in its frame"
-        there = box.shift(-self.stage.source.x, -self.stage.source.y)
+        there = box.shift(-self.canvas.source.x, -self.canvas.source.y)
         shown = source is not None and Box(0, 0, source.size.width, source.size.height).intersect(there) == there
         return Sight(
             index=mask.index,
@@ -103,7 +103,7 @@ class Watched:
         )
 
     def _change(self, source: Frame, output: Frame, touched: Sequence[FrameMask]) -> float:
-        place = self.stage.source
+        place = self.canvas.source
         allowed = np.zeros((place.height, place.width), np.bool_)
         for mask in touched:
             allowed |= mask.within(place)

@@ -93,7 +93,7 @@ class Previews:
                     )
         with storage.local_path(str(clip.result["output_uri"])) as path:
             if not storage.exists(storage.join(self._to, f"{stem}-after.jpg")):
-                self._write(stem, "after", _frames(path, start + plan.stage.before), rate)
+                self._write(stem, "after", _frames(path, start + plan.canvas.before), rate)
         kinds = [
             kind for kind in ("before", "mask", "after") if storage.exists(storage.join(self._to, f"{stem}-{kind}.jpg"))
         ]
@@ -119,7 +119,7 @@ def _start(plan: ClipPlan, ledger: Ledger) -> int:
     if plan.masks is None:
         return 0
     with storage.open_read(ledger.absolute(plan.masks)) as file:
-        first = min(MaskReader(file).boxes(), default=0) - plan.stage.before
+        first = min(MaskReader(file).boxes(), default=0) - plan.canvas.before
     return max(0, min(first - _LEAD_FRAMES, _FARTHEST, plan.num_frames - MOST_FRAMES))
 
 
@@ -137,7 +137,7 @@ def _masks(plan: ClipPlan, ledger: Ledger, start: int, stop: int) -> dict[int, F
     """The masks of the source's frames start..stop-1, by their place among these."""
     if plan.masks is None:
         return {}
-    lead = plan.stage.before
+    lead = plan.canvas.before
     with storage.open_read(ledger.absolute(plan.masks)) as file:
         found = MaskReader(file).get(start + lead, stop + lead)
     return {index - lead - start: mask for index, mask in found.items()}
@@ -147,7 +147,7 @@ def _tinted(frame_HWC: Picture, mask: FrameMask | None, plan: ClipPlan) -> Pictu
     """The frame with its mask in orange, and a light edge that is seen without colours, too."""
     if mask is None:
         return frame_HWC
-    bits = mask.within(plan.stage.source).view(np.uint8)
+    bits = mask.within(plan.canvas.source).view(np.uint8)
     rows = np.linspace(0, bits.shape[0] - 1, frame_HWC.shape[0]).round().astype(int)
     columns = np.linspace(0, bits.shape[1] - 1, frame_HWC.shape[1]).round().astype(int)
     small = bits[rows][:, columns].astype(np.bool_)

@@ -12,7 +12,7 @@ from vace_batch.steps.clip import ClipWork, _files
 from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
 from vace_batch.storage.node_cache import local_file
 from vace_batch.vcu import tasks
-from vace_batch.vcu.frames import control_videos, model_mask, staged_frames, with_recovered
+from vace_batch.vcu.frames import canvas_frames, control_videos, model_mask, with_recovered
 from vace_batch.vcu.unit import VCU
 from vace_batch.video.reader import read_image
 from vace_batch.video.scaling import resize
@@ -34,7 +34,7 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
     with work.source() as path:
         frames = [
             resize(with_recovered(pixels, window.box, patches.get(index)), region.size)
-            for index, pixels in staged_frames(path, plan.stage, window, plan.span, planned.start_pts)
+            for index, pixels in canvas_frames(path, plan.canvas, window, plan.span, planned.start_pts)
         ]
         controls = control_videos(
             work.job,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import TypeAdapter
+from pydantic import AliasChoices, Field, TypeAdapter
 
 from vace_batch.geometry import Size
-from vace_batch.planning.canvas import Stage
 from vace_batch.planning.stills import Still
 from vace_batch.planning.windows import Region, Shot, Window
 from vace_batch.vcu.controls import Scale
+from vace_batch.video.canvas_frames import Canvas
 
 FILES = ("masks", "recovered", "holes", "selection", "protected")
 """What a plan's files are called."""
@@ -36,7 +37,7 @@ class ClipPlan:
 
     Names of files in OUT, None where there is nothing: `masks` is what is to change, `recovered` the pixels under it
     that other frames show, `holes` what is left of the masks for the model, `selection` masks that steer, `protected`
-    what must not change. Frames and boxes are those of the `stage`, `new` the frames that extend it; `scales` are, by
+    what must not change. Frames and boxes are those of the `canvas`, `new` the frames that extend it; `scales` are, by
     shot, the ranges of controls; `stills` what one window paints for many frames.
     """
 
@@ -46,7 +47,8 @@ class ClipPlan:
     regions: tuple[Region, ...]
     windows: tuple[PlannedWindow, ...]
     masked_frames: int
-    stage: Stage
+    canvas: Annotated[Canvas, Field(validation_alias=AliasChoices("canvas", "stage"))]
+    """Called `stage` in records of earlier versions."""
     stills: tuple[Still, ...] = ()
     new: tuple[int, int] = (0, 0)
     scales: tuple[dict[str, Scale], ...] = ()
@@ -61,8 +63,8 @@ class ClipPlan:
 
     @property
     def span(self) -> range:
-        """The stage's frames that the source has."""
-        return range(self.stage.before, self.num_frames - self.stage.after)
+        """The canvas's frames that the source has."""
+        return range(self.canvas.before, self.num_frames - self.canvas.after)
 
 
 CLIP_PLAN = TypeAdapter(ClipPlan)

@@ -1,4 +1,4 @@
-"""A clip's masks on its stage, written to a file: what the job's source of masks finds, and what the stage adds."""
+"""A clip's masks on its canvas, written to a file: what the job's source of masks finds, and what the canvas adds."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from vace_batch.masks.finder import Notes
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.refine import dilate, split_parts, subtract
 from vace_batch.masks.store import FrameMask, MaskReader, MaskSummary, MaskWriter, box_mask, merge_masks, write_masks
-from vace_batch.planning.canvas import Stage, staged_masks
+from vace_batch.planning.canvas import canvas_masks
 from vace_batch.planning.windows import Limits, Shot, Window, plan_clip
 from vace_batch.storage.node_cache import local_file
+from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.read_ahead import CHUNK_FRAMES
 from vace_batch.video.shots import Scan
 
@@ -79,27 +80,27 @@ class Search:
         return (box_mask(index, Box(0, 0, self.size.width, self.size.height)) for index in range(*self.frame_range))
 
 
-def make_masks(search: Search, stage: Stage, new: range, target: str, protected: str) -> tuple[MaskSummary, bool]:
-    """Write the mask file of a clip: what is found, what the stage adds; all of the picture where neither is asked.
+def make_masks(search: Search, canvas: Canvas, new: range, target: str, protected: str) -> tuple[MaskSummary, bool]:
+    """Write the mask file of a clip: what is found, what the canvas adds; all of the picture where neither is asked.
 
     What must not change goes to the file `protected`, which is only made where there is something; also says whether.
     """
-    job, frames = search.job, range(*(index + stage.before for index in search.frame_range))
-    stage_decides = (stage.kept.size != stage.size or new) and job.processes[:1] != ("control",)
+    job, frames = search.job, range(*(index + canvas.before for index in search.frame_range))
+    canvas_decides = (canvas.kept.size != canvas.size or new) and job.processes[:1] != ("control",)
     if job.masks_select:
         search = replace(search, job=replace(job, boxes=(), points=(), targets=(), mask_uri=None, segmenter=None))
     with contextlib.ExitStack() as stack:
-        found: Iterator[FrameMask] = iter(()) if stage_decides else search.whole()
-        guards = stack.enter_context(MaskWriter(protected, stage.size)) if job.protects else None
-        if search.job.has_mask_source or (guards is not None and not stage_decides):
-            guard = None if guards is None else lambda mask: guards.add(_on_stage(mask, stage))
+        found: Iterator[FrameMask] = iter(()) if canvas_decides else search.whole()
+        guards = stack.enter_context(MaskWriter(protected, canvas.size)) if job.protects else None
+        if search.job.has_mask_source or (guards is not None and not canvas_decides):
+            guard = None if guards is None else lambda mask: guards.add(_on_canvas(mask, canvas))
             found = stack.enter_context(search.masks(guard))
-        masks = write_masks(target, stage.size, staged_masks(job, stage, found, frames, new))
+        masks = write_masks(target, canvas.size, canvas_masks(job, canvas, found, frames, new))
     return masks, guards is not None and bool(guards.summary.boxes)
 
 
-def _on_stage(mask: FrameMask, stage: Stage) -> FrameMask:
-    return replace(mask, index=mask.index + stage.before, box=mask.box.shift(stage.source.x, stage.source.y))
+def _on_canvas(mask: FrameMask, canvas: Canvas) -> FrameMask:
+    return replace(mask, index=mask.index + canvas.before, box=mask.box.shift(canvas.source.x, canvas.source.y))
 
 
 def parts_of(reader: MaskReader, num_frames: int) -> dict[int, tuple[Box, ...]]:

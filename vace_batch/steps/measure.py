@@ -80,7 +80,7 @@ def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger
         output = stack.enter_context(local_copy(uri, storage.fingerprint(uri)))
         source = stack.enter_context(work.source())
         info = probe(source, work.options.media)
-        kept = Contract(num_frames=plan.num_frames, size=plan.stage.size, times_kept=not plan.stage.grows)
+        kept = Contract(num_frames=plan.num_frames, size=plan.canvas.size, times_kept=not plan.canvas.grows)
         broken = faults(info, probe(output), kept)
         numbers: dict[str, float] = {}
         if plan.masks is not None and not broken:
@@ -113,7 +113,7 @@ def _watched(
         output=paths[1],
         source_pts=packet_times(paths[0]),
         output_pts=packet_times(paths[1]),
-        stage=plan.stage,
+        canvas=plan.canvas,
         num_frames=plan.num_frames,
         masks=masks.get,
         touched=touched,

@@ -21,7 +21,7 @@ from vace_batch.ledger.ledger import Ledger
 from vace_batch.manifest.job import Job
 from vace_batch.masks.models import MaskModels, check_names
 from vace_batch.masks.store import MaskReader, write_masks
-from vace_batch.planning.canvas import Stage, known_context, new_frames, stage_of, staged_shots
+from vace_batch.planning.canvas import canvas_of, canvas_shots, known_context, new_frames
 from vace_batch.planning.stills import Calm, paint_once
 from vace_batch.planning.windows import Shot, Window, plan_clip
 from vace_batch.steps.admission import admit, check_bytes, check_refusal
@@ -32,6 +32,7 @@ from vace_batch.steps.masks import Search, dilate_at_model_scale, frame_range_of
 from vace_batch.storage import files as storage
 from vace_batch.vcu.controls import MEASURED
 from vace_batch.vcu.frames import measure_shots
+from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.encoders import EncoderSettings
 from vace_batch.video.probe import probe
 from vace_batch.video.shots import Scan, scan
@@ -79,14 +80,15 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
     files = {name: str(folder / f"{name}.parquet") for name in FILES}
     with work.source() as path:
         info, source_bytes = probe(path, work.options.media), storage.num_bytes(path)
-        stage = stage_of(work.job, info.size, info.average_rate)
-        check_output(info, work.output, EncoderSettings(crf=work.options.crf), stage.canvas)  # before the GPU work
+        canvas = canvas_of(work.job, info.size, info.average_rate)
+        settings = EncoderSettings(crf=work.options.crf)
+        check_output(info, work.output, settings, canvas.if_grown)  # before the GPU work
         found = scan(path, work.options.media)
-        shots = staged_shots(found.cuts, found.num_frames, stage)
+        shots = canvas_shots(found.cuts, found.num_frames, canvas)
         frame_range = frame_range_of(work.job, found, info.time_base)
-        new = new_frames(work.job, stage, found.num_frames, frame_range)
+        new = new_frames(work.job, canvas, found.num_frames, frame_range)
         search = Search(work.job, path, info.size, found, frame_range, models if look else None, work.fingerprints)
-        masked, guarded = make_masks(search, stage, new, files["masks"], files["protected"])
+        masked, guarded = make_masks(search, canvas, new, files["masks"], files["protected"])
         guard = files["protected"] if guarded else None
         if work.job.dilate and work.job.dilate.tokens and masked.boxes:
             masked = dilate_at_model_scale(masked, files["masks"], guard, work.job.dilate.tokens, shots, work.limits)
@@ -101,24 +103,24 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
             left, share, calm = recover_clip(clip, shots, files["recovered"], files["holes"], work.job, work.limits)
     holes = MaskReader(files["holes"] if share else files["masks"])
     recovered = PatchReader(files["recovered"]) if share else None
-    num_frames = found.num_frames + stage.before + stage.after
+    num_frames = found.num_frames + canvas.before + canvas.after
     parts = parts_of(holes, num_frames)
     if new:  # their window shows what is known round them
         for index in chain(*known_context(work.job, new, shots, work.limits)):
-            parts[index] = (Box(0, 0, stage.size.width, stage.size.height),)
-    regions, cut = plan_clip(parts, shots, stage.size, work.limits)
+            parts[index] = (Box(0, 0, canvas.size.width, canvas.size.height),)
+    regions, cut = plan_clip(parts, shots, canvas.size, work.limits)
     stills, regions, cut = paint_once(calm, parts, regions, cut, work.limits)
     used = {"selection": selects, "protected": guarded}
     said = [holes, *(MaskReader(files[name]) for name in used if used[name])]
     known = [known_digest(said, recovered, new, window) for window in cut]
     windows = tuple(
-        _planned(work.job, window, shots[regions[window.region].shot], found, stage, digest)
+        _planned(work.job, window, shots[regions[window.region].shot], found, canvas, digest)
         for window, digest in zip(cut, known, strict=True)
     )
     return ClipPlan(
-        size=stage.size,
+        size=canvas.size,
         num_frames=num_frames,
-        stage=stage,
+        canvas=canvas,
         new=(new.start, new.stop),
         scales=scales,
         selection=files["selection"] if selects else None,
@@ -146,8 +148,8 @@ def _check(work: ClipWork, models: MaskModels | None) -> None:
         check_names(work.job, models)
 
 
-def _planned(job: Job, window: Window, shot: Shot, found: Scan, stage: Stage, known_digest: str) -> PlannedWindow:
-    first = min(max(window.start - stage.before, 0), found.num_frames - 1)
+def _planned(job: Job, window: Window, shot: Shot, found: Scan, canvas: Canvas, known_digest: str) -> PlannedWindow:
+    first = min(max(window.start - canvas.before, 0), found.num_frames - 1)
     by_shot = job.seed_scope == "shot" or any(name in MEASURED for name in job.controls)
     leads = "flow" in job.controls and window.start > shot.start
     return PlannedWindow(

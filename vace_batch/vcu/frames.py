@@ -1,4 +1,4 @@
-"""A window's pictures: the source's frames on their stage, and the control videos drawn from them."""
+"""A window's pictures: the source's frames on their canvas, and the control videos drawn from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from vace_batch.manifest.job import Job
 from vace_batch.masks.keyframes import tracks
 from vace_batch.masks.refine import at_least_token, split_parts, subtract
 from vace_batch.masks.store import FrameMask
-from vace_batch.planning.canvas import Stage
 from vace_batch.planning.windows import Region, Shot, Window
 from vace_batch.vcu.controls import (
     LAYOUTS,
@@ -30,6 +29,7 @@ from vace_batch.vcu.controls import (
     control_video,
     measure,
 )
+from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.reader import read_frames
 
 Pixels = NDArray[np.uint8]
@@ -38,10 +38,12 @@ _MIDDLE_GRAY = 127
 """In place of frames that do not exist; they are neutral, so their value is never seen."""
 
 
-def staged_frames(path: str, stage: Stage, window: Window, span: range, start_pts: int) -> Iterator[tuple[int, Pixels]]:
-    """Stage frame number and pixels of `window.box`, (h, w, 3), of every frame of a window.
+def canvas_frames(
+    path: str, canvas: Canvas, window: Window, span: range, start_pts: int
+) -> Iterator[tuple[int, Pixels]]:
+    """Canvas frame number and pixels of `window.box`, (h, w, 3), of every frame of a window.
 
-    `span` are the stage's frames that the source has, `start_pts` the time of the window's first of them. Beyond the
+    `span` are the canvas's frames that the source has, `start_pts` the time of the window's first of them. Beyond the
     source's picture its edge is repeated, so that nothing else bleeds in where the crop is resized.
 
     Raises:
@@ -49,7 +51,7 @@ def staged_frames(path: str, stage: Stage, window: Window, span: range, start_pt
     """
     first, last = max(window.start, span.start), min(window.stop, span.stop)
     frames = read_frames(path, first - span.start, last - span.start, start_pts=start_pts) if first < last else iter(())
-    visible = window.box.intersect(stage.source)
+    visible = window.box.intersect(canvas.source)
     for index in range(window.start, window.stop):
         if index not in span:
             yield index, np.full((window.box.height, window.box.width, 3), _MIDDLE_GRAY, np.uint8)
@@ -61,7 +63,7 @@ def staged_frames(path: str, stage: Stage, window: Window, span: range, start_pt
         if visible is None:
             yield index, np.full((window.box.height, window.box.width, 3), _MIDDLE_GRAY, np.uint8)
         else:
-            yield index, _on_canvas(frame.rgb(visible.shift(-stage.source.x, -stage.source.y)), visible, window.box)
+            yield index, _on_canvas(frame.rgb(visible.shift(-canvas.source.x, -canvas.source.y)), visible, window.box)
 
 
 def _on_canvas(crop: Pixels, visible: Box, box: Box) -> Pixels:

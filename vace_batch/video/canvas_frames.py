@@ -21,14 +21,27 @@ from vace_batch.video.probe import VideoInfo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canvas:
-    """`source` is where the file's picture lies on a picture of `size` (display px; its offsets multiples of 16);
-    `before` and `after` are frames added at the ends.
+    """The output's picture size and length, and the place of the source in both.
+
+    The source's picture lies at `source` on a picture of `size` (display px; offsets are multiples of 16); `kept` is
+    the part of the source's picture that is known on every frame. `before` and `after` count frames added at the ends.
     """
 
     size: Size
     source: Box
+    kept: Box
     before: int = 0
     after: int = 0
+
+    @property
+    def grows(self) -> bool:
+        """Whether the output is larger or longer than the source."""
+        return self.size != self.source.size or bool(self.before or self.after)
+
+    @property
+    def if_grown(self) -> Canvas | None:
+        """This canvas if it is larger or longer than the source, else None."""
+        return self if self.grows else None
 
     def info(self, info: VideoInfo) -> VideoInfo:
         """What an encoder must know; a level that was enough for the source says nothing here."""
@@ -40,7 +53,7 @@ class Canvas:
         return self.before / (info.average_rate or DEFAULT_RATE)
 
 
-class StagedFrames:
+class CanvasFrames:
     """The frames of a file on their canvas, numbered and timed from the first added one."""
 
     def __init__(self, canvas: Canvas, info: VideoInfo) -> None:

@@ -20,7 +20,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from vace_batch.video.canvas_frames import Canvas, StagedFrames
+from vace_batch.video.canvas_frames import Canvas, CanvasFrames
 from vace_batch.video.encoders import EncoderSettings, Encoding, choose_encoding, configure
 from vace_batch.video.frame import SWS_FLAGS, Frame
 from vace_batch.video.probe import VideoInfo, local_url, open_source, probe, video_stream
@@ -267,7 +267,7 @@ class _Picture:
     ) -> None:
         self._sink = sink
         self._edit = edit
-        self._staged = StagedFrames(canvas, info) if canvas else None
+        self._canvas_frames = CanvasFrames(canvas, info) if canvas else None
         info = canvas.info(info) if canvas else info
         self._decoder = Decoder(source, info.path)
         self._encoding = encoding
@@ -286,7 +286,7 @@ class _Picture:
 
     def feed(self, packet: Packet[Stream]) -> None:
         frames = self._decoder.feed(packet)
-        self._add(self._staged.feed(frames) if self._staged else frames)
+        self._add(self._canvas_frames.feed(frames) if self._canvas_frames else frames)
 
     def _add(self, frames: Iterable[Frame]) -> None:
         for frame in frames:
@@ -304,8 +304,8 @@ class _Picture:
         self._mux(self._stream.encode(native))
 
     def finish(self) -> None:
-        if self._staged:
-            self._add(self._staged.finish())
+        if self._canvas_frames:
+            self._add(self._canvas_frames.finish())
         self._mux(self._stream.encode(None))
         if self._times:
             raise RuntimeError(f"{self._encoding.codec} kept {len(self._times)} of {self.num_frames} frames to itself")
