@@ -148,7 +148,7 @@ def go(manifest: Manifest, out: str, options: Options) -> list[str]:
     units = list(graph.first_units())
     while units:
         units += end(units.pop(0))
-    spending.tell()
+    spending.close()
     return ran
 
 

@@ -39,7 +39,7 @@ def test_steps_are_counted_when_they_end_and_runs_add_up(tmp_path: Path) -> None
         run.add(UnitRan(unit=BUILD, ok=True, seconds=3, cpu_s=1.5))
         run.add(UnitRan(unit=WINDOW, ok=True, seconds=9, cpu_s=9, num_bytes=1500, meta=8.0))
         run.add(UnitRan(unit=STITCH, ok=True, seconds=3, cpu_s=2.5, num_bytes=50))
-        run.tell()
+        run.close()
     found = read_usage(str(tmp_path))
     assert found.real["generate"] == Used(gpu_s=16, num_bytes=3000) and found.real["build"] == Used(cpu_s=3)
     told = found.as_dict(Prices(gpu_hour=3600))
@@ -66,7 +66,7 @@ def test_runs_that_came_to_nothing_are_told_apart(tmp_path: Path) -> None:
     run.add(UnitRan(unit=WINDOW, ok=False, seconds=4))  # its process died
     run.add(UnitRan(unit=WINDOW, ok=True, seconds=9, num_bytes=1, meta=8.0))
     run.add(UnitRan(unit=STITCH, ok=False, seconds=2, cpu_s=1.5))
-    run.tell()
+    run.close()
     found = read_usage(str(tmp_path))
     assert found.repeated == Used(gpu_s=8, cpu_s=1.5) and found.real["generate"].gpu_s == 16
     assert found.spent == Used(gpu_s=24, cpu_s=1.5, num_bytes=1)
@@ -92,11 +92,11 @@ def test_actors_that_stand_are_counted_until_they_are_gone(tmp_path: Path) -> No
     clock.now += 2
     run.add(ActorDied(pool="gpu", actor_id=1, cause="process", detail="", unit_ids=()))
     clock.now += 1
-    run.tell()
+    run.close()
     assert read_usage(str(tmp_path)).held == Used(gpu_s=14, cpu_s=3)
     later = Spending(str(tmp_path), Options(), standing={2: "cpu"}, clock=clock)  # another shard, with the same actors
     clock.now += 4
-    later.tell()
+    later.close()
     assert read_usage(str(tmp_path)).held == Used(gpu_s=14, cpu_s=7)
 
 
@@ -118,7 +118,7 @@ def test_the_summary_tells_it_and_nothing_where_nothing_was_used(tmp_path: Path)
     assert list(cost_lines(summarise(out).cost)) == []
     run = spending(tmp_path)
     run.add(UnitRan(unit=WINDOW, ok=True, seconds=9, num_bytes=1, meta=8.0))
-    run.tell()
+    run.close()
     summary: Summary = summarise(out, shown_only=True)
     told = json.loads("".join(summary.as_json()))["cost"]
     assert told["real"]["gpu_s"] == 8 and told["real"]["cost"] == pytest.approx(0.08) and told["market"] == "spot"

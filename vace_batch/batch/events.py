@@ -49,6 +49,9 @@ class EventLog:
             name, fields = self._of_actor(event)
         _LOG.debug("%s", name, extra={"event": name, **fields})
 
+    def close(self) -> None:
+        """Do nothing: every line is written already."""
+
     def _of_unit(self, event: UnitStarted | UnitDone | UnitFailed) -> tuple[str, dict[str, Any]]:
         unit = event.unit
         if isinstance(event, UnitStarted):

@@ -55,9 +55,12 @@ class Spending:
         elif isinstance(event, ActorDied) and event.actor_id in self._ready:
             self._held += self._stood(*self._ready.pop(event.actor_id))
         if self._clock() - self._told_at > _EVERY_S:
-            self.tell()
+            self._write()
 
-    def tell(self) -> None:
+    def close(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
         """Put it into OUT; that it cannot be written is no reason to stop."""
         self._told_at = self._clock()
         body = {"began_at": self._began, "at": now()}

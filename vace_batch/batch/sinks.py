@@ -1,0 +1,100 @@
+"""Event sinks of a run: each receives every event of the dispatcher and keeps one account of the run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from vace_batch import log
+from vace_batch.batch.budget import Budget
+from vace_batch.batch.graph import ClipGraph
+from vace_batch.batch.progress import Progress, Show
+from vace_batch.cluster.events import ActorDied, ActorReady, ActorWaiting, Event, UnitDone
+
+_LOG = log.get_logger(__name__)
+
+
+class Sink(Protocol):
+    """A receiver of a run's events: `Metrics`, `Spending`, `EventLog`, and the classes below."""
+
+    def add(self, event: Event) -> None: ...
+
+    def close(self) -> None:
+        """End the account; no event follows."""
+
+
+class Sinks:
+    """Several sinks as one; each event goes to all of them in order."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = sinks
+
+    def add(self, event: Event) -> None:
+        for sink in self._sinks:
+            sink.add(event)
+
+    def close(self) -> None:
+        for sink in self._sinks:
+            sink.close()
+
+
+class ActorWarnings:
+    """Logs a warning for every actor that dies or waits for a machine."""
+
+    def add(self, event: Event) -> None:
+        if isinstance(event, ActorDied):
+            _LOG.warning("an actor of pool %s died (%s): %s", event.pool, event.cause, event.detail)
+        if isinstance(event, ActorWaiting):
+            _LOG.warning("pool %s waits for a machine with room for one of its actors", event.pool)
+
+    def close(self) -> None:
+        pass
+
+
+class ProgressCounter:
+    """Counts windows, frames and GPU time, and calls `show` with a `Progress` after each event and at the end."""
+
+    def __init__(self, graph: ClipGraph, budget: Budget, show: Show) -> None:
+        self._graph = graph
+        self._budget = budget
+        self._show = show
+        self._started = time.monotonic()
+        self._windows_done = 0
+        self._frames_done = 0
+        self._busy_s = 0.0
+        self._gpu_actors: set[int] = set()
+        self._firsts: dict[str, None] = {}
+
+    def add(self, event: Event) -> None:
+        if isinstance(event, ActorReady):
+            self._firsts["model" if event.pool == "gpu" else "masks"] = None
+            if event.pool == "gpu":
+                self._gpu_actors.add(event.actor_id)
+        if isinstance(event, UnitDone) and event.unit.kind == "generate":
+            assert isinstance(event.meta, float)
+            self._firsts["window"] = None
+            self._windows_done += 1
+            self._frames_done += self._graph.frames[event.unit.unit_id]
+            self._busy_s += event.meta
+        self._show(self._progress())
+
+    def close(self) -> None:
+        self._show(self._progress())
+
+    def _progress(self) -> Progress:
+        elapsed_s = time.monotonic() - self._started
+        status = self._graph.status
+        return Progress(
+            clips=self._graph.num_clips,
+            clips_done=status["done"],
+            clips_failed=status["failed"],
+            clips_skipped=status["skipped"],
+            windows=self._graph.num_windows,
+            windows_done=self._windows_done,
+            frames_done=self._frames_done,
+            gpu_busy=min(1.0, self._busy_s / max(1, len(self._gpu_actors)) / elapsed_s) if elapsed_s else 0.0,
+            elapsed_s=elapsed_s,
+            firsts=tuple(self._firsts),
+            note=self._budget.note,
+        )
