@@ -20,7 +20,7 @@ from vace_batch.geometry import TOKEN_PX, Size, align_up, token_count
 from vace_batch.manifest.reader import read_manifest
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options
-from vace_batch.planning.windows import shots_of, spread
+from vace_batch.planning.windows import spread
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan
 from vace_batch.steps.prepare import survey
@@ -32,8 +32,7 @@ def planned_tokens(plan: ClipPlan) -> int:
 
 def full_tokens(plan: ClipPlan, work: ClipWork) -> int:
     size = Size(align_up(plan.size.width, TOKEN_PX), align_up(plan.size.height, TOKEN_PX))
-    cuts = [shot.start for shot in plan.shots[1:]]
-    windows = [span for shot in shots_of(plan.num_frames, cuts) for span in spread(shot.start, shot.stop, work.limits)]
+    windows = [span for shot in plan.shots for span in spread(shot.start, shot.stop, work.limits)]
     return sum(token_count(-(-(stop - start - 1) // 4) * 4 + 1, size) for start, stop in windows)
 
 

@@ -73,6 +73,11 @@ def test_seconds_are_frames_of_the_source_before_or_after_it() -> None:
     assert new_frames(extension(mode="last", seconds=0.5), before, 30, (0, 30)) == range(12)
 
 
+def test_cuts_outside_the_clip_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected 1..9"):
+        canvas_shots([10], 10, IN_PLACE)
+
+
 IN_PLACE = Canvas(size=Size(64, 64), source=Box(0, 0, 64, 64), kept=Box(0, 0, 64, 64))
 
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vace_batch.geometry import Box, Size
-from vace_batch.planning.windows import Limits, Window, plan_clip, shots_of
+from vace_batch.planning.windows import Limits, Shot, Window, plan_clip
 from vace_batch.stitch.regions import RegionPatches
 from vace_batch.video.scaling import resize
 
@@ -40,7 +40,8 @@ def shifts_px(limits: Limits, moved_px: int = 0) -> NDArray[np.float64]:
     """
     picture = texture()
     boxes = {index: Box(20 + 9 * index, 80, 64, 64) for index in range(NUM_FRAMES)}
-    [region], windows = plan_clip({i: (box,) for i, box in boxes.items()}, shots_of(NUM_FRAMES, []), FRAME, limits)
+    shots = [Shot(start=0, stop=NUM_FRAMES)]
+    [region], windows = plan_clip({i: (box,) for i, box in boxes.items()}, shots, FRAME, limits)
     assert len({window.box for window in windows}) == len(windows) >= 4, "the crop follows"
 
     def open_window(window: Window) -> Iterator[NDArray[np.uint8]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vace_batch.geometry import Box, Size
-from vace_batch.planning.stills import Calm, Still, paint_once
+from vace_batch.planning.stills import Still, StillSegments, reuse_stills
 from vace_batch.planning.windows import Limits, Region, Shot, Window, plan_clip
 from vace_batch.stitch.regions import RegionPatches
 
@@ -24,14 +24,14 @@ def plan(
     return parts, *plan_clip(parts, [Shot(start=0, stop=num_frames)], FRAME, LIMITS)
 
 
-def calm(num_frames: int, restless: range = range(0), where: Box = HOLE) -> Calm:
-    return Calm([(0, num_frames)], {t: (where,) if t in restless else () for t in range(num_frames)})
+def stillness(num_frames: int, restless: range = range(0), where: Box = HOLE) -> StillSegments:
+    return StillSegments([(0, num_frames)], {t: (where,) if t in restless else () for t in range(num_frames)})
 
 
 def test_a_picture_that_stands_still_needs_one_window() -> None:
     parts, regions, windows = plan(100)
     assert len(windows) > 5
-    [still], _, needed = paint_once(calm(100), parts, regions, windows, LIMITS)
+    [still], _, needed = reuse_stills(stillness(100), parts, regions, windows, LIMITS)
     assert needed == windows[:1]
     assert (still.region, still.window) == (0, 0)
     assert [still.weight(t) for t in (0, 50, 99)] == [1, 1, 1]  # nothing comes before or after that it fades to
@@ -39,7 +39,7 @@ def test_a_picture_that_stands_still_needs_one_window() -> None:
 
 def test_where_something_moves_the_windows_stay_and_the_still_picture_fades() -> None:
     parts, regions, windows = plan(100)
-    [still], _, needed = paint_once(calm(100, range(40, 50)), parts, regions, windows, LIMITS)
+    [still], _, needed = reuse_stills(stillness(100, range(40, 50)), parts, regions, windows, LIMITS)
     assert [still.weight(t) for t in (35, 36, 37, 38, 39, 40, 49, 50, 51, 53)] == [
         1,
         1,
@@ -59,22 +59,23 @@ def test_where_something_moves_the_windows_stay_and_the_still_picture_fades() ->
 
 def test_what_moves_beside_another_hole_does_not_count() -> None:
     parts, regions, windows = plan(100)
-    [still], _, needed = paint_once(calm(100, range(40, 50), Box(280, 150, 20, 20)), parts, regions, windows, LIMITS)
+    elsewhere = stillness(100, range(40, 50), Box(280, 150, 20, 20))
+    [still], _, needed = reuse_stills(elsewhere, parts, regions, windows, LIMITS)
     assert len(needed) == 1
     assert still.weight(45) == 1
 
 
 def test_frames_that_nobody_judged_are_not_still() -> None:
     parts, regions, windows = plan(40)
-    assert paint_once(Calm(), parts, regions, windows, LIMITS) == ((), regions, windows)
-    judged = Calm([(0, 40)], {t: () for t in range(4)})  # too few to paint from
-    assert paint_once(judged, parts, regions, windows, LIMITS) == ((), regions, windows)
+    assert reuse_stills(StillSegments(), parts, regions, windows, LIMITS) == ((), regions, windows)
+    judged = StillSegments([(0, 40)], {t: () for t in range(4)})  # too few to paint from
+    assert reuse_stills(judged, parts, regions, windows, LIMITS) == ((), regions, windows)
 
 
 def test_each_still_segment_has_its_own_picture() -> None:
     parts, regions, windows = plan(100)
-    both = Calm([(0, 50), (50, 100)], {t: () for t in range(100)})
-    stills, _, needed = paint_once(both, parts, regions, windows, LIMITS)
+    both = StillSegments([(0, 50), (50, 100)], {t: () for t in range(100)})
+    stills, _, needed = reuse_stills(both, parts, regions, windows, LIMITS)
     assert [[span.start for span in still.spans] for still in stills] == [[0], [50]]
     assert all(max(still.weight(t) for still in stills) == 1 for t in (*range(46), *range(54, 100)))
     assert len({still.window for still in stills}) == 2
@@ -87,7 +88,7 @@ def test_what_stands_still_is_shown_at_the_scale_that_the_model_paints_well(rest
     parts, regions, windows = plan(100)
     limits = replace(LIMITS, widest_hole_px=16)
     assert regions[0].size == Size(112, 96)
-    _, [region], _ = paint_once(calm(100, restless), parts, regions, windows, limits)
+    _, [region], _ = reuse_stills(stillness(100, restless), parts, regions, windows, limits)
     assert region == replace(regions[0], size=size)
 
 
@@ -104,7 +105,7 @@ def test_a_still_picture_is_the_mean_of_one_window(
 ) -> None:
     region, windows, frames = restless_windows
     parts = {index: (HOLE,) for index in range(40)}
-    stills, _, [needed] = paint_once(calm(40), parts, [region], windows, LIMITS)
+    stills, _, [needed] = reuse_stills(stillness(40), parts, [region], windows, LIMITS)
     patches = RegionPatches(region, [needed], lambda window: iter(frames[window]), [(stills[0], needed)])
     place = HOLE.shift(-needed.box.x, -needed.box.y).slices
     expected = frames[needed].mean(axis=0)[place]
@@ -118,7 +119,7 @@ def test_a_still_picture_fades_into_what_the_windows_show(
 ) -> None:
     region, windows, frames = restless_windows
     parts = {index: (HOLE,) for index in range(40)}
-    [still], _, needed = paint_once(calm(40, range(30, 40)), parts, [region], windows, LIMITS)
+    [still], _, needed = reuse_stills(stillness(40, range(30, 40)), parts, [region], windows, LIMITS)
     kept = needed[still.window]
     moving = RegionPatches(region, needed, lambda window: iter(frames[window]))
     both = RegionPatches(region, needed, lambda window: iter(frames[window]), [(still, kept)])
@@ -131,6 +132,6 @@ def test_a_still_is_kept_with_the_plan() -> None:
     from pydantic import TypeAdapter
 
     parts, regions, windows = plan(100)
-    stills, _, _ = paint_once(calm(100, range(40, 50)), parts, regions, windows, LIMITS)
+    stills, _, _ = reuse_stills(stillness(100, range(40, 50)), parts, regions, windows, LIMITS)
     adapter = TypeAdapter(tuple[Still, ...])
     assert adapter.validate_python(adapter.dump_python(stills, mode="json")) == stills

@@ -9,11 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vace_batch.geometry import Box, Size, legal_num_frames, token_count
-from vace_batch.planning.windows import Limits, Region, Window, fade_weights, masked_runs, plan_clip, shots_of
+from vace_batch.planning.canvas import canvas_shots
+from vace_batch.planning.windows import Limits, Region, Shot, Window, fade_weights, masked_runs, plan_clip
+from vace_batch.video.canvas_frames import Canvas
 
 Planned = tuple[tuple[Region, ...], tuple[Window, ...]]
 
 LIMITS = Limits(max_tokens=32_760, max_frames=81, overlap_frames=16, min_side=256)
+WHOLE = Box(0, 0, 64, 48)
+IN_PLACE = Canvas(size=WHOLE.size, source=WHOLE, kept=WHOLE)
+
+
+def shots_of(num_frames: int, cuts: list[int]) -> tuple[Shot, ...]:
+    return canvas_shots(cuts, num_frames, IN_PLACE)
 
 
 @st.composite
@@ -163,8 +171,3 @@ def test_fade_weights_favour_the_middle_of_a_window() -> None:
     assert first == pytest.approx([16 / 17, 1 / 17]) and last == pytest.approx([1 / 17, 16 / 17])
     with pytest.raises(ValueError, match="lies outside"):
         fade_weights(81, [left])
-
-
-def test_cuts_outside_the_clip_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected 1..9"):
-        shots_of(10, [10])

@@ -19,7 +19,7 @@ from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import Job
 from vace_batch.masks.refine import split_parts
 from vace_batch.masks.store import Bits, FrameMask, MaskReader, MaskSummary, make_mask, write_masks
-from vace_batch.planning.stills import Calm
+from vace_batch.planning.stills import StillSegments
 from vace_batch.planning.windows import Limits, Shot
 from vace_batch.video.frame import Frame
 from vace_batch.video.reader import read_frames
@@ -34,7 +34,7 @@ _CHUNK_FRAMES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Footage:
+class ClipSource:
     """A local video with the time stamps of its frames and its stored masks."""
 
     path: str
@@ -47,8 +47,8 @@ class Footage:
 
 
 def recover_clip(
-    clip: Footage, shots: Sequence[Shot], patches: str, holes: str, job: Job, limits: Limits
-) -> tuple[MaskSummary, float, Calm]:
+    clip: ClipSource, shots: Sequence[Shot], patches: str, holes: str, job: Job, limits: Limits
+) -> tuple[MaskSummary, float, StillSegments]:
     """Write what was recovered to `patches` and the masks without it to `holes`; returns these, the share recovered,
     and which holes lie in a picture that stands still.
 
@@ -61,8 +61,8 @@ def recover_clip(
     settings = BackgroundSettings(bridging=limits.bridging, halo_px=HALO_PX if job.dilate is None else 0)
     # What a shadow may hide of protected things is not asked.
     shadows = job.mask_shadow == "auto" and not job.protects
-    calm = Calm()
-    found = (each for shot in masked_shots for each in _patches(clip, masks, shot, shadows, settings, calm))
+    stillness = StillSegments()
+    found = (each for shot in masked_shots for each in _patches(clip, masks, shot, shadows, settings, stillness))
     write_patches(patches, found)
     masked = left_over = 0
 
@@ -78,7 +78,7 @@ def recover_clip(
                     left_over += int(hole.bits.sum())
                     yield hole
 
-    return write_masks(holes, clip.size, left()), (masked - left_over) / max(1, masked), calm
+    return write_masks(holes, clip.size, left()), (masked - left_over) / max(1, masked), stillness
 
 
 def _has_masks(masks: MaskReader, shot: Shot) -> bool:
@@ -86,10 +86,15 @@ def _has_masks(masks: MaskReader, shot: Shot) -> bool:
 
 
 def _patches(
-    clip: Footage, masks: MaskReader, shot: Shot, shadows: bool, settings: BackgroundSettings, calm: Calm
+    clip: ClipSource,
+    masks: MaskReader,
+    shot: Shot,
+    shadows: bool,
+    settings: BackgroundSettings,
+    stillness: StillSegments,
 ) -> Iterator[Patch]:
     camera = track_camera(clip.frames, masks.get, shot, clip.size)
-    calm.segments += [(segment.start, segment.stop) for segment in camera]
+    stillness.segments += [(segment.start, segment.stop) for segment in camera]
     asked = masks
     with contextlib.ExitStack() as stack:
         if shadows:
@@ -101,7 +106,7 @@ def _patches(
             known = settle(found, masks.get(found.index, found.index + 1)[found.index].within(found.box))
             patch = Patch(index=found.index, box=found.box, rgb=found.rgb, known=known)
             mask = asked.get(found.index, found.index + 1).get(found.index)
-            calm.restless[found.index] = () if mask is None else _restless(_without(mask, patch), found)
+            stillness.restless[found.index] = () if mask is None else _restless(_without(mask, patch), found)
             if known.any():
                 yield patch
 

@@ -65,7 +65,14 @@ def _inner_box(size: Size, expand: Expand) -> Box:
 
 
 def canvas_shots(cuts: Sequence[int], num_frames: int, canvas: Canvas) -> tuple[Shot, ...]:
-    """Shots of the source on the canvas's timeline; added frames belong to the shot that they lead up to or go on."""
+    """Shots of the source on the canvas's timeline; added frames belong to the shot that they lead up to or go on.
+
+    Raises:
+        ValueError: a cut lies outside 1..num_frames-1.
+    """
+    bad = [cut for cut in cuts if not 0 < cut < num_frames]
+    if bad:
+        raise ValueError(f"cuts: expected 1..{num_frames - 1}, got {bad}")
     edges = [0, *(cut + canvas.before for cut in sorted(cuts)), num_frames + canvas.before + canvas.after]
     return tuple(Shot(start=a, stop=b) for a, b in zip(edges, edges[1:], strict=False))
 

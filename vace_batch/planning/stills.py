@@ -20,7 +20,7 @@ _LEAST_FRAMES = 5
 
 
 @dataclass(slots=True)
-class Calm:
+class StillSegments:
     """Which holes lie in a picture that stands still.
 
     `segments`: frames in which a hole is at the same place of the scene; `restless`: for each of their frames with
@@ -62,8 +62,8 @@ class Still:
         return max(span.weight(index) for span in self.spans)
 
 
-def paint_once(
-    calm: Calm,
+def reuse_stills(
+    stillness: StillSegments,
     parts: Mapping[int, Sequence[Box]],
     regions: Sequence[Region],
     windows: Sequence[Window],
@@ -83,9 +83,9 @@ def paint_once(
         mine = by_region[number]
         reach = _reach(_between(frames, region.start, region.stop), mine)
         holes = {t: boxes for t in reach if (boxes := _touching(parts[t], reach[t]))}
-        restless = {t for t in holes if t not in calm.restless or _touching(calm.restless[t], reach[t])}
+        restless = {t for t in holes if t not in stillness.restless or _touching(stillness.restless[t], reach[t])}
         hidden = list(holes)
-        pictures = list(_pictures(calm.segments, hidden, restless, mine))
+        pictures = list(_pictures(stillness.segments, hidden, restless, mine))
         full = {t for _, spans in pictures for t in _full(hidden, spans)}
         kept = {window for window, _ in pictures}
         chosen += pictures

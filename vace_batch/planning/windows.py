@@ -132,19 +132,6 @@ class Track:
         return union_of(self.boxes[first:last])
 
 
-def shots_of(num_frames: int, cuts: Sequence[int]) -> tuple[Shot, ...]:
-    """Shots of a clip from the first frames of its later shots.
-
-    Raises:
-        ValueError: a cut lies outside 1..num_frames-1.
-    """
-    bad = [cut for cut in cuts if not 0 < cut < num_frames]
-    if bad:
-        raise ValueError(f"cuts: expected 1..{num_frames - 1}, got {bad}")
-    edges = [0, *sorted(set(cuts)), num_frames]
-    return tuple(Shot(start=a, stop=b) for a, b in zip(edges, edges[1:], strict=False))
-
-
 def masked_runs(frames: Sequence[int], shot: Shot, max_gap: int) -> tuple[tuple[int, int], ...]:
     """Stretches of a shot that hold masks; stretches less than `max_gap` + 1 frames apart are one."""
     runs: list[tuple[int, int]] = []

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from vace_batch.background.clip import Footage, recover_clip
+from vace_batch.background.clip import ClipSource, recover_clip
 from vace_batch.background.patches import PatchReader
 from vace_batch.geometry import Box
 from vace_batch.ledger.ledger import Ledger
@@ -22,7 +22,7 @@ from vace_batch.manifest.job import Job
 from vace_batch.masks.models import MaskModels, check_names
 from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.planning.canvas import canvas_of, canvas_shots, known_context, new_frames
-from vace_batch.planning.stills import Calm, paint_once
+from vace_batch.planning.stills import StillSegments, reuse_stills
 from vace_batch.planning.windows import Shot, Window, plan_clip
 from vace_batch.steps.admission import admit, check_bytes, check_refusal
 from vace_batch.steps.clip import ClipWork
@@ -97,10 +97,12 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
             with search.masks() as selection:
                 write_masks(files["selection"], info.size, selection)
         scales = measure_shots(work.job, path, shots, found.pts, work.control_models) if look else ()
-        left, share, calm = masked, 0.0, Calm()
+        left, share, stillness = masked, 0.0, StillSegments()
         if masked.boxes and look and work.job.task == "removal" and work.job.background == "auto":
-            clip = Footage(path=path, size=info.size, pts=found.pts, masks=files["masks"])
-            left, share, calm = recover_clip(clip, shots, files["recovered"], files["holes"], work.job, work.limits)
+            clip = ClipSource(path=path, size=info.size, pts=found.pts, masks=files["masks"])
+            left, share, stillness = recover_clip(
+                clip, shots, files["recovered"], files["holes"], work.job, work.limits
+            )
     holes = MaskReader(files["holes"] if share else files["masks"])
     recovered = PatchReader(files["recovered"]) if share else None
     num_frames = found.num_frames + canvas.before + canvas.after
@@ -109,7 +111,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         for index in chain(*known_context(work.job, new, shots, work.limits)):
             parts[index] = (Box(0, 0, canvas.size.width, canvas.size.height),)
     regions, cut = plan_clip(parts, shots, canvas.size, work.limits)
-    stills, regions, cut = paint_once(calm, parts, regions, cut, work.limits)
+    stills, regions, cut = reuse_stills(stillness, parts, regions, cut, work.limits)
     used = {"selection": selects, "protected": guarded}
     said = [holes, *(MaskReader(files[name]) for name in used if used[name])]
     known = [known_digest(said, recovered, new, window) for window in cut]
