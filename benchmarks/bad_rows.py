@@ -135,7 +135,7 @@ def check(summary: Summary, rows: list[Row], codes: dict[str, str]) -> dict[str,
             continue
         assert job["status"] == "failed", (kind, job)
         assert job["error_code"] == codes[kind] or not codes[kind], (kind, job)
-        assert len(job["reason"]) > 15 and job["attempts"] <= 3, job
+        assert len(job["reason"]) > 15 and job["runs"] <= 3, job
         reasons[kind].append(f"{job['error_code']}: {job['reason']}")
     return reasons
 

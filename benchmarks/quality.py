@@ -246,7 +246,7 @@ def _near(mask: FrameMask, place: Box) -> Any:
     return cv2.dilate(mask.within(place).view(np.uint8), np.ones((9, 9), np.uint8)).view(np.bool_)
 
 
-def numbers_of(source: str, output: str, masks: Mapping[int, FrameMask], cuts: Sequence[int]) -> dict[str, float]:
+def metrics_of(source: str, output: str, masks: Mapping[int, FrameMask], cuts: Sequence[int]) -> dict[str, float]:
     """What the checks measure."""
     info = probe(source)
     times = packet_times(source)
@@ -263,7 +263,7 @@ def numbers_of(source: str, output: str, masks: Mapping[int, FrameMask], cuts: S
     )
     meter = Meter(cuts, ())
     watched.watch(sorted(masks), meter)
-    return meter.numbers()
+    return meter.metrics()
 
 
 Row = tuple[str, str, dict[str, float]]
@@ -283,7 +283,7 @@ def measure_all(clips: Sequence[Clip], folder: Path) -> Iterator[Row]:
         for name, frames in made.items():
             write_clip(output, frames, rate=Fraction(25), crf=_CRF)
             masks = small.masks if "too small" in name else clip.masks
-            yield clip.name, name, numbers_of(source, output, masks, clip.cuts)
+            yield clip.name, name, metrics_of(source, output, masks, clip.cuts)
 
 
 def measure_ours(data: Path, ours: Path) -> Iterator[Row]:
@@ -292,7 +292,7 @@ def measure_ours(data: Path, ours: Path) -> Iterator[Row]:
         case = json.loads((folder / "case.json").read_text())
         source = str(next(folder.glob("input.*")))
         for output in ours.glob(f"{folder.name}.*"):
-            yield folder.name, "ours", numbers_of(source, str(output), _true_masks(folder, case), case["cuts"])
+            yield folder.name, "ours", metrics_of(source, str(output), _true_masks(folder, case), case["cuts"])
 
 
 def best_threshold(good: Sequence[float], bad: Sequence[float]) -> float:
@@ -340,7 +340,7 @@ def verdicts(rows: Sequence[Row], settings: QualitySettings) -> Iterator[str]:
     yield "| output | clips | pass | review | fail | most often said |\n|---|---|---|---|---|---|"
     for kind in (*GOOD, *DEFECTS):
         found = [judge(numbers, REMOVAL, settings) for _, what, numbers in rows if what == kind]
-        words = [verdict.word for verdict in found]
+        words = [verdict.verdict for verdict in found]
         reasons = [verdict.reasons[0].split(",")[0].split(":")[0] for verdict in found if verdict.reasons]
         often = max(set(reasons), key=reasons.count) if reasons else ""
         often = "".join(c for c in often if not c.isdigit()).replace("% ", "")

@@ -107,9 +107,9 @@ def _fill(out: str, keys: Iterable[str]) -> None:
     """Records as a run leaves them, written without syncing each to the disk."""
     window = {"key": ledger_module.make_key("window", 0), "region": 0, "start": 0, "stop": 81, "num_frames": 81}
     window |= {"width": 480, "height": 832, "seed": 7, "seconds": 3.125}
-    made = {"status": "done", "attempts": 1, "windows": 3, "seconds": 9.5, "window_rows": [window] * 3}
+    made = {"status": "done", "runs": 1, "windows": 3, "seconds": 9.5, "window_rows": [window] * 3}
     made |= {"settings": {"model": "tiny", "revision": "0" * 32, "num_inference_steps": 20, "guidance_scale": 5.0}}
-    lost = {"status": "failed", "attempts": 3, "windows": 0, "seconds": 0.0, "error_code": "worker_died"}
+    lost = {"status": "failed", "runs": 3, "windows": 0, "seconds": 0.0, "error_code": "worker_died"}
     for number, key in enumerate(keys):
         fails = number % 1000 == 999
         path = Path(out) / "ledger" / ("quarantine" if fails else "done") / key[-32:-30] / f"{key}.json"

@@ -55,7 +55,7 @@ def batch(
         min_cpu_actors: how many of the CPU processes stay where there is no work; all by default.
         min_gpu_actors: how many of the GPU processes do.
         settings: everything else that a run may be told, as run.json has it under `options`, such as
-            {"ladder": {"max_attempts": 3}, "quality": {"seam": {"review": 4}}, "budget": {"max_gpu_hours": 20}}.
+            {"attempts": {"max_attempts": 3}, "quality": {"seam": {"review": 4}}, "budget": {"max_gpu_hours": 20}}.
         hours: when it may work, as 22:00-06:00; at the end it stops, and the next run goes on. Always by default.
         timezone: of `hours`.
         continued: how many runs before this one have crashed; after 5 in a row it is left to a person.

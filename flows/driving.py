@@ -175,7 +175,7 @@ def publish(summary: Summary) -> None:
     )
     failed = list(summary.of("failed"))
     if failed:
-        shown = [{name: job[name] for name in ("job_id", "error_code", "reason", "attempts")} for job in failed]
+        shown = [{name: job[name] for name in ("job_id", "error_code", "reason", "runs")} for job in failed]
         description = f"{len(failed)} failed rows" + (f", the first {_ROWS_SHOWN}" if len(failed) > _ROWS_SHOWN else "")
         create_table_artifact(shown[:_ROWS_SHOWN], key=FAILURES_KEY, description=description)
 

@@ -110,16 +110,18 @@ class QualitySettings(BaseModel):
         return found
 
 
-Rung = Literal["dilate", "hull", "box", "background", "seed", "removal-lora", "model", "crop"]
+RemedyName = Literal["dilate", "hull", "box", "background", "seed", "removal-lora", "model", "crop"]
 
 
-class LadderSettings(BaseModel):
+class AttemptSettings(BaseModel):
     """What is tried with a clip whose verdict is not a pass; the best attempt is the one that is kept."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_attempts: int = Field(1, ge=1, le=9, description="attempts at a clip in all; 1: it stays as it is")
-    rungs: tuple[Rung, ...] = Field(get_args(Rung), description="what may be changed for another attempt")
+    remedies: tuple[RemedyName, ...] = Field(
+        get_args(RemedyName), description="what may be changed for another attempt"
+    )
     model: str | None = Field(None, description="a bigger model to try")
 
 
@@ -158,7 +160,9 @@ class Options(BaseModel):
     max_batch: int = Field(4, ge=1, le=64, description="equal windows in one call of a GPU actor")
     payload_mb: int = Field(2048, ge=16, description="bytes of VCUs in flight, in MiB")
     quality: QualitySettings = Field(default_factory=QualitySettings, description="when a clip is for a person to see")
-    ladder: LadderSettings = Field(default_factory=LadderSettings, description="what follows a verdict that is no pass")
+    attempts: AttemptSettings = Field(
+        default_factory=AttemptSettings, description="further attempts at clips that do not pass"
+    )
     calibration: Calibration = Field(default_factory=Calibration, description="what costs are predicted with")
     prices: Prices = Field(default_factory=Prices, description="what resources are paid with")
     budget: BudgetSettings = Field(default_factory=BudgetSettings, description="where a run stops")

@@ -26,7 +26,7 @@ from vace_batch.ledger.usage import read_usage
 from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.manifest.reader import Manifest
 from vace_batch.masks.models import MaskModels
-from vace_batch.options import LadderSettings, Options, QualitySettings
+from vace_batch.options import AttemptSettings, Options, QualitySettings
 from vace_batch.report.rows import read_clips
 from vace_batch.steps.measure import unmeasured
 from vace_batch.steps.prepare import prepare
@@ -194,7 +194,7 @@ def test_a_bound_in_money_needs_prices(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("over", [False, True])
 def test_no_further_attempt_begins_when_it_is_over(tmp_path: Path, over: bool) -> None:
-    manifest, out, options = archive(tmp_path, ladder=LadderSettings(max_attempts=3))
+    manifest, out, options = archive(tmp_path, attempts=AttemptSettings(max_attempts=3))
     options = options.model_copy(update={"quality": QualitySettings()})
     work = open_batch(manifest, out, options).works[0]
     bounds = budget(1, spent=window(2 if over else 0))
@@ -204,7 +204,7 @@ def test_no_further_attempt_begins_when_it_is_over(tmp_path: Path, over: bool) -
     plan = prepare(work, MaskModels())
     [stitch] = graph.on_done(Unit(unit_id=f"prepare/{work.clip_key}", kind="prepare", pool="cpu", fn="a:b"), plan)
     [measure] = graph.on_done(stitch, "done")
-    found = {"unmeasured": None, "checks": ["seam"], "numbers": {"seam": 9.0}}
+    found = {"unmeasured": None, "checks": ["seam"], "metrics": {"seam": 9.0}}
     following = list(graph.on_done(measure, unmeasured(work, "a test") | found))
     assert [unit.kind for unit in following] == ([] if over else ["prepare"])
     assert graph.status["done"] == over, "it is done, and a later run goes on with its attempts"

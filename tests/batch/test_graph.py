@@ -74,7 +74,7 @@ def test_a_stitched_clip_is_measured_and_is_done_whatever_comes_of_it(tmp_path: 
     opened = batch(tmp_path, job(path, "a"), job(path, "b"))
     ledger = Ledger(opened.out)
     for work in opened.works:  # stitched by a run that was killed before it looked at them
-        ledger.commit(work.clip_key, {"status": "done", "windows": 1, "seconds": 1.0, "attempts": 1})
+        ledger.commit(work.clip_key, {"status": "done", "windows": 1, "seconds": 1.0, "runs": 1})
     graph = ClipGraph(opened.pending)
     measures = []
     for unit, work in zip(graph.first_units(), opened.works, strict=True):
@@ -163,7 +163,7 @@ def test_identity_follows_what_decides_pixels_and_nothing_else(tmp_path: Path) -
 def test_a_second_manifest_with_more_rows_keeps_what_is_done(tmp_path: Path) -> None:
     path = video(tmp_path / "clip.mp4", Media())
     first = batch(tmp_path, job(path, "a"))
-    Ledger(first.out).commit(first.works[0].clip_key, {"status": "done", "windows": 1, "seconds": 1.0, "attempts": 1})
+    Ledger(first.out).commit(first.works[0].clip_key, {"status": "done", "windows": 1, "seconds": 1.0, "runs": 1})
     assert batch(tmp_path, job(path, "a")).pending  # it is not measured yet
     [work] = first.works
     Ledger(first.out).commit(quality_key(work.clip_key), unmeasured(work, "a test"))

@@ -71,7 +71,7 @@ class Archive:
         ledger.quarantine(failed, {"status": "failed", "job_id": "a", "error_code": "x", "reason": "y"})
         for key, name, seam in ((doubtful, "b", 9.0), (good, "c", 0.0)):
             ledger.commit(key, {"status": "done", "windows": 0, "job_id": name})
-            record: dict[str, Any] = {"clip_key": key, "checks": ["seam"], "numbers": {"seam": seam}, "broken": []}
+            record: dict[str, Any] = {"clip_key": key, "checks": ["seam"], "metrics": {"seam": seam}, "broken": []}
             ledger.commit(quality_key(key), record | brief(record, QualitySettings()))
             (folder / "out" / "videos").mkdir(exist_ok=True)
             (folder / "out" / "videos" / f"{name}.mp4").write_text(f"first {name}")

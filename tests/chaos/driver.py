@@ -122,7 +122,7 @@ class Windows:
             raise ClusterError(failure.reason)
         number = int(unit.unit_id.split("/")[1])
         clip = number if unit.kind == "stitch" else number // self._trial.clip_windows
-        body = {"error_code": failure.code, "reason": failure.reason, "attempts": failure.attempts, "windows": 0}
+        body = {"error_code": failure.code, "reason": failure.reason, "runs": failure.attempts, "windows": 0}
         self._ledger.quarantine(steps.clip_key(clip), {"status": "failed", "seconds": 0.0, **body})
         return []
 

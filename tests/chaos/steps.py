@@ -133,7 +133,7 @@ def _stitch(out: str, number: int, windows: range) -> None:
             record = ledger.done(window_key(window))
             assert record is not None
             file.write(storage.read_verified(ledger.absolute(record["artifact"]), record["digest"]))
-    ledger.commit(key, {"status": "done", "windows": len(windows), "attempts": 1, "seconds": 0.0})
+    ledger.commit(key, {"status": "done", "windows": len(windows), "runs": 1, "seconds": 0.0})
 
 
 def output(number: int) -> str:

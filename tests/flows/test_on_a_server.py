@@ -58,11 +58,11 @@ def test_hours_are_by_the_wall_clock_of_their_place() -> None:
 
 
 def test_settings_are_those_of_a_run_and_a_wrong_one_is_named() -> None:
-    settings = {"ladder": {"max_attempts": 3}, "quality": {"seam": {"review": 4.0}}, "engine": {"storage": "fp8"}}
+    settings = {"attempts": {"max_attempts": 3}, "quality": {"seam": {"review": 4.0}}, "engine": {"storage": "fp8"}}
     options = options_of(settings, model="tiny")
-    assert (options.ladder.max_attempts, options.quality.seam.review, options.engine.storage) == (3, 4.0, "fp8")
-    with pytest.raises(UsageError, match=r"settings: ladder.max_attempts: .*; retries: "):
-        options_of({"ladder": {"max_attempts": 0}, "retries": 2})
+    assert (options.attempts.max_attempts, options.quality.seam.review, options.engine.storage) == (3, 4.0, "fp8")
+    with pytest.raises(UsageError, match=r"settings: attempts.max_attempts: .*; retries: "):
+        options_of({"attempts": {"max_attempts": 0}, "retries": 2})
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -129,7 +129,7 @@ def test_a_run_that_fails_at_once_is_told(set_up: SetUp, tmp_path: Path) -> None
 def test_a_run_that_falls_silent_has_crashed_and_is_continued_as_it_was_but_not_for_ever(
     set_up: SetUp, tmp_path: Path
 ) -> None:
-    settings = {"ladder": {"max_attempts": 2}, "crf": 20}
+    settings = {"attempts": {"max_attempts": 2}, "crf": 20}
     asked = {"output": "s3://elsewhere/out", "settings": settings, "hours": "20:00-04:00", "continued": 3}
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name("vace-batch/on-kubernetes")  # no worker takes its runs here

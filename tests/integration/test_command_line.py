@@ -98,7 +98,7 @@ def test_a_batch_with_one_missing_file(tmp_path: Path, monkeypatch: pytest.Monke
         "job_id status output_uri error_code reason attempts windows seconds verdict reasons".split()
     )
     assert jobs["late"]["error_code"] == "not_found" and "late.mp4" in jobs["late"]["reason"]
-    assert jobs["late"]["output_uri"] is None and jobs["late"]["attempts"] == 1
+    assert jobs["late"]["output_uri"] is None and jobs["late"]["runs"] == 1
     copied = Path(jobs["nothing there"]["output_uri"])
     assert copied.read_bytes() == good.read_bytes() and copied.parent == out / "videos"
     assert sorted(p.name for p in (out / "videos").iterdir()) == sorted(["good.mp4", "restyle.mp4", copied.name])

@@ -78,12 +78,10 @@ def test_summary_adds_up_and_results_are_a_dataset(tmp_path: Path) -> None:
     }
     ledger.commit(
         jobs[0].clip_key,
-        {"status": "done", "windows": 1, "seconds": 1.5, "attempts": 1, "window_rows": [{**window, "seconds": 1.0}]},
+        {"status": "done", "windows": 1, "seconds": 1.5, "runs": 1, "window_rows": [{**window, "seconds": 1.0}]},
     )
     ledger.commit(jobs[1].clip_key, {"status": "skipped", "reason": "nothing to remove"})
-    ledger.quarantine(
-        jobs[2].clip_key, {"status": "failed", "error_code": "not_found", "reason": "gone", "attempts": 1}
-    )
+    ledger.quarantine(jobs[2].clip_key, {"status": "failed", "error_code": "not_found", "reason": "gone", "runs": 1})
     summary = summarise(out)
     assert (summary.planned, summary.done, summary.skipped, summary.failed, summary.pending) == (4, 1, 1, 1, 1)
     assert [job["status"] for job in summary.jobs] == ["done", "skipped", "failed"]

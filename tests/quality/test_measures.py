@@ -59,7 +59,7 @@ def pictures(index: int) -> tuple[Any, Any, FrameMask]:
     return source, truth, mask
 
 
-def numbers(fill: Fill) -> Mapping[str, float]:
+def metrics_of(fill: Fill) -> Mapping[str, float]:
     """What the meter says where `fill` is in the mask; without a codec."""
     meter = Meter(cuts=(0,), joins=())
     for index in range(NUM_FRAMES):
@@ -70,7 +70,7 @@ def numbers(fill: Fill) -> Mapping[str, float]:
         output = np.where(bits[..., None], fill(index, source, truth)[box.slices], truth[box.slices])
         source, output = (np.clip(image, 0, 255).astype(np.uint8) for image in (source[box.slices], output))
         meter.add(Sight(index=index, box=box, source=source, output=output, mask=bits))
-    return meter.numbers()
+    return meter.metrics()
 
 
 def test_only_what_is_neutral_in_every_channel_is_gray() -> None:
@@ -85,8 +85,8 @@ def test_only_what_is_neutral_in_every_channel_is_gray() -> None:
 
 def test_the_truth_passes() -> None:
     for fill in (lambda i, s, t: t, lambda i, s, t: t + np.random.default_rng(i).normal(0, 2, t.shape)):
-        verdict = judge(numbers(fill), checks_of(JOB), QualitySettings())
-        assert (verdict.word, verdict.score, verdict.reasons) == ("pass", 0, ())
+        verdict = judge(metrics_of(fill), checks_of(JOB), QualitySettings())
+        assert (verdict.verdict, verdict.score, verdict.reasons) == ("pass", 0, ())
 
 
 @pytest.mark.parametrize(
@@ -105,15 +105,15 @@ def test_the_truth_passes() -> None:
     ids=["left", "left at 35%", "gray", "seam", "flicker", "step", "blur", "foreign", "frozen"],
 )
 def test_each_fault_is_found_by_its_check(check: str, fill: Fill) -> None:
-    found = numbers(fill)
+    found = metrics_of(fill)
     verdict = judge(found, checks_of(JOB), QualitySettings())
-    assert verdict.word != "pass"
+    assert verdict.verdict != "pass"
     assert REASONS[check].format(percent=100 * found[check], value=found[check]) in verdict.reasons
 
 
 def test_a_share_of_the_object_is_measured_as_such() -> None:
     for share in (0.3, 0.7, 1.0):
-        left = numbers(lambda i, s, t, share=share: share * s + (1 - share) * t)["residual"]  # type: ignore[misc]
+        left = metrics_of(lambda i, s, t, share=share: share * s + (1 - share) * t)["residual"]  # type: ignore[misc]
         assert left == pytest.approx(share, abs=0.12)
 
 
@@ -144,7 +144,7 @@ def test_a_cross_faded_join_is_summed_over_its_frames() -> None:
     def drifting(index: int, source: Any, truth: Any) -> Any:
         return truth + 2.0 * np.clip(index - 3, 0, 5)
 
-    assert numbers(drifting).get("step", 0.0) < 4
+    assert metrics_of(drifting).get("step", 0.0) < 4
     meter = Meter(cuts=(0,), joins=(range(3, 10),))
     for index in range(NUM_FRAMES):
         source, truth, mask = pictures(index)
@@ -153,7 +153,7 @@ def test_a_cross_faded_join_is_summed_over_its_frames() -> None:
         bits = mask.within(box)
         output = np.where(bits[..., None], drifting(index, source, truth)[box.slices], truth[box.slices])
         meter.add(Sight(index=index, box=box, source=None, output=output.clip(0, 255).astype(np.uint8), mask=bits))
-    assert meter.numbers()["step"] > 6
+    assert meter.metrics()["step"] > 6
 
 
 def test_cuts_are_no_steps() -> None:
@@ -169,7 +169,7 @@ def test_cuts_are_no_steps() -> None:
         output = np.where(bits[..., None], cut(index, None, truth)[box.slices], truth[box.slices])
         for meter in meters:
             meter.add(Sight(index=index, box=box, source=None, output=output.clip(0, 255).astype(np.uint8), mask=bits))
-    over, with_cut = (meter.numbers()["step"] for meter in meters)
+    over, with_cut = (meter.metrics()["step"] for meter in meters)
     assert over > 20 and with_cut < 3
 
 
@@ -183,7 +183,7 @@ def test_a_picture_that_is_new_as_a_whole_is_held_against_its_source() -> None:
             images = [np.clip(image, 0, 255).astype(np.uint8) for image in (truth, restyled)]
             box = Box(0, 0, SIZE.width, SIZE.height)
             meter.add(Sight(index=index, box=box, source=images[0], output=images[1], mask=whole))
-    assert meters["steady"].numbers()["flicker"] < 1 < 4 < meters["flickers"].numbers()["flicker"]
+    assert meters["steady"].metrics()["flicker"] < 1 < 4 < meters["flickers"].metrics()["flicker"]
 
 
 def test_a_masks_neighbourhood_is_watched_and_no_more() -> None:
@@ -214,7 +214,7 @@ def test_changes_outside_the_mask_are_found(tmp_path: Path) -> None:
         )
         meter = Meter((0,), ())
         watched.watch(range(NUM_FRAMES), meter)
-        assert least <= meter.numbers()["outside"] <= most
+        assert least <= meter.metrics()["outside"] <= most
 
 
 def test_a_broken_container_fails_whatever_the_pixels_say(tmp_path: Path) -> None:
@@ -229,15 +229,15 @@ def test_a_broken_container_fails_whatever_the_pixels_say(tmp_path: Path) -> Non
     [late_by] = faults(info, probe(str(late)), contract)
     assert "0.120 s" in late_by
     verdict = judge({}, checks_of(JOB), QualitySettings(), ["11 frames instead of 12"])
-    assert verdict.word == "fail" and "11 frames" in verdict.reasons[0]
+    assert verdict.verdict == "fail" and "11 frames" in verdict.reasons[0]
 
 
 def test_thresholds_make_the_verdict() -> None:
     settings = QualitySettings(seam=Threshold(review=3, fail=9))
     found = [judge({"seam": value}, ("seam",), settings) for value in (2.9, 3.0, 9.0)]
-    assert [one.word for one in found] == ["pass", "review", "fail"]
+    assert [one.verdict for one in found] == ["pass", "review", "fail"]
     assert [one.rank for one in found] == sorted(one.rank for one in found)
-    assert judge({"seam": 100.0}, ("gray",), settings).word == "pass"
+    assert judge({"seam": 100.0}, ("gray",), settings).verdict == "pass"
 
 
 def test_only_checks_that_mean_something_are_made() -> None:
@@ -265,11 +265,11 @@ def test_a_finished_clip_is_measured_once_and_never_lost(tmp_path: Path) -> None
         stitch(work, plan)
     [outcome] = workers.measure(MaskModels(), [Call(unit_id="measure/a", payload=(works[0], plan))])
     record: Any = outcome.meta
-    assert record["checks"] and record["numbers"]["outside"] < 3 and record["broken"] == []
+    assert record["checks"] and record["metrics"]["outside"] < 3 and record["broken"] == []
     assert measure(works[0], plan, MaskModels())["commit"] == record["commit"]
 
     Path(works[1].out, works[1].output).write_bytes(b"no video")
     record = measure(works[1], plan, MaskModels())
     verdict = verdict_of(record, QualitySettings())
-    assert verdict.word == "review" and "could not be measured" in verdict.reasons[0]
+    assert verdict.verdict == "review" and "could not be measured" in verdict.reasons[0]
     assert Ledger(works[1].out).done(works[1].clip_key) is not None

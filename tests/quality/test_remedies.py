@@ -21,8 +21,8 @@ from vace_batch.ledger.verdicts import brief, quality_key
 from vace_batch.manifest.job import BoxKey, Dilation, Job, LoraRef, Sampling
 from vace_batch.manifest.reader import Manifest
 from vace_batch.masks.models import MaskModels
-from vace_batch.options import LadderSettings, LoraOption, Options, QualitySettings, Threshold
-from vace_batch.quality.remedies import Attempt, Step, best_of, next_step
+from vace_batch.options import AttemptSettings, LoraOption, Options, QualitySettings, Threshold
+from vace_batch.quality.remedies import Attempt, Remedy, best_of, next_remedy
 from vace_batch.report.explain import as_lines, explain
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.prepare import prepare
@@ -30,24 +30,32 @@ from vace_batch.steps.settle import attempt_name, settle
 
 BOX = BoxKey(x=8, y=8, width=16, height=16)
 JOB = Job(job_id="a", video_uri="v.mp4", task="removal", boxes=(BOX,))
-LADDER = LadderSettings(max_attempts=9)
+SETTINGS = AttemptSettings(max_attempts=9)
 
 
-def attempt(rung: str = "first", word: str = "review", score: float = 2.0, **fields: Any) -> Attempt:
+def attempt(remedy: str = "first", verdict: str = "review", score: float = 2.0, **fields: Any) -> Attempt:
     plain = Attempt(
-        rung=rung, job=JOB, model="tiny", clip_key=rung, output=rung, max_frames=81, word=word, score=score, windows=1
+        remedy=remedy,
+        job=JOB,
+        model="tiny",
+        clip_key=remedy,
+        output=remedy,
+        max_frames=81,
+        verdict=verdict,
+        score=score,
+        windows=1,
     )
     return replace(plain, **fields)
 
 
 def steps(
-    checks: Sequence[str], settings: LadderSettings = LADDER, *, has_lora: bool = False, **fields: Any
+    checks: Sequence[str], settings: AttemptSettings = SETTINGS, *, has_lora: bool = False, **fields: Any
 ) -> list[str]:
-    """The rungs that follow each other while nothing helps."""
+    """The remedies that follow each other while nothing helps."""
     attempts, found = [attempt(checks=tuple(checks), **fields)], []
-    while (step := next_step(attempts, settings, has_lora=has_lora)) is not None:
-        found.append(step.rung)
-        attempts.append(attempt(step.rung, score=3.0, checks=tuple(checks)))
+    while (step := next_remedy(attempts, settings, has_lora=has_lora)) is not None:
+        found.append(step.name)
+        attempts.append(attempt(step.name, score=3.0, checks=tuple(checks)))
     return found
 
 
@@ -60,10 +68,10 @@ def test_the_remedy_fits_the_fault() -> None:
 
 
 def test_no_more_than_allowed_and_nothing_twice() -> None:
-    assert steps(["residual"], LadderSettings(max_attempts=3)) == ["dilate", "hull"]
-    assert steps(["residual"], LadderSettings(max_attempts=1)) == []
-    assert steps(["residual"], LadderSettings(max_attempts=9, rungs=("box", "seed"))) == ["box", "seed"]
-    every = steps(["residual", "blur"], LadderSettings(max_attempts=9, model="big"), has_lora=True)
+    assert steps(["residual"], AttemptSettings(max_attempts=3)) == ["dilate", "hull"]
+    assert steps(["residual"], AttemptSettings(max_attempts=1)) == []
+    assert steps(["residual"], AttemptSettings(max_attempts=9, remedies=("box", "seed"))) == ["box", "seed"]
+    every = steps(["residual", "blur"], AttemptSettings(max_attempts=9, model="big"), has_lora=True)
     assert len(every) == len(set(every)) == 8
 
 
@@ -83,7 +91,7 @@ def test_rungs_that_change_nothing_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rung", "check", "changed", "model"),
+    ("remedy", "check", "changed", "model"),
     [
         ("dilate", "residual", replace(JOB, dilate=Dilation(px=15.0)), "tiny"),
         ("hull", "residual", replace(JOB, mask_shape="hull"), "tiny"),
@@ -95,33 +103,33 @@ def test_rungs_that_change_nothing_are_left_out() -> None:
         ("model", "blur", JOB, "big"),
     ],
 )
-def test_a_rung_changes_one_thing(rung: str, check: str, changed: Job, model: str) -> None:
-    settings = LadderSettings.model_validate({"max_attempts": 2, "rungs": (rung,), "model": "big"})
-    step = next_step([attempt(checks=(check,))], settings, has_lora=True)
-    assert step == Step(rung=rung, job=changed, model=model)
+def test_a_remedy_changes_one_thing(remedy: str, check: str, changed: Job, model: str) -> None:
+    settings = AttemptSettings.model_validate({"max_attempts": 2, "remedies": (remedy,), "model": "big"})
+    step = next_remedy([attempt(checks=(check,))], settings, has_lora=True)
+    assert step == Remedy(name=remedy, job=changed, model=model)
 
 
 def test_each_step_builds_on_the_best_so_far() -> None:
     first = attempt(checks=("residual",))
-    wider = next_step([first], LADDER)
+    wider = next_remedy([first], SETTINGS)
     assert wider is not None and wider.job.dilate == Dilation(px=15.0)
     better = attempt("dilate", score=1.5, checks=("residual",), job=wider.job)
     worse = attempt("dilate", score=9.0, checks=("residual",), job=wider.job)
-    kept, dropped = (next_step([first, second], LADDER) for second in (better, worse))
+    kept, dropped = (next_remedy([first, second], SETTINGS) for second in (better, worse))
     assert kept is not None and dropped is not None
-    assert (kept.rung, kept.job.dilate, kept.job.mask_shape) == ("hull", Dilation(px=15.0), "hull")
-    assert (dropped.rung, dropped.job.dilate) == ("hull", None)
-    exact = next_step([attempt(checks=("residual",), job=replace(JOB, boxes=(), mask_uri="m.mkv"))], LADDER)
+    assert (kept.name, kept.job.dilate, kept.job.mask_shape) == ("hull", Dilation(px=15.0), "hull")
+    assert (dropped.name, dropped.job.dilate) == ("hull", None)
+    exact = next_remedy([attempt(checks=("residual",), job=replace(JOB, boxes=(), mask_uri="m.mkv"))], SETTINGS)
     assert exact is not None and exact.job.dilate == Dilation(px=7.5), "a mask file's own dilation is smaller"
-    cropped = next_step([attempt(checks=("blur",))], LADDER)
+    cropped = next_remedy([attempt(checks=("blur",))], SETTINGS)
     assert cropped is not None and cropped.job.sampling == Sampling(max_frames=37, overlap_frames=7)
 
 
 def test_the_best_is_by_verdict_then_score_then_the_first() -> None:
-    assert best_of([attempt(), attempt(word="pass", score=0), attempt(word="pass", score=0)]) == 1
-    assert best_of([attempt(score=2), attempt(score=1), attempt(word="fail", score=0.5)]) == 1
-    assert best_of([attempt(word="fail", score=9), attempt(error="lost")]) == 0
-    assert next_step([attempt(checks=("seam",)), attempt("dilate", word="pass", score=0)], LADDER) is None
+    assert best_of([attempt(), attempt(verdict="pass", score=0), attempt(verdict="pass", score=0)]) == 1
+    assert best_of([attempt(score=2), attempt(score=1), attempt(verdict="fail", score=0.5)]) == 1
+    assert best_of([attempt(verdict="fail", score=9), attempt(error="lost")]) == 0
+    assert next_remedy([attempt(checks=("seam",)), attempt("dilate", verdict="pass", score=0)], SETTINGS) is None
 
 
 def open_with(tmp_path: Path, attempts: int = 3, **fields: Any) -> Batch:
@@ -129,7 +137,7 @@ def open_with(tmp_path: Path, attempts: int = 3, **fields: Any) -> Batch:
     if not path.exists():
         make(path, Media(width=96, height=64, num_frames=6))
     job = replace(JOB, video_uri=str(path), boxes=(replace(BOX, x=30, y=20),), **fields)
-    options = Options(ladder=LadderSettings(max_attempts=attempts))
+    options = Options(attempts=AttemptSettings(max_attempts=attempts))
     return open_batch(
         Manifest(jobs=(job,), digest="d", uri=str(tmp_path / "m.parquet")), str(tmp_path / "out"), options
     )
@@ -168,7 +176,7 @@ class Run:
             if seam is None:
                 failure = Failure(unit_id="", code="timeout", reason="it hung", retryable=True, attempts=3)
                 return list(self.graph.on_failed(unit, failure))
-            record = {"clip_key": payload[0].clip_key, "checks": ["seam"], "numbers": {"seam": seam}, "broken": []}
+            record = {"clip_key": payload[0].clip_key, "checks": ["seam"], "metrics": {"seam": seam}, "broken": []}
             told = brief(record, QualitySettings())
             self.ledger.commit(key, record | told | {"windows": 0, "gpu_s": 1.5})
         return list(self.graph.on_done(unit, self.ledger.done(key)))
@@ -191,10 +199,10 @@ def test_the_best_attempt_is_kept_and_all_are_recorded(tmp_path: Path) -> None:
     assert "15.0" in output.read_text()
     assert Path(opened.out, attempt_name(opened.works[0], "first")).read_text().startswith("None")
     [row] = close_batch(opened).jobs
-    tries = json.loads(row["tries"])
-    assert (row["verdict"], row["reasons"], tries["chosen"], row["retry_gpu_s"]) == ("pass", [], 1, 1.5)
-    assert [one["rung"] for one in tries["attempts"]] == ["first", "dilate"]
-    assert [one["verdict"] for one in tries["attempts"]] == ["review", "pass"]
+    attempts = json.loads(row["attempts"])
+    assert (row["verdict"], row["reasons"], attempts["chosen"], row["retry_gpu_s"]) == ("pass", [], 1, 1.5)
+    assert [one["remedy"] for one in attempts["attempts"]] == ["first", "dilate"]
+    assert [one["verdict"] for one in attempts["attempts"]] == ["review", "pass"]
     assert open_with(tmp_path).pending == () and open_with(tmp_path, attempts=1).pending == ()
     told = "\n".join(as_lines(explain(opened.out, "a")))
     assert "verdict   pass" in told and "attempt   2 dilate (kept): pass; 1.5 GPU-s" in told
@@ -205,11 +213,11 @@ def test_a_first_attempt_that_is_best_stays(tmp_path: Path) -> None:
     opened = open_with(tmp_path)
     Run(opened, [5.0, 9.0, 8.0]).run()
     [row] = close_batch(opened).jobs
-    assert (row["verdict"], json.loads(row["tries"])["chosen"]) == ("review", 0)
+    assert (row["verdict"], json.loads(row["attempts"])["chosen"]) == ("review", 0)
     assert Path(opened.out, opened.works[0].output).read_text().startswith("None")
     assert open_with(tmp_path).pending == ()
     more = open_with(tmp_path, attempts=4)
-    assert len(more.pending) == 1  # another rung may help
+    assert len(more.pending) == 1  # another remedy may help
     run = Run(more, [0.0]).run()
     assert run.seams == [] and run.done.count("measure") == 4  # three of them find their record
     assert close_batch(more).jobs[0]["verdict"] == "pass"
@@ -238,7 +246,7 @@ def test_an_attempt_that_fails_costs_the_clip_nothing(tmp_path: Path) -> None:
     assert climb_unit is not None and climb_unit.kind == "prepare"
     failure = Failure(unit_id="", code="worker_died", reason="killed", retryable=True, attempts=3)
     following = list(graph.on_failed(climb_unit, failure))
-    assert [unit.kind for unit in following] == ["prepare"]  # the next rung
+    assert [unit.kind for unit in following] == ["prepare"]  # the next remedy
     [end] = graph.on_failed(following[0], failure)
     assert end.kind == "settle"
     settle(*end.payload)  # type: ignore[misc]
@@ -246,7 +254,8 @@ def test_an_attempt_that_fails_costs_the_clip_nothing(tmp_path: Path) -> None:
     assert graph.status == {"done": 1, "failed": 0, "skipped": 0}
     summary = close_batch(opened)
     assert (summary.done, summary.failed) == (1, 0)
-    assert [one["error"] for one in json.loads(summary.jobs[0]["tries"])["attempts"]][1:] == ["worker_died: killed"] * 2
+    [_, *further] = json.loads(summary.jobs[0]["attempts"])["attempts"]
+    assert [one["error"] for one in further] == ["worker_died: killed"] * 2
 
 
 def _measure_unit(work: ClipWork) -> Unit:
@@ -256,7 +265,7 @@ def _measure_unit(work: ClipWork) -> Unit:
 def test_a_passing_clip_is_left_alone(tmp_path: Path) -> None:
     opened = open_with(tmp_path)
     run = Run(opened, [0.0]).run()
-    assert run.done == ["prepare", "stitch", "measure"] and run.ledger.keys("done", "ladder") == set()
+    assert run.done == ["prepare", "stitch", "measure"] and run.ledger.keys("done", "attempts") == set()
     assert open_with(tmp_path).pending == ()
     strict = QualitySettings(seam=Threshold(review=0))
     assert close_batch(opened).jobs[0]["verdict"] == "pass"
@@ -268,15 +277,15 @@ def test_a_passing_clip_is_left_alone(tmp_path: Path) -> None:
 
 def test_another_attempt_takes_what_its_rung_needs(tmp_path: Path) -> None:
     [work] = open_with(tmp_path).works
-    same = another_attempt(work, Step(rung="seed", job=replace(work.job, seed=7), model="tiny"), "attempts/x.mp4")
+    same = another_attempt(work, Remedy(name="seed", job=replace(work.job, seed=7), model="tiny"), "attempts/x.mp4")
     assert (same.prep_key, same.sampling, same.fingerprints) == (work.prep_key, work.sampling, work.fingerprints)
     assert same.clip_key != work.clip_key
     lora = tmp_path / "removal.safetensors"
     lora.write_bytes(b"weights")
     options = work.options.model_copy(update={"loras": (LoraOption(uri=str(lora), preset="removal-lora"),)})
-    step = next_step(
+    step = next_remedy(
         [attempt(checks=("residual",), job=work.job)],
-        LadderSettings(max_attempts=2, rungs=("removal-lora",)),
+        AttemptSettings(max_attempts=2, remedies=("removal-lora",)),
         has_lora=True,
     )
     assert step is not None

@@ -19,10 +19,10 @@ from vace_batch.storage import files as storage
 pytestmark = pytest.mark.browser
 
 COUNT = 2_345
-TRIES = [
-    {"rung": "first", "verdict": "review", "score": 1.4, "gpu_s": 2.0, "reasons": ["the border of the fill shows"]}
-    | {"numbers": {"seam": 3.1}, "settings": {"dilate": None, "preset": "removal", "seed": 1}, "error": None},
-    {"rung": "dilate", "verdict": "pass", "score": 0.0, "gpu_s": 1.5, "reasons": [], "numbers": {"seam": 0.9}}
+ATTEMPTS = [
+    {"remedy": "first", "verdict": "review", "score": 1.4, "gpu_s": 2.0, "reasons": ["the border of the fill shows"]}
+    | {"metrics": {"seam": 3.1}, "settings": {"dilate": None, "preset": "removal", "seed": 1}, "error": None},
+    {"remedy": "dilate", "verdict": "pass", "score": 0.0, "gpu_s": 1.5, "reasons": [], "metrics": {"seam": 0.9}}
     | {"settings": {"dilate": "15 px", "preset": "removal", "seed": 2}, "error": None},
 ]
 
@@ -43,7 +43,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
         for number in range(COUNT)
     ]
     rows = [result(number, **({"reasons": [texts[number]]} if number in texts else {})) for number in range(COUNT)]
-    rows[100]["tries"] = json.dumps({"chosen": 1, "attempts": TRIES})
+    rows[100]["attempts"] = json.dumps({"chosen": 1, "attempts": ATTEMPTS})
     out = make_out(folder / "out", jobs, rows)
     steps = {"generate": {"gpu_s": 9.0}, "stitch": {"cpu_s": 7.0, "num_bytes": 1e6}}
     usage = {"began_at": "2026", "predicted": steps, "real": steps, "repeated": {"gpu_s": 2.0}, "held": {"gpu_s": 99.0}}

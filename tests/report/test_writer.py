@@ -74,7 +74,7 @@ def test_rows_of_an_earlier_run_are_left_out_and_another_order_is_refused(tmp_pa
 
 
 def test_results_of_a_version_without_verdicts_and_times_are_shown(tmp_path: Path) -> None:
-    bare = {"status": "done", "attempts": 1, "windows": 0, "seconds": 1.0, "window_rows": [], "settings": None}
+    bare = {"status": "done", "runs": 1, "windows": 0, "seconds": 1.0, "window_rows": [], "settings": None}
     out = make_out(tmp_path / "out", jobs(2), [bare, bare])
     write_report(out)
     assert [clip["verdict"] for clip in clips_of(tmp_path / "out/report")] == [None, None]
@@ -86,7 +86,7 @@ def test_text_from_manifests_and_reasons_stays_text(tmp_path: Path) -> None:
         Job(job_id=text, video_uri=text, task="restyle", prompt=text, targets=(text,), model=text) for text in HOSTILE
     ]
     rows = [
-        result(0, reason=text, error_code=text, words=[text], reasons=[text], settings=json.dumps({text: text}))
+        result(0, reason=text, error_code=text, notes=[text], reasons=[text], settings=json.dumps({text: text}))
         for text in HOSTILE
     ]
     folder = tmp_path / "<i>out</i>"
@@ -99,7 +99,7 @@ def test_text_from_manifests_and_reasons_stays_text(tmp_path: Path) -> None:
         assert data.isascii() and not set(data) & set(b"<>&\x00") and data.count(b"\n") == 1
     found = clips_of(folder / "report")
     assert [clip["job_id"] for clip in found] == list(HOSTILE)
-    assert [clip["words"] for clip in found] == [[text] for text in HOSTILE]
+    assert [clip["notes"] for clip in found] == [[text] for text in HOSTILE]
     assert [clip["links"]["source"] for clip in found if clip["links"]["source"][:1] not in ".%"] == []
 
 
@@ -159,11 +159,11 @@ def test_an_object_store_takes_the_report(tmp_path: Path) -> None:
 
 
 def test_predicted_stands_beside_real_and_checks_can_be_filtered(tmp_path: Path) -> None:
-    tries = {
+    attempts = {
         "chosen": 1,
-        "attempts": [{"rung": "first", "settings": {"seed": 1}}, {"rung": "<b>", "gpu_s": 2.5, "verdict": "pass"}],
+        "attempts": [{"remedy": "first", "settings": {"seed": 1}}, {"remedy": "<b>", "gpu_s": 2.5, "verdict": "pass"}],
     }
-    rows = [result(4), result(3, predicted_gpu_s=4.5), result(0, tries=json.dumps(tries)), None]
+    rows = [result(4), result(3, predicted_gpu_s=4.5), result(0, attempts=json.dumps(attempts)), None]
     out = make_out(tmp_path / "out", jobs(4), rows)
     write_report(out)
     page = tmp_path / "out/report/index.html"
@@ -186,10 +186,10 @@ def test_predicted_stands_beside_real_and_checks_can_be_filtered(tmp_path: Path)
     assert "let nothing more begin: --max-cost 1 &lt;i&gt;" in text
     assert "8.00 &lt;b&gt;EUR" in text and "<b>EUR" not in text and "on demand" in text
     _, _, index = parse((tmp_path / "out/report/data/index-0000.js").read_bytes())
-    assert index["checks"] == ["seam", "seam blur", "", ""] and index["tried"] == [0, 0, 2, 0]
+    assert index["checks"] == ["seam", "seam blur", "", ""] and index["attempts"] == [1, 1, 2, 0]
     told = clips_of(tmp_path / "out/report")
     assert re.search(r"&lt;b&gt;</td><td[^>]*>1</td><td[^>]*>1</td><td[^>]*>1</td><td[^>]*>2\.5 s", text)
-    assert told[1]["predicted_gpu_s"] == 4.5 and told[2]["tries"] == tries
+    assert told[1]["predicted_gpu_s"] == 4.5 and told[2]["attempts"] == attempts
 
 
 def test_columns_that_repeat_are_told_once() -> None:

@@ -41,7 +41,7 @@ HOSTILE = (
 
 _VERDICT = [("verdict", pa.string()), ("score", pa.float64()), ("reasons", pa.list_(pa.string()))]
 _VERDICT += [("checks", pa.list_(pa.string())), ("predicted_gpu_s", pa.float64())]
-_VERDICT += [("numbers", pa.string()), ("tries", pa.string()), ("retry_gpu_s", pa.float64())]
+_VERDICT += [("metrics", pa.string()), ("attempts", pa.string()), ("retry_gpu_s", pa.float64())]
 _BATCH = 2_000
 
 
@@ -56,10 +56,10 @@ def result(number: int, **fields: Any) -> dict[str, Any]:
         "reason": {"failed": f"frame {number % 97} cannot be decoded", "skipped": "nothing to change was found"}.get(
             status
         ),
-        "attempts": 1 + (number % 50 == 0),
+        "runs": 1 + (number % 50 == 0),
         "windows": windows,
         "seconds": 4.0 + number % 17,
-        "words": ["captions were copied"] if number % 9 == 0 else [],
+        "notes": ["captions were copied"] if number % 9 == 0 else [],
         "finished_at": datetime.fromtimestamp(1_795_000_000 + 2.4 * number, UTC).isoformat(timespec="milliseconds"),
         "settings": json.dumps({"model": "Wan-AI/Wan2.1-VACE-1.3B", "preset": "quality" if number % 4 else "fast"}),
         "window_rows": [

@@ -9,11 +9,11 @@ from vace_batch.errors import ClipError, UsageError
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.records import Record
 from vace_batch.ledger.verdicts import verdict_of
-from vace_batch.quality.remedies import FIRST, Attempt, Step, next_step
+from vace_batch.quality.remedies import FIRST, Attempt, Remedy, next_remedy
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.settle import attempt_name
 
-Another = Callable[[ClipWork, Step, str], ClipWork]
+Another = Callable[[ClipWork, Remedy, str], ClipWork]
 """A clip's first work, what is to change and a name in OUT -> the work of that attempt."""
 
 
@@ -23,13 +23,13 @@ class Climb:
     def __init__(self, first: ClipWork) -> None:
         self.first = first
         self.attempts: list[Attempt] = []
-        self.rung = FIRST
+        self.remedy = FIRST
         self._has_lora = any(lora.preset == "removal-lora" for lora in first.options.loras)
 
     @property
     def is_settled(self) -> bool:
         """Whether nothing is to be recorded: the run tries no more than once, or the first attempt was good."""
-        return self.first.options.ladder.max_attempts == 1 or self.attempts[0].word == "pass"
+        return self.first.options.attempts.max_attempts == 1 or self.attempts[0].verdict == "pass"
 
     def add_measured(self, work: ClipWork, record: Record) -> None:
         """An attempt was finished and measured, whatever came of that."""
@@ -37,13 +37,13 @@ class Climb:
         self.attempts.append(
             replace(
                 self._blank(work),
-                word=verdict.word,
+                verdict=verdict.verdict,
                 score=verdict.score,
                 reasons=verdict.reasons,
                 checks=verdict.checks,
                 windows=record["windows"],
                 gpu_s=record["gpu_s"],
-                numbers=record["numbers"],
+                metrics=record["metrics"],
             )
         )
 
@@ -53,13 +53,13 @@ class Climb:
 
     def next_work(self, another: Another) -> ClipWork | None:
         """The work of the next attempt; None when there is to be none. What failed before is not tried again."""
-        while (step := next_step(self.attempts, self.first.options.ladder, has_lora=self._has_lora)) is not None:
-            self.rung = step.rung
-            name = attempt_name(self.first, "+".join((*(one.rung for one in self.attempts[1:]), step.rung)))
+        while (remedy := next_remedy(self.attempts, self.first.options.attempts, has_lora=self._has_lora)) is not None:
+            self.remedy = remedy.name
+            name = attempt_name(self.first, "+".join((*(one.remedy for one in self.attempts[1:]), remedy.name)))
             try:
-                work = another(self.first, step, name)
+                work = another(self.first, remedy, name)
             except (ClipError, UsageError) as error:
-                self.add_failed(replace(self.first, job=step.job, model=step.model, output=name), str(error))
+                self.add_failed(replace(self.first, job=remedy.job, model=remedy.model, output=name), str(error))
                 continue
             failed = Ledger(work.out).failed(work.clip_key)
             if failed is None:
@@ -69,7 +69,7 @@ class Climb:
 
     def _blank(self, work: ClipWork) -> Attempt:
         return Attempt(
-            rung=self.rung,
+            remedy=self.remedy,
             job=work.job,
             model=work.model,
             clip_key=work.clip_key,

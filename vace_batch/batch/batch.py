@@ -22,7 +22,7 @@ from vace_batch.manifest.uris import folder_of
 from vace_batch.options import Options
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.keep import kept_name
-from vace_batch.steps.settle import ladder_key
+from vace_batch.steps.settle import attempts_key
 from vace_batch.storage import files as storage
 
 
@@ -92,9 +92,9 @@ def _finished(ledger: Ledger, options: Options) -> frozenset[str]:
     if options.quality.enabled:
         measured = ledger.keys("done", "quality")
         done = {key for key in done if quality_key(key) in measured}
-        if options.ladder.max_attempts > 1:
-            climbed, passed = ledger.keys("done", "ladder"), Verdicts(ledger.out, options.quality).passing()
-            done = {key for key in done if key in passed or ladder_key(key, options) in climbed}
+        if options.attempts.max_attempts > 1:
+            climbed, passed = ledger.keys("done", "attempts"), Verdicts(ledger.out, options.quality).passing()
+            done = {key for key in done if key in passed or attempts_key(key, options) in climbed}
     return frozenset(done | failed)
 
 

@@ -268,7 +268,7 @@ class ClipGraph:
         elif work is not None:
             self._works[work.clip_key], self._climbs[work.clip_key] = work, climb
             with log.bind(clip=first.job.job_id):
-                _LOG.info("attempt %d: %s", len(climb.attempts) + 1, climb.rung)
+                _LOG.info("attempt %d: %s", len(climb.attempts) + 1, climb.remedy)
             yield self._prepare(work.clip_key)
         elif self._another is None or climb.is_settled:
             self._finish(first.clip_key)
@@ -321,9 +321,9 @@ class ClipGraph:
         ledger = self._ledgers[work.out]
         body: Record = {"status": "failed", "job_id": work.job.job_id, "output": work.output, "step": unit.kind}
         body |= {"error_code": failure.code, "reason": failure.reason, "retryable": failure.retryable}
-        body |= {"attempts": failure.attempts, "windows": 0, "seconds": 0.0, "settings": work.settings}
+        body |= {"runs": failure.attempts, "windows": 0, "seconds": 0.0, "settings": work.settings}
         if failure.traceback:
-            ledger.note_attempt(work.clip_key, {"step": unit.kind, "traceback": failure.traceback})
+            ledger.note_mishap(work.clip_key, {"step": unit.kind, "traceback": failure.traceback})
         if unit.kind != "keep":  # that clip is done
             ledger.quarantine(work.clip_key, body)
         with log.bind(clip=work.job.job_id):

@@ -16,7 +16,7 @@ from vace_batch.manifest.presets import with_preset
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options
 from vace_batch.planning.windows import Limits
-from vace_batch.quality.remedies import Step
+from vace_batch.quality.remedies import Remedy
 from vace_batch.steps.admission import admit, refusal
 from vace_batch.steps.clip import ClipWork, control_models
 from vace_batch.storage import files as storage
@@ -83,23 +83,23 @@ def _limits(job: Job, model: str) -> Limits:
     )
 
 
-def another_attempt(work: ClipWork, step: Step, output: str) -> ClipWork:
+def another_attempt(work: ClipWork, remedy: Remedy, output: str) -> ClipWork:
     """The work of the clip's next attempt, on the same sources, written to `output`.
 
     Raises:
         ClipError: the model or the LoRAs cannot be used for it.
         UsageError: they are not there.
     """
-    job = with_preset(step.job, work.options.presets)
-    loras = resolve_loras(job, work.options) if step.rung == "removal-lora" else work.sampling.loras
+    job = with_preset(remedy.job, work.options.presets)
+    loras = resolve_loras(job, work.options) if remedy.name == "removal-lora" else work.sampling.loras
     return replace(
         work,
         job=job,
         output=output,
-        model=step.model,
-        revision=_model(step.model)[1],
-        limits=_limits(job, step.model),
-        sampling=replace(_model(step.model)[0].sampling(job.task, job.sampling), loras=loras),
+        model=remedy.model,
+        revision=_model(remedy.model)[1],
+        limits=_limits(job, remedy.model),
+        sampling=replace(_model(remedy.model)[0].sampling(job.task, job.sampling), loras=loras),
     )
 
 

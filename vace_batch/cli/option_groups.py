@@ -54,7 +54,7 @@ from vace_batch.cli.parsing import (
     read_calibration,
 )
 from vace_batch.costs import BudgetSettings
-from vace_batch.options import LadderSettings, Options
+from vace_batch.options import AttemptSettings, Options
 
 Fields = dict[str, Any]
 
@@ -161,7 +161,7 @@ def afterwards(
     return {
         "keep_masks": parse_kept(keep_masks),
         "quality": parse_quality(quality),
-        "ladder": LadderSettings(max_attempts=retries + 1, model=retry_model),
+        "attempts": AttemptSettings(max_attempts=retries + 1, model=retry_model),
     }
 
 

@@ -12,7 +12,7 @@ from vace_batch.ledger.records import Record, k2, record_name
 from vace_batch.redact import redact
 from vace_batch.storage import files as storage
 
-KINDS = ("prep", "window", "clip", "quality", "ladder")
+KINDS = ("prep", "window", "clip", "quality", "attempts")
 
 
 def make_key(kind: str, *parts: object) -> str:
@@ -68,10 +68,10 @@ class Ledger:
         """Let a failed key be tried again."""
         storage.delete(self._uri("quarantine", key))
 
-    def note_attempt(self, key: str, record: Mapping[str, Any]) -> None:
+    def note_mishap(self, key: str, record: Mapping[str, Any]) -> None:
         """Keep what went wrong in one attempt."""
         name = f"{key}.{uuid.uuid4().hex[:8]}.json"
-        uri = storage.join(self.out, "ledger", "attempts", k2(key), name)
+        uri = storage.join(self.out, "ledger", "mishaps", k2(key), name)
         storage.publish(uri, as_json({"key": key, "at": now(), **_tell(record)}))
 
     def keys(self, state: str, kind: str | None = None) -> set[str]:

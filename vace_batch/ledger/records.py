@@ -41,7 +41,7 @@ _SETTLED_S = 2.0
 """A folder that changed less than this before it was listed may change again without another time."""
 
 _BRIEF = {"status": pa.string(), "error_code": pa.string(), "reason": pa.string()}
-_BRIEF |= {"attempts": pa.int32(), "windows": pa.int32(), "seconds": pa.float64()}
+_BRIEF |= {"runs": pa.int32(), "windows": pa.int32(), "seconds": pa.float64()}
 
 BRIEF = ("key", *_BRIEF)
 """What is told of a record without reading all of it."""

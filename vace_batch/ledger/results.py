@@ -23,12 +23,12 @@ _WINDOW_ROW = pa.struct(
 )
 _RESULT_SCHEMA = pa.schema(
     [("job_id", pa.string()), ("output_uri", pa.string()), ("error_code", pa.string()), ("reason", pa.string())]
-    + [("attempts", pa.int32()), ("windows", pa.int32()), ("seconds", pa.float64()), ("words", pa.list_(pa.string()))]
+    + [("runs", pa.int32()), ("windows", pa.int32()), ("seconds", pa.float64()), ("notes", pa.list_(pa.string()))]
     + [("masks", pa.string()), ("masks_coco", pa.string()), ("copied_frames", pa.int64())]
     + [("finished_at", pa.string())]
-    + [("verdict", pa.string()), ("score", pa.float64()), ("reasons", pa.list_(pa.string())), ("numbers", pa.string())]
+    + [("verdict", pa.string()), ("score", pa.float64()), ("reasons", pa.list_(pa.string())), ("metrics", pa.string())]
     + [("checks", pa.list_(pa.string())), ("predicted_gpu_s", pa.float64())]
-    + [("tries", pa.string()), ("retry_gpu_s", pa.float64())]
+    + [("attempts", pa.string()), ("retry_gpu_s", pa.float64())]
     + [("settings", pa.string())]  # JSON: what a later version records more is no other schema
     + [("clip_key", pa.string()), ("window_rows", pa.list_(_WINDOW_ROW))]
 )

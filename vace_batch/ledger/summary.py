@@ -4,14 +4,14 @@
     OUT/plan/<digest>.parquet                   one row a job, never changed
     OUT/artifacts/<k2>/<key>/<attempt>.*        masks and generated frames
     OUT/ledger/done/<k2>/<key>.json             created exclusively, once the artifact is whole
-    OUT/ledger/attempts/<k2>/<key>.<id>.json    one for each attempt that went wrong
+    OUT/ledger/mishaps/<k2>/<key>.<id>.json     one for each run of a step that went wrong
     OUT/ledger/quarantine/<k2>/<key>.json       failed for good: the row's reason
     OUT/ledger/usage/<run>.json                 what a run took and was predicted to take (usage.py)
     OUT/ledger/compact/*.parquet                copies of records for quick reading (records.py)
     OUT/results/status=*/clips.parquet          one row a job, its windows nested
 
 A key is `<kind>-<digest>`; kinds are `prep` (masks and plan of a clip), `window`, `clip`, `quality` (a finished
-clip's numbers) and `ladder` (the attempts at a clip). The records are the truth;
+clip's numbers) and `attempts` (the attempts at a clip). The records are the truth;
 everything in `results/` can be made again from them.
 """
 
@@ -87,12 +87,12 @@ class Summary:
         yield "]}"
 
 
-_SHOWN = ("job_id", "status", "output_uri", "error_code", "reason", "attempts", "windows", "seconds")
+_SHOWN = ("job_id", "status", "output_uri", "error_code", "reason", "runs", "windows", "seconds")
 _SHOWN_VERDICT = ("verdict", "reasons")
 _LEFT: Record = {
     "status": "pending",
     "error_code": "budget",
-    "attempts": 0,
+    "runs": 0,
     "windows": 0,
     "seconds": 0.0,
     "output_uri": None,
@@ -211,11 +211,11 @@ def _job_row(ledger: Ledger, job: Record, record: Record) -> Record:
         "output_uri": None if status == "failed" else ledger.absolute(job["output"]),
         "error_code": record.get("error_code"),
         "reason": record.get("reason"),
-        "attempts": record.get("attempts", 1),
+        "runs": record.get("runs", 1),
         "windows": record.get("windows", 0),
         "seconds": record.get("seconds", 0.0),
         "finished_at": record.get("finished_at") or record.get("failed_at"),
-        "words": record.get("words", []),
+        "notes": record.get("notes", []),
         "masks": record.get("masks"),
         "masks_coco": record.get("masks_coco"),
         "copied_frames": record.get("copied_frames"),

@@ -18,8 +18,8 @@ from vace_batch.options import QualitySettings
 from vace_batch.quality.verdict import Verdict, judge
 from vace_batch.storage import files as storage
 
-_NO_TRIES: Record = {"tries": None, "retry_gpu_s": 0.0}
-NO_VERDICT: Record = {"verdict": None, "score": None, "reasons": [], "checks": [], "numbers": None, **_NO_TRIES}
+_NO_ATTEMPTS: Record = {"attempts": None, "retry_gpu_s": 0.0}
+NO_VERDICT: Record = {"verdict": None, "score": None, "reasons": [], "checks": [], "metrics": None, **_NO_ATTEMPTS}
 """Of a clip that was not measured: it failed, or the run does without."""
 
 _BETWEEN = "; "
@@ -34,14 +34,14 @@ def verdict_of(record: Mapping[str, Any], settings: QualitySettings) -> Verdict:
     """What the thresholds make of a clip's numbers; what could not be measured is for a person to look at."""
     unmeasured = record.get("unmeasured")
     if unmeasured is not None:
-        return Verdict(word="review", score=1.0, reasons=(f"it could not be measured: {unmeasured}",))
-    return judge(record["numbers"], record["checks"], settings, record["broken"])
+        return Verdict(verdict="review", score=1.0, reasons=(f"it could not be measured: {unmeasured}",))
+    return judge(record["metrics"], record["checks"], settings, record["broken"])
 
 
 def brief(record: Mapping[str, Any], settings: QualitySettings) -> Record:
     """The verdict as a record has it, to be read without the rest: word, reasons, and by which thresholds."""
     verdict = verdict_of(record, settings)
-    return {"status": verdict.word, "reason": _BETWEEN.join(verdict.reasons), "error_code": _thresholds(settings)}
+    return {"status": verdict.verdict, "reason": _BETWEEN.join(verdict.reasons), "error_code": _thresholds(settings)}
 
 
 class Verdicts:
@@ -51,7 +51,7 @@ class Verdicts:
         self._settings = settings
         self._table = _read(out, settings, whole=whole, compact=compact)
         self._climbs: dict[str, Record] = {}
-        for _, record in read_records(out, "done", "ladder"):
+        for _, record in read_records(out, "done", "attempts"):
             earlier = self._climbs.get(record["clip_key"])
             if earlier is None or record["finished_at"] >= earlier["finished_at"]:
                 self._climbs[record["clip_key"]] = record
@@ -74,7 +74,7 @@ class Verdicts:
 
     def further_gpu_s(self, clip_keys: pa.ChunkedArray) -> float:
         """GPU-seconds of the attempts at these clips after the first."""
-        mine = (self._climbs.get(key, _NO_TRIES) for key in clip_keys.to_pylist()) if self._climbs else ()
+        mine = (self._climbs.get(key, _NO_ATTEMPTS) for key in clip_keys.to_pylist()) if self._climbs else ()
         return round(sum(float(climb["retry_gpu_s"]) for climb in mine), 3)
 
     def rows(self, clip_keys: list[str], numbers: pa.ChunkedArray) -> list[Record]:
@@ -100,15 +100,15 @@ class Verdicts:
             row |= {
                 "score": verdict.score,
                 "checks": list(verdict.checks),
-                "numbers": json.dumps(record["numbers"], sort_keys=True),
+                "metrics": json.dumps(record["metrics"], sort_keys=True),
             }
         climb = self._climbs.get(clip_key)
         if climb is not None:
             kept = _kept(climb)
             row |= {name: kept[name] for name in ("verdict", "score", "reasons")} | {"checks": kept.get("checks", [])}
-            row |= {"numbers": json.dumps(kept["numbers"], sort_keys=True), "retry_gpu_s": climb["retry_gpu_s"]}
-            tries = {"chosen": climb["chosen"], "attempts": climb["tries"]}
-            row["tries"] = json.dumps(tries, ensure_ascii=False, sort_keys=True)
+            row |= {"metrics": json.dumps(kept["metrics"], sort_keys=True), "retry_gpu_s": climb["retry_gpu_s"]}
+            attempts = {"chosen": climb["chosen"], "attempts": climb["attempts"]}
+            row["attempts"] = json.dumps(attempts, ensure_ascii=False, sort_keys=True)
         return row
 
 
@@ -128,7 +128,7 @@ def _read(out: str, settings: QualitySettings, *, whole: bool, compact: bool) ->
 
 
 def _kept(climb: Record) -> Record:
-    kept: Record = climb["tries"][climb["chosen"]]
+    kept: Record = climb["attempts"][climb["chosen"]]
     return kept
 
 

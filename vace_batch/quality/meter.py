@@ -89,7 +89,7 @@ class Meter:
         sums = self._sums.setdefault(name, [0.0] * len(values))
         self._sums[name] = [one + other for one, other in zip(sums, values, strict=True)]
 
-    def numbers(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """What could be measured, by the name of its check; the higher the worse."""
         found = {"outside": self._blocks, **self._changes()}
         for name in ("residual", "uncovered", "foreign", "gray"):

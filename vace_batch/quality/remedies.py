@@ -11,7 +11,7 @@ from typing import Any
 
 from vace_batch.manifest.job import Dilation, Job, Sampling
 from vace_batch.masks.refine import dilation_of
-from vace_batch.options import LadderSettings
+from vace_batch.options import AttemptSettings
 from vace_batch.quality.verdict import VERDICTS
 
 FIRST = "first"
@@ -43,30 +43,30 @@ _OTHER_SEED = 7919
 class Attempt:
     """One finished attempt at a clip: what was changed for it and what came of it. `output` is its file in OUT."""
 
-    rung: str
+    remedy: str
     job: Job
     model: str
     clip_key: str
     output: str
     max_frames: int
-    word: str = "fail"
+    verdict: str = "fail"
     score: float = float("inf")
     reasons: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
     windows: int = 0
     gpu_s: float = 0.0
-    numbers: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
 
     @property
     def rank(self) -> tuple[bool, int, float]:
         """The best first: by verdict, then by score; what failed has nothing to show."""
-        return self.error is not None, VERDICTS.index(self.word), self.score
+        return self.error is not None, VERDICTS.index(self.verdict), self.score
 
     def as_record(self) -> dict[str, Any]:
         """What the ledger tells of it."""
         told = {name: value for name, value in asdict(self).items() if name not in ("job", "max_frames")}
-        told |= {"score": None if self.error else self.score, "verdict": told.pop("word")}
+        told |= {"score": None if self.error else self.score}
         return told | {"settings": self._settings}
 
     @property
@@ -81,10 +81,10 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Remedy:
     """The next attempt: the rung's name, the job as changed, the model."""
 
-    rung: str
+    name: str
     job: Job
     model: str
 
@@ -94,26 +94,26 @@ def best_of(attempts: Sequence[Attempt]) -> int:
     return min(range(len(attempts)), key=lambda number: (attempts[number].rank, number))
 
 
-def next_step(attempts: Sequence[Attempt], settings: LadderSettings, *, has_lora: bool = False) -> Step | None:
+def next_remedy(attempts: Sequence[Attempt], settings: AttemptSettings, *, has_lora: bool = False) -> Remedy | None:
     """What to try after these attempts; None when the best is a pass, when there were enough, or nothing is left.
 
     `has_lora`: the run has a LoRA for the preset removal-lora.
     """
     best = attempts[best_of(attempts)]
-    if best.word == "pass" or len(attempts) >= settings.max_attempts:
+    if best.verdict == "pass" or len(attempts) >= settings.max_attempts:
         return None
-    tried = {attempt.rung for attempt in attempts}
-    wanted = dict.fromkeys(rung for check in best.checks for rung in _REMEDIES.get(check, ()))
-    for rung in wanted:
-        if rung in tried or rung not in settings.rungs or (rung == "removal-lora" and not has_lora):
+    tried = {attempt.remedy for attempt in attempts}
+    wanted = dict.fromkeys(name for check in best.checks for name in _REMEDIES.get(check, ()))
+    for name in wanted:
+        if name in tried or name not in settings.remedies or (name == "removal-lora" and not has_lora):
             continue
-        if rung == "model":
+        if name == "model":
             if settings.model is not None and settings.model != best.model:
-                return Step(rung=rung, job=best.job, model=settings.model)
+                return Remedy(name=name, job=best.job, model=settings.model)
             continue
-        job = _CHANGES[rung](best)
+        job = _CHANGES[name](best)
         if job is not None:
-            return Step(rung=rung, job=job, model=best.model)
+            return Remedy(name=name, job=job, model=best.model)
     return None
 
 

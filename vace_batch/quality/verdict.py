@@ -36,7 +36,7 @@ class Verdict:
     """`score` is how far over the thresholds a clip is, 0 for a pass; `reasons`, and the `checks` that
     gave them, the worst first."""
 
-    word: str
+    verdict: str
     score: float
     reasons: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class Verdict:
     @property
     def rank(self) -> tuple[int, float]:
         """For sorting: the best first."""
-        return VERDICTS.index(self.word), self.score
+        return VERDICTS.index(self.verdict), self.score
 
 
 def checks_of(job: Job) -> tuple[str, ...]:
@@ -57,12 +57,12 @@ def checks_of(job: Job) -> tuple[str, ...]:
 
 
 def judge(
-    numbers: Mapping[str, float], checks: Sequence[str], settings: QualitySettings, broken: Sequence[str] = ()
+    metrics: Mapping[str, float], checks: Sequence[str], settings: QualitySettings, broken: Sequence[str] = ()
 ) -> Verdict:
-    """The verdict on a clip's `numbers`; `broken` says what of its container's contract is not kept, which fails it."""
+    """The verdict on a clip's `metrics`; `broken` says what of its container's contract is not kept, which fails it."""
     found = [(2.0, "fail", f"the file is not as it must be: {fault}", "contract") for fault in broken]
     for name in checks:
-        threshold, value = settings.threshold(name), numbers.get(name, 0.0)
+        threshold, value = settings.threshold(name), metrics.get(name, 0.0)
         if value >= threshold.review:
             word = "fail" if threshold.fail is not None and value >= threshold.fail else "review"
             over = value / threshold.review if threshold.review else 1 + value
@@ -70,4 +70,4 @@ def judge(
     found.sort(key=lambda one: (-VERDICTS.index(one[1]), -one[0]))
     word = found[0][1] if found else "pass"
     reasons, checks = tuple(one[2] for one in found), tuple(one[3] for one in found)
-    return Verdict(word=word, score=round(sum(one[0] for one in found), 3), reasons=reasons, checks=checks)
+    return Verdict(verdict=word, score=round(sum(one[0] for one in found), 3), reasons=reasons, checks=checks)

@@ -25,10 +25,10 @@ _MAX_TEXT = 300
 _MAX_WINDOWS = 200
 _ESCAPES = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"})
 
-INDEX = ("job_id", "status", "verdict", "checks", "task", "profile", "reason", "source", "words")
+INDEX = ("job_id", "status", "verdict", "checks", "task", "profile", "reason", "source", "asked")
 """Text columns of the index: what is searched."""
 
-INDEX_NUMBERS = ("gpu_s", "seconds", "windows", "attempts", "tried", "ended_s")
+INDEX_NUMBERS = ("gpu_s", "seconds", "windows", "attempts", "ended_s")
 
 
 def script(kind: str, number: int, value: Any) -> bytes:
@@ -49,13 +49,12 @@ def index_row(clip: Clip) -> dict[str, Any]:
         "profile": clip.profile,
         "reason": redact("; ".join(clip.reasons))[:_MAX_TEXT],
         "source": redact(str(clip.job.get("video_uri") or "")),
-        "words": asked[:_MAX_TEXT],
+        "asked": asked[:_MAX_TEXT],
         "checks": " ".join(clip.result.get("checks") or ()),
         "gpu_s": round(clip.gpu_s, 2),
         "seconds": round(clip.result.get("seconds") or 0.0, 2),
         "windows": clip.result.get("windows") or 0,
-        "attempts": len(clip.tries.get("attempts", ())) or clip.result.get("attempts") or 0,
-        "tried": len(clip.tries.get("attempts", ())),
+        "attempts": len(clip.attempts.get("attempts", ())) or int(clip.status == "done"),
         "ended_s": None if ended is None else int(ended),
     }
 
@@ -82,10 +81,10 @@ def told(clip: Clip, links: Mapping[str, str | None], preview: Mapping[str, Any]
         "status": clip.status,
         "verdict": result.get("verdict"),
         "reasons": clip.reasons,
-        "words": list(result.get("words") or ()),
-        "numbers": clip.numbers,
-        "tries": clip.tries,
-        "attempts": result.get("attempts"),
+        "notes": list(result.get("notes") or ()),
+        "metrics": clip.metrics,
+        "attempts": clip.attempts,
+        "runs": result.get("runs"),
         "settings": clip.settings,
         "windows": result.get("windows") or 0,
         "window_rows": [{**row, "seed": str(row["seed"])} for row in rows[:_MAX_WINDOWS]],  # beyond 2**53

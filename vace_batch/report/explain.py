@@ -16,7 +16,7 @@ from vace_batch.ledger.verdicts import quality_key
 from vace_batch.options import Options
 from vace_batch.storage import files as storage
 
-_PLAN = ("num_frames", "masked_frames", "recovered_share", "words")
+_PLAN = ("num_frames", "masked_frames", "recovered_share", "notes")
 
 
 def explain(out: str, job_id: str) -> Record:
@@ -52,7 +52,7 @@ def _plan(prep: Mapping[str, Any]) -> Record:
 
 
 def _mishaps(out: str, key: str) -> Iterator[Record]:
-    folder = storage.join(out, "ledger", "attempts", k2(key))
+    folder = storage.join(out, "ledger", "mishaps", k2(key))
     for entry in storage.list_entries(folder, prefix=key + "."):
         yield storage.read_json(storage.join(folder, entry.name))
 
@@ -62,11 +62,11 @@ def _quality(record: Mapping[str, Any] | None, out: str) -> Record | None:
     if record is None:
         return None
     settings = Options.model_validate(read_run(out)["options"]).quality
-    numbers = record["numbers"]
+    metrics = record["metrics"]
     return {
-        name: {"value": numbers[name], **settings.threshold(name).model_dump()}
+        name: {"value": metrics[name], **settings.threshold(name).model_dump()}
         for name in record["checks"]
-        if name in numbers
+        if name in metrics
     }
 
 
@@ -80,7 +80,7 @@ def as_lines(story: Mapping[str, Any]) -> Iterator[str]:
         masked = f"{plan['masked_frames']} frames masked, {plan['recovered_share']:.0%} of that seen elsewhere"
         windows = f"{plan['windows']} windows of {plan['regions']} regions"
         yield f"plan      {plan['num_frames']} frames, {plan['shots']} shots; {masked}; {windows}"
-        yield from (f"          {word}" for word in plan["words"])
+        yield from (f"          {note}" for note in plan["notes"])
     for window in story["windows"]:
         size = f"{window['width']}x{window['height']}x{window['num_frames']}"
         frames = f"frames {window['start']}..{window['stop'] - 1}"
@@ -91,7 +91,7 @@ def as_lines(story: Mapping[str, Any]) -> Iterator[str]:
         yield "state     not finished"
         return
     said = f": {row['error_code']}: {row['reason']}" if row["error_code"] else ""
-    yield f"state     {row['status']}{said}; {row['seconds']:.1f} s, {row['attempts']} runs"
+    yield f"state     {row['status']}{said}; {row['seconds']:.1f} s, {row['runs']} runs"
     if row["predicted_gpu_s"] is not None:
         real = sum(window["seconds"] for window in story["windows"])
         yield f"GPU       predicted {row['predicted_gpu_s']:.1f} s, real {real:.1f} s"
@@ -106,11 +106,11 @@ def _judged(row: Record, quality: Mapping[str, Record]) -> Iterator[str]:
     for name, check in quality.items():
         fail = "" if check["fail"] is None else f", fail from {check['fail']:g}"
         yield f"check     {name} {check['value']:g} (review from {check['review']:g}{fail})"
-    tries = json.loads(row["tries"]) if row["tries"] else {"attempts": []}
-    for number, attempt in enumerate(tries["attempts"]):
+    attempts = json.loads(row["attempts"]) if row["attempts"] else {"attempts": []}
+    for number, attempt in enumerate(attempts["attempts"]):
         came = attempt["error"] or "; ".join((attempt["verdict"], *attempt["reasons"]))
-        kept = " (kept)" if number == tries["chosen"] else ""
-        yield f"attempt   {number + 1} {attempt['rung']}{kept}: {came}; {attempt['gpu_s']:.1f} GPU-s"
+        kept = " (kept)" if number == attempts["chosen"] else ""
+        yield f"attempt   {number + 1} {attempt['remedy']}{kept}: {came}; {attempt['gpu_s']:.1f} GPU-s"
 
 
 def _last_line(mishap: Mapping[str, Any]) -> str:

@@ -79,7 +79,7 @@ class Previews:
             raise ClipError("no_preview", "the source may not be read, or the clip's plan is gone")
         plan: ClipPlan = CLIP_PLAN.validate_python(record["plan"])
         start = _start(plan, self._ledger)
-        key = storage.digest(str(clip.result["clip_key"]), str(clip.result.get("tries")))[:20]
+        key = storage.digest(str(clip.result["clip_key"]), str(clip.result.get("attempts")))[:20]
         stem = f"previews/{key[:2]}/{key}"
         with storage.local_path(source) as path:
             rate = probe(path).average_rate or _RATE

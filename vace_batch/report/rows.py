@@ -66,14 +66,14 @@ class Clip:
         return _object(self.result.get("settings"))
 
     @property
-    def tries(self) -> dict[str, Any]:
+    def attempts(self) -> dict[str, Any]:
         """The attempts at it and which one is kept; {} where one was enough."""
-        return _object(self.result.get("tries"))
+        return _object(self.result.get("attempts"))
 
     @property
-    def numbers(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """What was measured for the verdict."""
-        return _object(self.result.get("numbers"))
+        return _object(self.result.get("metrics"))
 
     @property
     def profile(self) -> str:

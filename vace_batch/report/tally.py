@@ -15,7 +15,7 @@ _STEPS_S = (60, 300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 7 * 
 
 
 @dataclass(slots=True, kw_only=True)
-class Rung:
+class RemedyCount:
     """Further attempts of one kind: how many there were, passed and were kept, and what they took."""
 
     tried: int = 0
@@ -39,7 +39,7 @@ class Tally:
     windows: int = 0
     decisions: int = 0
     tried_again: int = 0
-    rungs: dict[str, Rung] = field(default_factory=dict)
+    remedies: dict[str, RemedyCount] = field(default_factory=dict)
     minutes: dict[int, tuple[int, float]] = field(default_factory=dict)
     first_s: float | None = None
     last_s: float | None = None
@@ -68,14 +68,14 @@ class Tally:
 
     def _count_attempts(self, clip: Clip) -> None:
         """By what was changed for them; what was made as asked is no further attempt."""
-        further = list(enumerate(clip.tries.get("attempts", ())))[1:]
+        further = list(enumerate(clip.attempts.get("attempts", ())))[1:]
         self.tried_again += bool(further)
         for number, attempt in further:
-            rung = self.rungs.setdefault(str(attempt.get("rung")), Rung())
-            rung.tried += 1
-            rung.passed += attempt.get("verdict") == "pass"
-            rung.kept += number == clip.tries.get("chosen")
-            rung.gpu_s += attempt.get("gpu_s") or 0.0
+            count = self.remedies.setdefault(str(attempt.get("remedy")), RemedyCount())
+            count.tried += 1
+            count.passed += attempt.get("verdict") == "pass"
+            count.kept += number == clip.attempts.get("chosen")
+            count.gpu_s += attempt.get("gpu_s") or 0.0
 
     def check(self) -> None:
         """Assert that the counters add up."""

@@ -53,7 +53,7 @@ class ClipPlan:
     new: tuple[int, int] = (0, 0)
     scales: tuple[dict[str, Scale], ...] = ()
     recovered_share: float = 0.0
-    words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     source_bytes: int = 0
     masks: str | None = None
     recovered: str | None = None

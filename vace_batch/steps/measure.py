@@ -69,7 +69,7 @@ def _body(work: ClipWork, **fields: object) -> Record:
     clip = Ledger(work.out).done(work.clip_key) or {}
     rows = clip.get("window_rows", [])
     cost = {"windows": len(rows), "gpu_s": round(sum(row["seconds"] for row in rows), 3)}
-    body = {"clip_key": work.clip_key, "checks": checks_of(work.job), "numbers": {}, "broken": [], **cost, **fields}
+    body = {"clip_key": work.clip_key, "checks": checks_of(work.job), "metrics": {}, "broken": [], **cost, **fields}
     return body | brief(body, work.options.quality)
 
 
@@ -82,7 +82,7 @@ def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger
         info = probe(source, work.options.media)
         kept = Contract(num_frames=plan.num_frames, size=plan.canvas.size, times_kept=not plan.canvas.grows)
         broken = faults(info, probe(output), kept)
-        numbers: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         if plan.masks is not None and not broken:
             files = {
                 name: stack.enter_context(open_copy(ledger.absolute(file)))
@@ -93,10 +93,10 @@ def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger
             watched = _watched(work, plan, (source, output), masks, _touched(plan, files))
             masked, meter = sorted(masks.boxes()), Meter(_cuts(plan), _joins(plan))
             watched.watch(masked, meter)
-            numbers = meter.numbers()
+            metrics = meter.metrics()
             if work.job.targets:
-                numbers |= look_for(work.job, watched, masked, models)
-    return _body(work, numbers=numbers, broken=broken)
+                metrics |= look_for(work.job, watched, masked, models)
+    return _body(work, metrics=metrics, broken=broken)
 
 
 def _finished_uri(work: ClipWork, ledger: Ledger) -> str:

@@ -15,9 +15,9 @@ from vace_batch.steps.clip import ClipWork
 from vace_batch.storage import files as storage
 
 
-def ladder_key(clip_key: str, options: Options) -> str:
+def attempts_key(clip_key: str, options: Options) -> str:
     """Under which the attempts at a clip are recorded, once there are enough of them by these options."""
-    return make_key("ladder", clip_key, options.ladder.model_dump(), options.quality.model_dump())
+    return make_key("attempts", clip_key, options.attempts.model_dump(), options.quality.model_dump())
 
 
 def attempt_name(clip: ClipWork | PlannedJob, what: str) -> str:
@@ -51,9 +51,9 @@ def settle(work: ClipWork, attempts: Sequence[Record], chosen: int) -> None:
         if not storage.exists(first):
             _copy(ledger, work, output, first)
         _copy(ledger, work, ledger.absolute(attempts[chosen]["output"]), output)
-    body = {"clip_key": work.clip_key, "tries": list(attempts), "chosen": chosen}
+    body = {"clip_key": work.clip_key, "attempts": list(attempts), "chosen": chosen}
     cost = round(sum(attempt["gpu_s"] for attempt in attempts[1:]), 3)
-    ledger.commit(ladder_key(work.clip_key, work.options), body | {"retry_gpu_s": cost})
+    ledger.commit(attempts_key(work.clip_key, work.options), body | {"retry_gpu_s": cost})
 
 
 def _copy(ledger: Ledger, clip: ClipWork | PlannedJob, source: str, target: str) -> None:

@@ -47,10 +47,10 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> Record:
     draft = ledger.artifact_uri(work.clip_key, posixpath.splitext(work.output)[1])
     with work.source() as path, storage.staging(output, draft) as target:
         body = _copy(path, target, work) if plan.masks is None else _rewrite(path, target, work, plan, ledger)
-    body |= {"job_id": work.job.job_id, "output": work.output, "attempts": attempt}
+    body |= {"job_id": work.job.job_id, "output": work.output, "runs": attempt}
     body["settings"] = work.settings
     body["predicted_gpu_s"] = round(windows_cost(work, plan, plan.windows)["generate"].gpu_s, 3)
-    body["words"] = [*plan.words, *body.get("words", ())]
+    body["notes"] = [*plan.notes, *body.get("notes", ())]
     body["seconds"] = round(time.monotonic() - started + sum(row["seconds"] for row in body["window_rows"]), 3)
     ledger.commit(work.clip_key, body)
     return ledger.done(work.clip_key) or body
@@ -66,7 +66,7 @@ def _copy(source: str, target: str, work: ClipWork) -> Record:
     report = rewrite(source, target, lambda _: None, EncoderSettings(crf=work.options.crf), ())
     return body | {
         "reason": "nothing to change was found",
-        "words": list(report.words),
+        "notes": list(report.words),
         "copied_frames": report.copied_frames,
     }
 
@@ -106,7 +106,7 @@ def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: L
 
 
 def _said(report: WriteReport) -> Record:
-    return {"words": list(report.words), "copied_frames": report.copied_frames}
+    return {"notes": list(report.words), "copied_frames": report.copied_frames}
 
 
 def _window_record(ledger: Ledger, work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> Record:

@@ -105,7 +105,7 @@
     const found = [];
     for (let i = 0; i < rows.count; i++) {
       if (!wanted.every(([column, value, some]) => (some ? column[i].split(" ").includes(value) : column[i] === value))) continue;
-      if (tried && (tried === "again") !== rows.tried[i] > 1) continue;
+      if (tried && (tried === "again") !== rows.attempts[i] > 1) continue;
       if (!words.every((word) => haystacks[i].includes(word))) continue;
       if (review && (decisionOf(rows.job_id[i]) || "open") !== review) continue;
       found.push(i);
@@ -231,22 +231,22 @@
       Masks: file(found.masks_uri, found.links.masks), Windows: count(found.windows),
       "GPU time": fixed(found.gpu_s, 1) + " s" + (found.predicted_gpu_s ? `, predicted ${fixed(found.predicted_gpu_s, 1)} s` : ""),
       Time: found.seconds === null || found.seconds === undefined ? null : fixed(found.seconds, 1) + " s",
-      "Copied frames": found.copied_frames ? count(found.copied_frames) : null, Tries: found.attempts,
+      "Copied frames": found.copied_frames ? count(found.copied_frames) : null, Runs: found.runs,
       Ended: found.finished_at ? found.finished_at.slice(0, 19).replace("T", " ") + " UTC" : null,
     }));
     const asked = { ...found.row };
     for (const name of ["job_id", "video_uri", "task"]) delete asked[name];
     const columns = make("div", { class: "columns" }, left, section("Asked for", pairs(asked)));
-    if (found.words.length) columns.append(section("Words", list(found.words)));
-    if (Object.keys(found.numbers).length) {
-      columns.append(section("Measured", pairs(Object.fromEntries(Object.entries(found.numbers)
+    if (found.notes.length) columns.append(section("Notes", list(found.notes)));
+    if (Object.keys(found.metrics).length) {
+      columns.append(section("Measured", pairs(Object.fromEntries(Object.entries(found.metrics)
         .map(([name, value]) => [name, typeof value === "number" ? fixed(value, 3) : value])))));
     }
     if (Object.keys(found.settings).length) columns.append(section("Settings", pairs(flat(found.settings))));
     parts.push(columns);
-    const tries = found.tries.attempts || [];
-    if (tries.length) parts.push(section("Attempts", attemptsTable(tries, found.tries.chosen)));
-    if (tries.length > 1) parts.push(section("Measured in every attempt", measuredTable(tries)));
+    const attempts = found.attempts.attempts || [];
+    if (attempts.length) parts.push(section("Attempts", attemptsTable(attempts, found.attempts.chosen)));
+    if (attempts.length > 1) parts.push(section("Measured in every attempt", measuredTable(attempts)));
     if (found.window_rows.length) {
       const body = found.window_rows.map((row) => [row.region, `${row.start}–${row.stop - 1}`, row.num_frames, `${row.width}×${row.height}`, row.seed, row.seconds]);
       const more = found.windows > body.length ? make("p", { class: "faint" }, `The first ${count(body.length)} of ${count(found.windows)}.`) : null;
@@ -258,18 +258,18 @@
   const differing = (objects) => [...new Set(objects.flatMap(Object.keys))]
     .filter((name) => new Set(objects.map((one) => JSON.stringify(one[name] ?? null))).size > 1);
 
-  function attemptsTable(tries, chosen) {
-    const settings = tries.map((one) => one.settings || {}), names = differing(settings);
+  function attemptsTable(attempts, chosen) {
+    const settings = attempts.map((one) => one.settings || {}), names = differing(settings);
     const said = (value) => (value === null || value === undefined ? "" : plain(value));
-    return small(["Attempt", ...names.map((name) => name.replaceAll("_", " ")), "Verdict", "Score", "GPU-s", "Reasons", "Kept"], tries.map((one, at) => [
-      one.rung ?? String(at + 1), ...names.map((name) => said(settings[at][name])), one.verdict ? badge(one.verdict) : "", one.score ?? "",
+    return small(["Attempt", ...names.map((name) => name.replaceAll("_", " ")), "Verdict", "Score", "GPU-s", "Reasons", "Kept"], attempts.map((one, at) => [
+      one.remedy ?? String(at + 1), ...names.map((name) => said(settings[at][name])), one.verdict ? badge(one.verdict) : "", one.score ?? "",
       one.gpu_s ?? "", one.error || (one.reasons || []).join("; "), at === chosen ? "kept" : ""]));
   }
 
-  function measuredTable(tries) {
-    const names = [...new Set(tries.flatMap((one) => Object.keys(one.numbers || {})))];
-    return small(["Check", ...tries.map((one, at) => one.rung ?? String(at + 1))],
-      names.map((name) => [name, ...tries.map((one) => one.numbers?.[name] ?? "")]));
+  function measuredTable(attempts) {
+    const names = [...new Set(attempts.flatMap((one) => Object.keys(one.metrics || {})))];
+    return small(["Check", ...attempts.map((one, at) => one.remedy ?? String(at + 1))],
+      names.map((name) => [name, ...attempts.map((one) => one.metrics?.[name] ?? "")]));
   }
 
   function flat(object, before = "") {
