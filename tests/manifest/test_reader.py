@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 
 from vace_batch.errors import Fault, ManifestError, UsageError
 from vace_batch.manifest.cells import PARSERS, shown
-from vace_batch.manifest.job import BoxKey, Dilation, Job, PointKey, Protect, Sampling, pixel_fields
+from vace_batch.manifest.job import BoxKey, Dilation, Job, PointKey, Protect, Sampling
 from vace_batch.manifest.reader import Manifest, jobs_of, read_manifest
 from vace_batch.manifest.schema import SCHEMA, VERSION_KEY
 from vace_batch.manifest.uris import UriError, folder_of, relative_uri, resolve_uri
@@ -475,19 +474,3 @@ def test_folder_of() -> None:
         "s3://b",
         "s3://b/c",
     ]
-
-
-def test_pixel_fields_are_json_and_leave_out_what_decides_no_pixel() -> None:
-    job = job_of(sampling={"flow_shift": 5}, protect={"targets": ["clock"]}, dilate="6px")
-    fields = pixel_fields(job)
-    assert json.loads(json.dumps(fields)) == fields
-    assert set(fields) == {f.name for f in dataclasses.fields(Job)} - {
-        "job_id",
-        "row",
-        "priority",
-        "output_uri",
-        "preset",
-    }
-    assert pixel_fields(job_of(job_id="b", priority=4, output_uri="z.mp4", x_note="n")) == pixel_fields(job_of())
-    assert pixel_fields(job_of(seed=1)) != pixel_fields(job_of())
-    assert pixel_fields(job_of(boxes=[{**BOX, "x": 1.0}])) == pixel_fields(job_of())

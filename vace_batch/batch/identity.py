@@ -109,9 +109,7 @@ def _model(ref: str) -> tuple[profiles.ModelProfile, str]:
 
 
 def _fingerprints(job: Job, options: Options) -> dict[str, str]:
-    uris = {"video_uri": job.video_uri, "mask_uri": job.mask_uri, "protect.mask_uri": job.protect.mask_uri}
-    uris |= {f"reference_uris.{number}": uri for number, uri in enumerate(job.reference_uris)}
-    uris |= {f"reference_mask_uris.{number}": uri for number, uri in enumerate(job.reference_mask_uris)}
+    uris: dict[str, str | None] = {file.fingerprint_name: file.uri for file in job.files()}
     uris |= mask_models(options).weights_of(job)
     uris |= control_models(options).weights_of(job.controls, job.control_weights)
     return {name: storage.fingerprint(uri) for name, uri in uris.items() if uri is not None}

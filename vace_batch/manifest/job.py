@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
 
-# A preset's values are in the job once it is resolved; its name decides nothing.
-_NO_PIXELS = ("job_id", "row", "priority", "output_uri", "preset")
+Decides = Literal["nothing", "masks", "plan", "pixels"]
+"""What a column decides. `masks`: the masks, and through them the plan; `plan`: the plan of the clip and the pixels of
+each window; `pixels`: the pixels of each window alone. The identities of a clip are made from this declaration.
+"""
+
+_NOTHING = {"decides": "nothing"}
+_MASKS = {"decides": "masks"}
+_PLAN = {"decides": "plan"}
+_PIXELS = {"decides": "pixels"}
+# A file counts in an identity by the fingerprint of its content, a LoRA as it was resolved; neither counts by its name.
+_FILE = {"counts": "fingerprint"}
+_RESOLVED = {"counts": "resolved"}
 
 COMPOSITIONS: dict[str, tuple[str, ...]] = {
     "reference": (),
@@ -58,7 +69,7 @@ class Protect:
 
     targets: tuple[str, ...] = ()
     boxes: tuple[BoxKey, ...] = ()
-    mask_uri: str | None = None
+    mask_uri: str | None = field(default=None, metadata=_FILE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,47 +143,68 @@ class Extend:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobFile:
+    """A file that a job reads: its column, its place in a column that is a list, and what the file decides."""
+
+    column: str
+    number: int | None = None
+    uri: str
+    decides: Decides
+
+    @property
+    def cell(self) -> str:
+        """The file's place in its row, as messages show it: `reference_uris[0]`."""
+        return self.column if self.number is None else f"{self.column}[{self.number}]"
+
+    @property
+    def fingerprint_name(self) -> str:
+        """The name of the file's fingerprint: `reference_uris.0`."""
+        return self.column if self.number is None else f"{self.column}.{self.number}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One manifest row: one video, one task. URIs are absolute (relative ones were resolved against the manifest)."""
 
-    job_id: str
-    video_uri: str
-    task: str
-    row: int = 0
-    targets: tuple[str, ...] = ()
-    pick: Pick = field(default_factory=Pick)
-    boxes: tuple[BoxKey, ...] = ()
-    points: tuple[PointKey, ...] = ()
-    mask_uri: str | None = None
-    protect: Protect = field(default_factory=Protect)
-    detector: str | None = None
-    segmenter: str | None = None
-    mask_shape: str = "mask"
-    mask_shadow: str = "auto"
-    background: str = "auto"
-    dilate: Dilation | None = None
-    prompt: str = ""
-    negative_prompt: str | None = None
-    reference_uris: tuple[str, ...] = ()
-    reference_boxes: tuple[BoxKey, ...] = ()
-    reference_mask_uris: tuple[str, ...] = ()
-    reference_mode: str = "plain"
-    reference_background: str = "keep"
-    control: str | None = None
-    control_weights: str | None = None
-    expand: Expand | None = None
-    extend: Extend | None = None
-    compose: str | None = None
-    start_s: float | None = None
-    end_s: float | None = None
-    seed: int | None = None
-    seed_scope: str | None = None
-    priority: int = 0
-    preset: str | None = None
-    model: str | None = None
-    loras: tuple[LoraRef, ...] | None = None
-    sampling: Sampling = field(default_factory=Sampling)
-    output_uri: str | None = None
+    job_id: str = field(metadata=_NOTHING)
+    video_uri: str = field(metadata=_PLAN | _FILE)
+    task: str = field(metadata=_PLAN)
+    row: int = field(default=0, metadata=_NOTHING)
+    targets: tuple[str, ...] = field(default=(), metadata=_MASKS)
+    pick: Pick = field(default_factory=Pick, metadata=_MASKS)
+    boxes: tuple[BoxKey, ...] = field(default=(), metadata=_MASKS)
+    points: tuple[PointKey, ...] = field(default=(), metadata=_MASKS)
+    mask_uri: str | None = field(default=None, metadata=_MASKS | _FILE)
+    protect: Protect = field(default_factory=Protect, metadata=_MASKS)
+    detector: str | None = field(default=None, metadata=_MASKS)
+    segmenter: str | None = field(default=None, metadata=_MASKS)
+    mask_shape: str = field(default="mask", metadata=_MASKS)
+    mask_shadow: str = field(default="auto", metadata=_MASKS)
+    background: str = field(default="auto", metadata=_MASKS)
+    dilate: Dilation | None = field(default=None, metadata=_MASKS)
+    prompt: str = field(default="", metadata=_PIXELS)
+    negative_prompt: str | None = field(default=None, metadata=_PIXELS)
+    reference_uris: tuple[str, ...] = field(default=(), metadata=_PIXELS | _FILE)
+    reference_boxes: tuple[BoxKey, ...] = field(default=(), metadata=_PIXELS)
+    reference_mask_uris: tuple[str, ...] = field(default=(), metadata=_PIXELS | _FILE)
+    reference_mode: str = field(default="plain", metadata=_PIXELS)
+    reference_background: str = field(default="keep", metadata=_PIXELS)
+    control: str | None = field(default=None, metadata=_PLAN)
+    control_weights: str | None = field(default=None, metadata=_PLAN)
+    expand: Expand | None = field(default=None, metadata=_PLAN)
+    extend: Extend | None = field(default=None, metadata=_PLAN)
+    compose: str | None = field(default=None, metadata=_PLAN)
+    start_s: float | None = field(default=None, metadata=_MASKS)
+    end_s: float | None = field(default=None, metadata=_MASKS)
+    seed: int | None = field(default=None, metadata=_PIXELS)
+    seed_scope: str | None = field(default=None, metadata=_PLAN)
+    priority: int = field(default=0, metadata=_NOTHING)
+    # The preset's values are in the job once `with_preset` has resolved it; its name decides nothing.
+    preset: str | None = field(default=None, metadata=_NOTHING)
+    model: str | None = field(default=None, metadata=_PIXELS)
+    loras: tuple[LoraRef, ...] | None = field(default=None, metadata=_PIXELS | _RESOLVED)
+    sampling: Sampling = field(default_factory=Sampling, metadata=_PIXELS)
+    output_uri: str | None = field(default=None, metadata=_NOTHING)
 
     @property
     def controls(self) -> tuple[str, ...]:
@@ -189,6 +221,10 @@ class Job:
     def processes(self) -> tuple[str, ...]:
         """What a composition combines, in order: at most two of repaint, extension, control."""
         return COMPOSITIONS[self.compose] if self.compose in COMPOSITIONS else tuple((self.compose or "").split("+"))
+
+    def files(self) -> Iterator[JobFile]:
+        """Every file that the job names to be read, but for weights."""
+        yield from _files_of("", self, "nothing")
 
     @property
     def has_mask_source(self) -> bool:
@@ -207,15 +243,39 @@ class Job:
         return bool(by_model or (self.boxes and self.segmenter))
 
 
-def pixel_fields(job: Job) -> dict[str, Any]:
-    """The part of `job` that decides pixels, as plain JSON values, for identity digests.
+def _files_of(at: str, part: Any, decides: Decides) -> Iterator[JobFile]:
+    """The files that the fields of `part`, a job or a struct in it, name."""
+    for column in fields(part):
+        value, decided = getattr(part, column.name), column.metadata.get("decides", decides)
+        if is_dataclass(value):
+            yield from _files_of(f"{column.name}.", value, decided)
+        elif column.metadata.get("counts") != "fingerprint" or value is None:
+            continue
+        elif isinstance(value, str):
+            yield JobFile(column=at + column.name, uri=value, decides=decided)
+        else:
+            for number, uri in enumerate(value):
+                yield JobFile(column=at + column.name, number=number, uri=uri, decides=decided)
 
-    Left out: job_id, row, priority, output_uri and every x_ column. URIs are in it as text; an identity puts the
-    digests of what they point to in their place.
+
+DECIDES: dict[str, Decides] = {part.name: part.metadata["decides"] for part in fields(Job)}
+"""By column, what it decides."""
+
+
+def identity_fields(job: Job) -> dict[str, Any]:
+    """The columns of `job` that decide something, as plain JSON values, for identity digests.
+
+    Files and LoRAs are left out: an identity has the fingerprints of their content instead.
     """
-    kept = {name: value for name, value in members(job).items() if name not in _NO_PIXELS}
-    plain: dict[str, Any] = json.loads(json.dumps(kept, default=members))
+    kept = {name: value for name, value in _counted(job).items() if DECIDES[name] != "nothing"}
+    plain: dict[str, Any] = json.loads(json.dumps(kept, default=_counted))
     return plain
+
+
+def _counted(part: Any) -> dict[str, Any]:
+    """The fields of a job, or of a struct in it, that count in an identity by their value."""
+    counted = (column.name for column in fields(part) if column.metadata.get("counts", "value") == "value")
+    return {name: getattr(part, name) for name in counted}
 
 
 def job_json(job: Job) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Mapping
 
 from vace_batch.errors import ClipError
 from vace_batch.manifest.job import Job
@@ -24,11 +23,11 @@ def admit(job: Job, roots: Roots, options: Options) -> None:
         ClipError: `not_allowed` for a file outside `roots`, `model_not_allowed` for a model that is not the run's,
             `weights_not_allowed` for LoRAs that are not.
     """
-    for column, uri in uris_of(job):
-        if not roots.allow(uri):
-            reason = f"{column}: {uri} lies outside of {roots}; if it may be read, give its folder by --allow-root"
-            raise ClipError("not_allowed", reason)
-        _admit_folder(column, uri, roots)
+    for file in job.files():
+        if not roots.allow(file.uri):
+            reason = f"{file.uri} lies outside of {roots}; if it may be read, give its folder by --allow-root"
+            raise ClipError("not_allowed", f"{file.cell}: {reason}")
+        _admit_folder(file.cell, file.uri, roots)
     if job.model not in (None, _EMBEDDED_MODEL, options.model) and not _is_among(job.model, options.weights_folders):
         reason = f"model: {job.model!r} is neither the run's ({options.model}) nor a folder below one of --weights"
         raise ClipError("model_not_allowed", reason)
@@ -48,18 +47,6 @@ def check_refusal(fingerprints: Mapping[str, str]) -> None:
     """
     if "refused" in fingerprints:
         raise ClipError(fingerprints["refused.code"], fingerprints["refused"])
-
-
-def uris_of(job: Job) -> Iterator[tuple[str, str]]:
-    """Column and URI of everything that a job reads."""
-    for field in fields(job):
-        value = getattr(job, field.name)
-        if field.name.endswith("_uri") and field.name != "output_uri" and value is not None:
-            yield field.name, value
-        elif field.name.endswith("_uris"):
-            yield from ((f"{field.name}[{number}]", uri) for number, uri in enumerate(value) if uri is not None)
-    if job.protect.mask_uri is not None:
-        yield "protect.mask_uri", job.protect.mask_uri
 
 
 def _admit_folder(column: str, uri: str, roots: Roots) -> None:
@@ -84,10 +71,11 @@ def check_bytes(job: Job, limits: MediaLimits) -> None:
     Raises:
         ClipError: `too_large`.
     """
-    for column, uri in uris_of(job):
+    for file in job.files():
         try:
-            size = storage.num_bytes(uri)
+            size = storage.num_bytes(file.uri)
         except OSError:
             continue
         if size > limits.max_bytes:
-            raise ClipError("too_large", f"{column}: {uri} has {size:,} bytes, the limit is {limits.max_bytes:,}")
+            reason = f"{file.uri} has {size:,} bytes, the limit is {limits.max_bytes:,}"
+            raise ClipError("too_large", f"{file.cell}: {reason}")

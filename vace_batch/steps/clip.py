@@ -9,7 +9,7 @@ from dataclasses import asdict, astuple, dataclass
 from typing import Any, BinaryIO
 
 from vace_batch.ledger.ledger import Ledger, make_key
-from vace_batch.manifest.job import Job, pixel_fields
+from vace_batch.manifest.job import DECIDES, Job, identity_fields
 from vace_batch.options import KEY_VERSION, Options
 from vace_batch.planning.windows import Limits, Region
 from vace_batch.steps.clip_plan import FILES, ClipPlan, PlannedWindow
@@ -18,11 +18,6 @@ from vace_batch.storage.node_cache import local_file, open_copy
 from vace_batch.storage.roots import Roots
 from vace_batch.vcu.controls import ControlModels
 from vace_batch.vcu.sampling import ResolvedSampling
-
-_MASK_FIELDS = frozenset(
-    ("targets", "pick", "boxes", "points", "mask_uri", "protect", "detector", "segmenter", "mask_shape", "dilate")
-) | {"start_s", "end_s", "mask_shadow", "background"}
-_PLAN_FIELDS = _MASK_FIELDS | {"control", "control_weights", "expand", "extend", "compose", "seed_scope"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +38,7 @@ class ClipWork:
     @property
     def prep_key(self) -> str:
         """Identity of the clip's masks and plan, and that its container can hold the result."""
-        return self._prep_key(_identity(self.job))
+        return self._prep_key(identity_fields(self.job))
 
     @property
     def clip_key(self) -> str:
@@ -52,23 +47,23 @@ class ClipWork:
 
     def keys(self) -> tuple[str, str]:
         """`prep_key` and `clip_key`, for little more than one of them."""
-        fields, name = _identity(self.job), (self.job.job_id, self.output)
+        fields, name = identity_fields(self.job), (self.job.job_id, self.output)
         prep, how = self._prep_key(fields), self.options.pixel_fields()
         return prep, make_key("clip", KEY_VERSION, name, self._generation(fields), prep, how)
 
     def _prep_key(self, identity: dict[str, Any]) -> str:
-        fields = {name: value for name, value in identity.items() if name in _PLAN_FIELDS}
+        fields = {name: value for name, value in identity.items() if DECIDES[name] in ("masks", "plan")}
+        task = fields.pop("task")  # apart from the others in the key
         every = (self.options.detect_every, self.options.tracker) if self.job.needs_pixels else None
-        asked = (self.job.task, posixpath.splitext(self.output)[1], fields, every)
+        asked = (task, posixpath.splitext(self.output)[1], fields, every)
         return make_key("prep", KEY_VERSION, *asked, self.fingerprints, asdict(self.limits))
 
     def window_key(self, planned: PlannedWindow, region: Region) -> str:
         """Identity of one window's generated frames; the job's name is not in it, so equal work is done once."""
         window = planned.window
         place = (window.start, window.stop, window.num_frames, astuple(window.box), astuple(region.size))
-        return make_key(
-            "window", KEY_VERSION, self._generation(_identity(self.job)), place, planned.known_digest, planned.shot
-        )
+        generation = self._generation(identity_fields(self.job))
+        return make_key("window", KEY_VERSION, generation, place, planned.known_digest, planned.shot)
 
     def seed(self, planned: PlannedWindow) -> int:
         """The window's seed, shared as `seed_scope` says: independent of batching, of actors and of order."""
@@ -77,7 +72,8 @@ class ClipWork:
         if self.job.seed_scope == "shot":
             scope = (planned.shot,)
         elif self.job.seed_scope == "programme":
-            references = [value for name, value in self.fingerprints.items() if name.startswith("reference")]
+            names = [file.fingerprint_name for file in self.job.files() if file.decides == "pixels"]
+            references = [self.fingerprints[name] for name in names]
             base = self.job.seed if self.job.seed is not None else (self.job.prompt, *references)
             scope = ()
         return int(storage.digest(repr((base, *scope)))[:15], 16)
@@ -101,8 +97,10 @@ class ClipWork:
         return local_file(self.job.video_uri, "video_uri", self.fingerprints)
 
     def _generation(self, identity: dict[str, Any]) -> tuple[object, ...]:
-        fields = {name: value for name, value in identity.items() if name not in _MASK_FIELDS}
-        sources = {name: value for name, value in self.fingerprints.items() if not name.endswith("mask_uri")}
+        fields = {name: value for name, value in identity.items() if DECIDES[name] in ("plan", "pixels")}
+        # A window's masks count by `known_digest`, not by the file that they came from.
+        mask_files = {file.fingerprint_name for file in self.job.files() if file.decides == "masks"}
+        sources = {name: value for name, value in self.fingerprints.items() if name not in mask_files}
         how = (self.sampling.identity, self.options.engine.pixel_fields())
         return fields, sources, self.model, self.revision, *how
 
@@ -111,13 +109,6 @@ def control_models(options: Options) -> ControlModels:
     """Which weights the control videos of a run may be drawn with."""
     folders, pickles = options.weights_folders, options.pickles
     return ControlModels(depth=options.depth, pose=options.pose, folders=folders, pickles=pickles)
-
-
-def _identity(job: Job) -> dict[str, Any]:
-    """The job's pixel fields without its URIs: what they point to counts, by its fingerprint, not where it lies."""
-    fields = pixel_fields(job)
-    fields["protect"] = {name: value for name, value in fields["protect"].items() if name != "mask_uri"}
-    return {name: value for name, value in fields.items() if not name.endswith(("_uri", "_uris", "loras"))}
 
 
 @contextlib.contextmanager
