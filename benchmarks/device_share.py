@@ -1,6 +1,6 @@
 """Share of the time in which a fast device is busy: everything but the device is real, and its time is given.
 
-    python benchmarks/device_share.py       the same as python benchmarks/engine.py --host
+    python benchmarks/device_share.py
 
 Windows come from CPU actors by Ray's object store, go to one GPU actor in calls of four, and are written and committed
 as they are in a run.
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from engine import REAL, windows
+from engine_windows import windows
 
 from vace_batch.cluster.events import Event, UnitDone, UnitStarted
 from vace_batch.cluster.runtime import Runtime
@@ -22,7 +22,7 @@ from vace_batch.cluster.units import Call, Failure, Outcome, PoolSpec, Unit
 from vace_batch.costs import Speed
 from vace_batch.ledger.ledger import make_key
 from vace_batch.vace.engine import Made
-from vace_batch.vace.profiles import VACE_1_3B
+from vace_batch.vace.profiles import VACE_1_3B, profile
 from vace_batch.vcu.unit import VCU
 
 
@@ -107,13 +107,11 @@ HOST_ROWS = (
 def on_host(tflops: float = 350.0) -> None:
     """Busy share of 8 windows of one GPU actor, from its first call to the last window's record, on a real Ray: VCUs
     fetched, frames written and committed; only the device's time is given."""
-    profile = REAL[VACE_1_3B]
+    model = profile(VACE_1_3B)
     print(f"{'1.3B, 8 windows, calls of 4':52s} {'device s':>9s} {'busy':>7s}")
     for name, shape, steps, batch in HOST_ROWS:
         [vcu] = windows(1, shape, steps, guided=False, noise_level=0.02)
-        window_s = Speed.sustained(tflops).seconds(
-            *profile.window_parts(shape[0], vcu.size, vcu.sampling, guided=False)
-        )
+        window_s = Speed.sustained(tflops).seconds(*model.window_parts(shape[0], vcu.size, vcu.sampling, guided=False))
         pools = (
             PoolSpec(name="cpu"),
             PoolSpec(

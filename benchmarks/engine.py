@@ -3,7 +3,6 @@
     python benchmarks/engine.py                        a middling model on the CPU; batches, counts, busy share
     python benchmarks/engine.py --device cuda          the real 1.3B, and the 14B where it fits, in bfloat16: a table
     python benchmarks/engine.py --rehearse             the same lines on this CPU, with a small model: no result
-    python benchmarks/engine.py --host                 what writing costs beside a device whose times are given
     python benchmarks/engine.py --settings             what each setting changes in the embedded model's latents
 
 Ratios are what counts: each round times the stock calls and then ours, so that a noisy machine slows both. Only what
@@ -29,6 +28,7 @@ import numpy as np
 import torch
 import typer
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanVACEPipeline, WanVACETransformer3DModel
+from engine_windows import windows
 from torch import nn
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
@@ -38,12 +38,9 @@ from vace_batch.vace import profiles, step_cache
 from vace_batch.vace.engine import VaceEngine
 from vace_batch.vace.model import VaceModel, load
 from vace_batch.vace.profiles import Architecture, ModelProfile
-from vace_batch.vcu import tasks
-from vace_batch.vcu.sampling import ResolvedSampling
 from vace_batch.vcu.unit import VCU
 
 MIDDLING = Architecture(num_layers=8, num_vace_layers=4, dim=512, ffn_dim=2048, text_dim=256, vae_base_dim=24)
-REAL = {name: profiles.profile(name) for name in (profiles.VACE_1_3B, profiles.VACE_14B)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,23 +112,6 @@ def peers(profile: ModelProfile, device: torch.device, dtype: torch.dtype) -> Pe
 
 
 # --- work ------------------------------------------------------------------------------------------------------------
-
-
-def windows(
-    count: int, shape: tuple[int, int, int], steps: int, *, guided: bool, noise_level: float = 1.0
-) -> list[VCU]:
-    """Removal windows of (frames, height, width): noise with a box to fill, on gray where it is below 1."""
-    rng, made = np.random.default_rng(0), []
-    sampling = ResolvedSampling(num_inference_steps=steps, guidance_scale=5.0, flow_shift=3.0)
-    mask = np.zeros(shape, np.bool_)
-    mask[:, shape[1] // 4 : shape[1] // 2, shape[2] // 4 : shape[2] // 2] = True
-    for number in range(count):
-        given = tasks.WindowSettings(window_id=f"window-{number}", sampling=sampling, seed=number)
-        top = max(1, round(256 * noise_level))
-        frames = rng.integers(0, top, (*shape, 3), np.uint8) + np.uint8((256 - top) // 2)
-        vcu = tasks.removal(frames, mask, given)
-        made.append(replace(vcu, prompt="an empty street" if guided else "", negative_prompt=""))
-    return made
 
 
 def ask_stock(stock: WanVACEPipeline, vcu: VCU) -> np.ndarray:
@@ -313,7 +293,7 @@ class GpuRow:
 def on_gpu(rounds: int, steps: int, large: bool, out: Path) -> None:
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA device is here: give the same command where there is one (--rehearse runs its lines)")
-    real = [REAL[name] for name in (profiles.VACE_1_3B, profiles.VACE_14B)[: 1 + large]]
+    real = [profiles.profile(name) for name in (profiles.VACE_1_3B, profiles.VACE_14B)[: 1 + large]]
     gpu_table(torch.device("cuda"), real, GPU_SHAPES, rounds=rounds, steps=steps, side=8192, out=out)
 
 
@@ -416,17 +396,12 @@ def main(
     out: Annotated[Path, typer.Option(help="a GPU's table, as OUT.json and OUT.md")] = Path("engine-gpu"),
     settings: Annotated[bool, typer.Option("--settings", help="what each setting changes")] = False,
     rehearsal: Annotated[bool, typer.Option("--rehearse", help="the GPU's lines on this CPU, small")] = False,
-    host: Annotated[bool, typer.Option("--host", help="busy share beside given device times")] = False,
 ) -> None:
     """Print the tables."""
     if settings:
         on_settings()
     elif rehearsal:
         rehearse(out)
-    elif host:
-        from device_share import on_host  # beside this file
-
-        on_host()
     elif device == "cpu":
         on_cpu(rounds)
     else:

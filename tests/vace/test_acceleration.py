@@ -21,7 +21,8 @@ from vace_batch.batch.workers import Engines
 from vace_batch.errors import ClipError, ClusterError, UsageError
 from vace_batch.options import EngineSettings
 from vace_batch.vace.acceleration import CompiledShapes
-from vace_batch.vace.engine import VaceEngine, open_engine
+from vace_batch.vace.engine import VaceEngine
+from vace_batch.vace.loading import open_engine
 from vace_batch.vace.model import VaceModel, load
 from vace_batch.vace.profiles import revision
 from vace_batch.vace.prompts import PromptEncoder, PromptStore

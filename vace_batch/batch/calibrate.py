@@ -68,7 +68,7 @@ def calibrate(model: str, detector: str | None = None) -> Calibration:
     Raises:
         UsageError: the model cannot be loaded.
     """
-    from vace_batch.vace.engine import open_engine
+    from vace_batch.vace.loading import open_engine
 
     options = Options(model=model, detector=detector or DEMO_DETECTOR)
     with _one_thread():

@@ -43,7 +43,7 @@ class Engines:
             UsageError: it cannot be loaded.
         """
         if self._engine is None or not self._engine.usable or (ref, revision) != self._loaded:
-            from vace_batch.vace.engine import open_engine
+            from vace_batch.vace.loading import open_engine
 
             settings = self._settings
             if self._engine is not None:

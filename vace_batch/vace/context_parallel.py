@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,9 @@ VACE_PLAN: dict[str, Any] = {
     "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
 }
 
+
+HelperBody = Callable[[int, int, str, Connection, dict[str, Any]], None]
+"""Runs in a helper process: its rank, the degree, the meeting file, its line to rank 0, and `arguments`."""
 
 _GONE = "a process that shares this window's tokens is gone; the model is loaded anew"
 _LOOK_FOR_HELPERS_S = 0.5
@@ -87,7 +90,7 @@ class Helpers:
     anew.
     """
 
-    def __init__(self, degree: int, device: torch.device, arguments: dict[str, Any]) -> None:
+    def __init__(self, degree: int, device: torch.device, body: HelperBody, arguments: dict[str, Any]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="vace-batch-")
         meeting = (Path(self._folder.name) / "meeting").as_uri()
         context = mp.get_context("spawn")
@@ -95,7 +98,7 @@ class Helpers:
         self._processes = []
         for rank in range(1, degree):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_help, args=(rank, degree, meeting, theirs, arguments), daemon=True)
+            process = context.Process(target=body, args=(rank, degree, meeting, theirs, arguments), daemon=True)
             process.start()
             self._lines.append(ours)
             self._processes.append(process)
@@ -173,20 +176,3 @@ def join(rank: int, degree: int, meeting: str, device: torch.device) -> None:
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=degree)
-
-
-def _help(rank: int, degree: int, meeting: str, line: Connection, arguments: dict[str, Any]) -> None:
-    """Body of a helper: load the model, then denoise what rank 0 denoises, until it hangs up or the memory is short."""
-    from vace_batch.vace.engine import open_engine
-
-    device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
-    join(rank, degree, meeting, device)
-    engine = open_engine(**arguments, device=device, rank=rank)
-    try:
-        while True:
-            with contextlib.suppress(ClipError):
-                engine.denoise(line.recv())
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        line.send(str(error))
-    except EOFError:
-        return

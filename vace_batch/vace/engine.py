@@ -8,7 +8,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -17,13 +16,12 @@ from vace_batch import log
 from vace_batch.errors import ClipError
 from vace_batch.geometry import TEMPORAL_STRIDE
 from vace_batch.options import EngineSettings
-from vace_batch.vace import profiles
 from vace_batch.vace.acceleration import CompiledShapes, offload, tune
 from vace_batch.vace.context_parallel import Helpers, TokenSplit
 from vace_batch.vace.encode import ConditionEncoder
 from vace_batch.vace.lora_fusion import LoraSwitch, use_loras
-from vace_batch.vace.model import VaceModel, dtype_of, load, load_text, place_of
-from vace_batch.vace.prompts import PromptEncoder, PromptStore
+from vace_batch.vace.model import VaceModel
+from vace_batch.vace.prompts import PromptEncoder
 from vace_batch.vace.sample import noise, sample
 from vace_batch.vcu.unit import VCU, Pixels
 
@@ -216,45 +214,6 @@ class VaceEngine:
                 unconditional,
                 vcus[0].sampling,
             )
-
-
-def open_engine(
-    ref: str,
-    *,
-    revision: str | None = None,
-    settings: EngineSettings | None = None,
-    prompts_uri: str | None = None,
-    texts: Sequence[str] = (),
-    device: torch.device | None = None,
-    rank: int = 0,
-) -> VaceEngine:
-    """Load `ref` and make its engine.
-
-    `prompts_uri` is where prompt embeddings are shared. Those of `texts` that are not there are encoded first, so that
-    the text encoder and the transformer are never in memory together. With `settings.devices` above 1 helper processes
-    are started that share its work; `rank` and `device` are those of a helper, which has joined already.
-
-    Raises:
-        UsageError: it cannot be loaded, or the settings do not work here.
-    """
-    settings, device = settings or EngineSettings(), place_of(device)
-    revision, dtype = revision or profiles.revision(ref), dtype_of(device, settings.dtype)
-    prompts = PromptEncoder(
-        partial(load_text, ref, revision, device=device, dtype=dtype),
-        device,
-        dtype,
-        store=PromptStore(prompts_uri, f"{revision} {dtype}") if prompts_uri else None,
-        keep=settings.text_encoder == "keep",
-    )
-    prompts.prepare(texts)
-    helpers = split = None
-    if settings.devices > 1 and rank == 0:
-        shared = {"ref": ref, "revision": revision, "settings": settings, "prompts_uri": prompts_uri, "texts": texts}
-        helpers = Helpers(settings.devices, device, shared)
-    model = load(ref, device=device, dtype=dtype, text_encoder=False, revision=revision)
-    if settings.devices > 1:
-        split = TokenSplit(model.experts, settings.devices, device)
-    return VaceEngine(model, settings, prompts=prompts, split=split, helpers=helpers)
 
 
 def _not_finite(vcu: VCU) -> ClipError:

@@ -1,0 +1,73 @@
+"""Open an engine: load a model, share prompt embeddings, and start the processes that share its windows."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from vace_batch.errors import ClipError
+from vace_batch.options import EngineSettings
+from vace_batch.vace import profiles
+from vace_batch.vace.context_parallel import Helpers, TokenSplit, join
+from vace_batch.vace.engine import VaceEngine
+from vace_batch.vace.model import dtype_of, load, load_text, place_of
+from vace_batch.vace.prompts import PromptEncoder, PromptStore
+
+
+def open_engine(
+    ref: str,
+    *,
+    revision: str | None = None,
+    settings: EngineSettings | None = None,
+    prompts_uri: str | None = None,
+    texts: Sequence[str] = (),
+    device: torch.device | None = None,
+    rank: int = 0,
+) -> VaceEngine:
+    """Load `ref` and make its engine.
+
+    `prompts_uri` is where prompt embeddings are shared. Those of `texts` that are not there are encoded first, so that
+    the text encoder and the transformer are never in memory together. With `settings.devices` above 1 helper processes
+    are started that share its work; `rank` and `device` are those of a helper, which has joined already.
+
+    Raises:
+        UsageError: it cannot be loaded, or the settings do not work here.
+    """
+    settings, device = settings or EngineSettings(), place_of(device)
+    revision, dtype = revision or profiles.revision(ref), dtype_of(device, settings.dtype)
+    prompts = PromptEncoder(
+        partial(load_text, ref, revision, device=device, dtype=dtype),
+        device,
+        dtype,
+        store=PromptStore(prompts_uri, f"{revision} {dtype}") if prompts_uri else None,
+        keep=settings.text_encoder == "keep",
+    )
+    prompts.prepare(texts)
+    helpers = split = None
+    if settings.devices > 1 and rank == 0:
+        shared = {"ref": ref, "revision": revision, "settings": settings, "prompts_uri": prompts_uri, "texts": texts}
+        helpers = Helpers(settings.devices, device, _help, shared)
+    model = load(ref, device=device, dtype=dtype, text_encoder=False, revision=revision)
+    if settings.devices > 1:
+        split = TokenSplit(model.experts, settings.devices, device)
+    return VaceEngine(model, settings, prompts=prompts, split=split, helpers=helpers)
+
+
+def _help(rank: int, degree: int, meeting: str, line: Connection, arguments: dict[str, Any]) -> None:
+    """Body of a helper: load the model, then denoise what rank 0 denoises, until it hangs up or the memory is short."""
+    device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
+    join(rank, degree, meeting, device)
+    engine = open_engine(**arguments, device=device, rank=rank)
+    try:
+        while True:
+            with contextlib.suppress(ClipError):
+                engine.denoise(line.recv())
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        line.send(str(error))
+    except EOFError:
+        return
