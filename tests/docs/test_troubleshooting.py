@@ -20,7 +20,6 @@ PASSED_ON = {
     "trouble.code",
     "cause.code",
     "code",
-    "fingerprints['refused.code']",
 }
 """Codes that come from another of them."""
 

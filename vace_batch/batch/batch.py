@@ -59,7 +59,7 @@ def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
     def with_rows() -> Iterator[PlannedJob]:
         """Each job's row goes into the plan and is not kept: it is most of what there is to say of a job."""
         for work in works:
-            prep, clip = work.keys()
+            prep, clip = work.prep_key, work.clip_key
             job = PlannedJob(job_id=work.job.job_id, clip_key=clip, prep_key=prep, output=work.output, row="")
             planned.append(job)
             yield replace(job, row=job_json(work.job))

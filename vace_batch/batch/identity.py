@@ -17,7 +17,7 @@ from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options
 from vace_batch.planning.windows import Limits
 from vace_batch.quality.remedies import Remedy
-from vace_batch.steps.admission import admit, refusal
+from vace_batch.steps.admission import admit
 from vace_batch.steps.clip import ClipWork, control_models
 from vace_batch.storage import files as storage
 from vace_batch.storage.roots import Roots
@@ -48,19 +48,22 @@ def works_of(jobs: Sequence[Job], out: str, options: Options, folder: str) -> tu
 
 def _work(job: Job, out: str, options: Options, roots: Roots, lora_revision: Callable[[str], str]) -> ClipWork:
     job, model = with_preset(job, options.presets), job.model or options.model
+    refused: ClipError | None = None
     try:
         admit(job, roots, options)
         fingerprints, loras = _fingerprints(job, options), resolve_loras(job, options, lora_revision)
         sampling = replace(_model(model)[0].sampling(job.task, job.sampling), loras=loras)
     except ClipError as error:  # `prepare` tells the row; what may not be read is not looked at either
-        fingerprints, model = refusal(error), options.model
+        refused = error.with_traceback(None)
+        fingerprints = {}
+        model = options.model
         sampling = _model(model)[0].sampling(job.task)
     except OSError as error:
         raise ClusterError(f"{job.job_id}: a file cannot be looked at: {error}") from error
     return ClipWork(
         job=job,
         out=out,
-        output=f"videos/{job.output_uri or safe_name(job.job_id) + _suffix(job.video_uri, 'refused' in fingerprints)}",
+        output=f"videos/{job.output_uri or safe_name(job.job_id) + _suffix(job.video_uri, refused is not None)}",
         options=options,
         roots=roots,
         fingerprints=fingerprints,
@@ -68,6 +71,7 @@ def _work(job: Job, out: str, options: Options, roots: Roots, lora_revision: Cal
         revision=_model(model)[1],
         limits=_limits(job, model),
         sampling=sampling,
+        refused=refused,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 from vace_batch.errors import ClipError
 from vace_batch.manifest.job import Job
@@ -32,21 +31,6 @@ def admit(job: Job, roots: Roots, options: Options) -> None:
         reason = f"model: {job.model!r} is neither the run's ({options.model}) nor a folder below one of --weights"
         raise ClipError("model_not_allowed", reason)
     lora_refs(job, options)
-
-
-def refusal(error: ClipError) -> dict[str, str]:
-    """What stands in place of a refused job's fingerprints."""
-    return {"video_uri": "refused", "refused": error.reason, "refused.code": error.code}
-
-
-def check_refusal(fingerprints: Mapping[str, str]) -> None:
-    """Raise again what a job was refused for when it was planned.
-
-    Raises:
-        ClipError: what `refusal` was given.
-    """
-    if "refused" in fingerprints:
-        raise ClipError(fingerprints["refused.code"], fingerprints["refused"])
 
 
 def _admit_folder(column: str, uri: str, roots: Roots) -> None:

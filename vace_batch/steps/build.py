@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from vace_batch.background.patches import PatchReader
 from vace_batch.masks.store import MaskReader
-from vace_batch.steps.admission import admit
 from vace_batch.steps.clip import ClipWork, _files
 from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
 from vace_batch.storage.node_cache import local_file
@@ -24,7 +23,6 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
     Raises:
         ClipError: a reference cannot be read.
     """
-    admit(work.job, work.roots, work.options)  # a link may lead elsewhere by now
     window, region = planned.window, plan.regions[planned.window.region]
     with _files(work, plan) as files:
         masks = MaskReader(files["holes"]).get(window.start, window.stop)

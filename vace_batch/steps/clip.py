@@ -6,12 +6,15 @@ import contextlib
 import posixpath
 from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass
+from functools import cached_property
 from typing import Any, BinaryIO
 
+from vace_batch.errors import ClipError
 from vace_batch.ledger.ledger import Ledger, make_key
 from vace_batch.manifest.job import DECIDES, Job, identity_fields
 from vace_batch.options import KEY_VERSION, Options
 from vace_batch.planning.windows import Limits, Region
+from vace_batch.steps.admission import admit
 from vace_batch.steps.clip_plan import FILES, ClipPlan, PlannedWindow
 from vace_batch.storage import files as storage
 from vace_batch.storage.node_cache import local_file, open_copy
@@ -20,9 +23,13 @@ from vace_batch.vcu.controls import ControlModels
 from vace_batch.vcu.sampling import ResolvedSampling
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ClipWork:
-    """One job with everything that decides its pixels: all that a worker needs to know."""
+    """One job with everything that decides its pixels: all that a worker needs to know.
+
+    `refused` is the error for which the job was refused when it was planned; `fingerprints` are empty then, as a
+    refused file is never opened, and `prepare` raises the error as the row's failure.
+    """
 
     job: Job
     out: str
@@ -34,29 +41,33 @@ class ClipWork:
     revision: str
     limits: Limits
     sampling: ResolvedSampling
+    refused: ClipError | None = None
 
     @property
     def prep_key(self) -> str:
         """Identity of the clip's masks and plan, and that its container can hold the result."""
-        return self._prep_key(identity_fields(self.job))
+        return self._keys[0]
 
     @property
     def clip_key(self) -> str:
         """Identity of the stitched clip under its name."""
-        return self.keys()[1]
+        return self._keys[1]
 
-    def keys(self) -> tuple[str, str]:
-        """`prep_key` and `clip_key`, for little more than one of them."""
-        fields, name = identity_fields(self.job), (self.job.job_id, self.output)
-        prep, how = self._prep_key(fields), self.options.pixel_fields()
-        return prep, make_key("clip", KEY_VERSION, name, self._generation(fields), prep, how)
+    @cached_property
+    def _keys(self) -> tuple[str, str]:
+        """`prep_key` and `clip_key`, hashed once for each work."""
+        fields = identity_fields(self.job)
+        prep_key = self._prep_key(fields)
+        name = (self.job.job_id, self.output)
+        encoding = self.options.pixel_fields()
+        return prep_key, make_key("clip", KEY_VERSION, name, self._generation(fields), prep_key, encoding)
 
     def _prep_key(self, identity: dict[str, Any]) -> str:
         fields = {name: value for name, value in identity.items() if DECIDES[name] in ("masks", "plan")}
         task = fields.pop("task")  # apart from the others in the key
         every = (self.options.detect_every, self.options.tracker) if self.job.needs_pixels else None
         asked = (task, posixpath.splitext(self.output)[1], fields, every)
-        return make_key("prep", KEY_VERSION, *asked, self.fingerprints, asdict(self.limits))
+        return make_key("prep", KEY_VERSION, *asked, self._sources, asdict(self.limits))
 
     def window_key(self, planned: PlannedWindow, region: Region) -> str:
         """Identity of one window's generated frames; the job's name is not in it, so equal work is done once."""
@@ -92,15 +103,29 @@ class ClipWork:
         """Which weights the control videos may be drawn with."""
         return control_models(self.options)
 
-    def source(self) -> contextlib.AbstractContextManager[str]:
-        """A local path of the video, as it was planned."""
-        return local_file(self.job.video_uri, "video_uri", self.fingerprints)
+    @contextlib.contextmanager
+    def source(self) -> Iterator[str]:
+        """Give a local path of the video as it was planned, after the job is admitted again.
+
+        Every step that opens the job's files opens the video first, and a link may lead elsewhere by then.
+
+        Raises:
+            ClipError: as `admit`, and `source_changed`.
+        """
+        admit(self.job, self.roots, self.options)
+        with local_file(self.job.video_uri, "video_uri", self.fingerprints) as path:
+            yield path
+
+    @property
+    def _sources(self) -> dict[str, str]:
+        """The part of an identity that stands for the sources: their fingerprints, or the reason to refuse them."""
+        return self.fingerprints if self.refused is None else {"refused": str(self.refused)}
 
     def _generation(self, identity: dict[str, Any]) -> tuple[object, ...]:
         fields = {name: value for name, value in identity.items() if DECIDES[name] in ("plan", "pixels")}
         # A window's masks count by `known_digest`, not by the file that they came from.
         mask_files = {file.fingerprint_name for file in self.job.files() if file.decides == "masks"}
-        sources = {name: value for name, value in self.fingerprints.items() if name not in mask_files}
+        sources = {name: value for name, value in self._sources.items() if name not in mask_files}
         how = (self.sampling.identity, self.options.engine.pixel_fields())
         return fields, sources, self.model, self.revision, *how
 

@@ -28,7 +28,6 @@ from vace_batch.quality.meter import Meter
 from vace_batch.quality.remedies import FIRST
 from vace_batch.quality.verdict import checks_of
 from vace_batch.redact import redact
-from vace_batch.steps.admission import admit
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import FILES, ClipPlan
 from vace_batch.steps.settle import attempt_name
@@ -74,7 +73,6 @@ def _body(work: ClipWork, **fields: object) -> Record:
 
 
 def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger) -> Record:
-    admit(work.job, work.roots, work.options)
     with ExitStack() as stack:
         uri = _finished_uri(work, ledger)
         output = stack.enter_context(local_copy(uri, storage.fingerprint(uri)))

@@ -24,7 +24,7 @@ from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.planning.canvas import canvas_of, canvas_shots, known_context, new_frames
 from vace_batch.planning.stills import StillSegments, reuse_stills
 from vace_batch.planning.windows import Shot, Window, plan_clip
-from vace_batch.steps.admission import admit, check_bytes, check_refusal
+from vace_batch.steps.admission import admit, check_bytes
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import CLIP_PLAN, FILES, ClipPlan, PlannedWindow
 from vace_batch.steps.digest import known_digest
@@ -143,8 +143,9 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
 
 def _check(work: ClipWork, models: MaskModels | None) -> None:
     """What may be known before the video is opened; class names only by `models`."""
-    admit(work.job, work.roots, work.options)
-    check_refusal(work.fingerprints)
+    if work.refused is not None:
+        raise work.refused
+    admit(work.job, work.roots, work.options)  # before the sizes of its files are asked
     check_bytes(work.job, work.options.media)
     if models is not None:
         check_names(work.job, models)

@@ -17,7 +17,6 @@ from vace_batch.ledger.records import Record
 from vace_batch.masks.store import MaskReader
 from vace_batch.planning.stills import Still
 from vace_batch.planning.windows import Window
-from vace_batch.steps.admission import admit
 from vace_batch.steps.clip import ClipWork, _files
 from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
 from vace_batch.steps.prediction import windows_cost
@@ -42,7 +41,6 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> Record:
     record = ledger.done(work.clip_key)
     if record is not None:
         return record
-    admit(work.job, work.roots, work.options)
     output = ledger.absolute(work.output)
     draft = ledger.artifact_uri(work.clip_key, posixpath.splitext(work.output)[1])
     with work.source() as path, storage.staging(output, draft) as target:
