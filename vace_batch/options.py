@@ -14,6 +14,7 @@ KEY_VERSION = 6
 
 KeptForm = Literal["ffv1", "png", "coco", "parquet"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+LoraExpert = Literal["both", "high", "low"]
 TrackerName = Literal["bytetrack", "botsort"]
 
 
@@ -36,7 +37,7 @@ class LoraOption(BaseModel):
 
     uri: str = Field(description="a safetensors file: a path, hf://owner/name[@revision]/file or a store's URI")
     weight: float = Field(1.0, ge=-4, le=4, description="how much of it")
-    expert: Literal["both", "high", "low"] = Field("both", description="into which of a model's two transformers")
+    expert: LoraExpert = Field("both", description="into which of a model's two transformers")
     preset: str | None = Field(None, description="only for jobs of this preset")
 
 

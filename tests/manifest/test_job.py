@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pyarrow as pa
 import pytest
 
-from vace_batch.manifest.job import Decides, Job, Protect, identity_fields
+from vace_batch.manifest.job import Decides, Job, Protect, identity_fields, split_controls
 from vace_batch.manifest.reader import jobs_of
 
 GOOD = {"job_id": "a", "video_uri": "a.mp4", "task": "removal", "targets": ["person"]}
@@ -79,3 +79,21 @@ def test_identity_fields_are_json_and_leave_out_what_decides_no_pixel() -> None:
 def test_questions_about_a_job(row: dict[str, Any], has_source: bool, protects: bool, needs_pixels: bool) -> None:
     job = Job(job_id="j", video_uri="v", task="restyle", **row)
     assert (job.has_mask_source, job.protects, job.needs_pixels) == (has_source, protects, needs_pixels)
+
+
+@pytest.mark.parametrize(
+    ("compose", "processes"),
+    [
+        (None, ()),
+        ("reference", ()),
+        ("move", ("extension", "control")),
+        ("repaint", ("repaint",)),
+        ("control+repaint", ("control", "repaint")),
+    ],
+)
+def test_processes_of_a_composition(compose: str | None, processes: tuple[str, ...]) -> None:
+    assert Job(job_id="j", video_uri="v", task="composition", compose=compose).processes == processes
+
+
+def test_controls_are_split_in_order() -> None:
+    assert [split_controls(text) for text in (None, "gray", "flow+depth")] == [(), ("gray",), ("flow", "depth")]

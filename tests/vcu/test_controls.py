@@ -234,6 +234,6 @@ def test_weights_of_another_kind_and_weights_that_are_not_there_are_refused(
 
 
 def _all_controls() -> tuple[str, ...]:
-    from vace_batch.manifest.schema import CONTROLS
+    from vace_batch.manifest.choices import CONTROLS
 
     return CONTROLS

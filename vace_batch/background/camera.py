@@ -32,6 +32,7 @@ from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import FrameMask
 from vace_batch.planning.windows import Shot
 from vace_batch.video.frame import Frame
+from vace_batch.video.read_ahead import CHUNK_FRAMES
 
 ReadFrames = Callable[[int, int], Iterator[Frame]]
 ReadMasks = Callable[[int, int], Mapping[int, FrameMask]]
@@ -60,7 +61,6 @@ _MAX_BEND_PX = 30.0
 _PARALLAX_SHARE = 0.25
 # Masks are followed by compression artefacts and motion blur, in which no point should be tracked.
 _KEEP_OFF_PX = 4
-_MASK_CHUNK = 64
 
 
 _LK: dict[str, Any] = {"winSize": (15, 15), "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.005)}
@@ -140,7 +140,7 @@ def with_masks(read: ReadFrames, masks: ReadMasks, start: int, stop: int) -> Ite
     known_to = start
     for frame in read(start, stop):
         if frame.index >= known_to:
-            known_to = min(stop, frame.index + _MASK_CHUNK)
+            known_to = min(stop, frame.index + CHUNK_FRAMES)
             held = masks(frame.index, known_to)
         yield frame, held.get(frame.index)
 

@@ -22,6 +22,7 @@ from vace_batch.masks.store import Bits, FrameMask, MaskReader, MaskSummary, mak
 from vace_batch.planning.stills import StillSegments
 from vace_batch.planning.windows import Limits, Shot
 from vace_batch.video.frame import Frame
+from vace_batch.video.read_ahead import CHUNK_FRAMES
 from vace_batch.video.reader import read_frames
 
 SPECK_PX = 40
@@ -29,8 +30,6 @@ SPECK_PX = 40
 
 HALO_PX = 4
 """Beyond a mask that nobody sized by hand, a codec's traces of the object are taken away too, where that is safe."""
-
-_CHUNK_FRAMES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +68,9 @@ def recover_clip(
     def left() -> Iterator[FrameMask]:
         nonlocal masked, left_over
         reader = PatchReader(patches)
-        for start in range(0, len(clip.pts), _CHUNK_FRAMES):
-            found = reader.get(start, start + _CHUNK_FRAMES)
-            for index, mask in masks.get(start, start + _CHUNK_FRAMES).items():
+        for start in range(0, len(clip.pts), CHUNK_FRAMES):
+            found = reader.get(start, start + CHUNK_FRAMES)
+            for index, mask in masks.get(start, start + CHUNK_FRAMES).items():
                 masked += int(mask.bits.sum())
                 hole = _without(mask, found.get(index))
                 if hole is not None:

@@ -22,6 +22,7 @@ from vace_batch.background.transitions import BRIGHTEST, UNITS, Moment, between
 from vace_batch.geometry import Box, Bridging, Size
 from vace_batch.masks.store import Bits, FrameMask
 from vace_batch.video.frame import Frame
+from vace_batch.video.read_ahead import CHUNK_FRAMES
 
 # OpenCV's type stubs lack some of its functions and forbid arguments that it takes.
 _cv: Any = cv2
@@ -125,8 +126,8 @@ def _covered_box(masks: ReadMasks, segment: Segment, size: Size, margin_px: int)
 
 def masks_of(masks: ReadMasks, poses: Sequence[Pose]) -> Iterator[tuple[Pose, FrameMask | None]]:
     """Each pose with its frame's mask; masks are read a chunk of frames at a time."""
-    for first in range(0, len(poses), 64):
-        part = poses[first : first + 64]
+    for first in range(0, len(poses), CHUNK_FRAMES):
+        part = poses[first : first + CHUNK_FRAMES]
         held = masks(part[0].index, part[-1].index + 1)
         for pose in part:
             yield pose, held.get(pose.index)

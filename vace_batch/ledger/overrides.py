@@ -24,7 +24,7 @@ from vace_batch.storage import files as storage
 FIXED = ("job_id", "video_uri", "task", "output_uri")
 """Columns that say which row it is; with others it would be another one."""
 
-_DEFAULTS = Job(job_id="", video_uri="", task="")
+_DEFAULTS = Job(job_id="", video_uri="", task="removal")
 
 
 def parse_changes(assignments: Sequence[str]) -> dict[str, object]:

@@ -9,22 +9,10 @@ import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from vace_batch.manifest.job import (
+from vace_batch.manifest.choices import (
     COMPOSITIONS,
-    BoxKey,
-    Dilation,
-    Expand,
-    Extend,
-    LoraRef,
-    Pick,
-    PointKey,
-    Protect,
-    Sampling,
-)
-from vace_batch.manifest.presets import PRESETS
-from vace_batch.manifest.schema import (
     CONTROLS,
     EXTEND_MODES,
     EXTEND_UNITS,
@@ -35,8 +23,11 @@ from vace_batch.manifest.schema import (
     REFERENCE_BACKGROUNDS,
     REFERENCE_MODES,
     SEED_SCOPES,
+    SWITCHES,
     TASKS,
 )
+from vace_batch.manifest.job import BoxKey, Dilation, Expand, Extend, LoraRef, Pick, PointKey, Protect, Sampling
+from vace_batch.manifest.presets import PRESETS
 from vace_batch.manifest.uris import UriError, resolve_uri
 
 MAX_JOB_ID_BYTES = 512
@@ -88,6 +79,7 @@ class Undecodable:
 
 
 Parser = Callable[[Any, Cell], Any]
+Word = TypeVar("Word", bound=str)
 
 
 def _job_id(value: str, cell: Cell) -> str:
@@ -108,11 +100,11 @@ def _uri(value: str, cell: Cell, at: str = "") -> str:
         return value
 
 
-def _choice(allowed: Sequence[str]) -> Callable[..., str]:
-    def parse(value: str, cell: Cell, at: str = "") -> str:
+def _choice(allowed: Sequence[Word]) -> Callable[..., Word]:
+    def parse(value: str, cell: Cell, at: str = "") -> Word:
         if value not in allowed:
             cell.fault(at, value, f"one of {', '.join(allowed)}")
-        return value
+        return cast(Word, value)
 
     return parse
 
@@ -390,8 +382,8 @@ PARSERS: dict[str, Parser] = {
     "detector": _weights,
     "segmenter": _weights,
     "mask_shape": _choice(MASK_SHAPES),
-    "mask_shadow": _choice(("auto", "off")),
-    "background": _choice(("auto", "off")),
+    "mask_shadow": _choice(SWITCHES),
+    "background": _choice(SWITCHES),
     "dilate": _dilation,
     "prompt": _text,
     "negative_prompt": _text,

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from vace_batch.manifest.builder import write_manifest
-from vace_batch.manifest.schema import SCHEMA, SCHEMA_VERSION, TASKS
+from vace_batch.manifest.choices import TASKS
+from vace_batch.manifest.schema import SCHEMA, SCHEMA_VERSION
 
 FOLDER = Path(__file__).resolve().parents[2] / "manifests"
 

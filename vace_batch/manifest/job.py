@@ -5,7 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
+
+from vace_batch.manifest.choices import (
+    COMPOSITIONS,
+    Control,
+    ExtendMode,
+    ExtendUnit,
+    MaskRule,
+    MaskShape,
+    PresetName,
+    Process,
+    ReferenceBackground,
+    ReferenceMode,
+    SeedScope,
+    Switch,
+    Task,
+)
+from vace_batch.options import LoraExpert
 
 Decides = Literal["nothing", "masks", "plan", "pixels"]
 """What a column decides. `masks`: the masks, and through them the plan; `plan`: the plan of the clip and the pixels of
@@ -19,15 +36,6 @@ _PIXELS = {"decides": "pixels"}
 # A file counts in an identity by the fingerprint of its content, a LoRA as it was resolved; neither counts by its name.
 _FILE = {"counts": "fingerprint"}
 _RESOLVED = {"counts": "resolved"}
-
-COMPOSITIONS: dict[str, tuple[str, ...]] = {
-    "reference": (),
-    "animate": ("control",),
-    "swap": ("repaint",),
-    "move": ("extension", "control"),
-    "expand": ("repaint", "extension"),
-}
-"""VACE's ready-made compositions: which processes they combine; without any all of the picture is new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +102,7 @@ class Sampling:
     boundary_ratio: float | None = None
     flow_shift: float | None = None
     conditioning_scale: float | None = None
-    mask_rule: str | None = None
+    mask_rule: MaskRule | None = None
     guidance_from: float | None = None
     guidance_until: float | None = None
     step_cache: float | None = None
@@ -112,7 +120,7 @@ class LoraRef:
 
     uri: str
     weight: float = 1.0
-    expert: str = "both"
+    expert: LoraExpert = "both"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +145,8 @@ class Extend:
     it the frames from start_s to end_s are made anew.
     """
 
-    mode: str = "first"
-    unit: str = "clip"
+    mode: ExtendMode = "first"
+    unit: ExtendUnit = "clip"
     seconds: float | None = None
 
 
@@ -162,13 +170,27 @@ class JobFile:
         return self.column if self.number is None else f"{self.column}.{self.number}"
 
 
+def split_controls(control: str | None) -> tuple[Control, ...]:
+    """The controls that the column `control` names, in order: none, one, or two joined by "+"."""
+    return cast("tuple[Control, ...]", tuple(control.split("+"))) if control else ()
+
+
+def split_processes(compose: str | None) -> tuple[Process, ...]:
+    """The processes that the column `compose` combines, in order: by a composition's name, or joined by "+"."""
+    if not compose:
+        return ()
+    if compose in COMPOSITIONS:
+        return COMPOSITIONS[compose]
+    return cast("tuple[Process, ...]", tuple(compose.split("+")))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One manifest row: one video, one task. URIs are absolute (relative ones were resolved against the manifest)."""
 
     job_id: str = field(metadata=_NOTHING)
     video_uri: str = field(metadata=_PLAN | _FILE)
-    task: str = field(metadata=_PLAN)
+    task: Task = field(metadata=_PLAN)
     row: int = field(default=0, metadata=_NOTHING)
     targets: tuple[str, ...] = field(default=(), metadata=_MASKS)
     pick: Pick = field(default_factory=Pick, metadata=_MASKS)
@@ -178,17 +200,17 @@ class Job:
     protect: Protect = field(default_factory=Protect, metadata=_MASKS)
     detector: str | None = field(default=None, metadata=_MASKS)
     segmenter: str | None = field(default=None, metadata=_MASKS)
-    mask_shape: str = field(default="mask", metadata=_MASKS)
-    mask_shadow: str = field(default="auto", metadata=_MASKS)
-    background: str = field(default="auto", metadata=_MASKS)
+    mask_shape: MaskShape = field(default="mask", metadata=_MASKS)
+    mask_shadow: Switch = field(default="auto", metadata=_MASKS)
+    background: Switch = field(default="auto", metadata=_MASKS)
     dilate: Dilation | None = field(default=None, metadata=_MASKS)
     prompt: str = field(default="", metadata=_PIXELS)
     negative_prompt: str | None = field(default=None, metadata=_PIXELS)
     reference_uris: tuple[str, ...] = field(default=(), metadata=_PIXELS | _FILE)
     reference_boxes: tuple[BoxKey, ...] = field(default=(), metadata=_PIXELS)
     reference_mask_uris: tuple[str, ...] = field(default=(), metadata=_PIXELS | _FILE)
-    reference_mode: str = field(default="plain", metadata=_PIXELS)
-    reference_background: str = field(default="keep", metadata=_PIXELS)
+    reference_mode: ReferenceMode = field(default="plain", metadata=_PIXELS)
+    reference_background: ReferenceBackground = field(default="keep", metadata=_PIXELS)
     control: str | None = field(default=None, metadata=_PLAN)
     control_weights: str | None = field(default=None, metadata=_PLAN)
     expand: Expand | None = field(default=None, metadata=_PLAN)
@@ -197,19 +219,19 @@ class Job:
     start_s: float | None = field(default=None, metadata=_MASKS)
     end_s: float | None = field(default=None, metadata=_MASKS)
     seed: int | None = field(default=None, metadata=_PIXELS)
-    seed_scope: str | None = field(default=None, metadata=_PLAN)
+    seed_scope: SeedScope | None = field(default=None, metadata=_PLAN)
     priority: int = field(default=0, metadata=_NOTHING)
     # The preset's values are in the job once `with_preset` has resolved it; its name decides nothing.
-    preset: str | None = field(default=None, metadata=_NOTHING)
+    preset: PresetName | None = field(default=None, metadata=_NOTHING)
     model: str | None = field(default=None, metadata=_PIXELS)
     loras: tuple[LoraRef, ...] | None = field(default=None, metadata=_PIXELS | _RESOLVED)
     sampling: Sampling = field(default_factory=Sampling, metadata=_PIXELS)
     output_uri: str | None = field(default=None, metadata=_NOTHING)
 
     @property
-    def controls(self) -> tuple[str, ...]:
+    def controls(self) -> tuple[Control, ...]:
         """The controls that steer this job, in order: none, one, or two that are combined."""
-        return tuple(self.control.split("+")) if self.control else ()
+        return split_controls(self.control)
 
     @property
     def masks_select(self) -> bool:
@@ -218,9 +240,9 @@ class Job:
         return "repaint" not in self.processes and (by_layout or len(self.controls) == 2)
 
     @property
-    def processes(self) -> tuple[str, ...]:
+    def processes(self) -> tuple[Process, ...]:
         """What a composition combines, in order: at most two of repaint, extension, control."""
-        return COMPOSITIONS[self.compose] if self.compose in COMPOSITIONS else tuple((self.compose or "").split("+"))
+        return split_processes(self.compose)
 
     def files(self) -> Iterator[JobFile]:
         """Every file that the job names to be read, but for weights."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from vace_batch.manifest.choices import PresetName, SeedScope, Task
 from vace_batch.manifest.job import Job, Sampling, members
 from vace_batch.options import PresetOption
 
@@ -24,10 +25,10 @@ class Preset:
 
     sampling: Sampling
     negative_prompt: str = WAN_NEGATIVE_PROMPT
-    seed_scope: str = "window"
+    seed_scope: SeedScope = "window"
 
 
-PRESETS: dict[str, Preset] = {
+PRESETS: dict[PresetName, Preset] = {
     "standard": Preset(sampling=Sampling(mask_rule="nearest", conditioning_scale=1.0)),
     # With the stock rule a fast object is partly uncovered in the mask channels.
     "removal": Preset(sampling=Sampling(mask_rule="max4", conditioning_scale=1.0), negative_prompt=""),
@@ -51,10 +52,15 @@ PRESETS: dict[str, Preset] = {
 LORA_PRESETS = ("removal-lora", "fast")
 """Presets whose values are for a LoRA, which the run gives (`--lora removal-lora:FILE`) or the weights have in them."""
 
-_PRESET_OF_TASK = {"removal": "removal", "restyle": "restyle", "r2v": "reference", "composition": "reference"}
+_PRESET_OF_TASK: dict[Task, PresetName] = {
+    "removal": "removal",
+    "restyle": "restyle",
+    "r2v": "reference",
+    "composition": "reference",
+}
 
 
-def preset_name(task: str, name: str | None = None) -> str:
+def preset_name(task: Task, name: PresetName | None = None) -> PresetName:
     """The preset a job gets: the one it names, else its task's.
 
     Raises:
@@ -89,6 +95,6 @@ def with_preset(job: Job, changes: Iterable[PresetOption] = ()) -> Job:
     )
 
 
-def default_negative_prompt(task: str) -> str:
+def default_negative_prompt(task: Task) -> str:
     """The negative prompt of a job that gives none: its task's preset's."""
     return PRESETS[preset_name(task)].negative_prompt

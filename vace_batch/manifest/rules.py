@@ -6,19 +6,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vace_batch.manifest.cells import shown
-from vace_batch.manifest.job import COMPOSITIONS, Expand, Extend, Protect
-from vace_batch.manifest.output_names import collision_key, safe_name
-from vace_batch.manifest.schema import (
+from vace_batch.manifest.choices import (
     CONTROL_TASKS,
     CONTROLS,
     EXPAND_TASKS,
     EXTEND_TASKS,
     MASKED_TASKS,
+    MAX_R2V_REFERENCES,
     PROTECT_TASKS,
     REFERENCE_TASKS,
     TASKS,
     UNMASKED_TASKS,
 )
+from vace_batch.manifest.job import Expand, Extend, Protect, split_controls, split_processes
+from vace_batch.manifest.output_names import collision_key, safe_name
 
 INVALID: Any = object()
 """In place of a value that has its own fault: given, but not to be looked into."""
@@ -28,8 +29,6 @@ UNKNOWN: Any = object()
 
 MASK_SOURCES = ("boxes", "mask_uri", "targets", "points")
 _SOURCES_COLUMN = "/".join(MASK_SOURCES)
-
-MAX_R2V_REFERENCES = 3
 
 _TAKERS = {
     "control": CONTROL_TASKS,
@@ -62,12 +61,12 @@ def _processes(row: Mapping[str, Any]) -> tuple[str, ...]:
     compose = row.get("compose")
     if row.get("task") != "composition" or not isinstance(compose, str):
         return ()
-    return COMPOSITIONS[compose] if compose in COMPOSITIONS else tuple(compose.split("+"))
+    return split_processes(compose)
 
 
 def _controls(row: Mapping[str, Any]) -> tuple[str, ...]:
     control = row.get("control")
-    return tuple(control.split("+")) if isinstance(control, str) else ()
+    return split_controls(control) if isinstance(control, str) else ()
 
 
 def _mask_source(row: Mapping[str, Any]) -> Iterator[RowFault]:

@@ -12,27 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from vace_batch.manifest.choices import CONTROL_TASKS, EXPAND_TASKS, EXTEND_TASKS, PROTECT_TASKS, REFERENCE_TASKS, TASKS
+
 SCHEMA_VERSION = 1
 VERSION_KEY = "vace_batch.schema_version"
 
-TASKS = ("removal", "inpainting", "restyle", "t2v", "r2v", "outpainting", "extension", "composition")
-MASKED_TASKS = ("removal", "inpainting")
-UNMASKED_TASKS = ("t2v", "r2v", "outpainting", "extension")
-REFERENCE_TASKS = ("inpainting", "restyle", "r2v", "composition")
-CONTROL_TASKS = ("restyle", "composition")
-EXPAND_TASKS = ("outpainting", "composition")
-PROTECT_TASKS = (*MASKED_TASKS, "restyle", "composition")
-EXTEND_TASKS = ("extension", "composition")
-MASK_SHAPES = ("mask", "filled", "hull", "box")
-CONTROLS = ("depth", "pose", "pose_body", "flow", "gray", "scribble", "layout_bbox", "layout_track", "plain")
-PROCESSES = ("repaint", "extension", "control")
-EXTEND_MODES = ("first", "last", "firstlast")
-EXTEND_UNITS = ("frame", "clip")
-REFERENCE_MODES = ("plain", "subject", "salient", "face")
-REFERENCE_BACKGROUNDS = ("keep", "white")
-SEED_SCOPES = ("window", "shot", "programme")
-MASK_RULES = ("nearest", "max4")
-LORA_EXPERTS = ("both", "high", "low")
 FREE_PREFIX = "x_"
 
 

@@ -18,13 +18,12 @@ from vace_batch.masks.coco import as_coco, encode
 from vace_batch.masks.store import Bits, FrameMask, MaskReader, write_masks
 from vace_batch.storage import files as storage
 from vace_batch.video.mask_video import write_mask_video
+from vace_batch.video.read_ahead import CHUNK_FRAMES
 
 SUFFIXES = {"ffv1": ".mkv", "png": "", "coco": ".json", "parquet": ".parquet"}
 """What each form's file ends in; png is a folder."""
 
 DEFAULT_RATE = Fraction(25)
-
-_CHUNK_FRAMES = 64
 
 
 INLINE_BYTES = 64 << 10
@@ -94,8 +93,8 @@ def write_kept(
 
 def every_mask(reader: MaskReader, num_frames: int) -> Iterator[FrameMask | None]:
     """The mask of each frame of a video of `num_frames`, in order."""
-    for start in range(0, num_frames, _CHUNK_FRAMES):
-        stop = min(start + _CHUNK_FRAMES, num_frames)
+    for start in range(0, num_frames, CHUNK_FRAMES):
+        stop = min(start + CHUNK_FRAMES, num_frames)
         masks = reader.get(start, stop)
         yield from (masks.get(index) for index in range(start, stop))
 

@@ -19,11 +19,11 @@ from vace_batch.geometry import Size
 from vace_batch.masks.coco import read_coco
 from vace_batch.masks.store import Bits, FrameMask, MaskReader, make_mask
 from vace_batch.video.probe import MAX_PIXELS
+from vace_batch.video.read_ahead import CHUNK_FRAMES
 from vace_batch.video.reader import read_gray, read_image
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 _THRESHOLD = 127
-_CHUNK_FRAMES = 64
 
 
 def read_masks(path: str, size: Size, num_frames: int, start: int = 0, stop: int | None = None) -> Iterator[FrameMask]:
@@ -105,8 +105,8 @@ def _from_parquet(file: Path, size: Size, num_frames: int, start: int, stop: int
         reason = f"mask_uri: the video has {num_frames} frames, {file.name} has a mask on frame {last}"
         raise ClipError("mask_length_mismatch", reason)
     try:
-        for first in range(start, stop, _CHUNK_FRAMES):
-            yield from reader.get(first, min(first + _CHUNK_FRAMES, stop)).values()
+        for first in range(start, stop, CHUNK_FRAMES):
+            yield from reader.get(first, min(first + CHUNK_FRAMES, stop)).values()
     except (ValueError, OSError) as error:
         raise ClipError("bad_mask_file", f"mask_uri: {file.name} is damaged: {error}") from error
 

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import TOKEN_PX, Box, Size
+from vace_batch.manifest.choices import MASK_SHAPES, MaskShape
 from vace_batch.manifest.job import Dilation, Job
 from vace_batch.masks.store import Bits, FrameMask, make_mask, merge_masks
 
-MASK_SHAPES = ("mask", "filled", "hull", "box")
 DEFAULT_DILATION = Dilation(px=6.0)
 """What detectors, segmenters and boxes may be off by."""
 FILE_DILATION = Dilation(px=3.0)
@@ -35,7 +35,7 @@ _WINDOWS_AT_ONCE = 4096
 Indices = npt.NDArray[np.intp]
 
 
-def shape_mask(mask: FrameMask, shape: str) -> FrameMask:
+def shape_mask(mask: FrameMask, shape: MaskShape) -> FrameMask:
     """The mask itself or, of each of its connected parts, what its outline holds, convex hull or bounding box.
 
     The shapes are `mask | filled | hull | box`; only `mask` keeps holes.
@@ -128,7 +128,12 @@ def subtract(mask: FrameMask | None, protect: FrameMask | None) -> FrameMask | N
 
 
 def refine(
-    parts: list[FrameMask], size: Size, *, shape: str = "mask", dilation: Dilation | None = None, min_px: int = TOKEN_PX
+    parts: list[FrameMask],
+    size: Size,
+    *,
+    shape: MaskShape = "mask",
+    dilation: Dilation | None = None,
+    min_px: int = TOKEN_PX,
 ) -> FrameMask | None:
     """Shape and dilate each object of a frame by its own size, join them, and grow what is thinner than `min_px`.
 

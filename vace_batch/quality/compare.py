@@ -16,12 +16,12 @@ from vace_batch.quality import measures
 from vace_batch.quality.meter import RING_PX, Meter, Sight
 from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.frame import Frame
+from vace_batch.video.read_ahead import CHUNK_FRAMES
 from vace_batch.video.reader import read_frames
 
 GAP_FRAMES = 24
 """Shorter pauses between masked frames are watched through; what lies farther from any mask is not decoded."""
 
-_AT_ONCE = 64
 _MARGIN_PX = 4
 """Beside the feathering: chroma samples cover a pixel inside and one outside."""
 
@@ -58,8 +58,8 @@ class Watched:
             masks: Mapping[int, FrameMask] = {}
             allowed: list[Mapping[int, FrameMask]] = []
             for index in span:
-                if (index - span.start) % _AT_ONCE == 0:
-                    chunk = index, min(index + _AT_ONCE, span.stop)
+                if (index - span.start) % CHUNK_FRAMES == 0:
+                    chunk = index, min(index + CHUNK_FRAMES, span.stop)
                     masks, allowed = self.masks(*chunk), [read(*chunk) for read in self.touched]
                 output, source = next(outputs, None), next(sources)
                 if output is None:

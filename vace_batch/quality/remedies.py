@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from vace_batch.manifest.choices import MASK_SHAPES, MaskShape
 from vace_batch.manifest.job import Dilation, Job, Sampling
 from vace_batch.masks.refine import dilation_of
 from vace_batch.options import AttemptSettings
@@ -126,12 +127,10 @@ def _dilated(attempt: Attempt) -> Job | None:
     return replace(job, dilate=Dilation(**wider))
 
 
-def _shaped(shape: str) -> Callable[[Attempt], Job | None]:
-    order = ("mask", "filled", "hull", "box")
-
+def _shaped(shape: MaskShape) -> Callable[[Attempt], Job | None]:
     def change(attempt: Attempt) -> Job | None:
         job = attempt.job
-        if not job.has_mask_source or order.index(job.mask_shape) >= order.index(shape):
+        if not job.has_mask_source or MASK_SHAPES.index(job.mask_shape) >= MASK_SHAPES.index(shape):
             return None
         return replace(job, mask_shape=shape)
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from vace_batch.errors import ClipError, UsageError
 from vace_batch.geometry import Bridging, Size, token_count
+from vace_batch.manifest.choices import Task
 from vace_batch.manifest.job import Sampling
 from vace_batch.manifest.presets import PRESETS, preset_name
 from vace_batch.vace import weights
@@ -96,7 +97,7 @@ class ModelProfile:
     bridging: Bridging = Bridging()
     widest_hole_px: int | None = None
 
-    def sampling(self, task: str, overrides: Sampling | None = None) -> ResolvedSampling:
+    def sampling(self, task: Task, overrides: Sampling | None = None) -> ResolvedSampling:
         """Sampling of `task`: the `overrides`, then its preset's, then the model's own.
 
         Raises:

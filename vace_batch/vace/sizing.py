@@ -14,6 +14,7 @@ import typer
 
 from vace_batch.costs import Prices, Speed, Used
 from vace_batch.geometry import Size, token_count
+from vace_batch.manifest.choices import PresetName, Task
 from vace_batch.manifest.job import Sampling
 from vace_batch.manifest.presets import PRESETS
 from vace_batch.vace import profiles
@@ -25,7 +26,7 @@ _TEXT_WEIGHTS = 5_680_910_336
 """Parameters of UMT5-XXL's encoder, which no GPU actor keeps: it is there while a new prompt is embedded."""
 VAE_WEIGHTS = 126_892_531
 """Parameters of Wan 2.1's VAE, kept at 32 bits."""
-_PRESETS = {"removal": "removal", "restyle": "restyle", "fast": "removal"}
+_PRESETS: dict[PresetName, Task] = {"removal": "removal", "restyle": "restyle", "fast": "removal"}
 """Presets, and a task of each. A removal has no prompt, so that one forward a step is enough; a restyle has one."""
 
 
@@ -89,7 +90,7 @@ def _short(model: str) -> str:
     return model.rpartition("/")[2].removesuffix("-diffusers")
 
 
-def _sampling(preset: str) -> Sampling:
+def _sampling(preset: PresetName) -> Sampling:
     return PRESETS[preset].sampling
 
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vace_batch.manifest.choices import PROCESSES, Process
 from vace_batch.vcu.unit import Mask, Pixels
-
-PROCESSES = ("repaint", "extension", "control")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -23,7 +22,7 @@ class Condition:
     frames_THWC uint8; mask_THW bool, True = generate; neutral_THW bool, True = exactly 0.0 once normalised.
     """
 
-    kind: str
+    kind: Process
     frames_THWC: Pixels
     mask_THW: Mask
     neutral_THW: Mask

@@ -152,7 +152,7 @@ def control_videos(
     Raises:
         ClipError: weights or boxes cannot be used, and what reading raises.
     """
-    drawn = {}
+    drawn: dict[str, Pixels] = {}
     for name in dict.fromkeys(name for name in job.controls if name not in SIMPLE):
         lead = name == "flow" and lead_pts is not None
         start, pts = (window.start - 1, lead_pts) if lead else (window.start, start_pts)

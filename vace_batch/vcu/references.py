@@ -16,9 +16,6 @@ from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.vcu.controls.draw import at_most
 from vace_batch.vcu.unit import Pixels
 
-REFERENCE_MODES = ("plain", "subject", "salient", "face")
-"""plain: the whole picture; subject: its box or mask; salient: what stands out; face: the largest face."""
-
 _WHITE = 255
 _GRABCUT_PX, _GRABCUT_ROUNDS = 512, 5
 _RIM = 0.06

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-MASK_RULES = ("nearest", "max4")
+from vace_batch.manifest.choices import MASK_RULES, MaskRule
+from vace_batch.options import LoraExpert
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +17,7 @@ class Lora:
     uri: str
     revision: str
     weight: float
-    expert: str = "both"
+    expert: LoraExpert = "both"
 
     @property
     def identity(self) -> tuple[str, float, str]:
@@ -44,7 +45,7 @@ class ResolvedSampling:
     guidance_scale_2: float | None = None
     boundary_ratio: float | None = None
     conditioning_scale: float = 1.0
-    mask_rule: str = "nearest"
+    mask_rule: MaskRule = "nearest"
     guidance_from: float = 0.0
     guidance_until: float = 1.0
     step_cache: float = 0.0

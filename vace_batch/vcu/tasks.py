@@ -14,16 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vace_batch.geometry import Size
+from vace_batch.manifest.choices import MAX_R2V_REFERENCES, TASKS
 from vace_batch.manifest.job import Job
 from vace_batch.manifest.presets import default_negative_prompt
-from vace_batch.manifest.schema import TASKS
 from vace_batch.vcu.conditions import Condition, compose, control, extension, repaint, unseen
 from vace_batch.vcu.controls import SIMPLE, simple_control
 from vace_batch.vcu.references import prepare_references
 from vace_batch.vcu.sampling import ResolvedSampling
 from vace_batch.vcu.unit import VCU, Mask, Pixels
-
-MAX_R2V_REFERENCES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
