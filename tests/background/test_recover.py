@@ -18,7 +18,8 @@ from vace_batch.background.shadow import grow_into_shadows
 from vace_batch.geometry import Box, Bridging, Size
 from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.planning.windows import Shot
-from vace_batch.video.frame import Frame, Orientation
+from vace_batch.video.frame import Frame
+from vace_batch.video.orientation import Orientation
 
 SIZE = Size(320, 180)
 NUM_FRAMES = 24

@@ -28,7 +28,7 @@ from vace_batch.steps.generate import generate
 from vace_batch.steps.prepare import prepare
 from vace_batch.steps.stitch import stitch
 from vace_batch.vcu.unit import VCU
-from vace_batch.video.frame import plane_layout, plane_view
+from vace_batch.video.planes import plane_layout, plane_view
 
 FRAME, NUM_FRAMES = Size(96, 64), 5
 EXACT = Dilation(px=0.0)

@@ -10,8 +10,12 @@ import pytest
 
 from tests.support.media_files import Media, Sound, make
 from vace_batch.errors import ClipError
+from vace_batch.geometry import Box
+from vace_batch.video.encoders import EncoderSettings
+from vace_batch.video.frame import Frame
 from vace_batch.video.probe import probe
 from vace_batch.video.shots import scan
+from vace_batch.video.writer import rewrite
 
 SECONDS = 4.0
 
@@ -52,6 +56,16 @@ def test_libavs_other_words_are_told_too(tmp_path: Path, suffix: str, codec: str
     assert caught.value.code in ("unreadable_video", "damaged_video")
 
 
+def test_colour_tags_that_nothing_converts_are_refused(tmp_path: Path) -> None:
+    """A sequence extension whose colours are all 255: swscale answers ENOTSUP."""
+    path, whole = tmp_path / "mutated.ts", tmp_path / "whole.ts"
+    make(whole, Media(num_frames=6, codec="mpeg2video", sounds=(Sound(seconds=0.2),)))
+    path.write_bytes(mutated(whole.read_bytes(), np.random.default_rng(1474)))
+    with pytest.raises(ClipError, match="colour matrix 255") as caught:
+        scan(str(path))
+    assert caught.value.code == "unsupported_pixel_format"
+
+
 @pytest.mark.parametrize(
     ("suffix", "codec"), [(".mp4", "libx264"), (".mkv", "libx265"), (".ts", "mpeg2video"), (".avi", "mjpeg")]
 )
@@ -60,7 +74,8 @@ def test_mutated_files_are_told_or_read(tmp_path: Path, suffix: str, codec: str)
     pix_fmt, tags = ("yuvj420p", (5, 1, 1, 2)) if codec == "mjpeg" else ("yuv420p", (1, 1, 1, 1))
     media = Media(num_frames=6, codec=codec, options=options, sounds=(Sound(seconds=0.2),), pix_fmt=pix_fmt, tags=tags)
     whole = Path(make(tmp_path / f"whole{suffix}", media)).read_bytes()
-    path, codes = tmp_path / f"mutated{suffix}", dict[str, int]()
+    path = tmp_path / f"mutated{suffix}"
+    codes: dict[str, int] = {}
     deadline, seed, slowest = time.monotonic() + SECONDS, 0, 0.0
     while time.monotonic() < deadline:
         path.write_bytes(mutated(whole, np.random.default_rng(seed)))
@@ -77,3 +92,34 @@ def test_mutated_files_are_told_or_read(tmp_path: Path, suffix: str, codec: str)
         codes[code] = codes.get(code, 0) + 1
         slowest, seed = max(slowest, time.monotonic() - started), seed + 1
     assert seed > 20 and len(codes) >= 2 and slowest < 10, (seed, codes, slowest)
+
+
+def paint(frame: Frame) -> None:
+    box = Box(4, 4, 8, 8)
+    frame.paste(box, frame.rgb(box)[::-1], np.ones((8, 8), np.float32))
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "libx264"), (".ts", "mpeg2video")])
+def test_mutated_files_are_refused_or_rewritten(tmp_path: Path, suffix: str, codec: str) -> None:
+    """Whole and spliced: damage that only decoding, encoding or muxing meets leaves a reason and no file."""
+    media = Media(num_frames=6, codec=codec, sounds=(Sound(seconds=0.2),))
+    whole = Path(make(tmp_path / f"whole{suffix}", media)).read_bytes()
+    path, target = tmp_path / f"mutated{suffix}", tmp_path / f"out{suffix}"
+    codes: dict[str, int] = {}
+    deadline, seed = time.monotonic() + SECONDS, 0
+    while time.monotonic() < deadline:
+        path.write_bytes(mutated(whole, np.random.default_rng(seed)))
+        settings = EncoderSettings(crf=30 if seed % 5 else None)
+        try:
+            report = rewrite(str(path), str(target), paint, settings, [(0, 2)] if seed % 2 else None)
+            assert report.num_frames and target.exists()
+            target.unlink()
+            code = "ok"
+        except ClipError as error:
+            assert error.reason and not error.retryable and not target.exists()
+            code = error.code
+        except Exception as error:
+            pytest.fail(f"seed {seed} of {suffix}: {type(error).__name__}: {error}")
+        codes[code] = codes.get(code, 0) + 1
+        seed += 1
+    assert seed > 20 and len(codes) >= 2, (seed, codes)

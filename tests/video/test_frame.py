@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from tests.support.media_files import Media, make, picture
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
-from vace_batch.video.frame import Frame, Orientation, is_editable
+from vace_batch.video.frame import Frame
+from vace_batch.video.orientation import Orientation
+from vace_batch.video.planes import is_editable
 from vace_batch.video.reader import read_frames
 
 # Of each plane: luma pixels a sample covers across and down, interleaved channels.

@@ -15,7 +15,9 @@ from av.video.reformatter import Interpolation
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.video.encoders import DEFAULT_RATE
-from vace_batch.video.frame import Frame, plane_layout, plane_view
+from vace_batch.video.frame import Frame
+from vace_batch.video.libav import converting
+from vace_batch.video.planes import plane_layout, plane_view
 from vace_batch.video.probe import VideoInfo
 
 
@@ -94,10 +96,13 @@ class CanvasFrames:
         whole = orientation.stored_box(Box(0, 0, canvas.size.width, canvas.size.height), canvas.size)
         place = orientation.stored_box(canvas.source, canvas.size)
         # Scaled only to inherit the frame's properties; always a fresh buffer, as the decoder predicts from its own.
-        grown = native.reformat(width=whole.width, height=whole.height, interpolation=Interpolation.POINT, threads=1)
-        if grown is native:
-            wider = native.reformat(width=whole.width + 16, interpolation=Interpolation.POINT, threads=1)
-            grown = wider.reformat(width=whole.width, interpolation=Interpolation.POINT, threads=1)
+        with converting(native):
+            grown = native.reformat(
+                width=whole.width, height=whole.height, interpolation=Interpolation.POINT, threads=1
+            )
+            if grown is native:
+                wider = native.reformat(width=whole.width + 16, interpolation=Interpolation.POINT, threads=1)
+                grown = wider.reformat(width=whole.width, interpolation=Interpolation.POINT, threads=1)
         for plane in layout.planes:
             samples, target = (plane_view(one, plane, layout.dtype) for one in (native, grown))
             top, left = place.y >> plane.shift_y, place.x >> plane.shift_x

@@ -6,7 +6,9 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
-from vace_batch.video.frame import SWS_FLAGS, plane_layout, plane_view
+from vace_batch.video.frame import SWS_FLAGS
+from vace_batch.video.libav import converting
+from vace_batch.video.planes import plane_layout, plane_view
 
 # A step between two chroma samples, seen at the luma pixel before its middle: half way up where samples sit on luma
 # pixels, a fifth where they sit between two; not begun where each sits on the later one.
@@ -26,12 +28,16 @@ def chroma_location(frame: av.VideoFrame) -> str | None:
     """libav's name for a frame's chroma location, found by converting a step; None where chroma is not subsampled.
 
     Untagged frames are what swscale takes them for.
+
+    Raises:
+        ClipError: unsupported_pixel_format.
     """
     layout = plane_layout(frame.format.name)
     if layout is None or not any(plane.shift_x for plane in layout.planes):
         return None
-    across = _site(frame, axis=1)
-    down = _site(frame, axis=0) if any(plane.shift_y for plane in layout.planes) else "between"
+    with converting(frame):
+        across = _site(frame, axis=1)
+        down = _site(frame, axis=0) if any(plane.shift_y for plane in layout.planes) else "between"
     return _NAMES.get((across, down))
 
 
@@ -49,7 +55,8 @@ def _site(frame: av.VideoFrame, axis: int) -> str:
         samples[...] = middle
         if plane.shift_x:
             low, high = np.array_split(samples, 2, axis=axis)
-            low[...], high[...] = middle * 3 // 4, middle * 5 // 4
+            low[...] = middle * 3 // 4
+            high[...] = middle * 5 // 4
     rgb = step.reformat(
         format="rgb48le",
         src_colorspace=Colorspace.ITU709,

@@ -6,10 +6,6 @@ player shows; everything public is in display orientation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, TypeVar
-
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
@@ -18,11 +14,9 @@ from PIL import Image
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size, align_down, align_up
-
-Samples = NDArray[Any]
-"""Pixels or native samples, uint8 or uint16."""
-
-_T = TypeVar("_T", bound=np.generic)
+from vace_batch.video.libav import converting
+from vace_batch.video.orientation import Orientation
+from vace_batch.video.planes import Plane, PlaneLayout, Samples, plane_layout, plane_view, shrink_alpha
 
 SWS_FLAGS = (
     Interpolation.BICUBIC
@@ -49,131 +43,6 @@ _MATRIX = {
 # Chroma filters reach two chroma samples to each side; 16 luma pixels hold that for every subsampling and keep the
 # phase of a patch, so that it converts to the same bits as the whole frame.
 _GRID_PX = 16
-
-_ALPHA_FIRST = frozenset({"argb", "abgr"})
-_FOUR_BYTE_RGB = frozenset({"rgb0", "bgr0", "0rgb", "0bgr"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Orientation:
-    """How stored becomes display: `turns` quarter turns counter-clockwise, then mirrored left to right."""
-
-    turns: int = 0
-    mirrored: bool = False
-
-    @classmethod
-    def from_matrix(cls, matrix: tuple[int, ...] | None) -> Orientation:
-        """From libav's 3x3 display matrix (row major, 16.16); angles that are no quarter turn count as upright."""
-        if matrix is None:
-            return cls()
-        a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
-        mirrored = a * d - b * c < 0
-        if mirrored:
-            a, c = -a, -c
-        if (a == 0) == (b == 0):
-            return cls()
-        turns = (0 if a > 0 else 2) if b == 0 else (3 if b > 0 else 1)
-        return cls(turns=turns, mirrored=mirrored)
-
-    def display(self, array: NDArray[_T]) -> NDArray[_T]:
-        """A stored (H, W, ...) array as displayed; a view."""
-        turned = np.rot90(array, self.turns)
-        return turned[:, ::-1] if self.mirrored else turned
-
-    def stored(self, array: NDArray[_T]) -> NDArray[_T]:
-        """A displayed (H, W, ...) array as stored; a view. The inverse of `display`."""
-        return np.rot90(array[:, ::-1] if self.mirrored else array, -self.turns)
-
-    def display_size(self, stored: Size) -> Size:
-        return Size(stored.height, stored.width) if self.turns % 2 else stored
-
-    def stored_box(self, box: Box, display: Size) -> Box:
-        """The stored rectangle that `box` of a frame of `display` size shows."""
-        if self.mirrored:
-            box = Box(display.width - box.right, box.y, box.width, box.height)
-        size = display
-        for _ in range(self.turns):
-            box = Box(size.height - box.bottom, box.x, box.height, box.width)
-            size = Size(size.height, size.width)
-        return box
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plane:
-    """Layout of one plane: `channels` interleaved samples, shifted right by `shift_x`, `shift_y` against luma."""
-
-    index: int
-    channels: int
-    shift_x: int
-    shift_y: int
-    fixed_channel: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlaneLayout:
-    """What edits of a pixel format need to know; `planes` leaves out a plane that only holds transparency."""
-
-    dtype: np.dtype[Any]
-    deep: bool
-    planes: tuple[Plane, ...]
-
-
-@lru_cache(maxsize=64)
-def plane_layout(name: str) -> PlaneLayout | None:
-    """The layout of pixel format `name`; None where samples are not addressable one by one (pal8, yuyv422)."""
-    wide = 64
-    pix_fmt = av.VideoFormat(name, wide, wide)
-    bits = max(component.bits for component in pix_fmt.components)
-    if pix_fmt.has_palette or pix_fmt.is_bit_stream or pix_fmt.is_bayer or not 8 <= bits <= 16 or "f32" in name:
-        return None
-    if min(component.bits for component in pix_fmt.components) < 8:
-        return None
-    dtype = np.dtype(np.uint8) if bits == 8 else np.dtype(">u2" if pix_fmt.is_big_endian else "<u2")
-    planes = []
-    for index in sorted({component.plane for component in pix_fmt.components}):
-        members = [component for component in pix_fmt.components if component.plane == index]
-        if len({component.width for component in members}) > 1:
-            return None
-        if all(component.is_alpha for component in members):
-            continue
-        channels = 4 if name in _FOUR_BYTE_RGB else len(members)
-        alpha = any(component.is_alpha for component in members)
-        planes.append(
-            Plane(
-                index=index,
-                channels=channels,
-                shift_x=(wide // members[0].width).bit_length() - 1,
-                shift_y=(wide // members[0].height).bit_length() - 1,
-                fixed_channel=(0 if name in _ALPHA_FIRST else channels - 1) if alpha else None,
-            )
-        )
-    return PlaneLayout(dtype=dtype, deep=bits > 8, planes=tuple(planes))
-
-
-def is_editable(pix_fmt: str) -> bool:
-    """Whether `Frame.paste` can work on frames of this pixel format."""
-    return plane_layout(pix_fmt) is not None
-
-
-def plane_view(frame: av.VideoFrame, plane: Plane, dtype: np.dtype[Any]) -> Samples:
-    """A writable (H, W, channels) view of one plane, row padding left out."""
-    buffer = frame.planes[plane.index]
-    rows: Samples = np.frombuffer(memoryview(buffer), np.uint8).reshape(buffer.height, abs(buffer.line_size))
-    if buffer.line_size < 0:
-        rows = rows[::-1]
-    samples: Samples = rows.view(dtype)[:, : buffer.width * plane.channels]
-    return samples.reshape(buffer.height, buffer.width, plane.channels)
-
-
-def _shrink(alpha_HW: NDArray[np.float32], plane: Plane) -> NDArray[np.float32]:
-    """Mean alpha of the luma pixels that each sample of `plane` covers: exactly 0 where all of them are 0."""
-    if not plane.shift_x and not plane.shift_y:
-        return alpha_HW
-    step_x, step_y = 1 << plane.shift_x, 1 << plane.shift_y
-    height, width = alpha_HW.shape
-    blocks = alpha_HW.reshape(height // step_y, step_y, width // step_x, step_x)
-    means: NDArray[np.float32] = blocks.mean(axis=(1, 3), dtype=np.float32)
-    return means
 
 
 class Frame:
@@ -217,9 +86,14 @@ class Frame:
     def small(self, size: Size) -> NDArray[np.uint8]:
         """All of the picture at `size` (display orientation), (H, W, 3) uint8 RGB: to look at, not to work on."""
         stored = size if self._orientation.turns % 2 == 0 else Size(size.height, size.width)
-        shrunk = self._frame.reformat(
-            width=stored.width, height=stored.height, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
-        )
+        with converting(self._frame):
+            shrunk = self._frame.reformat(
+                width=stored.width,
+                height=stored.height,
+                format="rgb24",
+                interpolation=Interpolation.BILINEAR,
+                threads=1,
+            )
         pixels = self._orientation.display(shrunk.to_ndarray())
         return np.ascontiguousarray(pixels).astype(np.uint8, copy=False)
 
@@ -281,8 +155,8 @@ class Frame:
         alpha_HW, kept_HW = (np.pad(values, beyond, mode="edge") for values in (alpha_HW, kept_HW))
         patch = self._patch(area, inner, rgb, alpha_HW, deep=layout.deep)
         for plane in layout.planes:
-            free = _shrink(kept_HW, plane) == 0
-            self._blend(plane, layout, area, patch, _shrink(alpha_HW, plane) * free)
+            free = shrink_alpha(kept_HW, plane) == 0
+            self._blend(plane, layout, area, patch, shrink_alpha(alpha_HW, plane) * free)
 
     def _blend(
         self, plane: Plane, layout: PlaneLayout, area: Box, patch: av.VideoFrame, alpha_HW: NDArray[np.float32]
@@ -317,16 +191,17 @@ class Frame:
         pixels = _rgb_view(source)[place]
         np.copyto(pixels, new, where=alpha_HW[place][:, :, None] > 0)
         native = self._frame.format
-        if native.is_rgb:
-            return source.reformat(format=native.name, interpolation=SWS_FLAGS, threads=1)
-        return source.reformat(
-            format=native.name,
-            src_color_range=ColorRange.JPEG,
-            dst_colorspace=self._matrix,
-            dst_color_range=self._range,
-            interpolation=SWS_FLAGS,
-            threads=1,
-        )
+        with converting(self._frame):
+            if native.is_rgb:
+                return source.reformat(format=native.name, interpolation=SWS_FLAGS, threads=1)
+            return source.reformat(
+                format=native.name,
+                src_color_range=ColorRange.JPEG,
+                dst_colorspace=self._matrix,
+                dst_color_range=self._range,
+                interpolation=SWS_FLAGS,
+                threads=1,
+            )
 
     @property
     def _matrix(self) -> Colorspace:
@@ -377,16 +252,17 @@ class Frame:
         """`area` as rgb24 or, `deep`, rgb48le. The native frame itself when that is all of it in that format."""
         source = self._cropped(area)
         rgb_format = "rgb48le" if deep else "rgb24"
-        if source.format.is_rgb or source.format.name.startswith("gray"):
-            return source.reformat(format=rgb_format, interpolation=SWS_FLAGS, threads=1)
-        return source.reformat(
-            format=rgb_format,
-            src_colorspace=self._matrix,
-            src_color_range=self._range,
-            dst_color_range=ColorRange.JPEG,
-            interpolation=SWS_FLAGS,
-            threads=1,
-        )
+        with converting(self._frame):
+            if source.format.is_rgb or source.format.name.startswith("gray"):
+                return source.reformat(format=rgb_format, interpolation=SWS_FLAGS, threads=1)
+            return source.reformat(
+                format=rgb_format,
+                src_colorspace=self._matrix,
+                src_color_range=self._range,
+                dst_color_range=ColorRange.JPEG,
+                interpolation=SWS_FLAGS,
+                threads=1,
+            )
 
     def _cropped(self, area: Box) -> av.VideoFrame:
         """A copy of the native samples of `area`; the frame itself when that is all of it."""
@@ -395,7 +271,10 @@ class Frame:
             return self._frame
         # Scaled from the frame only to inherit its properties: PyAV has no other way to pass on the chroma location,
         # without which a patch would convert to other colours than the frame.
-        patch = self._frame.reformat(width=area.width, height=area.height, interpolation=Interpolation.POINT, threads=1)
+        with converting(self._frame):
+            patch = self._frame.reformat(
+                width=area.width, height=area.height, interpolation=Interpolation.POINT, threads=1
+            )
         for plane in layout.planes:
             target = plane_view(patch, plane, layout.dtype)
             rows, columns = target.shape[:2]

@@ -21,8 +21,10 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
 from vace_batch.options import MediaLimits
 from vace_batch.video.chroma import chroma_location
-from vace_batch.video.frame import Orientation, is_editable
 from vace_batch.video.hdr import Hdr
+from vace_batch.video.libav import is_machine_error
+from vace_batch.video.orientation import Orientation
+from vace_batch.video.planes import is_editable
 
 MAX_PIXELS = 8192 * 8192
 """Largest picture that is decoded; a small file may claim any size."""
@@ -166,10 +168,10 @@ def open_source(path: str) -> Iterator[InputContainer]:
         # "file:" and an absolute path: a name such as "concat:a|b" or "-i" is a name.
         container = av.open(local_url(path), options=_OPTIONS, metadata_errors="surrogateescape")
     except av.error.FFmpegError as error:
-        if error.errno in (errno.EIO, errno.EMFILE, errno.ENFILE):
-            raise
         if error.errno == errno.ENOMEM:  # a machine that is short of memory kills instead
             raise ClipError("unreadable_video", f"{path}: its header asks for more memory than libav gives") from error
+        if is_machine_error(error):
+            raise
         if _starts_as_mp4(path):
             raise ClipError("unreadable_video", f"{path}: its index is missing; the file was cut off") from error
         raise ClipError("not_a_video", f"{path}: not a video file ({error.strerror})") from error

@@ -15,8 +15,11 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from vace_batch.errors import ClipError
+from vace_batch.geometry import Size
 from vace_batch.video.encoders import Encoding, configure
-from vace_batch.video.frame import Frame, Orientation
+from vace_batch.video.frame import Frame
+from vace_batch.video.orientation import Orientation
 from vace_batch.video.probe import VideoInfo, open_source, video_stream
 
 TARGET_PSNR_DB = 47.5
@@ -73,6 +76,13 @@ def calibrate(info: VideoInfo, encoding: Encoding) -> Encoding:
     samples = _samples(info) if scale else []
     if scale is None or not samples:
         return encoding
+    try:
+        return _coarsest(encoding, info, samples, scale)
+    except (av.error.FFmpegError, ClipError):
+        return encoding  # the pass that writes reports the damage
+
+
+def _coarsest(encoding: Encoding, info: VideoInfo, samples: list[_Sample], scale: _Scale) -> Encoding:
     crf, best, failed = scale.start, None, scale.coarsest + scale.step
     tried: set[float] = set()
     for _ in range(_TRIALS):
@@ -118,13 +128,19 @@ def _samples(info: VideoInfo) -> list[_Sample]:
             try:
                 sample = _sample(container, stream, int(length * place), count)
             except av.error.FFmpegError:
-                # Damage is found and told by the pass that writes.
+                break
+            if not all(_fits(frame, info) for frame in sample.frames):
                 break
             if not sample.frames or sample.frames[0].pts in seen:
                 continue
             seen.add(sample.frames[0].pts)
             samples.append(sample)
     return samples
+
+
+def _fits(frame: av.VideoFrame, info: VideoInfo) -> bool:
+    """Return whether a frame has the size and the pixel format that the file's first frame has."""
+    return Size(frame.width, frame.height) == info.coded_size and frame.format.name == info.pix_fmt
 
 
 def _sample(container: InputContainer, stream: VideoStream, offset: int, count: int) -> _Sample:

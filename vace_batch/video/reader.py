@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections import deque
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from vace_batch.errors import ClipError
-from vace_batch.video.frame import Frame, Orientation
+from vace_batch.video.frame import Frame
+from vace_batch.video.libav import is_machine_error
+from vace_batch.video.orientation import Orientation
 from vace_batch.video.probe import MAX_PIXELS, check_progressive, display_matrix, open_source, video_stream
 
 
@@ -164,12 +167,13 @@ def demux(container: InputContainer, path: str, *streams: Stream) -> Iterator[Pa
 
     Raises:
         ClipError: damaged_video.
+        OSError: the disk fails; nothing is said about the video.
     """
     try:
         yield from container.demux(*streams)
     except av.error.FFmpegError as error:
-        # Nobody else reads this file, so a packet that may come later (EAGAIN) never comes.
-        if isinstance(error, OSError) and not isinstance(error, BlockingIOError):
+        # ENOMEM: sizes in a damaged file ask for more memory than libav gives.
+        if is_machine_error(error) and error.errno != errno.ENOMEM:
             raise
         raise ClipError("damaged_video", f"{path}: cannot be read to its end ({error.strerror})") from error
 
@@ -209,7 +213,10 @@ def _seek(path: str, start: int, start_pts: int) -> Iterator[Frame]:
         second = int(1 / stream.time_base) if stream.time_base else 1000
         # A demuxer may seek by decoding time and land on a key frame shown later than asked: then go further back.
         for back in () if _lacks_pts(stream) else (0, second, 10 * second):
-            container.seek(max(0, start_pts - back) if start_pts >= 0 else start_pts - back, stream=stream)
+            try:
+                container.seek(max(0, start_pts - back) if start_pts >= 0 else start_pts - back, stream=stream)
+            except av.error.FFmpegError:  # a damaged index: every frame is decoded, and what is wrong is told there
+                break
             decoder = Decoder(stream, path, first_pts=start_pts, first_index=start)
             frames = (frame for packet in demux(container, path, stream) for frame in decoder.feed(packet))
             first = next(frames, None)

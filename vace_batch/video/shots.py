@@ -16,6 +16,7 @@ from scenedetect.detector import SceneDetector
 from vace_batch.errors import ClipError
 from vace_batch.options import MediaLimits
 from vace_batch.video.frame import Frame
+from vace_batch.video.libav import converting
 from vace_batch.video.probe import check_frames, open_source, video_stream
 from vace_batch.video.reader import Decoder, demux
 
@@ -40,7 +41,7 @@ def scan(path: str, limits: MediaLimits | None = None) -> Scan:
     """Decode all of `path` once, up to `limits`, keeping nothing but time stamps.
 
     Raises:
-        ClipError: as `probe`, and damaged_video, size_changed, bad_timestamps, interlaced.
+        ClipError: as `probe`, and damaged_video, size_changed, bad_timestamps, interlaced, unsupported_pixel_format.
     """
     limits = limits or MediaLimits()
     pts: list[int] = []
@@ -81,9 +82,10 @@ class _Cuts:
         native = frame.native
         width = min(native.width, DETECTION_WIDTH)
         height = max(1, round(native.height * width / native.width))
-        small = self._scaler.reformat(
-            native, width=width, height=height, format="bgr24", interpolation=Interpolation.AREA, threads=1
-        )
+        with converting(native):
+            small = self._scaler.reformat(
+                native, width=width, height=height, format="bgr24", interpolation=Interpolation.AREA, threads=1
+            )
         pixels: NDArray[np.uint8] = small.to_ndarray().astype(np.uint8, copy=False)
         for detector in self._detectors:
             self._found.update(cut.frame_num for cut in detector.process_frame(self._time(frame.index), pixels))

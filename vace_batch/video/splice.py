@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import av
+import av.error
 import numpy as np
 from av.container import OutputContainer
 from av.packet import Packet
@@ -124,7 +125,10 @@ class SplicedTrack:
         self._next += 1
         self._until = self._run.stop
         if self._run.edited:
-            self._encoder = open_encoder(self._plan.encoding, self._info)
+            try:
+                self._encoder = open_encoder(self._plan.encoding, self._info)
+            except av.error.FFmpegError as error:
+                raise SpliceFailed(f"the encoder does not open ({error.strerror})") from error
             following = self._plan.runs[self._next] if self._next < len(self._plan.runs) else None
             if following and following.key < following.start:  # the key frame stands before the last frames of this run
                 self._until += 1
@@ -155,7 +159,11 @@ class SplicedTrack:
             native = to_encode(frame)
             # Numbers, not time stamps: every encoder takes them, and gives them back.
             native.pts, native.time_base, native.duration = frame.index, 1 / self._plan.encoding.rate, 1
-        for packet in self._encoder.encode(native):
+        try:
+            packets = self._encoder.encode(native)
+        except av.error.FFmpegError as error:
+            raise SpliceFailed(f"the encoder refuses a frame ({error.strerror})") from error
+        for packet in packets:
             assert packet.pts is not None
             data = self._repacked(bytes(packet))
             joined: Packet[Any] = Packet(data)

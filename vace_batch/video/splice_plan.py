@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+import av
+import av.error
 import numpy as np
 from av.packet import Packet
 from av.stream import Stream
@@ -307,7 +309,10 @@ def _joinable(encoding: Encoding, depth: int) -> Encoding:
 
 def _extradata(encoding: Encoding, info: VideoInfo) -> bytes | None:
     flags = encoding.options.get("flags", "") + "+global_header"
-    return open_encoder(replace(encoding, options=encoding.options | {"flags": flags}), info).extradata
+    try:
+        return open_encoder(replace(encoding, options=encoding.options | {"flags": flags}), info).extradata
+    except av.error.FFmpegError:
+        return None
 
 
 def _with_same_header(encoding: Encoding, info: VideoInfo, extradata: bytes | None) -> Encoding | None:

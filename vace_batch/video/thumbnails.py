@@ -10,6 +10,7 @@ from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
 from vace_batch.geometry import Size
+from vace_batch.video.libav import converting
 from vace_batch.video.probe import VideoInfo, probe
 from vace_batch.video.reader import read_frames
 
@@ -33,8 +34,8 @@ def sample_frames(path: str, indices: Sequence[int], width: int) -> list[NDArray
         try:
             reader = decord.VideoReader(path, width=size.width, height=size.height, num_threads=1)
             return list(reader.get_batch(list(indices)).asnumpy())
-        except (decord.DECORDError, IndexError):
-            pass  # its libav is old: AV1 and some odd files are beyond it
+        except (decord.DECORDError, IndexError, RuntimeError):
+            pass  # its libav is old: AV1, odd and damaged files are beyond it
     return _decode_all(info, indices, size)
 
 
@@ -59,9 +60,14 @@ def _decode_all(info: VideoInfo, indices: Sequence[int], size: Size) -> list[NDA
     found: dict[int, NDArray[np.uint8]] = {}
     for frame in read_frames(info.path, min(indices), max(indices) + 1):
         if frame.index in indices:
-            small = frame.native.reformat(
-                width=stored.width, height=stored.height, format="rgb24", interpolation=Interpolation.AREA, threads=1
-            )
+            with converting(frame.native):
+                small = frame.native.reformat(
+                    width=stored.width,
+                    height=stored.height,
+                    format="rgb24",
+                    interpolation=Interpolation.AREA,
+                    threads=1,
+                )
             pixels = frame.orientation.display(small.to_ndarray())
             found[frame.index] = np.ascontiguousarray(pixels).astype(np.uint8, copy=False)
     if missing := set(indices) - set(found):

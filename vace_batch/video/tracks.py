@@ -14,7 +14,9 @@ from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
 from vace_batch.errors import ClipError
+from vace_batch.video.libav import refused_as
 from vace_batch.video.probe import open_source
+from vace_batch.video.reader import demux
 
 # Brands and the writer's name belong to the file that was, statistics to the pictures that were.
 _STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "bps", "number_of_", "_stat")
@@ -27,13 +29,8 @@ def mux(sink: OutputContainer, packet: Packet[Any]) -> None:
         ClipError: cannot_write when the container does not take it.
         OSError: the disk is full or fails.
     """
-    try:
+    with refused_as("cannot_write", f"the {sink.format.name} muxer refuses stream {packet.stream_index}"):
         sink.mux_one(packet)
-    except av.error.FFmpegError as error:
-        if isinstance(error, OSError):
-            raise
-        reason = f"the {sink.format.name} muxer refuses stream {packet.stream_index} ({error.strerror})"
-        raise ClipError("cannot_write", reason) from error
 
 
 def copy_packet(packet: Packet[Stream], target: Stream, sink: OutputContainer, lead_s: Fraction) -> None:
@@ -57,7 +54,7 @@ def add_copies(
     """Output streams for everything but `track`, by source index; `words` gets a line for each that cannot be kept.
 
     Raises:
-        ClipError: as `check_sound`.
+        ClipError: as `check_sound`, and damaged_video.
     """
     check_sound(source, muxer)
     copies: dict[int, Stream] = {}
@@ -75,8 +72,11 @@ def add_copies(
 
 def _attach_cover(sink: OutputContainer, source: InputContainer, stream: Stream) -> None:
     """A cover picture is a video track to libav, but Matroska's muxer would make a film of one frame of it."""
-    with open_source(source.name.removeprefix("file:")) as again:
-        picture = next(packet for packet in again.demux(again.streams[stream.index]) if packet.size)
+    path = source.name.removeprefix("file:")
+    with open_source(path) as again:
+        picture = next((packet for packet in demux(again, path, again.streams[stream.index]) if packet.size), None)
+    if picture is None:
+        raise ClipError("damaged_video", f"{path}: its cover picture (track {stream.index}) is empty")
     kind = {"mjpeg": "jpeg"}.get(stream.codec_context.name, stream.codec_context.name)
     labels = {key.lower(): value for key, value in stream.metadata.items()}
     name = labels.get("filename", f"cover.{kind.replace('jpeg', 'jpg')}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from vace_batch.video.canvas_frames import Canvas, CanvasFrames
 from vace_batch.video.encoders import EncoderSettings, Encoding, choose_encoding, configure
 from vace_batch.video.frame import SWS_FLAGS, Frame
+from vace_batch.video.libav import refused_as
 from vace_batch.video.probe import VideoInfo, local_url, open_source, probe, video_stream
 from vace_batch.video.rate_control import calibrate
 from vace_batch.video.reader import Decoder, demux
@@ -301,14 +302,21 @@ class _Picture:
         self._times[native.pts] = (frame.pts, duration)
         native.duration = 1 if self._encoding.frame_clock else duration
         self.num_frames += 1
-        self._mux(self._stream.encode(native))
+        with self._encoding_refused():
+            packets = self._stream.encode(native)
+        self._mux(packets)
 
     def finish(self) -> None:
         if self._canvas_frames:
             self._add(self._canvas_frames.finish())
-        self._mux(self._stream.encode(None))
+        with self._encoding_refused():
+            packets = self._stream.encode(None)
+        self._mux(packets)
         if self._times:
             raise RuntimeError(f"{self._encoding.codec} kept {len(self._times)} of {self.num_frames} frames to itself")
+
+    def _encoding_refused(self) -> AbstractContextManager[None]:
+        return refused_as("cannot_write", f"{self._encoding.codec} refuses a frame, {self.num_frames} were given to it")
 
     def _mux(self, packets: Iterable[Packet[VideoStream]]) -> None:
         for packet in packets:
@@ -355,7 +363,8 @@ def _open_sink(path: str, muxer: str | None, options: dict[str, str]) -> Iterato
     sink = av.open(local_url(path), "w", format=muxer, container_options=options, metadata_errors="surrogateescape")
     try:
         yield sink
-        sink.close()
+        with refused_as("cannot_write", f"the {sink.format.name} muxer cannot end its file"):
+            sink.close()
     except BaseException:
         with suppress(av.error.FFmpegError):
             sink.close()

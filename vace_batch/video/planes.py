@@ -1,0 +1,95 @@
+"""The planes of native pixel formats: their layout, and writable views of their samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[Any]
+"""Pixels or native samples, uint8 or uint16."""
+
+_ALPHA_FIRST = frozenset({"argb", "abgr"})
+_FOUR_BYTE_RGB = frozenset({"rgb0", "bgr0", "0rgb", "0bgr"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plane:
+    """Layout of one plane: `channels` interleaved samples, shifted right by `shift_x`, `shift_y` against luma."""
+
+    index: int
+    channels: int
+    shift_x: int
+    shift_y: int
+    fixed_channel: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaneLayout:
+    """What edits of a pixel format need to know; `planes` leaves out a plane that only holds transparency."""
+
+    dtype: np.dtype[Any]
+    deep: bool
+    planes: tuple[Plane, ...]
+
+
+@lru_cache(maxsize=64)
+def plane_layout(name: str) -> PlaneLayout | None:
+    """The layout of pixel format `name`; None where samples are not addressable one by one (pal8, yuyv422)."""
+    wide = 64
+    pix_fmt = av.VideoFormat(name, wide, wide)
+    bits = max(component.bits for component in pix_fmt.components)
+    if pix_fmt.has_palette or pix_fmt.is_bit_stream or pix_fmt.is_bayer or not 8 <= bits <= 16 or "f32" in name:
+        return None
+    if min(component.bits for component in pix_fmt.components) < 8:
+        return None
+    dtype = np.dtype(np.uint8) if bits == 8 else np.dtype(">u2" if pix_fmt.is_big_endian else "<u2")
+    planes = []
+    for index in sorted({component.plane for component in pix_fmt.components}):
+        members = [component for component in pix_fmt.components if component.plane == index]
+        if len({component.width for component in members}) > 1:
+            return None
+        if all(component.is_alpha for component in members):
+            continue
+        channels = 4 if name in _FOUR_BYTE_RGB else len(members)
+        alpha = any(component.is_alpha for component in members)
+        planes.append(
+            Plane(
+                index=index,
+                channels=channels,
+                shift_x=(wide // members[0].width).bit_length() - 1,
+                shift_y=(wide // members[0].height).bit_length() - 1,
+                fixed_channel=(0 if name in _ALPHA_FIRST else channels - 1) if alpha else None,
+            )
+        )
+    return PlaneLayout(dtype=dtype, deep=bits > 8, planes=tuple(planes))
+
+
+def is_editable(pix_fmt: str) -> bool:
+    """Whether `Frame.paste` can work on frames of this pixel format."""
+    return plane_layout(pix_fmt) is not None
+
+
+def plane_view(frame: av.VideoFrame, plane: Plane, dtype: np.dtype[Any]) -> Samples:
+    """A writable (H, W, channels) view of one plane, row padding left out."""
+    buffer = frame.planes[plane.index]
+    rows: Samples = np.frombuffer(memoryview(buffer), np.uint8).reshape(buffer.height, abs(buffer.line_size))
+    if buffer.line_size < 0:
+        rows = rows[::-1]
+    samples: Samples = rows.view(dtype)[:, : buffer.width * plane.channels]
+    return samples.reshape(buffer.height, buffer.width, plane.channels)
+
+
+def shrink_alpha(alpha_HW: NDArray[np.float32], plane: Plane) -> NDArray[np.float32]:
+    """Mean alpha of the luma pixels that each sample of `plane` covers: exactly 0 where all of them are 0."""
+    if not plane.shift_x and not plane.shift_y:
+        return alpha_HW
+    step_x, step_y = 1 << plane.shift_x, 1 << plane.shift_y
+    height, width = alpha_HW.shape
+    blocks = alpha_HW.reshape(height // step_y, step_y, width // step_x, step_x)
+    means: NDArray[np.float32] = blocks.mean(axis=(1, 3), dtype=np.float32)
+    return means
