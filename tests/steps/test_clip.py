@@ -67,7 +67,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> ClipWork:
     folder = tmp_path_factory.mktemp("clip")
     path = folder / "clip.mp4"
     make(path, Media(width=96, height=64, num_frames=8))
-    [work] = works_of([Job(job_id="j", video_uri=str(path), task="removal")], str(folder / "out"), Options(), "")
+    [work] = works_of(
+        [Job(job_id="j", video_uri=str(path), task="removal")], str(folder / "out"), Options(), str(folder)
+    )
+    assert work.refused is None
     return work
 
 
