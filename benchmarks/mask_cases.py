@@ -22,7 +22,7 @@ from vace_batch.masks.import_files import read_masks
 from vace_batch.masks.refine import refine
 from vace_batch.masks.store import FrameMask, PackedMask, box_mask, make_mask, merge_masks
 from vace_batch.masks.tracking.objects import Sighting, track_shot
-from vace_batch.masks.tracking.smoothing import Steady
+from vace_batch.masks.tracking.smoothing import SmoothedObject
 
 COLUMNS = ("case", "detector", "frames", "IoU", "covered", "least", "full", "surplus", "objects")
 
@@ -90,7 +90,7 @@ def measure(folder: Path, as_boxes: bool, arguments: argparse.Namespace) -> dict
         tracked = track_shot(seen, (start, stop), sure=DEFAULT_CONFIDENCE, unsure=LEAST_CONFIDENCE)
         count += len(tracked)
         for track in tracked:
-            steady = Steady(track.sightings, (start, stop), size)
+            steady = SmoothedObject(track.sightings, (start, stop), size)
             for index in range(steady.start, steady.stop):
                 if (mask := steady.at(index)) is not None:
                     made.setdefault(index, []).append(mask)

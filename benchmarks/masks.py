@@ -24,15 +24,16 @@ import cv2
 import numpy as np
 
 from vace_batch.demo.clips import picture
-from vace_batch.geometry import Size
+from vace_batch.geometry import TOKEN_PX, Size
 from vace_batch.manifest.job import Job
-from vace_batch.masks.clip import clip_masks
+from vace_batch.masks.clip import MaskRequest, clip_masks
 from vace_batch.masks.detectors import yolo_onnx
-from vace_batch.masks.detectors.onnx_export import exported
+from vace_batch.masks.detectors.onnx_export import cached_export
 from vace_batch.masks.detectors.yolo import import_ultralytics
 from vace_batch.masks.detectors.yolo_onnx import ExportedDetector
 from vace_batch.masks.models import DEFAULT_EVERY, MaskModels
 from vace_batch.masks.store import write_masks
+from vace_batch.video.shots import Scan
 from vace_batch.video.writer import write_clip
 
 SIZE = Size(1920, 1080)
@@ -87,7 +88,7 @@ def main() -> None:
         path, num_frames = str(Path(folder, "clip.mp4")), arguments.frames
         write_clip(path, clip(num_frames), rate=Fraction(25), tone_hz=None)
         weights = arguments.weights or random_weights(folder)
-        model_file = exported(weights, folder)
+        model_file = cached_export(weights, folder)
         detector = ExportedDetector.load(model_file)
         box = detector.letterbox(SIZE)
         names = tuple(detector.classes.values())
@@ -96,8 +97,16 @@ def main() -> None:
 
         def stage(every: int) -> None:
             models = MaskModels(detector=model_file, every=every)
-            masks = clip_masks(job, path=path, size=SIZE, num_frames=num_frames, models=models)
-            summary = write_masks(str(Path(folder, "masks.parquet")), SIZE, masks)
+            request = MaskRequest(
+                job=job,
+                path=path,
+                size=SIZE,
+                scan=Scan(num_frames=num_frames, pts=(), cuts=()),
+                frame_range=(0, num_frames),
+                models=models,
+                min_px=TOKEN_PX,
+            )
+            summary = write_masks(str(Path(folder, "masks.parquet")), SIZE, clip_masks(request))
             found[every] = len(summary.boxes)
 
         def peer() -> None:

@@ -23,10 +23,11 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from vace_batch.demo.clips import picture
-from vace_batch.geometry import Size
+from vace_batch.geometry import TOKEN_PX, Size
 from vace_batch.manifest.job import Job
-from vace_batch.masks.clip import clip_masks
+from vace_batch.masks.clip import MaskRequest, clip_masks
 from vace_batch.masks.models import MaskModels
+from vace_batch.video.shots import Scan
 from vace_batch.video.writer import write_clip
 
 SIZE, NUM_FRAMES = Size(640, 360), 75
@@ -86,11 +87,17 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 path = str(Path(folder, "clip.mp4"))
                 write_clip(path, (pixels for pixels, _ in made), rate=Fraction(25), tone_hz=220.0)
+                request = MaskRequest(
+                    job=job,
+                    path=path,
+                    size=SIZE,
+                    scan=Scan(num_frames=NUM_FRAMES, pts=(), cuts=()),
+                    frame_range=(0, NUM_FRAMES),
+                    models=MaskModels(),
+                    min_px=TOKEN_PX,
+                )
                 started = time.process_time()
-                masks = {
-                    mask.index: mask
-                    for mask in clip_masks(job, path=path, size=SIZE, num_frames=NUM_FRAMES, models=MaskModels())
-                }
+                masks = {mask.index: mask for mask in clip_masks(request)}
                 spent = (time.process_time() - started) / NUM_FRAMES * 1000
             shares = {
                 index: (masks[index].full(SIZE) & letters).sum() / letters.sum() if index in masks else 0.0

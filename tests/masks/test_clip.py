@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import Dilation, Job, Pick, Protect
-from vace_batch.masks.clip import clip_masks
-from vace_batch.masks.detectors.detection import Detection, ask_for
+from vace_batch.masks.clip import MaskRequest, clip_masks
+from vace_batch.masks.detectors.detection import Detection, class_numbers
 from vace_batch.masks.finder import Notes
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.store import box_mask, make_mask
+from vace_batch.video.shots import Scan
 from vace_batch.video.writer import write_clip
 
 SIZE, NUM_FRAMES = Size(256, 144), 40
@@ -62,7 +63,7 @@ class ColourDetector:
     looks: list[int] = field(default_factory=list)
 
     def check_targets(self, targets: Sequence[str]) -> list[int]:
-        return ask_for(targets, dict(enumerate(CLASSES)), "colours")
+        return class_numbers(targets, dict(enumerate(CLASSES)), "colours")
 
     def detect(self, rgb: NDArray[np.uint8], targets: Sequence[str], *, conf: float, index: int) -> list[Detection]:
         self.looks.append(index)
@@ -105,10 +106,16 @@ class Clip:
         monkeypatch.setattr(MaskModels, "load_detector", lambda *_: detector)
         job = Job(job_id="a", video_uri="-", task="removal", **{"targets": ("ball",), "dilate": Dilation(px=0)} | asked)
         self.notes = Notes(objects={})
-        found = clip_masks(
-            job, path=self.path, size=SIZE, num_frames=NUM_FRAMES, models=MaskModels(), min_px=1, notes=self.notes
+        request = MaskRequest(
+            job=job,
+            path=self.path,
+            size=SIZE,
+            scan=Scan(num_frames=NUM_FRAMES, pts=(), cuts=()),
+            frame_range=(0, NUM_FRAMES),
+            models=MaskModels(),
+            notes=self.notes,
         )
-        by_frame = {mask.index: mask.full(SIZE) for mask in found}
+        by_frame = {mask.index: mask.full(SIZE) for mask in clip_masks(request)}
         return [by_frame.get(index, np.zeros((SIZE.height, SIZE.width), bool)) for index in range(NUM_FRAMES)]
 
     def check(self, masks: Sequence[Bits], wanted: Collection[int], *, rim: int = 3, lead: int = 2) -> None:

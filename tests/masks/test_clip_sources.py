@@ -14,17 +14,18 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import BoxKey, Dilation, Job, PointKey, Protect
 from vace_batch.masks import clip
-from vace_batch.masks.clip import clip_masks
+from vace_batch.masks.clip import MaskRequest, clip_masks
 from vace_batch.masks.detectors.detection import Detection
 from vace_batch.masks.detectors.onnx_export import export_onnx, new_segmentation_model
 from vace_batch.masks.detectors.yolo import import_ultralytics
 from vace_batch.masks.detectors.yolo_onnx import ExportedDetector
-from vace_batch.masks.finder import Notes, kept_near
+from vace_batch.masks.finder import Notes, clip_to_prompt
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.segmenters.sam import Prompt, Segmenter
 from vace_batch.masks.segmenters.sam2_memory import Mark
 from vace_batch.masks.store import FrameMask, box_mask
-from vace_batch.masks.tracking.memory import Followed
+from vace_batch.masks.tracking.memory import MarkedObject, ObjectFollower
+from vace_batch.video.shots import Scan
 
 SIZE = Size(128, 96)
 NUM_FRAMES = 4
@@ -37,8 +38,9 @@ def job(**fields: Any) -> Job:
 
 
 def masks_of(made: Job, path: str = "not read", **options: Any) -> dict[int, FrameMask]:
-    defaults: dict[str, Any] = {"models": MaskModels(), "min_px": 1} | options
-    masks = list(clip_masks(made, path=path, size=SIZE, num_frames=NUM_FRAMES, **defaults))
+    scan = Scan(num_frames=NUM_FRAMES, pts=(), cuts=())
+    fields: dict[str, Any] = {"models": MaskModels(), "frame_range": (0, NUM_FRAMES)} | options
+    masks = list(clip_masks(MaskRequest(job=made, path=path, size=SIZE, scan=scan, **fields)))
     assert [mask.index for mask in masks] == sorted({mask.index for mask in masks})
     return {mask.index: mask for mask in masks}
 
@@ -169,7 +171,7 @@ def test_an_unknown_class_is_found_before_any_frame_is_read(weights: Path) -> No
 def test_a_segmenter_without_memory_says_so(video: str, weights: Path) -> None:
     models, notes = MaskModels(segmenter=str(weights / "mobile_sam.pt")), Notes()
     masks_of(job(points=(PointKey(x=90, y=50, frame=3),)), models=models, path=video, notes=notes)
-    assert [word.split(":")[0] for word in notes.words] == ["no_memory"]
+    assert [note.split(":")[0] for note in notes.notes] == ["no_memory"]
 
 
 class Blind(Segmenter):
@@ -195,7 +197,7 @@ def test_where_the_segmenter_finds_no_outline_the_box_is_the_mask_and_the_result
     notes = Notes()
     masks = masks_of(job(**fields, segmenter="sam"), video, notes=notes, models=MaskModels(every=1))
     assert masks[1].box == masks[3].box == Box(10, 20, 40, 40)
-    assert [word.partition(" the segm")[0] for word in notes.words] == ["no_outline: for something on 2 frames (1, 3)"]
+    assert [note.partition(" the segm")[0] for note in notes.notes] == ["no_outline: for something on 2 frames (1, 3)"]
 
 
 def test_boxes_and_points_prompt_the_segmenter(video: str, weights: Path) -> None:
@@ -218,21 +220,23 @@ def test_boxes_and_points_prompt_the_segmenter(video: str, weights: Path) -> Non
 def test_a_followed_object_is_prompted_by_its_last_outline_until_the_cut() -> None:
     points = ((90.0, 50.0, True),)
     marks = {2: Mark(points=points), 3: Mark(points=((1.0, 1.0, False),))}
-    followed = Followed(marks=marks, cuts=frozenset({5}))
-    assert followed.prompt(1, SIZE) is None
-    assert followed.prompt(2, SIZE) == Prompt(points=points)
-    followed.last = Box(80, 40, 40, 20)
-    assert followed.prompt(3, SIZE) == Prompt(box=Box(78, 38, 44, 24), points=((1.0, 1.0, False),))
-    assert followed.prompt(4, SIZE) == Prompt(box=Box(78, 38, 44, 24))
-    assert followed.prompt(5, SIZE) is None and followed.prompt(6, SIZE) is None
+    marked = MarkedObject(marks=marks)
+    follower = ObjectFollower(marked)
+    assert follower.prompt(1, SIZE) is None
+    assert follower.prompt(2, SIZE) == Prompt(points=points)
+    follower.last_outline = Box(80, 40, 40, 20)
+    assert follower.prompt(3, SIZE) == Prompt(box=Box(78, 38, 44, 24), points=((1.0, 1.0, False),))
+    assert follower.prompt(4, SIZE) == Prompt(box=Box(78, 38, 44, 24))
+    in_the_next_shot = ObjectFollower(marked)
+    assert in_the_next_shot.prompt(5, SIZE) is None and in_the_next_shot.prompt(6, SIZE) is None
 
 
 def test_a_runaway_outline_is_cut_to_what_asked_for_it() -> None:
     everything = box_mask(0, Box(0, 0, 128, 96))
-    kept = kept_near(everything, Prompt(box=Box(40, 40, 20, 8)), SIZE)
+    kept = clip_to_prompt(everything, Prompt(box=Box(40, 40, 20, 8)), SIZE)
     assert kept is not None and kept.box == Box(35, 35, 30, 18)
-    assert kept_near(box_mask(0, Box(0, 0, 9, 9)), Prompt(box=Box(40, 40, 20, 8)), SIZE) is None
-    assert kept_near(everything, Prompt(points=((1.0, 1.0, True),)), SIZE) is everything
+    assert clip_to_prompt(box_mask(0, Box(0, 0, 9, 9)), Prompt(box=Box(40, 40, 20, 8)), SIZE) is None
+    assert clip_to_prompt(everything, Prompt(points=((1.0, 1.0, True),)), SIZE) is everything
 
 
 @pytest.mark.parametrize(

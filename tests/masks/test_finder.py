@@ -13,12 +13,13 @@ import pytest
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import BoxKey, Dilation, Job, Pick, Protect
-from vace_batch.masks.clip import clip_masks
+from vace_batch.masks.clip import MaskRequest, clip_masks
 from vace_batch.masks.detectors.text import TextFinder
 from vace_batch.masks.finder import Notes, picked
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.store import FrameMask, PackedMask, box_mask
-from vace_batch.masks.tracking.objects import Sighting, Tracked
+from vace_batch.masks.tracking.objects import Sighting, TrackedObject
+from vace_batch.video.shots import Scan
 from vace_batch.video.writer import write_clip
 
 SIZE = Size(256, 144)
@@ -29,8 +30,10 @@ def job(**fields: Any) -> Job:
 
 
 def masks_of(made: Job, path: Path, num_frames: int, **options: Any) -> dict[int, FrameMask]:
-    defaults: dict[str, Any] = {"models": MaskModels(), "min_px": 1} | options
-    return {mask.index: mask for mask in clip_masks(made, path=str(path), size=SIZE, num_frames=num_frames, **defaults)}
+    scan = Scan(num_frames=num_frames, pts=(), cuts=())
+    fields: dict[str, Any] = {"models": MaskModels(), "frame_range": (0, num_frames)} | options
+    request = MaskRequest(job=made, path=str(path), size=SIZE, scan=scan, **fields)
+    return {mask.index: mask for mask in clip_masks(request)}
 
 
 def panned(num_frames: int) -> Iterator[np.ndarray]:
@@ -103,19 +106,19 @@ def test_where_nothing_moves_an_overlay_cannot_be_told(tmp_path: Path) -> None:
     assert masks_of(job(targets=("@overlay",)), write(tmp_path / "moves.mp4", list(panned(12))), 12) == {}
 
 
-def test_without_its_segmenter_a_box_is_the_mask_and_a_word_says_so(titled: Path, tmp_path: Path) -> None:
+def test_without_its_segmenter_a_box_is_the_mask_and_a_note_says_so(titled: Path, tmp_path: Path) -> None:
     notes = Notes()
     boxed = job(boxes=(BoxKey(x=10, y=20, width=30, height=30),), segmenter="mobile_sam.pt")
     masks = masks_of(boxed, titled, 8, models=MaskModels(folders=(str(tmp_path),)), notes=notes)
     assert {mask.box for mask in masks.values()} == {Box(10, 20, 30, 30)} and len(masks) == 8
-    (word,) = notes.words
-    assert word.startswith("no_segmenter")
+    (note,) = notes.notes
+    assert note.startswith("no_segmenter")
 
 
-def tracked(number: int, label: str, side: int) -> Tracked:
+def tracked(number: int, label: str, side: int) -> TrackedObject:
     box = Box(0, 0, side, side)
     one = Sighting(index=0, label=label, confidence=0.9, box=box, mask=PackedMask.of(box_mask(0, box)))
-    return Tracked(id=number, label=label, sightings=(one,))
+    return TrackedObject(id=number, label=label, sightings=(one,))
 
 
 @pytest.mark.parametrize(

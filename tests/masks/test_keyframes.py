@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import BoxKey
-from vace_batch.masks.keyframes import tracks
+from vace_batch.masks.keyframes import box_tracks
 
 SIZE = Size(100, 80)
 
 
 def at(index: int, *keys: BoxKey, num_frames: int = 20) -> list[Box | None]:
-    return [track.at(index, SIZE) for track in tracks(keys, SIZE, num_frames)]
+    return [track.at(index, SIZE) for track in box_tracks(keys, SIZE, num_frames)]
 
 
 def test_a_static_box_is_there_in_each_frame_and_rounded_outward() -> None:
@@ -41,9 +41,9 @@ def test_rounding_of_the_interpolation_adds_no_pixel() -> None:
 
 def test_a_box_does_not_travel_across_a_cut() -> None:
     keys = (BoxKey(x=0, y=0, width=10, height=10, frame=0), BoxKey(x=80, y=0, width=10, height=10, frame=8))
-    (track,) = tracks(keys, SIZE, 20, cuts=[3])
+    (track,) = box_tracks(keys, SIZE, 20, cuts=[3])
     assert [box.x for index in range(9) if (box := track.at(index, SIZE))] == [0, 0, 0, 80, 80, 80, 80, 80, 80]
-    (track,) = tracks(keys, SIZE, 20, cuts=[9, 6, 2])
+    (track,) = box_tracks(keys, SIZE, 20, cuts=[9, 6, 2])
     assert [box.x for index in range(9) if (box := track.at(index, SIZE))] == [0, 0, 20, 30, 40, 50, 80, 80, 80]
 
 
@@ -89,5 +89,5 @@ def test_the_pixels_of_a_box_hold_it(x: float, y: float, width: float, height: f
 )
 def test_what_cannot_be_meant_is_refused(code: str, keys: list[BoxKey]) -> None:
     with pytest.raises(ClipError) as error:
-        tracks(keys, SIZE, 20)
+        box_tracks(keys, SIZE, 20)
     assert error.value.code == code

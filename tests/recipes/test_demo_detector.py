@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from vace_batch.demo.clips import NUM_FRAMES, SIZE, Shown, ball_over_the_mountains, detector_path, horse_on_the_pavement
+from vace_batch.geometry import TOKEN_PX
 from vace_batch.manifest.job import Job
-from vace_batch.masks.clip import clip_masks
+from vace_batch.masks.clip import MaskRequest, clip_masks
 from vace_batch.masks.detectors import yolo_onnx
 from vace_batch.masks.detectors.yolo_onnx import ExportedDetector
 from vace_batch.masks.models import MaskModels
+from vace_batch.video.shots import Scan
 from vace_batch.video.writer import write_clip
 
 
@@ -29,7 +31,16 @@ def test_it_finds_the_demo_s_objects_on_every_frame(
     write_clip(path, (frame.picture_HW3 for frame in shown), rate=Fraction(25))
     job = Job(job_id="job", video_uri="video", task="removal", targets=(label,))
     models = MaskModels(detector=str(detector_path()))
-    masks = {mask.index: mask for mask in clip_masks(job, path=path, size=SIZE, num_frames=NUM_FRAMES, models=models)}
+    request = MaskRequest(
+        job=job,
+        path=path,
+        size=SIZE,
+        scan=Scan(num_frames=NUM_FRAMES, pts=(), cuts=()),
+        frame_range=(0, NUM_FRAMES),
+        models=models,
+        min_px=TOKEN_PX,
+    )
+    masks = {mask.index: mask for mask in clip_masks(request)}
     covered, surplus = [], []
     for index, frame in enumerate(shown):
         true = frame.object_HW > 0

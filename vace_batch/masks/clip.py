@@ -2,100 +2,145 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from vace_batch.errors import ClipError
-from vace_batch.geometry import TOKEN_PX, Box, Size
+from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import Job
 from vace_batch.masks.detectors.overlay import OVERLAY, find_overlay
 from vace_batch.masks.detectors.text import TEXT
-from vace_batch.masks.finder import Found, Notes, Watcher, points_by_object
+from vace_batch.masks.finder import Fallbacks, FrameObjects, Notes, ObjectFinder, points_by_object
 from vace_batch.masks.import_files import read_masks
-from vace_batch.masks.keyframes import Track, tracks
+from vace_batch.masks.keyframes import BoxTrack, box_tracks
 from vace_batch.masks.models import MaskModels, checked_detector, text_finder
 from vace_batch.masks.refine import dilation_of, refine, split_parts, subtract
 from vace_batch.masks.segmenters.sam import Segmenter
-from vace_batch.masks.segmenters.sam2_memory import Mark, Points
+from vace_batch.masks.segmenters.sam2_memory import Mark, PointPrompts
 from vace_batch.masks.store import FrameMask, box_mask, merge_masks
-from vace_batch.masks.tracking.memory import Followed
+from vace_batch.masks.tracking.memory import MarkedObject
+from vace_batch.storage.node_cache import local_file
 from vace_batch.video.frame import Frame
 from vace_batch.video.reader import read_frames
+from vace_batch.video.shots import Scan
 
 
-def clip_masks(
-    job: Job,
-    *,
-    path: str,
-    size: Size,
-    num_frames: int,
-    models: MaskModels,
-    cuts: Sequence[int] = (),
-    frame_range: tuple[int, int] | None = None,
-    min_px: int = TOKEN_PX,
-    notes: Notes | None = None,
-    guard: Callable[[FrameMask], object] | None = None,
-    pts: Sequence[int] | None = None,
-) -> Iterator[FrameMask]:
-    """What to replace in each frame of `frame_range` (start, stop) of the local video at `path`, in order.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskRequest:
+    """One clip's masks, asked for: the job, and the local video at `path` with its display `size` and its `scan`.
+
+    `frame_range` is (start, stop). `models` None forbids looking at pixels: where the job needs them, the whole frame
+    counts as masked. `fingerprints` are the versions of the job's mask files, by column. `notes` is filled while masks
+    are made. Parts of a mask thinner than `min_px` grow; 1 leaves them to the windows, which know the model's scale.
+    """
+
+    job: Job
+    path: str
+    size: Size
+    scan: Scan
+    frame_range: tuple[int, int]
+    models: MaskModels | None
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    notes: Notes = field(default_factory=Notes)
+    min_px: int = 1
+
+
+def clip_masks(request: MaskRequest, guard: Callable[[FrameMask], object] | None = None) -> Iterator[FrameMask]:
+    """What to replace in each frame of the request's range, in order; frames without a mask are left out.
 
     Boxes, mask file, detected targets and prompted objects of the job are joined; each object is shaped and dilated by
-    its own size, parts thinner than `min_px` grow, and protected pixels are taken out last. Frames without a mask are
-    left out. `job.mask_uri` and `job.protect.mask_uri` must be local paths. `cuts` are the first frames of later shots;
-    an object marked by points is followed from them to the next cut; by a segmenter that has a memory over all of its
-    shot, as is one marked by a box on a single frame. `notes` takes what is worth saying, `guard` what is protected in
-    each frame. With `pts`, the frames' time stamps, what is read twice is not decoded from the start. Of a job that
-    only protects, all else is replaced.
+    its own size, thin parts grow, and protected pixels are taken out last. An object marked by points is followed to
+    the next cut; by a segmenter that has a memory over all of its shot, as is one marked by a box on a single frame.
+    `guard` takes what is protected in each frame. Of a job that only protects, all else is replaced.
 
     Raises:
         ClipError: `no_mask_source`, and what boxes, mask files, weights, refining and reading raise; at any frame.
     """
-    if not job.has_mask_source and not job.protects:
+    if not request.job.has_mask_source and not request.job.protects:
         raise ClipError("no_mask_source", "expected boxes, mask_uri, targets or points; the job has none of them")
-    start, stop = frame_range or (0, num_frames)
-    finder = _Finder.of(job, size, num_frames, (start, stop), frozenset(cuts), models, notes or Notes())
-    if finder.watcher is not None and OVERLAY in (
-        *job.targets,
-        *job.protect.targets,
-    ):  # known only when all has been seen
-        finder.watcher.overlay = find_overlay(read_frames(path, start, stop), stop - start, size)
-    dilation = dilation_of(job)
-    last_parts: list[FrameMask] = []
-    last_mask: FrameMask | None = None
-    for found in finder.watched(path, cuts, (start, stop), pts):
-        if notes is not None:
-            notes.see(found)
-        parts, protected = finder.at(found)
+    if request.models is None and request.job.needs_pixels:
+        yield from whole_frames(request)
+        return
+    with contextlib.ExitStack() as stack:
+        job = _with_local_files(request.job, request.fingerprints, stack)
+        yield from _refined_masks(replace(request, job=job), guard)
+
+
+def whole_frames(request: MaskRequest) -> Iterator[FrameMask]:
+    """The whole picture of every frame."""
+    box = Box(0, 0, request.size.width, request.size.height)
+    return (box_mask(index, box) for index in range(*request.frame_range))
+
+
+def _with_local_files(job: Job, fingerprints: Mapping[str, str], stack: contextlib.ExitStack) -> Job:
+    if job.mask_uri is not None:
+        job = replace(job, mask_uri=stack.enter_context(local_file(job.mask_uri, "mask_uri", fingerprints)))
+    if job.protect.mask_uri is not None:
+        path = stack.enter_context(local_file(job.protect.mask_uri, "protect.mask_uri", fingerprints))
+        job = replace(job, protect=replace(job.protect, mask_uri=path))
+    return job
+
+
+def _refined_masks(request: MaskRequest, guard: Callable[[FrameMask], object] | None) -> Iterator[FrameMask]:
+    sources = _MaskSources.of(request)
+    refiner = _Refiner(request)
+    fallbacks = Fallbacks()
+    for objects in sources.objects(request):
+        request.notes.see(objects)
+        fallbacks.see(objects)
+        protected = sources.protected_at(objects)
         if guard is not None and protected is not None:
             guard(protected)
-        if not _same(parts, last_parts):
-            last_mask = refine(parts, size, shape=job.mask_shape, dilation=dilation, min_px=min_px)
-            last_parts = parts
-        mask = subtract(last_mask, protected)
+        mask = subtract(refiner.refined(sources.selected_at(objects)), protected)
         if mask is not None:
-            yield mask if mask.index == found.index else replace(mask, index=found.index)
-    finder.finish()
-    if notes is not None and finder.watcher is not None:
-        for word in finder.watcher.words():
-            notes.say(word)
+            yield mask if mask.index == objects.index else replace(mask, index=objects.index)
+    sources.finish()
+    for note in fallbacks.notes():
+        request.notes.add(note)
+
+
+class _Refiner:
+    """Refines each frame's parts; equal parts, as of a static object, only once."""
+
+    def __init__(self, request: MaskRequest) -> None:
+        self._request = request
+        self._dilation = dilation_of(request.job)
+        self._parts: list[FrameMask] = []
+        self._mask: FrameMask | None = None
+
+    def refined(self, parts: list[FrameMask]) -> FrameMask | None:
+        if not _same(parts, self._parts):
+            job, request = self._request.job, self._request
+            self._mask = refine(
+                parts, request.size, shape=job.mask_shape, dilation=self._dilation, min_px=request.min_px
+            )
+            self._parts = parts
+        return self._mask
 
 
 def _same(parts: list[FrameMask], others: list[FrameMask]) -> bool:
-    """Equal but for the frame: what is static is refined once."""
+    """Equal but for the frame."""
     return len(parts) == len(others) and all(
         one.box == other.box and (one.bits is other.bits or np.array_equal(one.bits, other.bits))
         for one, other in zip(parts, others, strict=True)
     )
 
 
-class _Stored:
+class _FileMasks:
     """Walks a mask file in step with the frames."""
 
     def __init__(self, masks: Iterator[FrameMask]) -> None:
         self._masks = masks
         self._next = next(masks, None)
+
+    @staticmethod
+    def of(request: MaskRequest, path: str | None) -> _FileMasks | None:
+        if path is None:
+            return None
+        return _FileMasks(read_masks(path, request.size, request.scan.num_frames, *request.frame_range))
 
     def at(self, index: int) -> FrameMask | None:
         while self._next is not None and self._next.index < index:
@@ -108,89 +153,61 @@ class _Stored:
             pass
 
 
-@dataclass(slots=True, kw_only=True)
-class _Finder:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _MaskSources:
     """What one clip's job selects and protects in a frame."""
 
     size: Size
     whole: bool
-    selected: tuple[Track, ...]
-    protected: tuple[Track, ...]
-    file: _Stored | None
-    protect_file: _Stored | None
-    watcher: Watcher | None
+    selected: tuple[BoxTrack, ...]
+    protected: tuple[BoxTrack, ...]
+    file: _FileMasks | None
+    protect_file: _FileMasks | None
+    finder: ObjectFinder | None
 
     @staticmethod
-    def of(
-        job: Job,
-        size: Size,
-        num_frames: int,
-        frame_range: tuple[int, int],
-        cuts: frozenset[int],
-        models: MaskModels,
-        notes: Notes,
-    ) -> _Finder:
+    def of(request: MaskRequest) -> _MaskSources:
         """Check all that can be checked before a frame is decoded."""
-
-        def stored(uri: str | None) -> _Stored | None:
-            return None if uri is None else _Stored(read_masks(uri, size, num_frames, *frame_range))
-
-        points = points_by_object(job.points, size, frame_range)
-        selected = tracks(job.boxes, size, num_frames, cuts)
-        watcher = None
-        if job.needs_pixels:
-            segmenter = _segmenter_or_word(job, models, notes)
-            followed, boxed = _followed(selected, points, cuts, size, segmenter)
-            if followed and segmenter is not None and segmenter.memory is None:
-                notes.say("no_memory: SAM 2 remembers what points marked; it is followed by its last outline")
-            watcher = Watcher(
-                job=job,
-                size=size,
-                detector=checked_detector(job, models),
-                segmenter=segmenter,
-                text=text_finder() if TEXT in (*job.targets, *job.protect.targets) else None,
-                confidence=models.confidence,
-                every=models.every,
-                tracker=models.tracker,
-                boxes=boxed if segmenter is not None else (),
-                followed=followed,
-                points=points,
-            )
-        return _Finder(
+        job, size, scan = request.job, request.size, request.scan
+        selected = box_tracks(job.boxes, size, scan.num_frames, scan.cuts)
+        protected = box_tracks(job.protect.boxes, size, scan.num_frames, scan.cuts)
+        file = _FileMasks.of(request, job.mask_uri)
+        protect_file = _FileMasks.of(request, job.protect.mask_uri)
+        finder = _object_finder(request, selected) if job.needs_pixels else None
+        return _MaskSources(
             size=size,
             whole=not job.has_mask_source,
-            selected=() if watcher is not None and watcher.segmenter is not None else selected,
-            protected=tracks(job.protect.boxes, size, num_frames, cuts),
-            file=stored(job.mask_uri),
-            protect_file=stored(job.protect.mask_uri),
-            watcher=watcher,
+            selected=() if finder is not None and finder.segmenter is not None else selected,
+            protected=protected,
+            file=file,
+            protect_file=protect_file,
+            finder=finder,
         )
 
-    def watched(
-        self, path: str, cuts: Sequence[int], frame_range: tuple[int, int], pts: Sequence[int] | None
-    ) -> Iterator[Found]:
+    def objects(self, request: MaskRequest) -> Iterator[FrameObjects]:
         """What the pixels hold, frame by frame; nothing where nobody looks at them."""
-        if self.watcher is None:
-            return (Found(index=index) for index in range(*frame_range))
+        if self.finder is None:
+            return (FrameObjects(index=index) for index in range(*request.frame_range))
+        frames = read_frames(request.path, *request.frame_range)
+        return self.finder.find(frames, request.scan.cuts, request.frame_range)
 
-        def again(start: int, stop: int) -> Iterator[Frame]:
-            return read_frames(path, start, stop, start_pts=None if pts is None else int(pts[start]))
-
-        self.watcher.read = again
-        return self.watcher.watch(read_frames(path, *frame_range), cuts, frame_range)
-
-    def at(self, found: Found) -> tuple[list[FrameMask], FrameMask | None]:
-        """The selected objects' masks, and the union of what is protected."""
-        index, parts, guards = found.index, list(found.selected), list(found.guarded)
+    def selected_at(self, objects: FrameObjects) -> list[FrameMask]:
+        """The selected objects' masks."""
+        index, parts = objects.index, list(objects.selected)
         if self.whole:
             parts.append(box_mask(index, Box(0, 0, self.size.width, self.size.height)))
         parts += [box_mask(index, box) for track in self.selected if (box := track.at(index, self.size))]
+        if self.file is not None and (mask := self.file.at(index)):
+            parts += split_parts(mask)
+        return parts
+
+    def protected_at(self, objects: FrameObjects) -> FrameMask | None:
+        """The union of what is protected."""
+        index, guards = objects.index, list(objects.guarded)
         guards += [box_mask(index, box) for track in self.protected if (box := track.at(index, self.size))]
-        if self.file is not None and (stored := self.file.at(index)):
-            parts += split_parts(stored)
-        if self.protect_file is not None and (stored := self.protect_file.at(index)):
-            guards.append(stored)
-        return parts, merge_masks(guards)
+        if self.protect_file is not None and (mask := self.protect_file.at(index)):
+            guards.append(mask)
+        return merge_masks(guards)
 
     def finish(self) -> None:
         for file in (self.file, self.protect_file):
@@ -198,30 +215,78 @@ class _Finder:
                 file.finish()
 
 
-def _followed(
-    boxed: Sequence[Track],
-    points: Mapping[int, Mapping[int, Points]],
-    cuts: frozenset[int],
+def _object_finder(request: MaskRequest, boxes: Sequence[BoxTrack]) -> ObjectFinder:
+    """The finder of a job that needs pixels, with its weights loaded and its class names checked.
+
+    An overlay is known only when all frames were seen: they are decoded once for it, last.
+    """
+    job, models = request.job, request.models
+    assert models is not None, "without models no job's pixels are looked at"
+    points = points_by_object(job.points, request.size, request.frame_range)
+    segmenter = _segmenter_or_note(job, models, request.notes)
+    marked, prompted = _marked_objects(boxes, points, request.size, segmenter)
+    if marked and segmenter is not None and segmenter.memory is None:
+        request.notes.add("no_memory: SAM 2 remembers what points marked; it is followed by its last outline")
+    names = (*job.targets, *job.protect.targets)
+    return ObjectFinder(
+        job=job,
+        size=request.size,
+        detector=checked_detector(job, models),
+        segmenter=segmenter,
+        text=text_finder() if TEXT in names else None,
+        overlay=_overlay(request) if OVERLAY in names else None,
+        confidence=models.confidence,
+        every=models.every,
+        tracker=models.tracker,
+        boxes=prompted if segmenter is not None else (),
+        marked=marked,
+        points=points,
+        read=_reader(request),
+    )
+
+
+def _overlay(request: MaskRequest) -> FrameMask | None:
+    start, stop = request.frame_range
+    return find_overlay(read_frames(request.path, start, stop), stop - start, request.size)
+
+
+def _reader(request: MaskRequest) -> Callable[[int, int], Iterator[Frame]]:
+    """Reads frames start..stop-1 once more; by their time stamps, not from the clip's start."""
+    pts = request.scan.pts
+
+    def read(start: int, stop: int) -> Iterator[Frame]:
+        return read_frames(request.path, start, stop, start_pts=pts[start] if pts else None)
+
+    return read
+
+
+def _marked_objects(
+    boxes: Sequence[BoxTrack],
+    points: Mapping[int, Mapping[int, PointPrompts]],
     size: Size,
     segmenter: Segmenter | None,
-) -> tuple[list[Followed], list[Track]]:
+) -> tuple[list[MarkedObject], list[BoxTrack]]:
     """Objects that are followed from where they are marked, and those that are prompted by a box on each frame.
 
     A memory needs boxes only where they were drawn; one without a frame holds on every frame all the same.
     """
-    remembers = segmenter is not None and segmenter.memory is not None
-    keyed = {track.object_id: track for track in boxed if remembers and track.span is not None}
-    still = [track for track in boxed if not (remembers and track.span is not None)]
-    made = []
-    for number in sorted({*keyed, *points} - ({track.object_id for track in still} - {*keyed})):
-        track, marked = keyed.get(number), points.get(number, {})
-        drawn = {key.frame: track.at(key.frame, size) for key in track.keys if key.frame is not None} if track else {}
-        marks = {index: Mark(box=drawn.get(index), points=marked.get(index, ())) for index in {*marked, *drawn}}
-        made.append(Followed(marks=marks, cuts=cuts, track=track))
-    return made, still
+    has_memory = segmenter is not None and segmenter.memory is not None
+    keyed = {track.object_id: track for track in boxes if has_memory and track.span is not None}
+    prompted = [track for track in boxes if not (has_memory and track.span is not None)]
+    prompted_ids = {track.object_id for track in prompted}
+    marked = []
+    for number in sorted({*keyed, *(points.keys() - prompted_ids)}):
+        track, marked_points = keyed.get(number), points.get(number, {})
+        keys = () if track is None else track.keys
+        drawn = {key.frame: track.at(key.frame, size) for key in keys if track and key.frame is not None}
+        marks = {
+            index: Mark(box=drawn.get(index), points=marked_points.get(index, ())) for index in {*marked_points, *drawn}
+        }
+        marked.append(MarkedObject(marks=marks, track=track))
+    return marked, prompted
 
 
-def _segmenter_or_word(job: Job, models: MaskModels, notes: Notes) -> Segmenter | None:
+def _segmenter_or_note(job: Job, models: MaskModels, notes: Notes) -> Segmenter | None:
     """The segmenter that the job needs. Boxes and targets can do without one, points cannot.
 
     Raises:
@@ -234,5 +299,5 @@ def _segmenter_or_word(job: Job, models: MaskModels, notes: Notes) -> Segmenter 
     except ClipError as error:
         if job.points or error.code not in ("weights_not_found", "bad_weights"):
             raise
-        notes.say(f"no_segmenter: masks are those of the detector or the boxes ({error.code})")
+        notes.add(f"no_segmenter: masks are those of the detector or the boxes ({error.code})")
         return None

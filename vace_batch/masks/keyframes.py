@@ -17,7 +17,7 @@ _EDGE_SLACK = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Track:
+class BoxTrack:
     """One object's box over time: `keys` by rising frame, or a single key without a frame for the whole clip.
 
     Between two keys it moves linearly; across a cut (first frame of a shot) it does not move, each shot keeps the key
@@ -51,7 +51,7 @@ class Track:
         return _pixels([start + share * (end - start) for start, end in ends], size)
 
 
-def tracks(boxes: Sequence[BoxKey], size: Size, num_frames: int, cuts: Iterable[int] = ()) -> tuple[Track, ...]:
+def box_tracks(boxes: Sequence[BoxKey], size: Size, num_frames: int, cuts: Iterable[int] = ()) -> tuple[BoxTrack, ...]:
     """Group a job's boxes into tracks, and check that each can mean something in a video of this size and length.
 
     A key without a frame is a track of its own; keys with frames are joined by `object_id`.
@@ -64,7 +64,7 @@ def tracks(boxes: Sequence[BoxKey], size: Size, num_frames: int, cuts: Iterable[
     for key in boxes:
         _check(key, num_frames)
         if key.frame is None:
-            static.append(Track(object_id=key.object_id, keys=(key,)))
+            static.append(BoxTrack(object_id=key.object_id, keys=(key,)))
         else:
             keyed[key.object_id].append(key)
     made = [*static]
@@ -74,7 +74,7 @@ def tracks(boxes: Sequence[BoxKey], size: Size, num_frames: int, cuts: Iterable[
             if first.frame == second.frame:
                 reason = f"boxes: object {object_id} has two boxes on frame {first.frame}; give each its own object_id"
                 raise ClipError("duplicate_keyframe", reason)
-        made.append(Track(object_id=object_id, keys=tuple(keys), cuts=cuts))
+        made.append(BoxTrack(object_id=object_id, keys=tuple(keys), cuts=cuts))
     for track in made:
         first_frame, last_frame = track.span or (0, 0)
         if all(track.at(index, size) is None for index in range(first_frame, last_frame + 1)):

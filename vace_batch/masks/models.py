@@ -11,7 +11,7 @@ from pathlib import Path
 from vace_batch.errors import ClipError
 from vace_batch.manifest.job import Job
 from vace_batch.masks.detectors.detection import DEFAULT_CONFIDENCE
-from vace_batch.masks.detectors.onnx_export import exported
+from vace_batch.masks.detectors.onnx_export import cached_export
 from vace_batch.masks.detectors.text import TextFinder
 from vace_batch.masks.detectors.vocabulary import ENCODERS, TOKENIZER
 from vace_batch.masks.detectors.yolo import Detector, download_release
@@ -103,7 +103,7 @@ def _loaded_detector(path: str, stamp: int, device: str, beside: tuple[str, ...]
     if device != "cpu" and not is_exported(path):
         return Detector.load(path, device=device, beside=beside)
     try:
-        return ExportedDetector.load(exported(path, _cache_folder()))
+        return ExportedDetector.load(cached_export(path, _cache_folder()))
     except ClipError as error:
         if error.code != "export_failed":
             raise

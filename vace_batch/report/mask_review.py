@@ -16,13 +16,14 @@ import numpy.typing as npt
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
 from vace_batch.manifest.output_names import safe_name
+from vace_batch.masks.clip import MaskRequest, clip_masks
 from vace_batch.masks.export_files import DEFAULT_RATE, SUFFIXES, every_mask, keep_masks
 from vace_batch.masks.finder import Notes, at_most
 from vace_batch.masks.models import MaskModels, check_names
 from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.steps.admission import admit, check_bytes
 from vace_batch.steps.clip import ClipWork
-from vace_batch.steps.masks import Search, frame_range_of
+from vace_batch.steps.masks import frame_range_of
 from vace_batch.storage import files as storage
 from vace_batch.video.probe import probe
 from vace_batch.video.reader import read_frames
@@ -77,10 +78,18 @@ def _reviewed(work: ClipWork, models: MaskModels, out: str, form: str) -> Review
     with work.source() as path, tempfile.TemporaryDirectory(prefix="vace-batch-") as scratch:
         info, found = probe(path), scan(path)
         frame_range = frame_range_of(job, found, info.time_base)
-        search = Search(job, path, info.size, found, frame_range, models, work.fingerprints, notes)
+        request = MaskRequest(
+            job=job,
+            path=path,
+            size=info.size,
+            scan=found,
+            frame_range=frame_range,
+            models=models,
+            fingerprints=work.fingerprints,
+            notes=notes,
+        )
         stored = str(Path(scratch, "masks.parquet"))
-        with search.masks() as masks:
-            write_masks(stored, info.size, masks)
+        write_masks(stored, info.size, clip_masks(request))
         reader, rate = MaskReader(stored), info.average_rate or DEFAULT_RATE
         (masks_uri, masks_draft), (overlay, overlay_draft) = files
         keep_masks(reader, found.num_frames, rate, form, masks_uri, masks_draft)
@@ -94,7 +103,7 @@ def _reviewed(work: ClipWork, models: MaskModels, out: str, form: str) -> Review
         masks=masks_uri,
         overlay=overlay,
         objects=tuple(f"{name}: {count} frames" for name, count in seen.items()),
-        words=tuple(notes.words),
+        words=tuple(notes.notes),
     )
 
 

@@ -5,24 +5,21 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from vace_batch.errors import ClipError
-from vace_batch.geometry import TOKEN_PX, Box, Size
+from vace_batch.geometry import TOKEN_PX, Box
 from vace_batch.manifest.job import Dilation, Job
-from vace_batch.masks.clip import clip_masks
-from vace_batch.masks.finder import Notes
-from vace_batch.masks.models import MaskModels
+from vace_batch.masks.clip import MaskRequest, clip_masks, whole_frames
 from vace_batch.masks.refine import dilate, split_parts, subtract
-from vace_batch.masks.store import FrameMask, MaskReader, MaskSummary, MaskWriter, box_mask, merge_masks, write_masks
+from vace_batch.masks.store import FrameMask, MaskReader, MaskSummary, MaskWriter, merge_masks, write_masks
 from vace_batch.planning.canvas import canvas_masks
 from vace_batch.planning.windows import Limits, Shot, Window, plan_clip
-from vace_batch.storage.node_cache import local_file
 from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.read_ahead import CHUNK_FRAMES
 from vace_batch.video.shots import Scan
@@ -41,62 +38,28 @@ def frame_range_of(job: Job, found: Scan, time_base: Fraction) -> tuple[int, int
     return start, stop
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
-    """Where a clip's masks come from; `models` None does not look at its pixels, and finds the whole picture there."""
-
-    job: Job
-    path: str
-    size: Size
-    found: Scan
-    frame_range: tuple[int, int]
-    models: MaskModels | None
-    versions: Mapping[str, str]
-    notes: Notes = field(default_factory=Notes)
-
-    @contextlib.contextmanager
-    def masks(self, guard: Callable[[FrameMask], object] | None = None) -> Iterator[Iterator[FrameMask]]:
-        """What the job's source of masks finds, frame by frame; `guard` is told what is protected in each."""
-        if self.models is None and self.job.needs_pixels:
-            yield self.whole()
-            return
-        with contextlib.ExitStack() as stack:
-            yield clip_masks(
-                _with_local_masks(self.job, self.versions, stack),
-                path=self.path,
-                size=self.size,
-                num_frames=self.found.num_frames,
-                cuts=self.found.cuts,
-                frame_range=self.frame_range,
-                models=self.models or MaskModels(),
-                notes=self.notes,
-                guard=guard,
-                pts=self.found.pts,
-                min_px=1,  # only what is left for the model grows to a token
-            )
-
-    def whole(self) -> Iterator[FrameMask]:
-        """The whole picture of every frame."""
-        return (box_mask(index, Box(0, 0, self.size.width, self.size.height)) for index in range(*self.frame_range))
-
-
-def make_masks(search: Search, canvas: Canvas, new: range, target: str, protected: str) -> tuple[MaskSummary, bool]:
+def make_masks(
+    request: MaskRequest, canvas: Canvas, new: range, target: str, protected: str
+) -> tuple[MaskSummary, bool]:
     """Write the mask file of a clip: what is found, what the canvas adds; all of the picture where neither is asked.
 
     What must not change goes to the file `protected`, which is only made where there is something; also says whether.
     """
-    job, frames = search.job, range(*(index + canvas.before for index in search.frame_range))
+    job = request.job
+    start, stop = request.frame_range
     canvas_decides = (canvas.kept.size != canvas.size or new) and job.processes[:1] != ("control",)
     if job.masks_select:
-        search = replace(search, job=replace(job, boxes=(), points=(), targets=(), mask_uri=None, segmenter=None))
+        without_masks = replace(job, boxes=(), points=(), targets=(), mask_uri=None, segmenter=None)
+        request = replace(request, job=without_masks)
     with contextlib.ExitStack() as stack:
-        found: Iterator[FrameMask] = iter(()) if canvas_decides else search.whole()
+        masks: Iterator[FrameMask] = iter(()) if canvas_decides else whole_frames(request)
         guards = stack.enter_context(MaskWriter(protected, canvas.size)) if job.protects else None
-        if search.job.has_mask_source or (guards is not None and not canvas_decides):
+        if request.job.has_mask_source or (guards is not None and not canvas_decides):
             guard = None if guards is None else lambda mask: guards.add(_on_canvas(mask, canvas))
-            found = stack.enter_context(search.masks(guard))
-        masks = write_masks(target, canvas.size, canvas_masks(job, canvas, found, frames, new))
-    return masks, guards is not None and bool(guards.summary.boxes)
+            masks = clip_masks(request, guard)
+        frames = range(start + canvas.before, stop + canvas.before)
+        summary = write_masks(target, canvas.size, canvas_masks(job, canvas, masks, frames, new))
+    return summary, guards is not None and bool(guards.summary.boxes)
 
 
 def _on_canvas(mask: FrameMask, canvas: Canvas) -> FrameMask:
@@ -146,12 +109,3 @@ def _widened(
                 parts.append(dilate(part, reader.size, Dilation(px=px)))
             wider = subtract(merge_masks(parts), kept.get(index))
             yield mask if wider is None else wider
-
-
-def _with_local_masks(job: Job, versions: Mapping[str, str], stack: contextlib.ExitStack) -> Job:
-    if job.mask_uri is not None:
-        job = replace(job, mask_uri=stack.enter_context(local_file(job.mask_uri, "mask_uri", versions)))
-    if job.protect.mask_uri is not None:
-        path = stack.enter_context(local_file(job.protect.mask_uri, "protect.mask_uri", versions))
-        job = replace(job, protect=replace(job.protect, mask_uri=path))
-    return job

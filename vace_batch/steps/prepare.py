@@ -19,6 +19,7 @@ from vace_batch.background.patches import PatchReader
 from vace_batch.geometry import Box
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.manifest.job import Job
+from vace_batch.masks.clip import MaskRequest, clip_masks
 from vace_batch.masks.models import MaskModels, check_names
 from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.planning.canvas import canvas_of, canvas_shots, known_context, new_frames
@@ -28,7 +29,7 @@ from vace_batch.steps.admission import admit, check_bytes
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import CLIP_PLAN, FILES, ClipPlan, PlannedWindow
 from vace_batch.steps.digest import known_digest
-from vace_batch.steps.masks import Search, dilate_at_model_scale, frame_range_of, make_masks, parts_of
+from vace_batch.steps.masks import dilate_at_model_scale, frame_range_of, make_masks, parts_of
 from vace_batch.storage import files as storage
 from vace_batch.vcu.controls import MEASURED
 from vace_batch.vcu.frames import measure_shots
@@ -87,15 +88,22 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         shots = canvas_shots(found.cuts, found.num_frames, canvas)
         frame_range = frame_range_of(work.job, found, info.time_base)
         new = new_frames(work.job, canvas, found.num_frames, frame_range)
-        search = Search(work.job, path, info.size, found, frame_range, models if look else None, work.fingerprints)
-        masked, guarded = make_masks(search, canvas, new, files["masks"], files["protected"])
+        request = MaskRequest(
+            job=work.job,
+            path=path,
+            size=info.size,
+            scan=found,
+            frame_range=frame_range,
+            models=models if look else None,
+            fingerprints=work.fingerprints,
+        )
+        masked, guarded = make_masks(request, canvas, new, files["masks"], files["protected"])
         guard = files["protected"] if guarded else None
         if work.job.dilate and work.job.dilate.tokens and masked.boxes:
             masked = dilate_at_model_scale(masked, files["masks"], guard, work.job.dilate.tokens, shots, work.limits)
         selects = work.job.masks_select and work.job.has_mask_source
         if selects:
-            with search.masks() as selection:
-                write_masks(files["selection"], info.size, selection)
+            write_masks(files["selection"], info.size, clip_masks(request))
         scales = measure_shots(work.job, path, shots, found.pts, work.control_models) if look else ()
         left, share, stillness = masked, 0.0, StillSegments()
         if masked.boxes and look and work.job.task == "removal" and work.job.background == "auto":
@@ -132,7 +140,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         windows=windows,
         stills=stills,
         masked_frames=len(masked.boxes),
-        notes=tuple(search.notes.words),
+        notes=tuple(request.notes.notes),
         source_bytes=source_bytes,
         recovered_share=round(share, 4),
         masks=files["masks"] if masked.boxes else None,

@@ -12,7 +12,7 @@ from vace_batch.background.patches import Patch
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import Job
-from vace_batch.masks.keyframes import tracks
+from vace_batch.masks.keyframes import box_tracks
 from vace_batch.masks.refine import at_least_token, split_parts, subtract
 from vace_batch.masks.store import FrameMask
 from vace_batch.planning.windows import Region, Shot, Window
@@ -176,7 +176,7 @@ def _layout(
 ) -> Callable[[int], Boxes]:
     """What a layout shows on a window's nth frame: objects of `boxes` by their number, or all parts of a mask alike."""
     if name == "layout_bbox":
-        found = tracks(job.boxes, size, num_frames)
+        found = box_tracks(job.boxes, size, num_frames)
         return lambda n: [(track.object_id, box) for track in found if (box := track.at(start + n, size))]
 
     def boxes(n: int) -> Boxes:

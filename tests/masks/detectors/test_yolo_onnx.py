@@ -12,7 +12,7 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
 from vace_batch.masks.detectors import yolo_onnx
 from vace_batch.masks.detectors.detection import Detection
-from vace_batch.masks.detectors.onnx_export import export_onnx, exported, new_segmentation_model
+from vace_batch.masks.detectors.onnx_export import cached_export, export_onnx, new_segmentation_model
 from vace_batch.masks.detectors.yolo import Detector, import_ultralytics
 from vace_batch.masks.detectors.yolo_onnx import ExportedDetector, Letterbox
 from vace_batch.masks.models import MaskModels
@@ -149,10 +149,10 @@ def test_wide_video_has_a_wide_network(display: Size, network: Size, inner: Size
 
 def test_an_export_is_made_once(weights: str, tmp_path: Path) -> None:
     cache = str(tmp_path)
-    first = exported(weights, cache)
+    first = cached_export(weights, cache)
     stamp = Path(first).stat().st_mtime_ns
-    assert exported(weights, cache) == first and Path(first).stat().st_mtime_ns == stamp
-    assert exported(first, cache) == first
+    assert cached_export(weights, cache) == first and Path(first).stat().st_mtime_ns == stamp
+    assert cached_export(first, cache) == first
     assert ExportedDetector.load(first).classes == dict(enumerate(NAMES))
     assert [path.name for path in tmp_path.iterdir()] == [Path(first).name]
 
@@ -178,7 +178,7 @@ def folder(built: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_openvino_folder_finds_what_the_onnx_file_finds(folder: Path, built: Weights) -> None:
     ours, other = ExportedDetector.load(str(folder)), ExportedDetector.load(built[1])
-    assert ours.classes == other.classes and ours.side == 160 and exported(str(folder), "nowhere") == str(folder)
+    assert ours.classes == other.classes and ours.side == 160 and cached_export(str(folder), "nowhere") == str(folder)
     other.side, other._fixed = ours.side, ours._fixed
     rgb = scene(7, 1)
     mine, theirs = (one.detect(rgb, NAMES, conf=0.5) for one in (ours, other))

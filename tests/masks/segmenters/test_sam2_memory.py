@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from tests.masks.test_clip_sources import job
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import BoxKey
-from vace_batch.masks.clip import _followed
+from vace_batch.masks.clip import _marked_objects
 from vace_batch.masks.detectors.yolo import import_ultralytics
-from vace_batch.masks.finder import Watcher
-from vace_batch.masks.keyframes import tracks
+from vace_batch.masks.finder import Fallbacks, FrameObjects, ObjectFinder, _Shot
+from vace_batch.masks.keyframes import box_tracks
 from vace_batch.masks.segmenters.sam import Segmenter
 from vace_batch.masks.segmenters.sam2_memory import Mark, Memory
 from vace_batch.masks.store import FrameMask, PackedMask, box_mask
-from vace_batch.masks.tracking.memory import Followed, completed, recall
-from vace_batch.masks.tracking.objects import Sighting, Tracked
+from vace_batch.masks.tracking.memory import MarkedObject, ObjectFollower, fill_from_memory, track_by_memory
+from vace_batch.masks.tracking.objects import Sighting, TrackedObject
 from vace_batch.video.frame import Frame
 from vace_batch.video.reader import read_frames
 
@@ -52,11 +52,14 @@ def frames(count: int) -> list[NDArray[np.uint8]]:
 
 
 def found(memory: Memory, marks: dict[int, Mark], count: int = 4, cut: int | None = None) -> list[FrameMask | None]:
-    follow = Followed(marks=marks, cuts=frozenset() if cut is None else frozenset({cut}))
+    marked = MarkedObject(marks=marks)
+    follower = ObjectFollower(marked)
     made = []
     for index, frame in enumerate(frames(count)):
+        if index == cut:
+            follower = ObjectFollower(marked)
         memory.see(frame)
-        made.append(next(iter(follow.remembered(memory, index, SIZE)), None))
+        made.append(next(iter(follower.remembered(memory, index, SIZE).masks), None))
     return made
 
 
@@ -108,7 +111,8 @@ class Clip:
             for rgb in pictures:
                 sink.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, "rgb24")))
             sink.mux(stream.encode(None))
-        self.path, self.asked = str(path), list[tuple[int, int]]()
+        self.path = str(path)
+        self.asked: list[tuple[int, int]] = []
 
     def read(self, start: int, stop: int) -> Iterator[Frame]:
         self.asked.append((start, stop))
@@ -122,40 +126,49 @@ def bits(masks: Iterable[FrameMask]) -> list[list[bool]]:
 def test_backwards_is_forwards_through_the_frames_in_reverse(memory: Memory, tmp_path: Path) -> None:
     pictures, mark = frames(11), at(50, 30)
     plain = Clip(tmp_path / "plain.mkv", pictures)
-    back = list(recall(memory, mark, 10, 0, plain.read))
+    back = list(track_by_memory(memory, mark, 10, 0, plain.read))
     assert [mask.index for mask in back] == list(range(9, 0, -1))
     assert plain.asked == [(3, 11), (1, 3)], "a few frames at a time"
-    ahead = list(recall(memory, mark, 0, 10, Clip(tmp_path / "turned.mkv", pictures[::-1]).read))
+    ahead = list(track_by_memory(memory, mark, 0, 10, Clip(tmp_path / "turned.mkv", pictures[::-1]).read))
     assert bits(ahead) == bits(back) and len(set(map(str, bits(back)))) == 9
 
 
-def watcher_of(memory: Memory, clip: Clip, **options: Any) -> Watcher:
-    return Watcher(job=job(), size=SIZE, segmenter=Segmenter(None, memory), confidence=0.25, read=clip.read, **options)
+def finder_of(memory: Memory, clip: Clip, **fields: Any) -> ObjectFinder:
+    return ObjectFinder(
+        job=job(), size=SIZE, segmenter=Segmenter(None, memory), confidence=0.25, read=clip.read, **fields
+    )
 
 
-def watched(
-    memory: Memory, clip: Clip, followed: list[Followed], num_frames: int, cuts: tuple[int, ...] = ()
+def objects_in(finder: ObjectFinder, clip: Clip, num_frames: int, cuts: tuple[int, ...] = ()) -> list[FrameObjects]:
+    made = list(finder.find(read_frames(clip.path), cuts, (0, num_frames)))
+    assert [objects.index for objects in made] == list(range(num_frames))
+    assert all(mask.index == objects.index for objects in made for mask in objects.selected)
+    return made
+
+
+def counts_of(
+    memory: Memory, clip: Clip, marked: list[MarkedObject], num_frames: int, cuts: tuple[int, ...] = ()
 ) -> list[int]:
     """How many masks each frame has."""
-    watcher = watcher_of(memory, clip, followed=followed)
-    made = list(watcher.watch(read_frames(clip.path), cuts, (0, num_frames)))
-    assert [found.index for found in made] == list(range(num_frames))
-    assert all(mask.index == found.index for found in made for mask in found.selected)
-    return [len(found.selected) for found in made]
+    made = objects_in(finder_of(memory, clip, marked=marked), clip, num_frames, cuts)
+    return [len(objects.selected) for objects in made]
 
 
 def test_who_is_marked_late_is_found_back_to_the_cut(memory: Memory, tmp_path: Path) -> None:
     clip = Clip(tmp_path / "clip.mkv", frames(8))
-    follows = [Followed(marks={5: at(x, 30)}, cuts=frozenset({2, 7})) for x in (20.0, 80.0)]
-    assert watched(memory, clip, follows, 8, (2, 7)) == [0, 0, 2, 2, 2, 2, 2, 0]
+    marked = [MarkedObject(marks={5: at(x, 30)}) for x in (20.0, 80.0)]
+    assert counts_of(memory, clip, marked, 8, (2, 7)) == [0, 0, 2, 2, 2, 2, 2, 0]
 
 
 def test_what_only_the_memory_found_is_said(memory: Memory, tmp_path: Path) -> None:
     clip = Clip(tmp_path / "clip.mkv", frames(8))
-    follow = Followed(marks={3: at(50, 30), 5: at(50, 30)}, cuts=frozenset({2}))
-    watcher = watcher_of(memory, clip, followed=[follow])
-    list(watcher.watch(read_frames(clip.path), (2,), (0, 8)))
-    assert list(watcher.words()) == ["from_memory: something on 4 frames (2, 4, 6-7) was found by SAM 2's memory alone"]
+    marked = MarkedObject(marks={3: at(50, 30), 5: at(50, 30)})
+    fallbacks = Fallbacks()
+    for objects in objects_in(finder_of(memory, clip, marked=[marked]), clip, 8, (2,)):
+        fallbacks.see(objects)
+    assert list(fallbacks.notes()) == [
+        "from_memory: something on 4 frames (2, 4, 6-7) was found by SAM 2's memory alone"
+    ]
 
 
 def keyed(*frames: int) -> tuple[BoxKey, ...]:
@@ -175,31 +188,33 @@ def test_boxes_mark_too_and_several_say_from_when_to_when(
     memory: Memory, tmp_path: Path, keys: tuple[BoxKey, ...], cuts: tuple[int, ...], counts: list[int]
 ) -> None:
     clip = Clip(tmp_path / "clip.mkv", frames(6))
-    followed, still = _followed(tracks(keys, SIZE, 6, cuts), {}, frozenset(cuts), SIZE, Segmenter(None, memory))
-    assert still == []
-    assert [min(count, 1) for count in watched(memory, clip, followed, 6, cuts)] == counts
+    marked, prompted = _marked_objects(box_tracks(keys, SIZE, 6, cuts), {}, SIZE, Segmenter(None, memory))
+    assert prompted == []
+    assert [min(count, 1) for count in counts_of(memory, clip, marked, 6, cuts)] == counts
 
 
 def test_a_box_without_a_frame_stays_a_prompt_on_each(memory: Memory) -> None:
     still = BoxKey(x=10, y=10, width=20, height=20)
-    boxed = tracks((still, *keyed(2)), SIZE, 6)
-    followed, each = _followed(boxed, {0: {4: ((50.0, 30.0, True),)}}, frozenset(), SIZE, Segmenter(None, memory))
-    assert [track.keys for track in each] == [(still,)]
-    assert [sorted(one.marks) for one in followed] == [[2, 4]] and followed[0].marks[4].box is None
-    assert _followed(boxed, {}, frozenset(), SIZE, Segmenter(None)) == ([], list(boxed)), "without a memory, too"
+    boxed = box_tracks((still, *keyed(2)), SIZE, 6)
+    points = {0: {4: ((50.0, 30.0, True),)}}
+    marked, prompted = _marked_objects(boxed, points, SIZE, Segmenter(None, memory))
+    assert [track.keys for track in prompted] == [(still,)]
+    assert [sorted(one.marks) for one in marked] == [[2, 4]] and marked[0].marks[4].box is None
+    assert _marked_objects(boxed, {}, SIZE, Segmenter(None)) == ([], list(boxed)), "without a memory, too"
 
 
 def test_where_memory_misses_a_keyed_box_the_box_is_masked(memory: Memory) -> None:
     """The memory is asked for something that is far from the second box."""
     keys = (keyed(0)[0], BoxKey(x=1, y=1, width=3, height=3, frame=1))
-    (follow,), _ = _followed(tracks(keys, SIZE, 2), {}, frozenset(), SIZE, Segmenter(None, memory))
+    (marked,), _ = _marked_objects(box_tracks(keys, SIZE, 2), {}, SIZE, Segmenter(None, memory))
+    follower = ObjectFollower(marked)
     blank = np.zeros((SIZE.height, SIZE.width, 3), np.uint8)
     for index in range(2):
         memory.see(blank)
-        made = follow.remembered(memory, index, SIZE)
-        box = follow.track.at(index, SIZE) if follow.track else None
-        assert box is not None and any(mask.box.intersect(box) for mask in made)
-        assert (index in follow.boxed) == any(mask.box == box for mask in made)
+        made = follower.remembered(memory, index, SIZE)
+        box = marked.box_at(index, SIZE)
+        assert box is not None and any(mask.box.intersect(box) for mask in made.masks)
+        assert made.has_box == any(mask.box == box for mask in made.masks)
 
 
 def test_a_detected_object_is_found_where_the_detector_did_not(memory: Memory, tmp_path: Path) -> None:
@@ -209,18 +224,18 @@ def test_a_detected_object_is_found_where_the_detector_did_not(memory: Memory, t
     assert mask is not None
     packed = PackedMask.of(mask)
     seen = tuple(Sighting(index=i, label="dog", confidence=0.9, box=mask.box, mask=packed) for i in (2, 3, 6))
-    made = completed(Tracked(id=4, label="dog", sightings=seen), memory, (1, 9), clip.read)
+    made = fill_from_memory(TrackedObject(id=4, label="dog", sightings=seen), memory, (1, 9), clip.read)
     assert (made.id, [one.index for one in made.sightings]) == (4, list(range(1, 9)))
     assert [one for one in made.sightings if one.confidence] == list(seen), "what was seen stays as it was"
     assert all(start >= 1 and stop <= 9 for start, stop in clip.asked)
-    watcher = watcher_of(memory, clip)
-    watcher._steady(Tracked(id=4, label="dog", sightings=seen), (1, 9))
-    assert watcher.remembered == {1, 4, 5, 7, 8}
+    shot = _Shot(start=1, stop=9, followers=(), camera=None)
+    finder_of(memory, clip)._smoothed(TrackedObject(id=4, label="dog", sightings=seen), shot)
+    assert shot.from_memory == {1, 4, 5, 7, 8}
 
 
 def test_what_grows_to_the_whole_picture_is_lost(memory: Memory, tmp_path: Path) -> None:
     """The memory of an object of a few pixels; random weights find much more."""
     clip = Clip(tmp_path / "clip.mkv", frames(9))
     mark = Mark(mask=box_mask(0, Box(50, 30, 2, 2)))
-    assert list(recall(memory, mark, 0, 9, clip.read)), "without patience all is taken"
-    assert list(recall(memory, mark, 0, 9, clip.read, patience=2)) == []
+    assert list(track_by_memory(memory, mark, 0, 9, clip.read)), "without patience all is taken"
+    assert list(track_by_memory(memory, mark, 0, 9, clip.read, patience=2)) == []

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.detectors.detection import Detection
 from vace_batch.masks.store import box_mask
-from vace_batch.masks.tracking.frame_skipping import look_at_some
+from vace_batch.masks.tracking.frame_skipping import detect_with_skipping
 
 SIZE = Size(640, 360)
 Where = Callable[[int], Box | None]
@@ -21,7 +21,7 @@ def run(where: list[Where], num_frames: int, most: int = 4) -> tuple[dict[int, l
         return [Detection(box=box, label="car", confidence=0.9, mask=box_mask(index, box)) for box in boxes]
 
     pictures = ((index, index) for index in range(num_frames))
-    found = list(look_at_some(pictures, look, SIZE, most))
+    found = list(detect_with_skipping(pictures, look, SIZE, most))
     assert [index for index, _ in found] == list(range(num_frames))
     return dict(found), looked
 

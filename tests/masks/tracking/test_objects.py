@@ -9,29 +9,29 @@ import pytest
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.refine import DEFAULT_DILATION, dilate
 from vace_batch.masks.store import FrameMask, PackedMask, box_mask, make_mask
-from vace_batch.masks.tracking.objects import MOST_GAP_FRAMES, Sighting, Tracked, track_shot
-from vace_batch.masks.tracking.smoothing import Steady, between
-from vace_batch.masks.tracking.trackers import Camera
+from vace_batch.masks.tracking.objects import MOST_GAP_FRAMES, Sighting, TrackedObject, track_shot
+from vace_batch.masks.tracking.smoothing import SmoothedObject, interpolate_mask
+from vace_batch.masks.tracking.trackers import CameraMotion
 
 SIZE = Size(320, 200)
 
 
 def seen(
-    index: int, box: Box, *, label: str = "car", confidence: float = 0.8, look: tuple[float, ...] = ()
+    index: int, box: Box, *, label: str = "car", confidence: float = 0.8, colours: tuple[float, ...] = ()
 ) -> Sighting:
     mask = PackedMask.of(box_mask(index, box))
-    return Sighting(index=index, label=label, confidence=confidence, box=box, mask=mask, look=look)
+    return Sighting(index=index, label=label, confidence=confidence, box=box, mask=mask, colours=colours)
 
 
 def way(frames: range, box_at: Callable[[int], Box], **options: object) -> list[Sighting]:
     return [seen(index, box_at(index), **options) for index in frames]  # type: ignore[arg-type]
 
 
-def tracked(sightings: list[Sighting], num_frames: int) -> list[Tracked]:
+def tracked(sightings: list[Sighting], num_frames: int) -> list[TrackedObject]:
     return track_shot(sightings, (0, num_frames), sure=0.25, unsure=0.1)
 
 
-def frames_of(track: Tracked) -> list[int]:
+def frames_of(track: TrackedObject) -> list[int]:
     return [one.index for one in track.sightings]
 
 
@@ -85,13 +85,13 @@ def test_lookalikes_that_cross_are_kept_apart() -> None:
 
 def test_who_leaves_and_comes_back_is_the_same_by_its_looks() -> None:
     red, blue = (1.0, 0.0), (0.0, 1.0)
-    first = way(range(8), lambda i: Box(10, 40, 30, 30), look=red)
-    other = way(range(60), lambda i: Box(200, 40, 30, 30), look=blue)
-    back = way(range(50, 60), lambda i: Box(100, 120, 32, 30), look=red)
+    first = way(range(8), lambda i: Box(10, 40, 30, 30), colours=red)
+    other = way(range(60), lambda i: Box(200, 40, 30, 30), colours=blue)
+    back = way(range(50, 60), lambda i: Box(100, 120, 32, 30), colours=red)
     assert [(track.id, track.sightings[0].index) for track in tracked(first + other + back, 60)] == [
         (1, 0), (2, 0), (1, 50),
     ]  # fmt: skip
-    stranger = way(range(50, 60), lambda i: Box(100, 120, 32, 30), look=(0.5, 0.5))
+    stranger = way(range(50, 60), lambda i: Box(100, 120, 32, 30), colours=(0.5, 0.5))
     assert [track.id for track in tracked(first + other + stranger, 60)] == [1, 2, 3]
 
 
@@ -114,7 +114,7 @@ def test_botsort_takes_the_motion_of_the_camera_out() -> None:
 def test_the_camera_is_measured_at_display_scale() -> None:
     random = np.random.default_rng(0)
     scene = cv2.resize(random.integers(0, 256, (60, 100, 3), np.uint8), (400, 240), interpolation=cv2.INTER_CUBIC)
-    camera = Camera()
+    camera = CameraMotion()
     for left in (0, 4, 10):
         camera.see(scene[20:200, left : left + 320], Size(1280, 720))
     camera.see(np.zeros((180, 320, 3), np.uint8), Size(1280, 720))
@@ -135,7 +135,7 @@ def test_a_gap_is_filled_by_the_shape_on_its_way() -> None:
         Sighting(index=i, label="ball", confidence=0.9, box=at(i).box, mask=PackedMask.of(at(i)))
         for i in (0, 1, 2, 6, 7, 8)
     )
-    steady = Steady(sightings, (0, 9), SIZE)
+    steady = SmoothedObject(sightings, (0, 9), SIZE)
     for index in range(9):
         made = steady.at(index)
         assert made is not None
@@ -147,7 +147,7 @@ def test_a_shaking_box_is_held_still_by_its_neighbours() -> None:
     random = np.random.default_rng(0)
     shake = random.integers(-5, 6, (21, 2))
     boxes = [Box(100 + int(dx), 80 + int(dy), 50, 40) for dx, dy in shake]
-    steady = Steady(tuple(seen(i, box) for i, box in enumerate(boxes)), (0, 21), SIZE)
+    steady = SmoothedObject(tuple(seen(i, box) for i, box in enumerate(boxes)), (0, 21), SIZE)
     true = box_mask(0, Box(100, 80, 50, 40)).full(SIZE)
     raw = np.mean([(box_mask(0, box).full(SIZE) & true).sum() / true.sum() for box in boxes])
     made = [steady.at(index) for index in range(21)]
@@ -161,7 +161,7 @@ def test_a_turn_in_a_gap_is_covered_from_both_sides() -> None:
     height = [20, 24, 34, 50, 72, 100, 134, 100, 72, 50, 34, 24, 20]
     lost = {6, 7}
     boxes = {index: Box(40 + 8 * index, y, 26, 26) for index, y in enumerate(height)}
-    steady = Steady(tuple(seen(i, box) for i, box in boxes.items() if i not in lost), (0, 13), SIZE)
+    steady = SmoothedObject(tuple(seen(i, box) for i, box in boxes.items() if i not in lost), (0, 13), SIZE)
     for index, box in boxes.items():
         made = steady.at(index)
         assert made is not None and made.within(box).mean() > 0.8, index
@@ -180,7 +180,7 @@ def test_a_fast_turn_that_nobody_saw_does_not_end_an_object(lost: set[int]) -> N
     sightings = [seen(index, box) for index, box in boxes.items() if index not in lost]
     (track,) = track_shot(sightings, (0, 51), sure=0.25, unsure=0.1)
     assert frames_of(track) == [one.index for one in sightings]
-    steady = Steady(track.sightings, (0, 51), SIZE)
+    steady = SmoothedObject(track.sightings, (0, 51), SIZE)
     for index, box in boxes.items():
         made = steady.at(index)
         assert made is not None and dilate(made, SIZE, DEFAULT_DILATION).within(box).mean() > 0.9, index
@@ -195,7 +195,7 @@ def test_what_is_seen_beside_an_object_instead_of_it_does_not_uncover_it() -> No
     """On frame 1 the detector misses it, and takes something near it for it."""
     boxes = {index: Box(100 + 4 * index, 80, 60, 60) for index in range(12)}
     seen_as = boxes | {1: Box(66, 100, 40, 24)}
-    steady = Steady(tuple(seen(i, box) for i, box in seen_as.items()), (0, 12), SIZE)
+    steady = SmoothedObject(tuple(seen(i, box) for i, box in seen_as.items()), (0, 12), SIZE)
     for index, box in boxes.items():
         made = steady.at(index)
         assert made is not None and made.within(box.pad(-2)).all(), index
@@ -205,7 +205,7 @@ def test_a_detector_that_shakes_gets_room_for_it_and_a_steady_one_none() -> None
     random = np.random.default_rng(3)
     shaken = [Box(100 + int(dx), 80 + int(dy), 50, 40) for dx, dy in random.integers(-5, 6, (31, 2))]
     for boxes, room in ((shaken, 2), ([Box(100 + 3 * i, 80, 50, 40) for i in range(31)], 0)):
-        steady = Steady(tuple(seen(i, box) for i, box in enumerate(boxes)), (0, 31), SIZE)
+        steady = SmoothedObject(tuple(seen(i, box) for i, box in enumerate(boxes)), (0, 31), SIZE)
         for index, box in enumerate(boxes):
             made = steady.at(index)
             assert made is not None and (made.box == box if not room else made.within(box.pad(1)).all())
@@ -218,7 +218,7 @@ def test_there_is_more_room_where_nothing_was_seen_and_where_the_picture_ends() 
     def rows(x: int, lost: int | None) -> int:
         boxes = {i: Box(x + int(dx), 80 + int(dy), 50, 40).clip(SIZE) for i, (dx, dy) in enumerate(shake)}
         kept = tuple(seen(i, box) for i, box in boxes.items() if box is not None and i != lost)
-        made = Steady(kept, (0, 31), SIZE).at(15)
+        made = SmoothedObject(kept, (0, 31), SIZE).at(15)
         assert made is not None
         return made.box.height
 
@@ -227,23 +227,23 @@ def test_there_is_more_room_where_nothing_was_seen_and_where_the_picture_ends() 
 
 
 def test_an_object_is_led_on_over_its_ends_but_not_out_of_the_shot() -> None:
-    steady = Steady(tuple(way(range(5, 10), lambda i: Box(100 + 4 * i, 80, 30, 30))), (0, 30), SIZE)
+    steady = SmoothedObject(tuple(way(range(5, 10), lambda i: Box(100 + 4 * i, 80, 30, 30))), (0, 30), SIZE)
     assert (steady.start, steady.stop) == (3, 12)
     ahead = steady.at(11)
     assert ahead is not None and ahead.box.right == 100 + 4 * 11 + 30
     assert steady.at(2) is None and steady.at(12) is None
-    assert Steady(tuple(way(range(5), lambda i: Box(9, 9, 9, 9))), (0, 5), SIZE).stop == 5
+    assert SmoothedObject(tuple(way(range(5), lambda i: Box(9, 9, 9, 9))), (0, 5), SIZE).stop == 5
 
 
 def test_nothing_that_was_seen_is_taken_away() -> None:
     """An arm is stretched out for one frame."""
     boxes = [Box(100, 80, 40, 40)] * 4 + [Box(100, 80, 90, 40)] + [Box(100, 80, 40, 40)] * 4
-    made = Steady(tuple(seen(i, box) for i, box in enumerate(boxes)), (0, 9), SIZE).at(4)
+    made = SmoothedObject(tuple(seen(i, box) for i, box in enumerate(boxes)), (0, 9), SIZE).at(4)
     assert made is not None and made.within(Box(100, 80, 90, 40)).all()
 
 
 def test_a_shape_between_two_is_between_them() -> None:
-    made = between(box_mask(0, Box(10, 10, 20, 20)), box_mask(4, Box(50, 30, 40, 40)), 2, 0.5, SIZE)
+    made = interpolate_mask(box_mask(0, Box(10, 10, 20, 20)), box_mask(4, Box(50, 30, 40, 40)), 2, 0.5, SIZE)
     assert made is not None and made.index == 2
     assert abs(made.box.x - 30) <= 1 and abs(made.box.width - 30) <= 2 and abs(made.box.y - 20) <= 1
 

@@ -90,7 +90,7 @@ class MaskLogits:
         return np.asarray(scaled > 0, np.bool_)
 
 
-def ask_for(targets: Sequence[str], classes: Mapping[int, str], weights: str) -> list[int]:
+def class_numbers(targets: Sequence[str], classes: Mapping[int, str], weights: str) -> list[int]:
     """The numbers of `targets` among the `classes` of the file `weights`, compared without case and outer blanks.
 
     Raises:

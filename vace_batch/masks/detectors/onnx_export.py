@@ -12,7 +12,7 @@ from typing import Any
 
 from vace_batch.errors import ClipError
 from vace_batch.masks.detectors.detection import one_line
-from vace_batch.masks.detectors.yolo import UNREADABLE_WEIGHTS, finds_what_is_named, import_ultralytics, local_path
+from vace_batch.masks.detectors.yolo import UNREADABLE_WEIGHTS, has_open_vocabulary, import_ultralytics, local_path
 from vace_batch.masks.weights import is_exported
 
 _VERSION = 1
@@ -39,7 +39,7 @@ def export_onnx(weights: str, target: str, shape: tuple[int, int] | None = None)
             model = YOLO(str(copy))
         except UNREADABLE_WEIGHTS as error:
             raise ClipError("bad_weights", f"weights {weights} cannot be loaded: {one_line(error)}") from error
-        if finds_what_is_named(model):
+        if has_open_vocabulary(model):
             raise ClipError("export_failed", f"weights {weights}: an export knows only the names it was made with")
         try:
             made = model.export(
@@ -60,7 +60,7 @@ def export_onnx(weights: str, target: str, shape: tuple[int, int] | None = None)
     return target
 
 
-def exported(weights: str, cache: str) -> str:
+def cached_export(weights: str, cache: str) -> str:
     """The ONNX model of a local `.pt` file, made unless folder `cache` has it; an exported one is its own.
 
     Raises:

@@ -18,7 +18,7 @@ from vace_batch.masks.detectors.detection import (
     DEFAULT_CONFIDENCE,
     Detection,
     MaskLogits,
-    ask_for,
+    class_numbers,
     fold_name,
     one_line,
     outward,
@@ -43,7 +43,7 @@ class Detector:
         self._device = device
         self._beside = tuple(beside)
         self.classes: dict[int, str] = dict(model.names)
-        self._own = (list(self.classes.values()), _told(model)) if finds_what_is_named(model) else None
+        self._own = (list(self.classes.values()), _told(model)) if has_open_vocabulary(model) else None
 
     @classmethod
     def load(cls, weights: str, *, device: str = "cpu", beside: Sequence[str] = ()) -> Detector:
@@ -80,7 +80,7 @@ class Detector:
         if self._own is not None:
             asked = {fold_name(target): " ".join(target.split()) for target in targets}
             self._tell(list(asked.values()), *self._own)
-        return ask_for(targets, self.classes, self._weights)
+        return class_numbers(targets, self.classes, self._weights)
 
     def _tell(self, names: list[str], own: list[str], own_features: Any) -> None:
         """Give the model its vocabulary: its own where that holds all `names`, else just these."""
@@ -143,7 +143,7 @@ class Detector:
         return found
 
 
-def finds_what_is_named(model: Any) -> bool:
+def has_open_vocabulary(model: Any) -> bool:
     """Whether a loaded ultralytics model has an open vocabulary."""
     from ultralytics import YOLOE, YOLOWorld
 

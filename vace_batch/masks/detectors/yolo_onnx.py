@@ -22,7 +22,7 @@ import yaml
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size, align_up
-from vace_batch.masks.detectors.detection import Detection, MaskLogits, ask_for, one_line, outward
+from vace_batch.masks.detectors.detection import Detection, MaskLogits, class_numbers, one_line, outward
 from vace_batch.masks.store import make_mask
 from vace_batch.masks.weights import network_of
 
@@ -111,7 +111,7 @@ class ExportedDetector:
         Raises:
             ClipError: `unknown_class`, with the nearest names that the weights know.
         """
-        return ask_for(targets, self.classes, self._weights)
+        return class_numbers(targets, self.classes, self._weights)
 
     def letterbox(self, display: Size) -> Letterbox:
         """How frames of `display` size are to be given to `detect`."""

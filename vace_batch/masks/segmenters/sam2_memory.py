@@ -15,7 +15,7 @@ from vace_batch.masks.store import FrameMask, make_mask
 # What ultralytics keeps of the past does not depend on it, but asks for it.
 _ANY_LENGTH = 1 << 30
 
-Points = tuple[tuple[float, float, bool], ...]
+PointPrompts = tuple[tuple[float, float, bool], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Mark:
     """What marks an object in one frame: a box, points (x, y, is on it) or both, in display pixels; or its mask."""
 
     box: Box | None = None
-    points: Points = ()
+    points: PointPrompts = ()
     mask: FrameMask | None = None
 
     @property

@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.detectors.detection import Detection
 from vace_batch.masks.store import box_mask
-from vace_batch.masks.tracking.smoothing import between
+from vace_batch.masks.tracking.smoothing import interpolate_mask
 
 # How far the middle of a span may lie from the straight line, by how much the speed changed over it.
 _MOST_OFF_PX, _MOST_OFF_SHARE = 1.0, 0.005
@@ -26,7 +26,7 @@ Look = tuple[int, list[Detection]]
 Edges = npt.NDArray[np.float64]
 
 
-def look_at_some(
+def detect_with_skipping(
     pictures: Iterable[tuple[int, _Picture]],
     look: Callable[[int, _Picture], list[Detection]],
     size: Size,
@@ -94,7 +94,7 @@ def _between(
     found = []
     for one, other in pairs:
         before, after = (detection.mask or box_mask(index, detection.box) for detection in (one, other))
-        mask = between(before, after, index, share, size)
+        mask = interpolate_mask(before, after, index, share, size)
         if mask is not None:
             has_mask = one.mask is not None and other.mask is not None
             confidence = min(one.confidence, other.confidence)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from vace_batch.geometry import Box
 from vace_batch.masks.store import PackedMask
-from vace_batch.masks.tracking.trackers import Warp, follow
+from vace_batch.masks.tracking.trackers import Warp, group_by_object
 
 MOST_GAP_FRAMES = 15
 """An object that is not seen for so long is still where its way leads; its mask is filled in."""
@@ -30,29 +30,29 @@ _REACH, _REACH_A_FRAME, _REACH_OF_ONE = 1.25, 0.1, 1.6
 _STEPS_OF_SPEED = (1, 3)
 # A turn that nobody saw: within so many frames, at the pace of so many sightings and a quarter more.
 _TURN_FRAMES, _PACE_SIGHTINGS, _FASTER = 3, 6, 1.25
-_LOOKS_ALIKE = 0.25
+_COLOURS_ALIKE = 0.25
 
-Point = npt.NDArray[np.float64]
+XY = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
-    """An object in one frame; `look` is what its colours are like, equal lengths throughout, empty where unknown."""
+    """An object in one frame; `colours` is what its colours are like, equal lengths throughout, empty where unknown."""
 
     index: int
     label: str
     confidence: float
     box: Box
     mask: PackedMask
-    look: tuple[float, ...] = ()
+    colours: tuple[float, ...] = ()
 
     @property
-    def centre(self) -> Point:
+    def centre(self) -> XY:
         return np.array([self.box.x + self.box.width / 2, self.box.y + self.box.height / 2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tracked:
+class TrackedObject:
     """One object's appearance: `sightings` by rising frame; an object that went and came back has two, of one `id`."""
 
     id: int
@@ -73,7 +73,7 @@ def track_shot(
     unsure: float,
     first_id: int = 1,
     warps: Sequence[Warp] | None = None,
-) -> list[Tracked]:
+) -> list[TrackedObject]:
     """The objects of the shot of frames start..stop-1, numbered from `first_id` by their first frame.
 
     An object must have been seen `sure` once and three times in all; at the ends of a shot once is enough. `warps`, one
@@ -100,7 +100,7 @@ def _pieces(
         first, last = bisect_left(indices, index), bisect_right(indices, index)
         rows = [(one.box.x, one.box.y, one.box.right, one.box.bottom, one.confidence) for one in seen[first:last]]
         frames.append((first, np.array(rows, np.float64).reshape(-1, 5)))
-    groups = follow(frames, sure, unsure, _LOST_FRAMES, warps)
+    groups = group_by_object(frames, sure, unsure, _LOST_FRAMES, warps)
     taken = {number for group in groups for number in group}
     # ByteTrack tells of an object from its second frame on, and never of what moves faster than it expects.
     groups += [[number] for number in range(len(seen)) if number not in taken]
@@ -205,9 +205,9 @@ def _is_object(piece: list[Sighting], shot: tuple[int, int], sure: float) -> boo
     return enough and max(one.confidence for one in piece) >= sure
 
 
-def _numbered(pieces: list[list[Sighting]], first_id: int) -> list[Tracked]:
+def _numbered(pieces: list[list[Sighting]], first_id: int) -> list[TrackedObject]:
     """One that looks like the only one of its kind that went before is that one, come back."""
-    made: list[Tracked] = []
+    made: list[TrackedObject] = []
     for piece in pieces:
         gone = {
             track.id
@@ -218,11 +218,11 @@ def _numbered(pieces: list[list[Sighting]], first_id: int) -> list[Tracked]:
         }
         fresh = max((track.id for track in made), default=first_id - 1) + 1
         number = gone.pop() if len(gone) == 1 else fresh
-        made.append(Tracked(id=number, label=piece[0].label, sightings=tuple(piece)))
+        made.append(TrackedObject(id=number, label=piece[0].label, sightings=tuple(piece)))
     return made
 
 
 def _look_alike(one: Sighting, other: Sighting) -> bool:
-    if not one.look or len(one.look) != len(other.look) or not _alike_in_size(one, other, MOST_GAP_FRAMES):
+    if not one.colours or len(one.colours) != len(other.colours) or not _alike_in_size(one, other, MOST_GAP_FRAMES):
         return False
-    return 0.5 * float(np.abs(np.subtract(one.look, other.look)).sum()) <= _LOOKS_ALIKE
+    return 0.5 * float(np.abs(np.subtract(one.colours, other.colours)).sum()) <= _COLOURS_ALIKE

@@ -37,25 +37,25 @@ _SHAKE, _MOST_SHAKE_PX = 0.67, 2.0
 # Where it was not seen, and so near the picture's edge, which cuts it, its outline is known half as well.
 _UNSEEN, _EDGE_PX = 2, 8
 
-Point = npt.NDArray[np.float64]
+XY = npt.NDArray[np.float64]
 
 
-def between(before: FrameMask, after: FrameMask, index: int, share: float, size: Size) -> FrameMask | None:
+def interpolate_mask(before: FrameMask, after: FrameMask, index: int, share: float, size: Size) -> FrameMask | None:
     """The shape `share` of the way between two masks: boxes move linearly, outlines by their signed distances."""
     pairs = zip(_edges(before.box), _edges(after.box), strict=True)
     edges = [(1 - share) * one + share * other for one, other in pairs]
     left, top, right, bottom = (math.floor(edges[0]), math.floor(edges[1]), math.ceil(edges[2]), math.ceil(edges[3]))
     box = Box(left, top, right - left, bottom - top)
-    blend = (1 - share) * _signed(before.bits, box.size) + share * _signed(after.bits, box.size)
-    return _clipped(index, blend > 0, box, size)
+    blend = (1 - share) * _signed_distances(before.bits, box.size) + share * _signed_distances(after.bits, box.size)
+    return _clip(index, blend > 0, box, size)
 
 
-def moved(mask: FrameMask, index: int, dx: int, dy: int, size: Size) -> FrameMask | None:
+def shift_mask(mask: FrameMask, index: int, dx: int, dy: int, size: Size) -> FrameMask | None:
     """The mask at another place, as far as that is in the frame."""
-    return _clipped(index, mask.bits, mask.box.shift(dx, dy), size)
+    return _clip(index, mask.bits, mask.box.shift(dx, dy), size)
 
 
-class Steady:
+class SmoothedObject:
     """The mask of one object by frame; `sightings` by rising frame, no gap longer than `MOST_GAP_FRAMES`.
 
     Nothing that was seen is taken away; what most neighbouring frames show, led along the object's way, is added.
@@ -72,13 +72,13 @@ class Steady:
         self._inside = None if small else Box(0, 0, size.width, size.height).pad(-_EDGE_PX)
 
     @cached_property
-    def _centres(self) -> Point:
+    def _centres(self) -> XY:
         return np.array([one.centre for one in self._sightings])
 
     @cached_property
     def _shake(self) -> float:
         """How far the detector's boxes jump about the object's way, in px, as far as a mask need grow for it."""
-        ways = [(self._way(index), centre) for index, centre in zip(self._indices, self._centres, strict=True)]
+        ways = [(self._centre_at(index), centre) for index, centre in zip(self._indices, self._centres, strict=True)]
         jumps = [np.hypot(*(way - centre)) for way, centre in ways if way is not None]
         return min(float(np.rint(_SHAKE * np.median(jumps))), _MOST_SHAKE_PX) if jumps else 0.0
 
@@ -88,7 +88,7 @@ class Steady:
             return None
         place = bisect_left(self._indices, index)
         seen = place < len(self._indices) and self._indices[place] == index
-        mask = self._looked_at(place) if seen else self._worked_out(place, index)
+        mask = self._mask_seen(place) if seen else self._mask_unseen(place, index)
         return mask and self._with_room(mask, self._shake if seen else _UNSEEN * self._shake)
 
     def _with_room(self, mask: FrameMask, room: float) -> FrameMask | None:
@@ -100,13 +100,13 @@ class Steady:
         rooms = ((mask, room), (cut, _UNSEEN * room))
         return merge_masks([dilate(part, self._size, Dilation(px=px)) for part, px in rooms if part is not None])
 
-    def _looked_at(self, place: int) -> FrameMask | None:
-        parts = (self._mask(place), self._strayed(place), self._voted(self._indices[place]))
+    def _mask_seen(self, place: int) -> FrameMask | None:
+        parts = (self._mask(place), self._instead_of_stray(place), self._voted(self._indices[place]))
         return merge_masks([mask for mask in parts if mask is not None])
 
-    def _worked_out(self, place: int, index: int) -> FrameMask | None:
+    def _mask_unseen(self, place: int, index: int) -> FrameMask | None:
         if not 0 < place < len(self._indices):
-            return self._led_on(0 if place == 0 else len(self._indices) - 1, index)
+            return self._extrapolated(0 if place == 0 else len(self._indices) - 1, index)
         parts = (self._filled(place, index), self._voted(index))
         return merge_masks([mask for mask in parts if mask is not None])
 
@@ -117,7 +117,7 @@ class Steady:
                 self._unpacked.popitem(last=False)
         return self._unpacked[place]
 
-    def _strayed(self, place: int) -> FrameMask | None:
+    def _instead_of_stray(self, place: int) -> FrameMask | None:
         """What is between the neighbours of a sighting that leaves them: it may be something else, seen instead."""
         if not 0 < place < len(self._indices) - 1:
             return None
@@ -128,35 +128,35 @@ class Steady:
         side = max(max(box.width, box.height) for box in boxes)
         if last - first > MOST_GAP_FRAMES + 1 or np.hypot(*(middle - self._centres[place])) <= _STRAY * side:
             return None
-        return between(self._mask(place - 1), self._mask(place + 1), index, share, self._size)
+        return interpolate_mask(self._mask(place - 1), self._mask(place + 1), index, share, self._size)
 
     def _filled(self, place: int, index: int) -> FrameMask | None:
         first, last = self._indices[place - 1], self._indices[place]
         assert last - first <= MOST_GAP_FRAMES + 1, "longer gaps are two lives"
         share = (index - first) / (last - first)
-        parts = [between(self._mask(place - 1), self._mask(place), index, share, self._size)]
+        parts = [interpolate_mask(self._mask(place - 1), self._mask(place), index, share, self._size)]
         # A drop may hide a turn, or that the picture's edge cuts it by now: as all saw it, as it left, and as it comes.
-        if (way := self._way(index)) is not None:
-            parts += [self._put(neighbour, way, index) for neighbour in (place - 1, place)]
+        if (way := self._centre_at(index)) is not None:
+            parts += [self._placed(neighbour, way, index) for neighbour in (place - 1, place)]
         straight = (1 - share) * self._centres[place - 1] + share * self._centres[place]
         for neighbour, side in ((place - 1, -1), (place, 1)):
-            for led in self._led(neighbour, index, side):
-                parts += [self._put(neighbour, centre, index) for centre in (led, (led + straight) / 2)]
+            for led in self._led_centres(neighbour, index, side):
+                parts += [self._placed(neighbour, centre, index) for centre in (led, (led + straight) / 2)]
         return merge_masks([part for part in parts if part is not None])
 
-    def _led_on(self, place: int, index: int) -> FrameMask | None:
+    def _extrapolated(self, place: int, index: int) -> FrameMask | None:
         """Before its first and after its last frame an object goes on as it came."""
-        ahead = [way for way in (self._way(index),) if way is not None]
-        ahead += self._led(place, index, 1 if index < self._indices[place] else -1)
-        parts = [self._put(place, way, index) for way in (*ahead, self._centres[place])]
+        ahead = [way for way in (self._centre_at(index),) if way is not None]
+        ahead += self._led_centres(place, index, 1 if index < self._indices[place] else -1)
+        parts = [self._placed(place, way, index) for way in (*ahead, self._centres[place])]
         return merge_masks([part for part in parts if part is not None])
 
-    def _put(self, place: int, centre: Point, index: int) -> FrameMask | None:
+    def _placed(self, place: int, centre: XY, index: int) -> FrameMask | None:
         """The mask of the sighting at `place`, with its centre moved to `centre`."""
         dx, dy = np.rint(centre - self._centres[place]).astype(int)
-        return moved(self._mask(place), index, int(dx), int(dy), self._size)
+        return shift_mask(self._mask(place), index, int(dx), int(dy), self._size)
 
-    def _led(self, place: int, index: int, side: int) -> list[Point]:
+    def _led_centres(self, place: int, index: int, side: int) -> list[XY]:
         """Where the sighting at `place` goes on to (`side` -1) or comes from (1), by those on its side alone.
 
         At an even speed, and at one that changes as it did.
@@ -173,7 +173,7 @@ class Steady:
                 found.append(np.linalg.lstsq(powers, self._centres[places], rcond=None)[0][-1])
         return found
 
-    def _way(self, index: int) -> Point | None:
+    def _centre_at(self, index: int) -> XY | None:
         """Where the object's centre is on frame `index` by a smooth path through its sightings; None with too few."""
         first = bisect_left(self._indices, index - _FIT_FRAMES)
         last = bisect_left(self._indices, index + _FIT_FRAMES + 1)
@@ -188,11 +188,10 @@ class Steady:
     def _voted(self, index: int) -> FrameMask | None:
         first = bisect_left(self._indices, index - _VOTE_FRAMES)
         last = bisect_left(self._indices, index + _VOTE_FRAMES + 1)
-        if last - first < _LEAST_VOTES or (way := self._way(index)) is None:
+        if last - first < _LEAST_VOTES or (way := self._centre_at(index)) is None:
             return None
         steps = way - self._centres[first:last]
-        boxes = self._sightings[first:last]
-        if np.abs(steps).max() < _SAME_PX and len({one.box.size for one in boxes}) == 1 and self._alike(first, last):
+        if np.abs(steps).max() < _SAME_PX and self._are_equal(first, last):
             return None
         votes = [
             (self._mask(place), np.rint(step).astype(int))
@@ -203,13 +202,14 @@ class Steady:
         count = np.zeros((whole.height, whole.width), np.uint8)
         for mask, (dx, dy) in votes:
             count[mask.box.shift(int(dx) - whole.x, int(dy) - whole.y).slices] += mask.bits
-        return _clipped(index, count * 2 > len(votes), whole, self._size)
+        return _clip(index, count * 2 > len(votes), whole, self._size)
 
-    def _alike(self, first: int, last: int) -> bool:
-        return len({self._sightings[place].mask.data for place in range(first, last)}) == 1
+    def _are_equal(self, first: int, last: int) -> bool:
+        sightings = self._sightings[first:last]
+        return len({one.box.size for one in sightings}) == 1 and len({one.mask.data for one in sightings}) == 1
 
 
-def _clipped(index: int, bits: Bits, box: Box, size: Size) -> FrameMask | None:
+def _clip(index: int, bits: Bits, box: Box, size: Size) -> FrameMask | None:
     inside = box.clip(size)
     if inside is None:
         return None
@@ -220,7 +220,7 @@ def _edges(box: Box) -> tuple[int, int, int, int]:
     return box.x, box.y, box.right, box.bottom
 
 
-def _signed(bits: Bits, size: Size) -> npt.NDArray[np.float32]:
+def _signed_distances(bits: Bits, size: Size) -> npt.NDArray[np.float32]:
     """Distance to the outline of `bits` stretched to `size`: positive inside."""
     stretched = bits.view(np.uint8)
     if stretched.shape != (size.height, size.width):

@@ -24,7 +24,7 @@ Warp = npt.NDArray[np.float64]
 """Where a frame's pixels are in the next one: (2, 3)."""
 
 
-class Camera:
+class CameraMotion:
     """How the picture moves from frame to frame, as BoT-SORT measures it; `warps` has one a frame."""
 
     LONGEST_PX = 320
@@ -46,7 +46,7 @@ class Camera:
         self.warps.append(warp)
 
 
-def follow(
+def group_by_object(
     frames: Sequence[tuple[int, Rows]],
     sure: float,
     unsure: float,
