@@ -27,7 +27,7 @@ from vace_batch.steps.prepare import survey
 
 
 def planned_tokens(plan: ClipPlan) -> int:
-    return sum(token_count(p.window.num_frames, plan.regions[p.window.region].size) for p in plan.windows)
+    return sum(token_count(p.window.num_frames, plan.region_of(p).size) for p in plan.windows)
 
 
 def full_tokens(plan: ClipPlan, work: ClipWork) -> int:

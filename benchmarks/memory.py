@@ -95,7 +95,7 @@ def one(scene: str, num_frames: int, width: int, height: int) -> None:
 
 
 def commit_gray(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> None:
-    region, ledger = plan.regions[planned.window.region], Ledger(work.out)
+    region, ledger = plan.region_of(planned), Ledger(work.out)
     key = work.window_key(planned, region)
     uri = ledger.artifact_uri(key, ".mkv")
     gray = np.full((planned.window.num_frames, region.size.height, region.size.width, 3), 127, np.uint8)

@@ -97,7 +97,7 @@ def test_windows_in_the_ledger_are_not_made_again(tmp_path: Path) -> None:
     opened = batch(tmp_path, job(path))
     [work], ledger = opened.works, Ledger(opened.out)
     plan = plan_of(work)
-    keys = [work.window_key(planned, plan.regions[planned.window.region]) for planned in plan.windows]
+    keys = [work.window_key(planned, plan.region_of(planned)) for planned in plan.windows]
     ledger.commit(keys[0], {"artifact": "x", "seconds": 1.0, "seed": 1})
     graph = ClipGraph(opened.pending)
     units = list(graph.on_done(next(iter(graph.first_units())), plan))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from vace_batch.geometry import Box, Size
+from vace_batch.ledger.ledger import Ledger
+from vace_batch.masks.store import box_mask, write_masks
 from vace_batch.steps.clip_plan import CLIP_PLAN, ClipPlan
 from vace_batch.video.canvas_frames import Canvas
 
@@ -23,3 +27,15 @@ def test_a_record_that_calls_the_canvas_stage_is_still_read() -> None:
     assert CLIP_PLAN.validate_python(record) == PLAN
     record["stage"] = record.pop("canvas")
     assert CLIP_PLAN.validate_python(record) == PLAN
+
+
+def test_files_are_told_by_kind_and_a_kind_without_a_file_reads_as_empty(tmp_path: Path) -> None:
+    write_masks(str(tmp_path / "m.parquet"), WHOLE.size, [box_mask(3, Box(4, 4, 8, 8))])
+    plan = PLAN.with_files({"masks": "m.parquet", "holes": "m.parquet"})
+    assert plan.files == {"masks": "m.parquet", "holes": "m.parquet"}
+    assert plan.recovered is None and plan.with_files({}) == PLAN and PLAN.files == {}
+    with plan.open_files(Ledger(str(tmp_path))) as files:
+        assert files.masks("holes", 0, 9)[3].box == Box(4, 4, 8, 8) and not files.masks("holes", 4, 9)
+        assert files.mask_reader("masks") is files.mask_reader("masks") is not None
+        assert files.mask_reader("protected") is None
+        assert files.masks("selection", 0, 9) == {} == files.patches(0, 9)

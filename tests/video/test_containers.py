@@ -84,7 +84,7 @@ def test_copied_frames_are_recorded(tmp_path: Path) -> None:
     work = work_of(tmp_path, source, "out.mp4", end_s=0.1, background="none")
     plan = prepare(work, MaskModels())
     for planned in plan.windows:  # gray in place of what a model would make
-        region = plan.regions[planned.window.region]
+        region = plan.region_of(planned)
         key, size = work.window_key(planned, region), region.size
         frames = np.full((planned.window.num_frames, size.height, size.width, 3), 127, np.uint8)
         name = f"artifacts/{key}.mkv"

@@ -36,7 +36,7 @@ from vace_batch.options import Options
 from vace_batch.steps import build as build_step
 from vace_batch.steps import stitch as stitch_step
 from vace_batch.steps.clip import ClipWork
-from vace_batch.steps.clip_plan import FILES, ClipPlan
+from vace_batch.steps.clip_plan import ClipPlan
 from vace_batch.steps.generate import generate
 from vace_batch.steps.measure import measure
 from vace_batch.steps.prepare import prepare, survey
@@ -207,9 +207,9 @@ def _made(work: ClipWork, models: MaskModels, engine: VaceEngine) -> tuple[Secon
 def _file_sizes(ledger: Ledger, plan: ClipPlan) -> dict[str, float]:
     """Bytes of the plan's files a million pixels of masked frames."""
     mpx = plan.masked_frames * plan.size.width * plan.size.height / 1e6
-    found = {name: storage.num_bytes(ledger.absolute(getattr(plan, name))) for name in FILES if getattr(plan, name)}
-    masks = found.pop("masks", 0)
-    return {"masks": masks / mpx, "background": sum(found.values()) / mpx}
+    sizes = {kind: storage.num_bytes(ledger.absolute(name)) for kind, name in plan.files.items()}
+    masks = sizes.pop("masks", 0)
+    return {"masks": masks / mpx, "background": sum(sizes.values()) / mpx}
 
 
 def _timed(do: Callable[[], _T]) -> tuple[float, _T]:

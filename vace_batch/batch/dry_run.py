@@ -196,7 +196,7 @@ def estimate(manifest: Manifest, options: Options, *, out: str | None = None, lo
 
 
 def _todo(work: ClipWork, plan: ClipPlan, made: set[str]) -> ClipEstimate:
-    left = [each for each in plan.windows if work.window_key(each, plan.regions[each.window.region]) not in made]
+    left = [each for each in plan.windows if work.window_key(each, plan.region_of(each)) not in made]
     references = len(work.job.reference_uris)
     return ClipEstimate(
         job_id=work.job.job_id,
@@ -205,7 +205,7 @@ def _todo(work: ClipWork, plan: ClipPlan, made: set[str]) -> ClipEstimate:
         masked_frames=plan.masked_frames,
         shots=len(plan.shots),
         windows=len(left),
-        tokens=sum(token_count(w.window.num_frames, plan.regions[w.window.region].size, references) for w in left),
+        tokens=sum(token_count(w.window.num_frames, plan.region_of(w).size, references) for w in left),
         looked=not may_shrink(work.job),
         steps=predict(work, plan, left),
         reason="at most" if may_shrink(work.job) else None,

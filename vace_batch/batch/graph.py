@@ -188,7 +188,7 @@ class ClipGraph:
         if clip in self._done_clips[work.out]:
             yield self._stitch(clip)  # its record is there
             return
-        keys = {work.window_key(planned, plan.regions[planned.window.region]): planned for planned in plan.windows}
+        keys = {work.window_key(planned, plan.region_of(planned)): planned for planned in plan.windows}
         self._missing[clip] = set(keys) - self._done_windows[work.out]
         for key in [key for key in keys if key in self._missing[clip]]:
             if key in self._lost:
@@ -202,7 +202,7 @@ class ClipGraph:
             yield self._stitch(clip)
 
     def _window_units(self, work: ClipWork, plan: ClipPlan, key: str, planned: PlannedWindow) -> Iterator[Unit]:
-        size, frames = plan.regions[planned.window.region].size, planned.window.num_frames
+        size, frames = plan.region_of(planned).size, planned.window.num_frames
         self.frames[f"generate/{key}"] = frames
         payload = (work, plan, planned)
         leaves = frames * size.width * size.height * 4

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vace_batch.background.patches import PatchReader
-from vace_batch.masks.store import MaskReader
-from vace_batch.steps.clip import ClipWork, _files
+from vace_batch.ledger.ledger import Ledger
+from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
+from vace_batch.steps.control_videos import control_videos
 from vace_batch.storage.node_cache import local_file
 from vace_batch.vcu import tasks
-from vace_batch.vcu.frames import canvas_frames, control_videos, model_mask, with_recovered
+from vace_batch.vcu.frames import canvas_frames, model_mask, with_recovered
 from vace_batch.vcu.unit import VCU
 from vace_batch.video.reader import read_image
 from vace_batch.video.scaling import resize
@@ -23,35 +23,23 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
     Raises:
         ClipError: a reference cannot be read.
     """
-    window, region = planned.window, plan.regions[planned.window.region]
-    with _files(work, plan) as files:
-        masks = MaskReader(files["holes"]).get(window.start, window.stop)
-        selection = MaskReader(files["selection"]).get(window.start, window.stop) if plan.selection else {}
-        guards = MaskReader(files["protected"]).get(window.start, window.stop) if plan.protected else {}
-        patches = PatchReader(files["recovered"]).get(window.start, window.stop) if plan.recovered else {}
+    window, region = planned.window, plan.region_of(planned)
+    with plan.open_files(Ledger(work.out)) as files:
+        holes = files.masks("holes", window.start, window.stop)
+        selection = files.masks("selection", window.start, window.stop)
+        protected = files.masks("protected", window.start, window.stop)
+        patches = files.patches(window.start, window.stop)
     with work.source() as path:
         frames = [
             resize(with_recovered(pixels, window.box, patches.get(index)), region.size)
             for index, pixels in canvas_frames(path, plan.canvas, window, plan.span, planned.start_pts)
         ]
-        controls = control_videos(
-            work.job,
-            path,
-            window,
-            size=plan.size,
-            model_size=region.size,
-            start_pts=planned.start_pts,
-            lead_pts=planned.lead_pts,
-            num_frames=plan.num_frames,
-            scales=plan.scales[region.shot] if plan.scales else {},
-            selection=selection,
-            models=work.control_models,
-        )
+        controls = control_videos(work, plan, planned, path, selection)
     held = window.num_frames - len(frames)
-    said = selection if len(work.job.controls) == 2 and plan.selection else masks
-    span = range(window.start, window.stop)
-    mask_THW = np.stack([model_mask(said.get(i), guards.get(i), plan.size, window.box, region) for i in span])
-    known_T = np.array([i not in range(*plan.new) for i in span])
+    masks = selection if len(work.job.controls) == 2 and plan.selection else holes
+    indices = range(window.start, window.stop)
+    mask_THW = np.stack([model_mask(masks.get(i), protected.get(i), plan.size, window.box, region) for i in indices])
+    known_T = np.array([i not in plan.new_frames for i in indices])
     return tasks.make_vcu(
         work.job,
         window_id=work.window_key(planned, region),

@@ -7,17 +7,17 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass
 from functools import cached_property
-from typing import Any, BinaryIO
+from typing import Any
 
 from vace_batch.errors import ClipError
-from vace_batch.ledger.ledger import Ledger, make_key
+from vace_batch.ledger.ledger import make_key
 from vace_batch.manifest.job import DECIDES, Job, identity_fields
 from vace_batch.options import KEY_VERSION, Options
 from vace_batch.planning.windows import Limits, Region
 from vace_batch.steps.admission import admit
-from vace_batch.steps.clip_plan import FILES, ClipPlan, PlannedWindow
+from vace_batch.steps.clip_plan import PlannedWindow
 from vace_batch.storage import files as storage
-from vace_batch.storage.node_cache import local_file, open_copy
+from vace_batch.storage.node_cache import local_file
 from vace_batch.storage.roots import Roots
 from vace_batch.vcu.controls import ControlModels
 from vace_batch.vcu.sampling import ResolvedSampling
@@ -134,16 +134,3 @@ def control_models(options: Options) -> ControlModels:
     """Which weights the control videos of a run may be drawn with."""
     folders, pickles = options.weights_folders, options.pickles
     return ControlModels(depth=options.depth, pose=options.pose, folders=folders, pickles=pickles)
-
-
-@contextlib.contextmanager
-def _files(work: ClipWork, plan: ClipPlan) -> Iterator[dict[str, BinaryIO]]:
-    """The plan's files, open; those it does not have are left out."""
-    ledger = Ledger(work.out)
-    names = {name: getattr(plan, name) for name in FILES}
-    with contextlib.ExitStack() as stack:
-        yield {
-            name: stack.enter_context(open_copy(ledger.absolute(file)))
-            for name, file in names.items()
-            if file is not None
-        }

@@ -7,12 +7,10 @@ A clip's numbers are in the ledger under a key of their own; the verdict is what
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
-from typing import BinaryIO
 
-from vace_batch.background.patches import PatchReader
 from vace_batch.errors import ClusterError
 from vace_batch.geometry import TOKEN_PX
 from vace_batch.ledger.ledger import Ledger
@@ -29,10 +27,10 @@ from vace_batch.quality.remedies import FIRST
 from vace_batch.quality.verdict import checks_of
 from vace_batch.redact import redact
 from vace_batch.steps.clip import ClipWork
-from vace_batch.steps.clip_plan import FILES, ClipPlan
+from vace_batch.steps.clip_plan import ClipPlan, PlanFiles
 from vace_batch.steps.settle import attempt_name
 from vace_batch.storage import files as storage
-from vace_batch.storage.node_cache import local_copy, open_copy
+from vace_batch.storage.node_cache import local_copy
 from vace_batch.video.probe import probe
 from vace_batch.video.reader import packet_times
 
@@ -82,12 +80,9 @@ def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger
         broken = faults(info, probe(output), kept)
         metrics: dict[str, float] = {}
         if plan.masks is not None and not broken:
-            files = {
-                name: stack.enter_context(open_copy(ledger.absolute(file)))
-                for name in FILES
-                if (file := getattr(plan, name)) is not None
-            }
-            masks = MaskReader(files["masks"])
+            files = stack.enter_context(plan.open_files(ledger))
+            masks = files.mask_reader("masks")
+            assert masks is not None, "the plan names it"
             watched = _watched(work, plan, (source, output), masks, _touched(plan, files))
             masked, meter = sorted(masks.boxes()), Meter(_cuts(plan), _joins(plan))
             watched.watch(masked, meter)
@@ -119,25 +114,20 @@ def _watched(
     )
 
 
-def _touched(plan: ClipPlan, files: Mapping[str, BinaryIO]) -> list[ReadMasks]:
+def _touched(plan: ClipPlan, files: PlanFiles) -> list[ReadMasks]:
     """What may have changed beyond the masks: recovered pixels reach into shadows, holes grow to a token."""
-    found: list[ReadMasks] = []
-    if "recovered" in files:
-        patches = PatchReader(files["recovered"])
+    token_px = max((region.token_px for region in plan.regions), default=TOKEN_PX)
 
-        def recovered(start: int, stop: int) -> dict[int, FrameMask]:
-            made = ((i, make_mask(i, p.known, (p.box.x, p.box.y))) for i, p in patches.get(start, stop).items())
-            return {index: mask for index, mask in made if mask is not None}
+    def recovered(start: int, stop: int) -> dict[int, FrameMask]:
+        patches = files.patches(start, stop).items()
+        masks = {index: make_mask(index, patch.known, (patch.box.x, patch.box.y)) for index, patch in patches}
+        return {index: mask for index, mask in masks.items() if mask is not None}
 
-        found.append(recovered)
-    if "holes" in files:
-        holes, least = MaskReader(files["holes"]), max((region.token_px for region in plan.regions), default=TOKEN_PX)
+    def grown(start: int, stop: int) -> dict[int, FrameMask]:
+        holes = files.masks("holes", start, stop).items()
+        return {index: at_least_token(mask, plan.size, token_px) for index, mask in holes}
 
-        def grown(start: int, stop: int) -> dict[int, FrameMask]:
-            return {i: at_least_token(mask, plan.size, least) for i, mask in holes.get(start, stop).items()}
-
-        found.append(grown)
-    return found
+    return [recovered, grown]
 
 
 def _cuts(plan: ClipPlan) -> Iterator[int]:

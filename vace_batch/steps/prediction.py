@@ -64,7 +64,8 @@ def build_cost(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> Used:
 def window_cost(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> Used:
     """A window's device seconds, and its generated frames."""
     calibration: Calibration = work.options.calibration
-    size, frames = plan.regions[planned.window.region].size, planned.window.num_frames
+    size = plan.region_of(planned).size
+    frames = planned.window.num_frames
     parts = _profile(work.model).window_parts(
         frames,
         size,

@@ -9,10 +9,8 @@ from __future__ import annotations
 import posixpath
 import shutil
 import tempfile
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from vace_batch.background.clip import ClipSource, recover_clip
 from vace_batch.background.patches import PatchReader
@@ -27,7 +25,7 @@ from vace_batch.planning.stills import StillSegments, reuse_stills
 from vace_batch.planning.windows import Shot, Window, plan_clip
 from vace_batch.steps.admission import admit, check_bytes
 from vace_batch.steps.clip import ClipWork
-from vace_batch.steps.clip_plan import CLIP_PLAN, FILES, ClipPlan, PlannedWindow
+from vace_batch.steps.clip_plan import CLIP_PLAN, FILE_KINDS, ClipPlan, FileKind, PlannedWindow
 from vace_batch.steps.digest import known_digest
 from vace_batch.steps.masks import dilate_at_model_scale, frame_range_of, make_masks, parts_of
 from vace_batch.storage import files as storage
@@ -50,10 +48,9 @@ def prepare(work: ClipWork, models: MaskModels) -> ClipPlan:
     while (record := ledger.done(work.prep_key)) is None:
         with tempfile.TemporaryDirectory(prefix="vace-batch-") as folder:
             plan = survey(work, models, Path(folder))
-            files = {name: file for name in FILES if (file := getattr(plan, name)) is not None}
-            published = {file: _published(ledger, work, file) for file in dict.fromkeys(files.values())}
-            names: dict[str, Any] = {name: published[file] for name, file in files.items()}
-            plan = replace(plan, **names)
+            # Two kinds may share a file, which is published once.
+            published = {file: _published(ledger, work, file) for file in dict.fromkeys(plan.files.values())}
+            plan = plan.with_files({kind: published[file] for kind, file in plan.files.items()})
         if not ledger.commit(work.prep_key, {"plan": CLIP_PLAN.dump_python(plan, mode="json")}):
             # Another attempt was first, and its files count.
             for file in published.values():
@@ -78,7 +75,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
         ClipError: as `prepare`.
     """
     _check(work, models if look else None)
-    files = {name: str(folder / f"{name}.parquet") for name in FILES}
+    files = {name: str(folder / f"{name}.parquet") for name in FILE_KINDS}
     with work.source() as path:
         info, source_bytes = probe(path, work.options.media), storage.num_bytes(path)
         canvas = canvas_of(work.job, info.size, info.average_rate)
@@ -120,7 +117,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
             parts[index] = (Box(0, 0, canvas.size.width, canvas.size.height),)
     regions, cut = plan_clip(parts, shots, canvas.size, work.limits)
     stills, regions, cut = reuse_stills(stillness, parts, regions, cut, work.limits)
-    used = {"selection": selects, "protected": guarded}
+    used: dict[FileKind, bool] = {"selection": selects, "protected": guarded}
     said = [holes, *(MaskReader(files[name]) for name in used if used[name])]
     known = [known_digest(said, recovered, new, window) for window in cut]
     windows = tuple(

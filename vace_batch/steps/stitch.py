@@ -5,19 +5,17 @@ from __future__ import annotations
 import posixpath
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vace_batch.background.patches import PatchReader
 from vace_batch.errors import ClipError, ClusterError
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.records import Record
-from vace_batch.masks.store import MaskReader
-from vace_batch.planning.stills import Still
 from vace_batch.planning.windows import Window
-from vace_batch.steps.clip import ClipWork, _files
+from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
 from vace_batch.steps.prediction import windows_cost
 from vace_batch.stitch.paste import stitch_frame
@@ -71,44 +69,48 @@ def _copy(source: str, target: str, work: ClipWork) -> Record:
 
 def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: Ledger) -> Record:
     records = {planned.window: _window_record(ledger, work, plan, planned) for planned in plan.windows}
-
-    def open_window(window: Window) -> Iterator[NDArray[np.uint8]]:
-        record = records[window]
-        return frames_from_bytes(storage.read_verified(ledger.absolute(record["artifact"]), record.get("digest")))
-
-    stills: dict[int, list[tuple[Still, Window]]] = {number: [] for number in range(len(plan.regions))}
-    for still in plan.stills:
-        stills[still.region].append((still, plan.windows[still.window].window))
-    patches = [
-        RegionPatches(region, [window for window in records if window.region == number], open_window, stills[number])
-        for number, region in enumerate(plan.regions)
-    ]
-    with _files(work, plan) as files:
-        masked = frozenset(MaskReader(files["masks"]).boxes())
-        holes = ReadAhead(MaskReader(files["holes"]).get) if plan.holes else None
-        recovered = ReadAhead(PatchReader(files["recovered"]).get) if plan.recovered else None
-        guards = ReadAhead(MaskReader(files["protected"]).get) if plan.protected else None
+    patches = _region_patches(plan, records, ledger)
+    with plan.open_files(ledger) as files:
+        masks = files.mask_reader("masks")
+        masked = frozenset(masks.boxes() if masks is not None else ())
+        holes = ReadAhead(partial(files.masks, "holes"))
+        protected = ReadAhead(partial(files.masks, "protected"))
+        recovered = ReadAhead(files.patches)
 
         def edit(frame: Frame) -> None:
-            patch = recovered.at(frame.index) if recovered else None
-            hole = holes.at(frame.index) if holes else None
-            guard = guards.at(frame.index) if guards else None
-            stitch_frame(frame, patch, hole, patches, work.options.feather_px, guard)
+            index = frame.index
+            feather_px = work.options.feather_px
+            stitch_frame(frame, recovered.at(index), holes.at(index), patches, feather_px, protected.at(index))
 
         settings = EncoderSettings(crf=work.options.crf)
         report = rewrite(source, target, edit, settings, masked.__contains__, plan.canvas.if_grown)
     if report.num_frames != plan.num_frames:
         raise ClipError("source_changed", f"expected {plan.num_frames} frames as planned, got {report.num_frames}")
     rows = [_window_row(plan, window, record) for window, record in records.items()]
-    return {"status": "done", "reason": None, "windows": len(rows), "window_rows": rows} | _said(report)
+    return {"status": "done", "reason": None, "windows": len(rows), "window_rows": rows} | _written(report)
 
 
-def _said(report: WriteReport) -> Record:
+def _region_patches(plan: ClipPlan, records: Mapping[Window, Record], ledger: Ledger) -> list[RegionPatches]:
+    """The generated frames of each region: its windows, and the still pictures made of them."""
+
+    def open_window(window: Window) -> Iterator[NDArray[np.uint8]]:
+        record = records[window]
+        return frames_from_bytes(storage.read_verified(ledger.absolute(record["artifact"]), record.get("digest")))
+
+    patches = []
+    for number, region in enumerate(plan.regions):
+        windows = [window for window in records if window.region == number]
+        stills = [(still, plan.windows[still.window].window) for still in plan.stills if still.region == number]
+        patches.append(RegionPatches(region, windows, open_window, stills))
+    return patches
+
+
+def _written(report: WriteReport) -> Record:
     return {"notes": list(report.words), "copied_frames": report.copied_frames}
 
 
 def _window_record(ledger: Ledger, work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> Record:
-    record = ledger.done(work.window_key(planned, plan.regions[planned.window.region]))
+    record = ledger.done(work.window_key(planned, plan.region_of(planned)))
     if record is None:
         window = planned.window
         raise ClusterError(f"frames {window.start}..{window.stop - 1} of {work.job.job_id} are not there")

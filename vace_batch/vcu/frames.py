@@ -1,8 +1,8 @@
-"""A window's pictures: the source's frames on their canvas, and the control videos drawn from them."""
+"""A window's pictures: the source's frames on their canvas, its masks at model size, and the scales of controls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -12,21 +12,15 @@ from vace_batch.background.patches import Patch
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import Job
-from vace_batch.masks.keyframes import box_tracks
-from vace_batch.masks.refine import at_least_token, split_parts, subtract
+from vace_batch.masks.refine import at_least_token, subtract
 from vace_batch.masks.store import FrameMask
 from vace_batch.planning.windows import Region, Shot, Window
 from vace_batch.vcu.controls import (
-    LAYOUTS,
     MEASURED,
     MEASURED_FRAMES,
     NETWORKS,
-    SIMPLE,
-    Boxes,
     ControlModels,
     Scale,
-    Source,
-    control_video,
     measure,
 )
 from vace_batch.video.canvas_frames import Canvas
@@ -128,59 +122,3 @@ def _sampled_pairs(path: str, shot: Shot, pts: Sequence[int]) -> Iterator[tuple[
         found = read_frames(path, index, min(index + 2, shot.stop), start_pts=int(pts[index]))
         pair = [frame.rgb() for frame in found]
         yield pair[0], pair[-1]
-
-
-def control_videos(
-    job: Job,
-    path: str,
-    window: Window,
-    *,
-    size: Size,
-    model_size: Size,
-    start_pts: int,
-    lead_pts: int | None,
-    num_frames: int,
-    scales: Mapping[str, Scale],
-    selection: Mapping[int, FrameMask],
-    models: ControlModels,
-) -> dict[str, Pixels]:
-    """The job's control videos that need more than the window's own crop, by name, each (T, H, W, 3) at `model_size`.
-
-    `lead_pts` is the time of the frame before the window's first where it belongs to the same shot. `selection` are the
-    masks that layout_track draws. Where the window holds its last frame, so do its controls.
-
-    Raises:
-        ClipError: weights or boxes cannot be used, and what reading raises.
-    """
-    drawn: dict[str, Pixels] = {}
-    for name in dict.fromkeys(name for name in job.controls if name not in SIMPLE):
-        lead = name == "flow" and lead_pts is not None
-        start, pts = (window.start - 1, lead_pts) if lead else (window.start, start_pts)
-        source = Source(
-            frames=(frame.rgb() for frame in read_frames(path, start, window.stop, start_pts=pts)),
-            size=size,
-            box=window.box,
-            model_size=model_size,
-            lead=lead,
-            layout=_layout(job, name, size, window.start, selection, num_frames) if name in LAYOUTS else None,
-        )
-        network = models.load(name, job.control_weights) if name in NETWORKS else None
-        video = control_video(name, source, scale=scales.get(name), network=network)
-        held = window.num_frames - len(video)
-        drawn[name] = np.concatenate([video, video[-1:].repeat(held, axis=0)])
-    return drawn
-
-
-def _layout(
-    job: Job, name: str, size: Size, start: int, selection: Mapping[int, FrameMask], num_frames: int
-) -> Callable[[int], Boxes]:
-    """What a layout shows on a window's nth frame: objects of `boxes` by their number, or all parts of a mask alike."""
-    if name == "layout_bbox":
-        found = box_tracks(job.boxes, size, num_frames)
-        return lambda n: [(track.object_id, box) for track in found if (box := track.at(start + n, size))]
-
-    def boxes(n: int) -> Boxes:
-        mask = selection.get(start + n)
-        return [(0, part.box) for part in split_parts(mask)] if mask is not None else []
-
-    return boxes
