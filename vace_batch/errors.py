@@ -12,7 +12,7 @@ Anything else is a bug; its traceback is kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from vace_batch.redact import redact
 
@@ -28,15 +28,22 @@ class UsageError(VaceBatchError):
     """A command, option or configuration is wrong; the message names what to change."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong in a manifest: where, what came, what was expected. `row` from 0; None is the whole file."""
+    """One thing wrong in a manifest: the place, the value that came, and the values that were expected.
 
-    row: int | None
-    job_id: str | None
+    `row` counts from 0; None is the whole file, and the row of a fault that `of_row` has not placed yet.
+    """
+
     column: str | None
     got: str
     expected: str
+    row: int | None = field(default=None, kw_only=True)
+    job_id: str | None = field(default=None, kw_only=True)
+
+    def of_row(self, row: int, job_id: str | None) -> Fault:
+        """The same fault in a row."""
+        return replace(self, row=row, job_id=job_id)
 
     def __str__(self) -> str:
         where = "manifest" if self.row is None else f"row {self.row}"

@@ -113,10 +113,10 @@ def parse_presets(given: list[str] | None) -> tuple[PresetOption, ...]:
         name, colon, rest = text.partition(":")
         if not colon or name not in PRESETS:
             raise UsageError(f"--preset: expected PRESET:NAME=VALUE[,...] of {', '.join(PRESETS)}, got {text!r}")
-        values, cell = dict(map(_sampling_value, rest.split(","))), Cell("")
+        values, cell = dict(map(_sampling_value, rest.split(","))), Cell(f"--preset {name}", "")
         PARSERS["sampling"](values, cell)
         if cell.faults:
-            faults = (f"--preset {name}{at}: expected {wanted}, got {got}" for at, got, wanted in cell.faults)
+            faults = (f"{fault.column}: expected {fault.expected}, got {fault.got}" for fault in cell.faults)
             raise UsageError("; ".join(faults))
         found.append(PresetOption(preset=name, sampling=values))
     return tuple(found)

@@ -49,21 +49,17 @@ def with_values(job: Job, values: Mapping[str, object], folder: str) -> Job:
     Raises:
         ManifestError: with everything that is wrong with the row then.
     """
-    faults, parsed = list[tuple[str, str, str]](), dict[str, Any]()
+    faults: list[Fault] = []
+    parsed: dict[str, Any] = {}
     for name, value in values.items():
-        cell = Cell(folder)
+        cell = Cell(name, folder)
         parsed[name] = getattr(_DEFAULTS, name) if value is None else PARSERS[name](value, cell)
-        faults += [(name + at, got, expected) for at, got, expected in cell.faults]
+        faults += cell.faults
     changed = replace(job, **parsed)
     if not faults:
         faults += row_faults({name: getattr(changed, name) for name in PARSERS})
     if faults:
-        raise ManifestError(
-            [
-                Fault(row=job.row, job_id=job.job_id, column=column, got=got, expected=expected)
-                for column, got, expected in faults
-            ]
-        )
+        raise ManifestError([fault.of_row(job.row, job.job_id) for fault in faults])
     return changed
 
 

@@ -110,7 +110,7 @@ def _table(rows: Sequence[Mapping[str, object]], filler: Mapping[str, object]) -
 
 
 def _error(row: int | None, column: str | None, got: str, expected: str) -> ManifestError:
-    return ManifestError([Fault(row=row, job_id=None, column=column, got=got, expected=expected)])
+    return ManifestError([Fault(column, got, expected, row=row)])
 
 
 def _video_rows(prefix: str, folder: str) -> list[dict[str, object]]:
@@ -123,11 +123,7 @@ def _video_rows(prefix: str, folder: str) -> list[dict[str, object]]:
     ]
     if not names:
         raise UsageError(f"no video below {shown(prefix)}: looked for {' '.join(sorted(VIDEO_SUFFIXES))}")
-    faults = [
-        Fault(row=None, job_id=None, column="video_uri", got=ascii(name), expected="a file name in UTF-8")
-        for name in names
-        if not _is_unicode(name)
-    ]
+    faults = [Fault("video_uri", ascii(name), "a file name in UTF-8") for name in names if not _is_unicode(name)]
     if faults:
         raise ManifestError(faults)
     return [
@@ -165,14 +161,12 @@ def _folder(uri: str) -> str:
 def _csv_rows(uri: str) -> list[dict[str, object]]:
     table = _csv_table(uri)
     faults = [
-        Fault(row=None, job_id=None, column=name, got="the column twice", expected="each column once")
+        Fault(name, "the column twice", "each column once")
         for name, uses in Counter(table.column_names).items()
         if uses > 1
     ]
     if not faults and not table.num_rows:
-        faults.append(
-            Fault(row=None, job_id=None, column=None, got="no rows", expected="at least one below the header")
-        )
+        faults.append(Fault(None, "no rows", "at least one below the header"))
     if faults:
         raise ManifestError(faults)
     rows: list[dict[str, Any]] = table.to_pylist()
@@ -183,7 +177,7 @@ def _csv_rows(uri: str) -> list[dict[str, object]]:
             except ValueError as error:
                 got = shown(row[name])
                 job_id = shown(row["job_id"]) if "job_id" in row else None
-                faults.append(Fault(row=index, job_id=job_id, column=name, got=got, expected=str(error)))
+                faults.append(Fault(name, got, str(error), row=index, job_id=job_id))
     if faults:
         raise ManifestError(sorted(faults, key=lambda fault: (fault.row or 0, fault.column or "")))
     return rows
@@ -261,8 +255,8 @@ def _check_nested(name: str, value: object) -> None:
         inferred = pa.array([value]).type
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{SCHEMA.field(name).type}, values of one kind") from error
-    for at, got, expected in type_faults(inferred, SCHEMA.field(name).type, name):
-        raise ValueError(f"{expected} at {at}, not {got}")
+    for fault in type_faults(inferred, SCHEMA.field(name).type, name):
+        raise ValueError(f"{fault.expected} at {fault.column}, not {fault.got}")
 
 
 def _moved(row: Mapping[str, object], source: str, target: str) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """One manifest cell to one `Job` value; whatever is wrong with it is noted on the `Cell`.
 
-Parsers get values of the schema's type (`manifest_schema.type_faults` has seen to that) and never null.
+Parsers get values of the schema's type (`schema.type_faults` has seen to that) and never null.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
+from vace_batch.errors import Fault
 from vace_batch.manifest.choices import (
     COMPOSITIONS,
     CONTROLS,
@@ -60,15 +61,26 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
 
 
+def one_line(text: str) -> str:
+    """`text` short and on one line; a plain short text stays as it is."""
+    return text if text.isprintable() and len(text) <= _SHOWN_CHARS else shown(text)
+
+
 @dataclass(slots=True)
 class Cell:
-    """Where parsers leave faults: (path inside the column, what came, what was expected)."""
+    """A cell that is being parsed: its column, the folder of relative URIs, and the faults that parsers found in it."""
 
+    column: str
     folder: str
-    faults: list[tuple[str, str, str]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
 
     def fault(self, at: str, got: object, expected: str) -> None:
-        self.faults.append((at, shown(got), expected))
+        """Note that the value at the path `at` inside the cell is `got`."""
+        self.note(at, shown(got), expected)
+
+    def note(self, at: str, got: str, expected: str) -> None:
+        """Note a fault whose `got` is a text for people, such as "8 references"."""
+        self.faults.append(Fault(self.column + at, got, expected))
 
 
 class Undecodable:
@@ -88,7 +100,7 @@ def _job_id(value: str, cell: Cell) -> str:
     elif "\0" in value:
         cell.fault("", value, "text without NUL")
     elif len(value.encode()) > MAX_JOB_ID_BYTES:
-        cell.faults.append(("", f"{len(value.encode()):,} bytes", f"at most {MAX_JOB_ID_BYTES} bytes"))
+        cell.note("", f"{len(value.encode()):,} bytes", f"at most {MAX_JOB_ID_BYTES} bytes")
     return value
 
 
@@ -111,7 +123,7 @@ def _choice(allowed: Sequence[Word]) -> Callable[..., Word]:
 
 def _text(value: str, cell: Cell) -> str:
     if len(value) > MAX_PROMPT_CHARS:
-        cell.faults.append(("", f"{len(value):,} characters", f"at most {MAX_PROMPT_CHARS:,} characters"))
+        cell.note("", f"{len(value):,} characters", f"at most {MAX_PROMPT_CHARS:,} characters")
     elif "\0" in value:
         cell.fault("", value, "text without NUL")
     return value
@@ -119,7 +131,7 @@ def _text(value: str, cell: Cell) -> str:
 
 def _labels(value: Sequence[str | None], cell: Cell, at: str = "") -> tuple[str, ...]:
     if len(value) > MAX_LABELS:
-        cell.faults.append((at, f"{len(value):,} classes", f"at most {MAX_LABELS}"))
+        cell.note(at, f"{len(value):,} classes", f"at most {MAX_LABELS}")
         return ()
     for index, label in enumerate(value):
         if label is None or not label.strip() or len(label) > MAX_LABEL_CHARS or not label.isprintable():
@@ -151,7 +163,7 @@ def _lora(value: Mapping[str, Any], cell: Cell, at: str) -> LoraRef:
 
 def _loras(value: Sequence[Mapping[str, Any] | None], cell: Cell) -> tuple[LoraRef, ...]:
     if len(value) > MAX_LORAS:
-        cell.faults.append(("", f"{len(value):,} LoRAs", f"at most {MAX_LORAS}"))
+        cell.note("", f"{len(value):,} LoRAs", f"at most {MAX_LORAS}")
     loras: list[LoraRef] = _structs(value[:MAX_LORAS], cell, "", _lora)
     return tuple(loras)
 
@@ -266,7 +278,7 @@ def _dilation(value: str, cell: Cell) -> Dilation | None:
 
 def _references(value: Sequence[str | None], cell: Cell) -> tuple[str, ...]:
     if len(value) > MAX_REFERENCES:
-        cell.faults.append(("", f"{len(value):,} references", f"at most {MAX_REFERENCES}"))
+        cell.note("", f"{len(value):,} references", f"at most {MAX_REFERENCES}")
     return tuple(_uri(uri or "", cell, f"[{index}]") for index, uri in enumerate(value[:MAX_REFERENCES]))
 
 
@@ -291,9 +303,9 @@ def _expand(value: Mapping[str, Any], cell: Cell) -> Expand:
     }
     grown = Expand(**sides, inner=bool(value.get("inner")))
     if not any(sides.values()):
-        cell.faults.append(("", "no side", "at least one of left, right, up, down above 0"))
+        cell.note("", "no side", "at least one of left, right, up, down above 0")
     if grown.inner and max(grown.left + grown.right, grown.up + grown.down) >= 1:
-        cell.faults.append(("", "nothing of the picture left", "left + right and up + down below 1 with inner"))
+        cell.note("", "nothing of the picture left", "left + right and up + down below 1 with inner")
     return grown
 
 

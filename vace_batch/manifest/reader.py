@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vace_batch.errors import Fault, ManifestError, UsageError
-from vace_batch.manifest.cells import PARSERS, Cell, Undecodable, shown
+from vace_batch.manifest.cells import PARSERS, Cell, Undecodable, one_line, shown
 from vace_batch.manifest.job import Job
-from vace_batch.manifest.rules import INVALID, UNKNOWN, OutputNames, RowFault, row_faults
+from vace_batch.manifest.rules import INVALID, UNKNOWN, OutputNames, row_faults
 from vace_batch.manifest.schema import FREE_PREFIX, REQUIRED, SCHEMA, SCHEMA_VERSION, VERSION_KEY, type_faults
 from vace_batch.manifest.uris import UriError, folder_of
 from vace_batch.storage import files as storage
@@ -127,7 +127,7 @@ class _Rows:
     def add(self, batch: Any) -> None:
         """Take the next rows, at most some ten thousand, so that their plain values need little memory."""
         columns: dict[str, list[Any]] = {name: [UNKNOWN] * batch.num_rows for name in self.broken}
-        found: list[tuple[int, RowFault]] = []
+        found: list[tuple[int, Fault]] = []
         for name in batch.schema.names:
             if name in PARSERS and name not in columns:
                 columns[name] = _parse_column(name, _plain_values(batch.column(name)), self.folder, found)
@@ -140,11 +140,14 @@ class _Rows:
                 found.extend((index, fault) for fault in self.outputs.add(self.count + index, job_id, output_uri))
             if not found and not self.faults:
                 self.jobs.append(Job(row=self.count + index, **row))
-        self.faults.extend(_row_fault(self.count + index, rows[index]["job_id"], fault) for index, fault in found)
+        for index, fault in found:
+            job_id = rows[index]["job_id"]
+            name = one_line(job_id) if isinstance(job_id, str) else None
+            self.faults.append(fault.of_row(self.count + index, name))
         self.count += len(rows)
 
     def finish(self) -> None:
-        self.faults.extend(_row_fault(row, job_id, fault) for row, job_id, fault in self.outputs.late_faults())
+        self.faults.extend(self.outputs.late_faults())
 
 
 def _plain_values(array: Any) -> list[Any]:
@@ -162,16 +165,16 @@ def _plain_value(scalar: Any) -> Any:
         return Undecodable()
 
 
-def _parse_column(name: str, values: list[Any], folder: str, found: list[tuple[int, RowFault]]) -> list[Any]:
+def _parse_column(name: str, values: list[Any], folder: str, found: list[tuple[int, Fault]]) -> list[Any]:
     """The parsed values of a column; equal texts and numbers are parsed once and share one object."""
     missing = INVALID if name in REQUIRED else _DEFAULTS[name]
-    known: dict[Any, tuple[Any, list[RowFault]]] = {}
+    known: dict[Any, tuple[Any, list[Fault]]] = {}
     parsed = []
     for index, value in enumerate(values):
         if value is None:
             parsed.append(missing)
             if missing is INVALID:
-                found.append((index, (name, "null", "a value")))
+                found.append((index, Fault(name, "null", "a value")))
             continue
         if isinstance(value, list | dict):
             result, faults = _parse(name, value, folder)
@@ -186,14 +189,12 @@ def _parse_column(name: str, values: list[Any], folder: str, found: list[tuple[i
     return parsed
 
 
-def _parse(name: str, value: Any, folder: str) -> tuple[Any, list[RowFault]]:
+def _parse(name: str, value: Any, folder: str) -> tuple[Any, list[Fault]]:
     if isinstance(value, Undecodable):
-        return INVALID, [(name, repr(value), "UTF-8 text")]
-    cell = Cell(folder)
+        return INVALID, [Fault(name, repr(value), "UTF-8 text")]
+    cell = Cell(name, folder)
     result = PARSERS[name](value, cell)
-    if cell.faults:
-        return INVALID, [(name + at, got, expected) for at, got, expected in cell.faults]
-    return result, []
+    return (INVALID, cell.faults) if cell.faults else (result, [])
 
 
 def _schema_faults(schema: Any) -> Iterator[tuple[str, Fault]]:
@@ -205,8 +206,8 @@ def _schema_faults(schema: Any) -> Iterator[tuple[str, Fault]]:
         if times > 1:
             yield name, _whole_file(name, f"the column {times} times", "each column once")
         elif name in _POSITION:
-            for at, got, expected in type_faults(schema.field(name).type, SCHEMA.field(name).type, name):
-                yield name, _whole_file(at, got, expected)
+            for fault in type_faults(schema.field(name).type, SCHEMA.field(name).type, name):
+                yield name, _whole_file(fault.column, fault.got, fault.expected)
         elif not name.startswith(FREE_PREFIX):
             near = difflib.get_close_matches(name, SCHEMA.names, n=1)
             hint = f"{near[0]}?" if near else f"a column of the manifest, or a name with {FREE_PREFIX} in front"
@@ -217,19 +218,7 @@ def _schema_faults(schema: Any) -> Iterator[tuple[str, Fault]]:
 
 
 def _whole_file(column: str | None, got: str, expected: str) -> Fault:
-    return Fault(row=None, job_id=None, column=None if column is None else _line(column), got=got, expected=expected)
-
-
-def _row_fault(row: int, job_id: object, fault: RowFault) -> Fault:
-    column, got, expected = fault
-    return Fault(
-        row=row, job_id=_line(job_id) if isinstance(job_id, str) else None, column=column, got=got, expected=expected
-    )
-
-
-def _line(text: str) -> str:
-    """`text` short and on one line, as it is when it is plain."""
-    return text if text.isprintable() and len(text) <= 60 else shown(text)
+    return Fault(None if column is None else one_line(column), got, expected)
 
 
 def _order(fault: Fault) -> tuple[int, int, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vace_batch.manifest.cells import shown
+from vace_batch.errors import Fault
+from vace_batch.manifest.cells import one_line, shown
 from vace_batch.manifest.choices import (
     CONTROL_TASKS,
     CONTROLS,
@@ -41,11 +42,8 @@ _TAKERS = {
 _TAKE = ("take", "takes")
 _NOT_GIVEN = (None, UNKNOWN, Protect())
 
-RowFault = tuple[str, str, str]
-"""Column, what came, what was expected."""
 
-
-def row_faults(row: Mapping[str, Any]) -> Iterator[RowFault]:
+def row_faults(row: Mapping[str, Any]) -> Iterator[Fault]:
     """Faults between the columns of one row of parsed values, INVALID or UNKNOWN."""
     yield from _mask_source(row)
     yield from _times(row)
@@ -69,25 +67,25 @@ def _controls(row: Mapping[str, Any]) -> tuple[str, ...]:
     return split_controls(control) if isinstance(control, str) else ()
 
 
-def _mask_source(row: Mapping[str, Any]) -> Iterator[RowFault]:
+def _mask_source(row: Mapping[str, Any]) -> Iterator[Fault]:
     task, segmenter = row.get("task"), row.get("segmenter")
     given = [name for name in MASK_SOURCES if row.get(name)]
     if any(row[name] is UNKNOWN for name in given):
         return
     if len(given) > 1:
-        yield (
+        yield Fault(
             _SOURCES_COLUMN,
             " and ".join(given),
             "one source of masks a row (SAM: points, or boxes or targets + segmenter)",
         )
     elif given and task in UNMASKED_TASKS:
-        yield _SOURCES_COLUMN, given[0], f"nothing for {task}"
+        yield Fault(_SOURCES_COLUMN, given[0], f"nothing for {task}")
     elif not given and (needer := _mask_needed_by(row)):
-        yield _SOURCES_COLUMN, "none of them", f"for {needer} one source of masks"
+        yield Fault(_SOURCES_COLUMN, "none of them", f"for {needer} one source of masks")
     if "layout_bbox" in _controls(row) and given != ["boxes"]:
-        yield "boxes", " and ".join(given) or "null", "the outlines that layout_bbox draws"
+        yield Fault("boxes", " and ".join(given) or "null", "the outlines that layout_bbox draws")
     if segmenter and segmenter is not UNKNOWN and given in ([], ["mask_uri"]):
-        yield (
+        yield Fault(
             "segmenter",
             shown(segmenter) if segmenter is not INVALID else "weights",
             "boxes, targets or points to prompt it",
@@ -102,16 +100,16 @@ def _mask_needed_by(row: Mapping[str, Any]) -> str | None:
     return "layout_track" if "layout_track" in _controls(row) else None
 
 
-def _times(row: Mapping[str, Any]) -> Iterator[RowFault]:
+def _times(row: Mapping[str, Any]) -> Iterator[Fault]:
     start_s, end_s = row.get("start_s"), row.get("end_s")
     if end_s is None or end_s is INVALID or end_s is UNKNOWN:
         return
     start_s = start_s if isinstance(start_s, float) else 0.0
     if end_s <= start_s:
-        yield "end_s", shown(end_s), f"more than start_s, {start_s:g} s"
+        yield Fault("end_s", shown(end_s), f"more than start_s, {start_s:g} s")
 
 
-def _task_columns(row: Mapping[str, Any]) -> Iterator[RowFault]:
+def _task_columns(row: Mapping[str, Any]) -> Iterator[Fault]:
     """Columns that only some tasks take, and that these need."""
     task = row.get("task")
     if task is INVALID or task is UNKNOWN:
@@ -122,76 +120,80 @@ def _task_columns(row: Mapping[str, Any]) -> Iterator[RowFault]:
             shown_value = (
                 shown(value) if isinstance(value, str) else "values" if value is not INVALID else f"a {column}"
             )
-            yield column, shown_value, f"nothing for {task}; {' and '.join(takers)} {_TAKE[len(takers) == 1]} it"
+            yield Fault(column, shown_value, f"nothing for {task}; {' and '.join(takers)} {_TAKE[len(takers) == 1]} it")
     for column, needer, such in (("extend", "extension", "{'mode': 'first'}"), ("compose", "composition", "swap")):
         if task == needer and row.get(column) is None:
-            yield column, "null", f"a value for {task}, such as {such}"
+            yield Fault(column, "null", f"a value for {task}, such as {such}")
     prompt = row.get("prompt")
     expand = row.get("expand")
     by_itself = task == "outpainting" or row.get("compose") == "expand"
     grows = not expand.inner if isinstance(expand, Expand) else expand is None and by_itself
     for column in ("start_s", "end_s"):
         if grows and isinstance(row.get(column), float):
-            yield column, shown(row[column]), "nothing where the picture grows, which all frames do"
+            yield Fault(column, shown(row[column]), "nothing where the picture grows, which all frames do")
     if grows and row.get("control"):
-        yield "control", "a control", "nothing where the picture grows: there is no control outside the source"
+        yield Fault("control", "a control", "nothing where the picture grows: there is no control outside the source")
     if task == "t2v" and isinstance(prompt, str) and not prompt.strip():
-        yield "prompt", shown(prompt), "for t2v a prompt"
+        yield Fault("prompt", shown(prompt), "for t2v a prompt")
 
 
-def _control(row: Mapping[str, Any]) -> Iterator[RowFault]:
+def _control(row: Mapping[str, Any]) -> Iterator[Fault]:
     task, control, processes = row.get("task"), row.get("control"), _processes(row)
     if control is INVALID or control is UNKNOWN:
         return
     wanted = 1 if task == "restyle" else processes.count("control")
     if wanted and not control:
-        yield "control", "null", f"for {task} one of {', '.join(CONTROLS)}"
+        yield Fault("control", "null", f"for {task} one of {', '.join(CONTROLS)}")
     elif task == "composition" and processes and control and len(_controls(row)) != wanted:
         expected = ("nothing", "one control", "two joined by '+'")[wanted]
-        yield "control", shown(control), f"{expected} for compose {row['compose']}"
+        yield Fault("control", shown(control), f"{expected} for compose {row['compose']}")
     elif len(_controls(row)) == 2 and not any(row.get(name) for name in MASK_SOURCES):
-        yield _SOURCES_COLUMN, "none of them", "where the second control rules"
+        yield Fault(_SOURCES_COLUMN, "none of them", "where the second control rules")
     prompt, references = row.get("prompt"), row.get("reference_uris")
     needs_words = task == "restyle" or (task == "composition" and "control" in processes)
     if needs_words and not references and (not prompt or (isinstance(prompt, str) and not prompt.strip())):
-        yield "prompt", shown(prompt or ""), f"for {task} a prompt or references"
+        yield Fault("prompt", shown(prompt or ""), f"for {task} a prompt or references")
 
 
-def _control_weights(row: Mapping[str, Any]) -> Iterator[RowFault]:
+def _control_weights(row: Mapping[str, Any]) -> Iterator[Fault]:
     kinds = {name.removesuffix("_body") for name in _controls(row)}
     if kinds == {"depth", "pose"} and row.get("control_weights") not in (None, UNKNOWN):
-        yield "control_weights", "one file", "for depth and pose together nothing: the run has --depth and --pose"
+        yield Fault(
+            "control_weights", "one file", "for depth and pose together nothing: the run has --depth and --pose"
+        )
 
 
-def _extension(row: Mapping[str, Any]) -> Iterator[RowFault]:
+def _extension(row: Mapping[str, Any]) -> Iterator[Fault]:
     processes, extend = _processes(row), row.get("extend")
     if extend is None and "extension" in processes:
-        yield "extend", "null", f"a value for compose {row['compose']}"
+        yield Fault("extend", "null", f"a value for compose {row['compose']}")
     if not isinstance(extend, Extend):
         return
     if row.get("task") == "composition" and processes and "extension" not in processes:
-        yield "extend", "values", f"nothing for compose {row['compose']}"
+        yield Fault("extend", "values", f"nothing for compose {row['compose']}")
     if extend.seconds is not None and "control" in processes:
-        yield "extend.seconds", shown(extend.seconds), "nothing with a control, which has no picture of added frames"
+        yield Fault(
+            "extend.seconds", shown(extend.seconds), "nothing with a control, which has no picture of added frames"
+        )
 
 
-def _references(row: Mapping[str, Any]) -> Iterator[RowFault]:
+def _references(row: Mapping[str, Any]) -> Iterator[Fault]:
     task, uris = row.get("task"), row.get("reference_uris")
     if uris is INVALID or uris is UNKNOWN:
         return
     count = len(uris or ())
     if count and task in TASKS and task not in REFERENCE_TASKS:
-        yield "reference_uris", "references", f"nothing for {task}; {' and '.join(REFERENCE_TASKS)} take them"
+        yield Fault("reference_uris", "references", f"nothing for {task}; {' and '.join(REFERENCE_TASKS)} take them")
     if not count and (task == "r2v" or row.get("compose") in ("reference", "animate", "swap")):
-        yield "reference_uris", "none", f"1..{MAX_R2V_REFERENCES} references for {row.get('compose') or task}"
+        yield Fault("reference_uris", "none", f"1..{MAX_R2V_REFERENCES} references for {row.get('compose') or task}")
     if count > MAX_R2V_REFERENCES and (task == "r2v" or row.get("compose") == "reference"):
-        yield "reference_uris", f"{count} references", f"1..{MAX_R2V_REFERENCES} references"
+        yield Fault("reference_uris", f"{count} references", f"1..{MAX_R2V_REFERENCES} references")
     for column, word in (("reference_boxes", "boxes"), ("reference_mask_uris", "masks")):
         given = row.get(column)
         if given and isinstance(given, tuple) and len(given) != count:
-            yield column, f"{len(given)} {word}", f"one for each of the {count} references, or none"
+            yield Fault(column, f"{len(given)} {word}", f"one for each of the {count} references, or none")
     if row.get("reference_mode") == "subject" and not (row.get("reference_boxes") or row.get("reference_mask_uris")):
-        yield "reference_mode", "subject", "reference_boxes or reference_mask_uris that say where it is"
+        yield Fault("reference_mode", "subject", "reference_boxes or reference_mask_uris that say where it is")
 
 
 class OutputNames:
@@ -201,28 +203,31 @@ class OutputNames:
         self._ids: dict[str, tuple[int, str, bool]] = {}
         self._outputs: dict[str, tuple[int, str]] = {}
 
-    def add(self, row: int, job_id: str, output_uri: str | None) -> Iterator[RowFault]:
+    def add(self, row: int, job_id: str, output_uri: str | None) -> Iterator[Fault]:
         """Takes a row with a good id, and yields what it clashes with among the rows before it."""
         name = safe_name(job_id)
         key = name if name.isascii() else collision_key(name)
         first_row, first_id, _ = self._ids.setdefault(key, (row, job_id, output_uri is None))
         if first_row != row:
             again = "" if first_id == job_id else f" in the form of {shown(first_id)}, with the same safe name"
-            yield "job_id", shown(job_id), f"an id of its own; row {first_row} has it{again}"
+            yield Fault("job_id", shown(job_id), f"an id of its own; row {first_row} has it{again}")
         if output_uri is not None:
             other, _ = self._outputs.setdefault(collision_key(output_uri), (row, job_id))
             if other != row:
-                yield "output_uri", shown(output_uri), f"a file of its own; row {other} writes it"
+                yield Fault("output_uri", shown(output_uri), f"a file of its own; row {other} writes it")
 
-    def late_faults(self) -> Iterator[tuple[int, str, RowFault]]:
-        """Clashes that need all rows: (row, job_id, fault)."""
+    def late_faults(self) -> Iterator[Fault]:
+        """Clashes that only show once every row is known."""
         for key, (row, job_id) in self._outputs.items():
-            folder, _, file = key.rpartition("/")
-            other, _, is_default = self._ids.get(file.rpartition(".")[0], (row, "", False))
-            if not folder and is_default and other != row:
-                yield row, job_id, ("output_uri", shown(key), f"a file of its own; row {other} writes it by its job_id")
-            while folder:
-                if folder in self._outputs:
-                    clash = f"no file as a folder; row {self._outputs[folder][0]} writes {shown(folder)}"
-                    yield row, job_id, ("output_uri", shown(key), clash)
-                folder = folder.rpartition("/")[0]
+            for expected in self._clashes(key, row):
+                yield Fault("output_uri", shown(key), expected, row=row, job_id=one_line(job_id))
+
+    def _clashes(self, key: str, row: int) -> Iterator[str]:
+        folder, _, file = key.rpartition("/")
+        other, _, is_default = self._ids.get(file.rpartition(".")[0], (row, "", False))
+        if not folder and is_default and other != row:
+            yield f"a file of its own; row {other} writes it by its job_id"
+        while folder:
+            if folder in self._outputs:
+                yield f"no file as a folder; row {self._outputs[folder][0]} writes {shown(folder)}"
+            folder = folder.rpartition("/")[0]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from vace_batch.errors import Fault
 from vace_batch.manifest.choices import CONTROL_TASKS, EXPAND_TASKS, EXTEND_TASKS, PROTECT_TASKS, REFERENCE_TASKS, TASKS
 
 SCHEMA_VERSION = 1
@@ -431,8 +432,8 @@ SCHEMA = pa.schema(
 REQUIRED = tuple(field.name for field in SCHEMA if not field.nullable)
 
 
-def type_faults(actual: Any, wanted: Any, at: str) -> Iterator[tuple[str, str, str]]:
-    """Where a column of type `actual` cannot be read as `wanted` without loss: (path, got, expected).
+def type_faults(actual: Any, wanted: Any, at: str) -> Iterator[Fault]:
+    """Where a column of type `actual` cannot be read as `wanted` without loss.
 
     Accepted beside equal types: narrower or unsigned integers, any number for a float, the large, view and dictionary
     forms of text, any kind of list, structs that lack optional fields, and null.
@@ -445,7 +446,7 @@ def type_faults(actual: Any, wanted: Any, at: str) -> Iterator[tuple[str, str, s
     elif pa.types.is_struct(wanted) and pa.types.is_struct(actual):
         yield from _struct_faults(actual, wanted, at)
     else:
-        yield at, _shown(actual), _shown(wanted)
+        yield Fault(at, _shown(actual), _shown(wanted))
 
 
 def _same_kind(actual: Any, wanted: Any) -> bool:
@@ -463,20 +464,20 @@ def _is_list(actual: Any) -> bool:
     return any(getattr(pa.types, kind)(actual) for kind in kinds)
 
 
-def _struct_faults(actual: Any, wanted: Any, at: str) -> Iterator[tuple[str, str, str]]:
+def _struct_faults(actual: Any, wanted: Any, at: str) -> Iterator[Fault]:
     parts = {part.name: part for part in wanted}
     seen: set[str] = set()
     for part in actual:
         if part.name in seen:
-            yield f"{at}.{part.name}", "the field twice", "each field once"
+            yield Fault(f"{at}.{part.name}", "the field twice", "each field once")
         elif part.name not in parts:
-            yield f"{at}.{part.name}", "an unknown field", f"one of {', '.join(parts)}"
+            yield Fault(f"{at}.{part.name}", "an unknown field", f"one of {', '.join(parts)}")
         else:
             yield from type_faults(part.type, parts[part.name].type, f"{at}.{part.name}")
         seen.add(part.name)
     for part in wanted:
         if not part.nullable and part.name not in seen:
-            yield f"{at}.{part.name}", "no such field", _shown(part.type)
+            yield Fault(f"{at}.{part.name}", "no such field", _shown(part.type))
 
 
 def _shown(type_: Any) -> str:
