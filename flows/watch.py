@@ -9,7 +9,7 @@ from prefect.states import Completed
 
 from flows.driving import drive, options_of
 from vace_batch.ledger.overrides import parse_changes
-from vace_batch.manifest.inbox import SETTLE_S, look, settle
+from vace_batch.manifest.inbox import SETTLE_S, poll, settle
 from vace_batch.manifest.reader import read_manifest
 from vace_batch.manifest.uris import folder_of
 from vace_batch.storage import files as storage
@@ -48,7 +48,7 @@ def watch(
     filled = parse_changes([f"{name}={value}" for name, value in (columns or {}).items()])
     roots = (*(settings or {}).get("allow_roots", ()), folder_of(storage.join(prefix, "x")))
     options = options_of(settings, model=model, allow_roots=roots)
-    found = look(prefix, output, {"task": task, **filled}, settle_s=settle_s)
+    found = poll(prefix, output, {"task": task, **filled}, settle_s=settle_s)
     said = f"{found.rows} files, {found.new} of them new; {found.waiting} may still be written"
     get_run_logger().info("%s", said)
     if not found.is_due:

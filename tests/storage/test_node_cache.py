@@ -29,7 +29,7 @@ from vace_batch.steps.prepare import prepare
 from vace_batch.steps.stitch import stitch
 from vace_batch.storage import files as storage
 from vace_batch.storage import node_cache
-from vace_batch.storage.node_cache import FOLDER_VARIABLE, SIZE_VARIABLE, local_copy, open_copy
+from vace_batch.storage.node_cache import FOLDER_VARIABLE, SIZE_VARIABLE, cached_path, open_cached
 from vace_batch.video.writer import encode_lossless, write_clip
 
 PROCESSES = 3
@@ -97,9 +97,9 @@ def test_a_clip_fetches_its_video_and_its_masks_once(
 
 ASK = """
 import os, sys, time
-from vace_batch.storage.node_cache import local_copy
+from vace_batch.storage.node_cache import cached_path
 time.sleep(max(0, float(sys.argv[3]) - time.time()))
-with local_copy(sys.argv[1], sys.argv[2]) as path:
+with cached_path(sys.argv[1], sys.argv[2]) as path:
     print(os.path.getsize(path))
 """
 
@@ -119,11 +119,11 @@ def test_the_least_used_goes_and_the_open_one_stays(folder: Path, monkeypatch: p
     files = {name: put(f"lru/{name}.bin", name.encode() * 100) for name in "abcde"}
 
     def use(name: str) -> None:
-        with local_copy(*files[name]) as path:
+        with cached_path(*files[name]) as path:
             assert Path(path).read_bytes() == name.encode() * 100
         time.sleep(0.01)
 
-    with local_copy(*files["a"]) as path:
+    with cached_path(*files["a"]) as path:
         for name in "bcbd":  # c was used longest ago of those that are not open
             use(name)
         assert sorted(key[:1] for key in kept(folder)) == [b"a", b"b", b"d"]
@@ -134,29 +134,29 @@ def test_the_least_used_goes_and_the_open_one_stays(folder: Path, monkeypatch: p
 
 def test_what_finds_no_room_is_fetched_for_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SIZE_VARIABLE, str(350 / 1e9))
-    with local_copy(*put("room/large.mp4", b"x" * 400)) as path:
+    with cached_path(*put("room/large.mp4", b"x" * 400)) as path:
         assert Path(path).read_bytes() == b"x" * 400 and path.endswith(".mp4")
         assert not Path(path).is_relative_to(folder)
     assert not Path(path).exists() and kept(folder) == {}
-    with local_copy(*put("room/a", b"a" * 200)), local_copy(*put("room/b", b"b" * 200)) as path:
+    with cached_path(*put("room/a", b"a" * 200)), cached_path(*put("room/b", b"b" * 200)) as path:
         assert not Path(path).is_relative_to(folder)
     assert list(kept(folder)) == [b"a" * 200]
 
 
 def test_another_content_is_not_taken_for_the_planned_one(folder: Path) -> None:
     uri, planned = put("changes.bin", b"one")
-    with local_copy(uri, planned) as path:
+    with cached_path(uri, planned) as path:
         storage.publish(uri, b"other")
         assert Path(path).read_bytes() == b"one"
-    with local_copy(uri, planned) as path:  # as it was planned
+    with cached_path(uri, planned) as path:  # as it was planned
         assert Path(path).read_bytes() == b"one"
     uri, planned = put("changed.bin", b"one")
     storage.publish(uri, b"other")
     for _ in range(2):
-        with pytest.raises(ClipError, match="another file") as caught, local_copy(uri, planned):
+        with pytest.raises(ClipError, match="another file") as caught, cached_path(uri, planned):
             pass
         assert caught.value.code == "source_changed" and caught.value.retryable
-    with pytest.raises(FileNotFoundError), local_copy("memory://not/there.bin", "missing"):
+    with pytest.raises(FileNotFoundError), cached_path("memory://not/there.bin", "missing"):
         pass
     assert list(kept(folder)) == [b"one"]
 
@@ -168,7 +168,7 @@ def die_half_way(uri: str, version: str, started: Barrier) -> None:
         time.sleep(60)
 
     node_cache.storage.fetch = half  # type: ignore[assignment]
-    with local_copy(uri, version):
+    with cached_path(uri, version):
         pass
 
 
@@ -181,13 +181,13 @@ def test_a_killed_download_leaves_nothing_that_matters(folder: Path, monkeypatch
     started.wait()
     assert list(kept(folder)) == [b"ha"]
     monkeypatch.setenv(SIZE_VARIABLE, str(7 / 1e9))
-    with local_copy(*put("other.bin", b"abc")) as path:  # what is on its way counts as whole
+    with cached_path(*put("other.bin", b"abc")) as path:  # what is on its way counts as whole
         assert not Path(path).is_relative_to(folder)
     os.kill(victim.pid or 0, signal.SIGKILL)
     victim.join()
-    with local_copy(*put("next.bin", b"next")):
+    with cached_path(*put("next.bin", b"next")):
         assert list(kept(folder)) == [b"next"]
-    with local_copy(uri, version) as path:
+    with cached_path(uri, version) as path:
         assert Path(path).read_bytes() == b"whole"
 
 
@@ -195,7 +195,7 @@ def test_large_files_are_read_in_parts(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(node_cache, "_WHOLE_BYTES", 100)
     for name, size in (("small", 100), ("large", 101)):
         uri, _ = put(f"parts/{name}", bytes(size))
-        with open_copy(uri) as file:
+        with open_cached(uri) as file:
             assert file.seek(size - 1) == size - 1 and file.read() == b"\0"
     assert list(kept(folder)) == [bytes(100)]
 
@@ -204,13 +204,13 @@ def test_nothing_is_kept_in_a_folder_of_somebody_else(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.symlink_to(tmp_path)
-    with local_copy(*put("mine.bin", b"mine")) as path:
+    with cached_path(*put("mine.bin", b"mine")) as path:
         assert not Path(path).resolve().is_relative_to(tmp_path / "copies")
     assert not list(tmp_path.glob("*.bin"))
 
 
 def test_local_files_are_themselves(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"a")
-    with local_copy(str(tmp_path / "a.bin"), "any") as path, open_copy(str(tmp_path / "a.bin")) as file:
+    with cached_path(str(tmp_path / "a.bin"), "any") as path, open_cached(str(tmp_path / "a.bin")) as file:
         assert path == str(tmp_path / "a.bin") and file.read() == b"a"
     assert not folder.exists()

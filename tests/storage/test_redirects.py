@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pkgutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import pytest
 
 from tests.support.cloud_servers import AZURE_ACCOUNT, AZURE_KEY
 from vace_batch.storage import files as storage
+from vace_batch.storage.redirects import REPLACED
 
 DRIVERS = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 
@@ -60,6 +62,14 @@ def scheme(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     fsspec.get_filesystem_class(name).clear_instance_cache()
     yield name
     fsspec.get_filesystem_class(name).clear_instance_cache()
+
+
+@pytest.mark.parametrize(("scheme", "member"), REPLACED.items())
+def test_a_driver_still_has_the_private_member_that_is_replaced(scheme: str, member: str) -> None:
+    """Without it the replacement would be called by nobody, and redirects followed in silence."""
+    if importlib.util.find_spec(member.partition(".")[0]) is None:
+        pytest.skip(f"{member.partition('.')[0]} is not installed")
+    assert callable(pkgutil.resolve_name(member))
 
 
 def point_to(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from vace_batch.storage.retry import Patient, again, is_full
+from vace_batch.storage.retry import RetryingFileSystem, is_disk_full, retry
 
 
 class Store:
@@ -33,14 +33,14 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_a_call_is_made_again_with_longer_pauses(pauses: list[float]) -> None:
     store = Store(5)
-    assert Patient(store).cat("abc", start=1) == "bc" and Patient(store).name == "store"
+    assert RetryingFileSystem(store).cat("abc", start=1) == "bc" and RetryingFileSystem(store).name == "store"
     assert len(pauses) == 5 and pauses[4] > pauses[0] and 1 < sum(pauses) < 6
 
 
 def test_at_last_the_failure_is_told(pauses: list[float]) -> None:
     store = Store(100)
     with pytest.raises(OSError, match="503"):
-        again(store.cat, "abc")
+        retry(store.cat, "abc")
     assert store.calls == 6
 
 
@@ -48,7 +48,7 @@ def test_at_last_the_failure_is_told(pauses: list[float]) -> None:
 def test_answers_are_not_asked_twice(pauses: list[float], error: type[BaseException]) -> None:
     store = Store(1, error)
     with pytest.raises(error):
-        again(store.cat, "abc")
+        retry(store.cat, "abc")
     assert (store.calls, pauses) == (1, [])
 
 
@@ -59,12 +59,12 @@ def test_a_drivers_own_exception_is_a_failed_call_and_a_bug_is_a_bug(
     error = type("HttpResponseError", (KeyError,), {"__module__": module, "__str__": lambda _: "500 of ?sig=s3cret\n"})
     store = Store(100, error)
     with pytest.raises(raised) as caught:
-        Patient(store).cat("abc")
+        RetryingFileSystem(store).cat("abc")
     assert store.calls == times and (raised is KeyError or "500" in str(caught.value) and "s3cret" not in str(caught))
 
 
 def test_a_full_disk_is_an_answer(pauses: list[float]) -> None:
     store = Store(1, lambda: OSError(errno.ENOSPC, "No space left on device"))
     with pytest.raises(OSError) as caught:
-        again(store.cat, "abc")
-    assert is_full(caught.value) and not is_full(OSError("other")) and store.calls == 1
+        retry(store.cat, "abc")
+    assert is_disk_full(caught.value) and not is_disk_full(OSError("other")) and store.calls == 1

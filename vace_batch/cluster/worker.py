@@ -22,7 +22,7 @@ from vace_batch.cluster.run_state import Reply
 from vace_batch.cluster.units import Call, Outcome
 from vace_batch.errors import ClipError
 from vace_batch.storage import files as storage
-from vace_batch.storage.retry import is_full
+from vace_batch.storage.retry import is_disk_full
 
 INPUT_LIMIT_S = 600.0
 """How long a worker waits for the payload of an input before it is held to be lost."""
@@ -168,7 +168,7 @@ def trouble_of(error: Exception) -> Trouble:
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return Trouble(code="out_of_memory", reason=f"not enough memory: {_sentence(error)}", traceback=text)
-    if is_full(error):
+    if is_disk_full(error):
         return Trouble(code="storage_full", reason=f"no room is left: {error}", traceback=text)
     return Trouble(code="internal_error", reason=f"unexpected {_sentence(error)}", traceback=text)
 

@@ -16,7 +16,7 @@ from vace_batch.ledger.ledger import as_json, now
 from vace_batch.ledger.records import Record
 from vace_batch.redact import redact
 from vace_batch.storage import files as storage
-from vace_batch.storage.retry import again
+from vace_batch.storage.retry import retry
 
 ROWS_AT_ONCE = 10_000
 """Rows that are Python objects at a time."""
@@ -85,4 +85,4 @@ def plan_table(out: str, columns: Sequence[str]) -> pa.Table:
         except (pa.ArrowException, OSError) as error:
             raise OSError(f"{redact(uri)}: not what was written ({len(data)} bytes were read)") from error
 
-    return read() if storage.is_local(uri) else again(read)
+    return read() if storage.is_local(uri) else retry(read)

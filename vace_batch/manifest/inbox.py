@@ -40,7 +40,7 @@ class Incoming:
     is_due: bool
 
 
-def look(
+def poll(
     prefix: str,
     out: str,
     columns: Mapping[str, object],

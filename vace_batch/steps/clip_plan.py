@@ -16,7 +16,7 @@ from vace_batch.ledger.ledger import Ledger
 from vace_batch.masks.store import FrameMask, MaskReader
 from vace_batch.planning.stills import Still
 from vace_batch.planning.windows import Region, Shot, Window
-from vace_batch.storage.node_cache import open_copy
+from vace_batch.storage.node_cache import open_cached
 from vace_batch.vcu.controls import Scale
 from vace_batch.video.canvas_frames import Canvas
 
@@ -112,7 +112,7 @@ class ClipPlan:
         """Open the clip's files in OUT for reading."""
         with contextlib.ExitStack() as stack:
             yield PlanFiles(
-                {kind: stack.enter_context(open_copy(ledger.absolute(name))) for kind, name in self.files.items()}
+                {kind: stack.enter_context(open_cached(ledger.absolute(name))) for kind, name in self.files.items()}
             )
 
 

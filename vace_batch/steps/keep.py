@@ -12,7 +12,7 @@ from vace_batch.masks.export_files import SUFFIXES, inline_coco, keep_masks
 from vace_batch.masks.store import MaskReader
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan
-from vace_batch.storage.node_cache import open_copy
+from vace_batch.storage.node_cache import open_cached
 from vace_batch.video.probe import probe
 
 
@@ -29,7 +29,7 @@ def keep(work: ClipWork, plan: ClipPlan) -> None:
     if form is None or plan.masks is None:
         return
     name, draft = kept_name(work), ledger.artifact_uri(work.clip_key, SUFFIXES[form])
-    with work.source() as path, open_copy(ledger.absolute(plan.masks)) as file:
+    with work.source() as path, open_cached(ledger.absolute(plan.masks)) as file:
         rate, reader = probe(path, work.options.media).average_rate, MaskReader(file)
         keep_masks(reader, plan.num_frames, rate, form, ledger.absolute(name), draft)
         said = inline_coco(reader, plan.num_frames, _stem(work))

@@ -30,7 +30,7 @@ from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlanFiles
 from vace_batch.steps.settle import attempt_name
 from vace_batch.storage import files as storage
-from vace_batch.storage.node_cache import local_copy
+from vace_batch.storage.node_cache import cached_path
 from vace_batch.video.probe import probe
 from vace_batch.video.reader import packet_times
 
@@ -73,7 +73,7 @@ def _body(work: ClipWork, **fields: object) -> Record:
 def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger) -> Record:
     with ExitStack() as stack:
         uri = _finished_uri(work, ledger)
-        output = stack.enter_context(local_copy(uri, storage.fingerprint(uri)))
+        output = stack.enter_context(cached_path(uri, storage.fingerprint(uri)))
         source = stack.enter_context(work.source())
         info = probe(source, work.options.media)
         kept = Contract(num_frames=plan.num_frames, size=plan.canvas.size, times_kept=not plan.canvas.grows)

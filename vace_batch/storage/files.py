@@ -25,8 +25,8 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from vace_batch.redact import has_secret, redact
-from vace_batch.storage.redirects import client_options
-from vace_batch.storage.retry import Patient, again
+from vace_batch.storage.redirects import no_redirect_options
+from vace_batch.storage.retry import RetryingFileSystem, retry
 
 _SAMPLE_BYTES = 1 << 20
 _WHOLE_DIGEST_LIMIT = 64 << 20
@@ -51,8 +51,8 @@ def resolve(uri: str) -> tuple[Any, str]:
     if has_secret(uri):
         raise ValueError(f"{redact(uri)}: expected no credentials in a URI; give them by the environment")
     # Other writers' files must be seen: s3fs and others would remember a folder's listing for ever.
-    fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **client_options(uri.split("://", 1)[0]))
-    return fs if isinstance(fs, MemoryFileSystem) else Patient(fs), path
+    fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **no_redirect_options(uri.split("://", 1)[0]))
+    return fs if isinstance(fs, MemoryFileSystem) else RetryingFileSystem(fs), path
 
 
 def is_local(uri: str) -> bool:
@@ -105,7 +105,7 @@ def read_verified(uri: str, expected: str | None) -> bytes:
             raise OSError(f"{redact(uri)}: its content is not what was written ({len(data)} bytes were read)")
         return data
 
-    return read() if is_local(uri) else again(read)
+    return read() if is_local(uri) else retry(read)
 
 
 def read_json(uri: str) -> Any:
@@ -123,7 +123,7 @@ def read_json(uri: str) -> Any:
         except ValueError as error:
             raise OSError(f"{redact(uri)}: expected JSON, got {len(data)} bytes that are not: {error}") from error
 
-    return read() if is_local(uri) else again(read)
+    return read() if is_local(uri) else retry(read)
 
 
 def read_head(uri: str, num_bytes: int) -> bytes:
@@ -174,7 +174,7 @@ def staging(uri: str, draft: str) -> Iterator[str]:
             temporary = os.path.join(folder, "draft" + os.path.splitext(path)[1])
             yield temporary
             fs.put_file(temporary, path)
-            again(_check_size, fs, path, os.path.getsize(temporary))
+            retry(_check_size, fs, path, os.path.getsize(temporary))
             _count(os.path.getsize(temporary))
         return
     temporary = resolve(draft)[1]
@@ -228,7 +228,7 @@ def _create(uri: str, data: bytes) -> bool:
                 return False
             fs.pipe_file(path, data)
         return True
-    return again(_create_in_store, fs, path, data) or again(_is_mine, fs, path, data)
+    return retry(_create_in_store, fs, path, data) or retry(_is_mine, fs, path, data)
 
 
 def _is_mine(fs: Any, path: str, data: bytes) -> bool:
@@ -361,7 +361,7 @@ def read_many(uris: Sequence[str], sizes: Sequence[int] | None = None) -> Iterat
         yield from map(read, uris)
         return
     with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
-        yield from pool.map(functools.partial(again, read), uris, sizes or [None] * len(uris))
+        yield from pool.map(functools.partial(retry, read), uris, sizes or [None] * len(uris))
 
 
 def num_bytes(uri: str) -> int:
@@ -394,7 +394,7 @@ def local_path(uri: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="vace-batch-") as folder:
         target = os.path.join(folder, "download" + os.path.splitext(path)[1])
-        again(_download, fs, path, target)
+        retry(_download, fs, path, target)
         yield target
 
 
@@ -404,7 +404,7 @@ def fetch(uri: str, target: str) -> None:
     Raises:
         FileNotFoundError: there is no such object.
     """
-    again(_download, *resolve(uri), target)
+    retry(_download, *resolve(uri), target)
 
 
 def _download(fs: Any, path: str, target: str) -> None:

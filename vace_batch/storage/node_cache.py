@@ -37,7 +37,7 @@ _LOG = log.get_logger(__name__)
 
 
 @contextlib.contextmanager
-def local_copy(uri: str, version: str | None = None) -> Iterator[str]:
+def cached_path(uri: str, version: str | None = None) -> Iterator[str]:
     """A local path, only for reading, that holds `uri` as it was when `storage.fingerprint` gave `version`.
 
     `version` None: the name is given once, its content never changes.
@@ -64,7 +64,7 @@ def local_copy(uri: str, version: str | None = None) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def open_copy(uri: str) -> Iterator[BinaryIO]:
+def open_cached(uri: str) -> Iterator[BinaryIO]:
     """A file whose content never changes, open for reading: a copy, or of a large one the parts that are asked for.
 
     Raises:
@@ -75,7 +75,7 @@ def open_copy(uri: str) -> Iterator[BinaryIO]:
         with storage.open_read(uri) as file:
             yield file
         return
-    with local_copy(uri) as path, open(path, "rb") as file:
+    with cached_path(uri) as path, open(path, "rb") as file:
         yield file
 
 
@@ -190,7 +190,7 @@ def local_file(uri: str, column: str, versions: Mapping[str, str]) -> Iterator[s
     clip's failure."""
     with contextlib.ExitStack() as stack:
         try:
-            path = stack.enter_context(local_copy(uri, versions.get(column)))
+            path = stack.enter_context(cached_path(uri, versions.get(column)))
         except FileNotFoundError:
             raise ClipError("not_found", f"{column}: no such file: {uri}") from None
         except PermissionError as error:

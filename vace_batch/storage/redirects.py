@@ -9,9 +9,15 @@ import functools
 import importlib.util
 from typing import Any
 
+REPLACED = {
+    "s3": "aiobotocore.httpsession:AIOHTTPSession._get_session",
+    "az": "adlfs.spec:AIOBlobServiceClient",
+}
+"""By scheme, the member of its driver that is replaced here and is no part of the driver's public interface."""
+
 
 @functools.cache
-def client_options(scheme: str) -> dict[str, Any]:
+def no_redirect_options(scheme: str) -> dict[str, Any]:
     """For the fsspec driver of `scheme`; none where the driver is not installed or is no network's."""
     if scheme == "s3" and importlib.util.find_spec("aiobotocore") is not None:
         return {"config_kwargs": {"http_session_cls": _s3_session()}}

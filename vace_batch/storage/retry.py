@@ -18,7 +18,7 @@ _DRIVERS = frozenset({"aiohttp", "azure", "botocore", "gcsfs", "google", "reques
 _ANSWERS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
-class Patient:
+class RetryingFileSystem:
     """A store's file system whose calls are made again when they fail with anything that is not an answer.
 
     Every call that is made through it may be made twice: what a lost answer had done already is done again.
@@ -29,7 +29,7 @@ class Patient:
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._fs, name)
-        return functools.partial(again, _as_files_fail, call) if callable(call) else call
+        return functools.partial(retry, _as_files_fail, call) if callable(call) else call
 
 
 def _as_files_fail(call: Callable[..., _T], *args: Any, **more: Any) -> _T:
@@ -44,7 +44,7 @@ def _as_files_fail(call: Callable[..., _T], *args: Any, **more: Any) -> _T:
         raise
 
 
-def again(call: Callable[..., _T], *args: Any, **more: Any) -> _T:
+def retry(call: Callable[..., _T], *args: Any, **more: Any) -> _T:
     """`call(*args, **more)`, up to six times with longer and longer pauses while it fails with an `OSError`.
 
     What says something about the file (it is not there, it is a folder) and a full disk are answers, not failures.
@@ -55,13 +55,13 @@ def again(call: Callable[..., _T], *args: Any, **more: Any) -> _T:
         except _ANSWERS:
             raise
         except OSError as error:
-            if is_full(error):
+            if is_disk_full(error):
                 raise
             # Random, or all that failed together would come back together.
             time.sleep(_FIRST_PAUSE_S * 2**number * random.uniform(0.5, 1.5))
     return call(*args, **more)
 
 
-def is_full(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Whether a write failed because there is no room left."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -21,7 +21,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from vace_batch.errors import ClipError, UsageError
 from vace_batch.storage import files as storage
-from vace_batch.storage.node_cache import local_copy
+from vace_batch.storage.node_cache import cached_path
 
 _SUFFIXES = (".json", ".safetensors", ".model", ".txt")
 """What is fetched of a folder: never pickles."""
@@ -203,7 +203,7 @@ def _listing_digest(listed: Mapping[str, storage.Entry]) -> str:
 def _copied(uri: str, version: str) -> Iterator[Path]:
     """This node's copy of a store's file, which stays while it is in use."""
     try:
-        with local_copy(uri, version) as path:
+        with cached_path(uri, version) as path:
             yield Path(path)
     except ClipError as error:
         raise UsageError(f"weights {uri}: planned as {version}, but {error.reason}") from error
