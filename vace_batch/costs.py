@@ -177,8 +177,12 @@ class BudgetSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_gpu_hours: float | None = Field(None, ge=0)
-    max_cost: float | None = Field(None, ge=0, description="by the run's prices and market")
+    max_gpu_hours: float | None = Field(
+        None, ge=0, description="GPU-hours after which no window begins; all work ever done in OUT counts."
+    )
+    max_cost: float | None = Field(
+        None, ge=0, description="Cost by --price after which no window begins; all work ever done in OUT counts."
+    )
 
     @property
     def is_set(self) -> bool:

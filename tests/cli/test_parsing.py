@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from vace_batch.cli.option_groups import actors, afterwards, bounds, costs, finders, pixels, places, takes
+from vace_batch.cli.options import ACTORS, AFTERWARDS, BOUNDS, COSTS, FINDERS, PIXELS, PLACES, with_options
 from vace_batch.cli.parsing import parse_limits, parse_pickles, parse_presets
 from vace_batch.costs import Calibration
 from vace_batch.errors import UsageError
@@ -66,7 +66,7 @@ def test_what_a_group_was_given_reaches_the_command(tmp_path: Path) -> None:
     app = typer.Typer()
 
     @app.command()
-    @takes(finders, places, pixels, actors, afterwards, costs, bounds)
+    @with_options(*FINDERS, *PLACES, *PIXELS, *ACTORS, *AFTERWARDS, *COSTS, *BOUNDS)
     def work(name: str, options: Options, loud: bool = False) -> None:
         heard.append((name, options, loud))
 

@@ -12,7 +12,7 @@ import pytest
 from skimage.data import astronaut
 
 from tests.support.media_files import Media, make
-from vace_batch.batch.dry_run import estimate
+from vace_batch.batch.dry_run import plan as estimate
 from vace_batch.batch.identity import works_of
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size

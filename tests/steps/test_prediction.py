@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.media_files import Media, make
-from vace_batch.batch.dry_run import estimate
+from vace_batch.batch.dry_run import plan as estimate
 from vace_batch.batch.identity import works_of
 from vace_batch.costs import ByteRates, Calibration, CpuRates, Prices, Rate, Speed, Used
 from vace_batch.manifest.job import BoxKey, Job

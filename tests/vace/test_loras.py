@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from vace_batch.batch.identity import works_of
+from vace_batch.cli.parsing import parse_lora
 from vace_batch.errors import ClipError, UsageError
 from vace_batch.manifest.job import Job, LoraRef
 from vace_batch.options import LoraOption, Options
 from vace_batch.steps.admission import admit
 from vace_batch.steps.clip import ClipWork
 from vace_batch.storage.roots import Roots
-from vace_batch.vace.loras import lora_refs, parse_lora, resolve_loras
+from vace_batch.vace.loras import lora_refs, resolve_loras
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ open_batch  ->  run_clips (any subset, any number of times, on any number of dri
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -17,13 +18,25 @@ from vace_batch.ledger.run_plan import PlannedJob, write_plan
 from vace_batch.ledger.summary import Summary, summarise
 from vace_batch.ledger.verdicts import Verdicts, quality_key
 from vace_batch.manifest.job import job_json
-from vace_batch.manifest.reader import Manifest
+from vace_batch.manifest.reader import Manifest, read_manifest
 from vace_batch.manifest.uris import folder_of
 from vace_batch.options import Options
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.keep import kept_name
 from vace_batch.steps.settle import attempts_key
 from vace_batch.storage import files as storage
+
+ManifestSource = Manifest | str | os.PathLike[str]
+"""A manifest that was read, or the path or URI of its Parquet file."""
+
+
+def open_manifest(source: ManifestSource) -> Manifest:
+    """Read a manifest, unless `source` is one.
+
+    Raises:
+        ManifestError: with every fault of every row.
+    """
+    return source if isinstance(source, Manifest) else read_manifest(source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

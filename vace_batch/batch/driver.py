@@ -1,4 +1,4 @@
-"""Drive a batch's clips to their end on a runtime."""
+"""Run a batch: plan a manifest, drive its clips on a Ray runtime, write the results."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from vace_batch import log
-from vace_batch.batch.batch import Batch
+from vace_batch.batch.batch import Batch, ManifestSource, close_batch, open_batch, open_manifest
 from vace_batch.batch.events import EventLog
 from vace_batch.batch.graph import ClipGraph
+from vace_batch.batch.heartbeat import Pulse
 from vace_batch.batch.identity import another_attempt
+from vace_batch.batch.pools import open_runtime
 from vace_batch.batch.progress import Show
 from vace_batch.batch.sinks import ActorWarnings, ProgressCounter, Sinks
 from vace_batch.batch.spending import Spending, open_budget
@@ -17,11 +19,49 @@ from vace_batch.cluster.metrics import Metrics
 from vace_batch.cluster.runtime import Runtime
 from vace_batch.cluster.units import Limits as DispatchLimits
 from vace_batch.errors import ClusterError
+from vace_batch.ledger.summary import Summary
+from vace_batch.options import Options
 from vace_batch.steps.clip import ClipWork
 from vace_batch.storage import files as storage
 
 DRAIN_GRACE_S = 20.0
 """For running steps after SIGTERM: Kubernetes kills after 30 s, and stopping Ray and writing results take some, too."""
+
+
+def run(
+    manifest: ManifestSource,
+    out: str,
+    options: Options | None = None,
+    *,
+    show: Show = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_planned: Callable[[Batch], None] = lambda batch: None,
+) -> Summary:
+    """Run a manifest, or continue an earlier run of it, and write the results.
+
+    Args:
+        manifest: a manifest, or the path or URI of its Parquet file.
+        out: path or URI of the output folder; finished clips in it are not run again.
+        options: the run's options; the defaults unless given.
+        show: receives the progress after every event.
+        should_stop: asked again and again; at the first True the run drains and ends with rows pending.
+        on_planned: receives the planned batch before any clip is run.
+
+    Raises:
+        ManifestError: with every fault of every row.
+        UsageError: the model, the output folder or an option is wrong.
+        ClusterError: Ray or its actors cannot be started, or the storage does not answer.
+    """
+    options = options or Options()
+    with Pulse(out) as pulse:
+        batch = open_batch(open_manifest(manifest), out, options)
+        pulse.mark("planned")
+        on_planned(batch)
+        if batch.pending:
+            with open_runtime(options, batch) as runtime:
+                pulse.mark("Ray")
+                run_clips(batch, batch.pending, runtime, show=pulse.through(show), should_stop=should_stop)
+        return close_batch(batch)
 
 
 def run_clips(

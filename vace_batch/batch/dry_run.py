@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from vace_batch.batch.batch import ManifestSource, open_manifest
 from vace_batch.batch.identity import mask_models, works_of
 from vace_batch.batch.progress import duration
 from vace_batch.costs import Calibration, Prices, Used, total
@@ -19,7 +20,6 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import token_count
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.manifest.presets import LORA_PRESETS
-from vace_batch.manifest.reader import Manifest
 from vace_batch.manifest.uris import folder_of
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options
@@ -149,14 +149,19 @@ def _short(value: object) -> str:
     return repr(text[:23] + "…" if len(text) > 24 else text) if isinstance(value, str) else text
 
 
-def estimate(manifest: Manifest, options: Options, *, out: str | None = None, look: int = 0) -> Estimate:
-    """Plan every job without running or storing anything; what `out` holds already is left out.
+def plan(
+    manifest: ManifestSource, options: Options | None = None, *, out: str | None = None, look: int = 0
+) -> Estimate:
+    """Estimate a run without running or storing anything; jobs that are finished in `out` are left out.
 
-    Of `look` jobs masks and background are really made, which says what is left for the GPU.
+    `look`: number of jobs whose masks and background are really computed, for a tighter estimate.
 
     Raises:
-        UsageError: a model is not known or not there.
+        ManifestError: with every fault of every row.
+        UsageError: a model is unknown or missing.
     """
+    options = options or Options()
+    manifest = open_manifest(manifest)
     works = works_of(manifest.jobs, out or "", options, folder_of(manifest.uri))
     done: set[str] = set()
     failed: set[str] = set()

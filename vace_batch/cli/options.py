@@ -1,140 +1,243 @@
-"""Options of the command line that several commands have, and what their texts mean."""
+"""Options of the command line: one `Flag` for a field of `Options`, from which help, default, range and choices come.
+
+    FIELD IN Options  ->  Flag(field, name, parse)  ->  Typer's option  ->  text  ->  parse  ->  Options
+
+Arguments and options that are no field of `Options` stand as aliases at the end.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, get_type_hints
 
+import annotated_types
 import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from vace_batch.cli.parsing import (
+    parse_engine,
+    parse_limits,
+    parse_loras,
+    parse_pickles,
+    parse_presets,
+    parse_prices,
+    parse_quality,
+    parse_roots,
+    read_calibration,
+)
+from vace_batch.options import Options
+
+Command = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """One option of the command line for the field of `Options` at the dotted path `field`.
+
+    Without `parse` the option has the field's type; with `parse` its values are text, a list of texts where `repeats`.
+    The field's value is the option's plus `offset`.
+    """
+
+    field: str
+    name: str
+    metavar: str | None = None
+    parse: Callable[[Any], Any] | None = None
+    repeats: bool = False
+    envvar: str | None = None
+    offset: int = 0
+
+    @property
+    def key(self) -> str:
+        """Name of the command's parameter."""
+        return self.name.removeprefix("--").replace("-", "_")
+
+    @property
+    def info(self) -> FieldInfo:
+        """The field in `Options`, or in the settings that a field of `Options` holds."""
+        model: type[BaseModel] = Options
+        *parents, last = self.field.split(".")
+        for parent in parents:
+            kind = model.model_fields[parent].annotation
+            assert isinstance(kind, type) and issubclass(kind, BaseModel)
+            model = kind
+        return model.model_fields[last]
+
+    @property
+    def bounds(self) -> tuple[float | None, float | None]:
+        """Smallest and largest value of the option."""
+        least, most = None, None
+        for constraint in self.info.metadata:
+            if isinstance(constraint, annotated_types.Ge):
+                least = constraint.ge
+            if isinstance(constraint, annotated_types.Le):
+                most = constraint.le
+        return _less(least, self.offset), _less(most, self.offset)
+
+    def parameter(self) -> inspect.Parameter:
+        """The option as a parameter of a command, in the form that Typer reads."""
+        least, most = self.bounds
+        option = typer.Option(
+            self.name, metavar=self.metavar, envvar=self.envvar, help=self.info.description, min=least, max=most
+        )
+        kind, default = self.info.annotation, None
+        if self.parse is not None:
+            kind = list[str] | None if self.repeats else str | None
+        elif self.info.default is not None:
+            default = self.info.default - self.offset if self.offset else self.info.default
+        return inspect.Parameter(
+            self.key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+        )
+
+    def value(self, given: Any) -> Any:
+        """The field's value for the option's.
+
+        Raises:
+            UsageError: the text has another form.
+        """
+        if self.parse is not None:
+            return self.parse(given)
+        return given + self.offset if self.offset else given
+
+
+def _less(bound: Any, offset: int) -> float | None:
+    return None if bound is None else bound - offset
+
+
+MODEL = Flag(field="model", name="--model")
+DETECTOR = Flag(field="detector", name="--detector")
+FINDERS = (
+    DETECTOR,
+    Flag(field="segmenter", name="--segmenter"),
+    Flag(field="tracker", name="--tracker"),
+)
+"""Models that find and follow objects."""
+
+ALLOW_ROOT = Flag(
+    field="allow_roots",
+    name="--allow-root",
+    metavar="PLACE",
+    parse=parse_roots,
+    repeats=True,
+    envvar="VACE_BATCH_ALLOW_ROOT",
+)
+PLACES = (
+    Flag(field="weights_folders", name="--weights", metavar="PLACE", parse=tuple, repeats=True),
+    Flag(
+        field="pickles",
+        name="--allow-pickle",
+        metavar="SHA256",
+        parse=parse_pickles,
+        repeats=True,
+        envvar="VACE_BATCH_ALLOW_PICKLE",
+    ),
+    ALLOW_ROOT,
+    Flag(field="media", name="--limit", metavar="NAME=VALUE", parse=parse_limits, repeats=True),
+)
+"""Files that a manifest's rows may read, and their limits."""
+
+PIXELS = (
+    MODEL,
+    Flag(field="depth", name="--depth"),
+    Flag(field="pose", name="--pose"),
+    Flag(field="loras", name="--lora", metavar="[PRESET:][high:|low:]FILE[=WEIGHT]", parse=parse_loras, repeats=True),
+    Flag(field="presets", name="--preset", metavar="PRESET:NAME=VALUE[,...]", parse=parse_presets, repeats=True),
+    Flag(field="engine", name="--engine", metavar="NAME=VALUE", parse=parse_engine, repeats=True),
+    Flag(field="detect_every", name="--detect-every"),
+    Flag(field="crf", name="--crf"),
+    Flag(field="feather_px", name="--feather-px"),
+)
+"""Everything else that decides pixels."""
+
+ACTORS = (
+    Flag(field="cpu_actors", name="--cpu-actors"),
+    Flag(field="gpu_actors", name="--gpu-actors"),
+    Flag(field="min_cpu_actors", name="--min-cpu-actors"),
+    Flag(field="min_gpu_actors", name="--min-gpu-actors"),
+    Flag(field="max_batch", name="--max-batch"),
+    Flag(field="payload_mb", name="--payload-mb", metavar="MIB"),
+    Flag(field="unit_time_limit_s", name="--unit-time-limit", metavar="SECONDS"),
+)
+"""Number of processes, and the size and time of their steps."""
+
+AFTERWARDS = (
+    Flag(field="keep_masks", name="--keep-masks"),
+    Flag(field="quality", name="--quality", metavar="CHECK=REVIEW[:FAIL]", parse=parse_quality, repeats=True),
+    Flag(field="attempts.max_attempts", name="--retries", offset=1),
+    Flag(field="attempts.model", name="--retry-model", metavar="MODEL"),
+)
+"""Checks of a finished clip, and further attempts."""
+
+COSTS = (
+    Flag(
+        field="prices",
+        name="--price",
+        metavar="NAME=VALUE",
+        parse=parse_prices,
+        repeats=True,
+        envvar="VACE_BATCH_PRICE",
+    ),
+    Flag(
+        field="calibration",
+        name="--calibration",
+        metavar="FILE",
+        parse=read_calibration,
+        envvar="VACE_BATCH_CALIBRATION",
+    ),
+)
+"""Prices and measured rates."""
+
+BOUNDS = (
+    Flag(field="budget.max_gpu_hours", name="--max-gpu-hours"),
+    Flag(field="budget.max_cost", name="--max-cost"),
+)
+"""Bounds at which a run stops by itself."""
+
+
+def with_options(*flags: Flag) -> Callable[[Command], Command]:
+    """Add `flags` to a command; the command gets their values as its argument `options`, an `Options`."""
+
+    def add(command: Command) -> Command:
+        own = [each for each in _parameters(command) if each.name != "options"]
+
+        def run(**given: Any) -> None:
+            options = options_from({flag: given.pop(flag.key) for flag in flags})
+            command(**given, options=options)
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        signature = inspect.Signature([*own, *(flag.parameter() for flag in flags)])
+        run.__signature__ = signature  # type: ignore[attr-defined]  # PEP 362: Typer builds a command from it
+        return run
+
+    return add
+
+
+def _parameters(command: Command) -> list[inspect.Parameter]:
+    hints = get_type_hints(command, include_extras=True)
+    return [
+        each.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[each.name])
+        for each in inspect.signature(command).parameters.values()
+    ]
+
+
+def options_from(given: Mapping[Flag, Any]) -> Options:
+    """`Options` with the fields of the flags that were given, the others at their defaults.
+
+    Raises:
+        UsageError: a text has another form than its flag's.
+    """
+    fields: dict[str, Any] = {}
+    for flag, value in given.items():
+        if value is None or value == []:
+            continue
+        parent, _, name = flag.field.rpartition(".")
+        (fields.setdefault(parent, {}) if parent else fields)[name] = flag.value(value)
+    return Options.model_validate(fields)
+
 
 ManifestArg = Annotated[str, typer.Argument(metavar="MANIFEST", help="Parquet manifest: a path or an fsspec URI.")]
 OutArg = Annotated[str, typer.Argument(metavar="OUT", help="Output folder of an earlier run.")]
 OutOption = Annotated[str, typer.Option("-o", "--out", metavar="OUT", help="Output folder: a path or an fsspec URI.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
-Model = Annotated[
-    str, typer.Option(help="Default model: tiny, a folder, hf://owner/name[@revision] or a store's folder.")
-]
-Detector = Annotated[str | None, typer.Option(help="Default YOLO weights for `targets`.")]
-Segmenter = Annotated[str | None, typer.Option(help="Default SAM weights for `points` and box prompts.")]
-Weights = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--weights", metavar="PLACE", help="Where weights named in the manifest may lie: a folder, s3://, hf://."
-    ),
-]
-AllowPickle = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow-pickle",
-        metavar="SHA256",
-        envvar="VACE_BATCH_ALLOW_PICKLE",
-        help="A .pt file below --weights that rows may name, by its digest; repeatable.",
-    ),
-]
-AllowRoot = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow-root",
-        metavar="PLACE",
-        envvar="VACE_BATCH_ALLOW_ROOT",
-        help="A folder or URI that rows may read, beside the manifest's folder and OUT; repeatable.",
-    ),
-]
-LoraFiles = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--lora",
-        metavar="[PRESET:][high:|low:]FILE[=WEIGHT]",
-        help="A LoRA for rows that name none, of all presets or of one; safetensors; repeatable.",
-    ),
-]
-PresetValues = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--preset",
-        metavar="PRESET:NAME=VALUE[,...]",
-        help="Values of `sampling` for rows of a preset, as a LoRA wants them; a row's own win; repeatable.",
-    ),
-]
-Depth = Annotated[str | None, typer.Option(help="Default ultralytics weights for the control depth.")]
-Pose = Annotated[str | None, typer.Option(help="Default ultralytics weights for the controls pose and pose_body.")]
-CpuActors = Annotated[int | None, typer.Option(min=1, help="Processes for masks, VCUs and stitching.")]
-GpuActors = Annotated[int | None, typer.Option(min=1, help="Processes for VACE: one a GPU, one on a CPU core without.")]
-MinCpuActors = Annotated[
-    int | None,
-    typer.Option(min=0, help="Keep only so many, start up to --cpu-actors as there is work; else always all."),
-]
-MinGpuActors = Annotated[int | None, typer.Option(min=0, help="The same for --gpu-actors.")]
-MaxBatch = Annotated[int, typer.Option(min=1, help="Equal windows in one call of a GPU actor.")]
-EngineOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--engine", metavar="NAME=VALUE", help="How the model computes: dtype, storage, attention, ... ; repeatable."
-    ),
-]
-PayloadMb = Annotated[
-    int, typer.Option(min=16, metavar="MIB", help="What waits for the GPUs in Ray's object store, at most.")
-]
-TimeLimit = Annotated[
-    float, typer.Option(min=1, metavar="SECONDS", help="A step of a clip that takes longer is killed, and counts.")
-]
-Limits = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--limit", metavar="NAME=VALUE", help="What a video may be: max_frames=..., max_pixels=...; repeatable."
-    ),
-]
-Crf = Annotated[int | None, typer.Option(min=0, max=51, help="Encoder quality; by codec where not given.")]
-FeatherPx = Annotated[int, typer.Option(min=0, help="How far the fill fades into the source outside the mask.")]
-DetectEvery = Annotated[
-    int, typer.Option(min=1, max=16, help="Frames one look of the detector may stand for; 1: every frame is looked at.")
-]
-Tracker = Annotated[
-    str,
-    typer.Option("--tracker", metavar="NAME", help="Who follows objects: bytetrack or, for moving cameras, botsort."),
-]
-KeepMasks = Annotated[
-    str | None,
-    typer.Option(
-        "--keep-masks", metavar="FORMAT", help="Also write OUT/masks (ffv1, png, coco, parquet), of finished clips too."
-    ),
-]
-
-
-QualityOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--quality",
-        metavar="CHECK=REVIEW[:FAIL]",
-        help="From which value a finished clip is for review, or a failure; `off` measures nothing; repeatable.",
-    ),
-]
-Retries = Annotated[
-    int, typer.Option(min=0, max=8, help="Further attempts at a clip whose verdict is no pass; the best is kept.")
-]
-RetryModel = Annotated[str | None, typer.Option(metavar="MODEL", help="A bigger model for such an attempt.")]
-
-
-PriceValues = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--price",
-        metavar="NAME=VALUE",
-        envvar="VACE_BATCH_PRICE",
-        help="gpu_hour, gpu_hour_spot, cpu_hour, cpu_hour_spot, gb_month, months, currency, market; repeatable.",
-    ),
-]
-CalibrationFile = Annotated[
-    str | None,
-    typer.Option(
-        "--calibration",
-        metavar="FILE",
-        envvar="VACE_BATCH_CALIBRATION",
-        help="What `doctor --calibrate` measured, for predictions.",
-    ),
-]
-
-
-MaxGpuHours = Annotated[
-    float | None, typer.Option(min=0, help="Begin no window beyond this, counting all that was ever done in OUT.")
-]
-MaxCost = Annotated[float | None, typer.Option(min=0, help="The same in money, by --price.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]

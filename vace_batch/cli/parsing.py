@@ -1,39 +1,34 @@
-"""Parse the command line's values into options."""
+"""Parse texts of the command line into values of `Options`."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
+import pyarrow as pa
 from pydantic import BaseModel, ValidationError
 
 from vace_batch.costs import Calibration, Prices
 from vace_batch.errors import UsageError
-from vace_batch.options import (
-    EngineSettings,
-    KeptForm,
-    LoraOption,
-    MediaLimits,
-    PresetOption,
-    QualitySettings,
-    TrackerName,
-)
+from vace_batch.manifest.cells import PARSERS, Cell
+from vace_batch.manifest.presets import PRESETS
+from vace_batch.manifest.schema import SCHEMA
+from vace_batch.options import EngineSettings, LoraOption, MediaLimits, PresetOption, QualitySettings
 from vace_batch.storage.files import read_bytes
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
-KEPT_FORMS = get_args(KeptForm)
-TRACKERS = get_args(TrackerName)
 
 
-def parse_quality(given: list[str] | None) -> QualitySettings:
-    """Thresholds named on the command line.
+def parse_quality(given: Sequence[str]) -> QualitySettings:
+    """Parse thresholds, each as `CHECK=REVIEW[:FAIL]`, or `off`.
 
     Raises:
         UsageError: a check is unknown or a value out of range.
     """
     settings: dict[str, Any] = {}
-    for text in given or ():
+    for text in given:
         name, _, values = text.partition("=")
         review, _, fail = values.partition(":")
         settings |= {"enabled": False} if text == "off" else {name: {"review": review, "fail": fail or None}}
@@ -41,92 +36,91 @@ def parse_quality(given: list[str] | None) -> QualitySettings:
         return QualitySettings.model_validate(settings)
     except ValidationError as error:
         names = ", ".join(name for name in QualitySettings.model_fields if name != "enabled")
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UsageError(f"--quality: expected off or CHECK=REVIEW[:FAIL] with CHECK of {names}; {faults}") from None
+        raise UsageError(
+            f"--quality: expected off or CHECK=REVIEW[:FAIL] with CHECK of {names}; {_faults(error)}"
+        ) from None
 
 
-def parse_roots(given: list[str] | None) -> tuple[str, ...]:
-    """Roots, absolute, so that a later `retry` from another folder means the same."""
-    return tuple(root if "://" in root else str(Path(root).resolve()) for root in given or ())
+def parse_roots(given: Sequence[str]) -> tuple[str, ...]:
+    """Make local roots absolute, so that a later `retry` from another folder allows the same files."""
+    return tuple(root if "://" in root else str(Path(root).resolve()) for root in given)
 
 
-def parse_pickles(given: list[str] | None) -> tuple[str, ...]:
-    """SHA-256 digests in small letters.
+def parse_pickles(given: Sequence[str]) -> tuple[str, ...]:
+    """Check SHA-256 digests and lower their case.
 
     Raises:
-        UsageError: one is none.
+        UsageError: a text is not the hex form of a SHA-256.
     """
-    digests = tuple(text.strip().lower() for text in given or ())
+    digests = tuple(text.strip().lower() for text in given)
     for digest in digests:
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise UsageError(f"--allow-pickle: expected the 64 hex digits of a SHA-256, got {digest!r}")
     return digests
 
 
-def parse_kept(given: str | None) -> Any:
-    """The form of kept masks.
+def parse_loras(given: Sequence[str]) -> tuple[LoraOption, ...]:
+    """Parse LoRAs, each as `[PRESET:][high:|low:]FILE[=WEIGHT]`; local files get absolute paths.
 
     Raises:
-        UsageError: there is no such form.
+        UsageError: a text has another form.
     """
-    if given not in (None, *KEPT_FORMS):
-        raise UsageError(f"--keep-masks: expected {', '.join(KEPT_FORMS)}, got {given!r}")
-    return given
-
-
-def parse_tracker(given: str) -> Any:
-    """The tracker's name.
-
-    Raises:
-        UsageError: there is no such tracker.
-    """
-    if given not in TRACKERS:
-        raise UsageError(f"--tracker: expected {' or '.join(TRACKERS)}, got {given!r}")
-    return given
-
-
-def parse_loras(given: list[str] | None) -> tuple[LoraOption, ...]:
-    """LoRAs of the run, local ones by absolute path.
-
-    Raises:
-        UsageError: one is not of the form that `--lora` says.
-    """
-    from vace_batch.vace.loras import parse_lora
-
-    found = [parse_lora(text) for text in given or ()]
+    loras = [parse_lora(text) for text in given]
     return tuple(
-        one if "://" in one.uri else one.model_copy(update={"uri": str(Path(one.uri).resolve())}) for one in found
+        lora if "://" in lora.uri else lora.model_copy(update={"uri": str(Path(lora.uri).resolve())}) for lora in loras
     )
 
 
-def parse_presets(given: list[str] | None) -> tuple[PresetOption, ...]:
-    """The run's values for presets, each as `fast:num_inference_steps=8,flow_shift=3`.
+def parse_lora(text: str) -> LoraOption:
+    """Parse a LoRA of the form `[PRESET:][high:|low:]FILE[=WEIGHT]`.
 
     Raises:
-        UsageError: there is no such preset or value, or it is out of range.
+        UsageError: the weight is out of range, or the file is not a safetensors file.
     """
-    from vace_batch.manifest.cells import PARSERS, Cell
-    from vace_batch.manifest.presets import PRESETS
+    preset, text = _prefix(text, tuple(PRESETS))
+    expert, text = _prefix(text, ("high", "low"))
+    uri, equals, tail = text.rpartition("=")
+    try:
+        weight = float(tail) if equals else 1.0
+    except ValueError:
+        uri, weight = text, 1.0
+    uri = uri if equals and uri else text
+    if not uri.endswith(".safetensors"):
+        raise UsageError(f"--lora: expected [PRESET:]FILE.safetensors[=WEIGHT], got {text!r}; pickles are not read")
+    if not -4 <= weight <= 4:
+        raise UsageError(f"--lora {uri}: expected a weight of -4..4, got {weight:g}")
+    return LoraOption.model_validate({"uri": uri, "weight": weight, "preset": preset, "expert": expert or "both"})
 
-    found = []
-    for text in given or ():
-        name, colon, rest = text.partition(":")
-        if not colon or name not in PRESETS:
-            raise UsageError(f"--preset: expected PRESET:NAME=VALUE[,...] of {', '.join(PRESETS)}, got {text!r}")
-        values, cell = dict(map(_sampling_value, rest.split(","))), Cell(f"--preset {name}", "")
-        PARSERS["sampling"](values, cell)
-        if cell.faults:
-            faults = (f"{fault.column}: expected {fault.expected}, got {fault.got}" for fault in cell.faults)
-            raise UsageError("; ".join(faults))
-        found.append(PresetOption(preset=name, sampling=values))
-    return tuple(found)
+
+def _prefix(text: str, known: Sequence[str]) -> tuple[str | None, str]:
+    """Split a known word and its colon off the front of `text`."""
+    head, colon, rest = text.partition(":")
+    return (head, rest) if colon and head in known else (None, text)
+
+
+def parse_presets(given: Sequence[str]) -> tuple[PresetOption, ...]:
+    """Parse sampling values of presets, each as `fast:num_inference_steps=8,flow_shift=3`.
+
+    Raises:
+        UsageError: a preset or a value is unknown, or a value is out of range.
+    """
+    return tuple(_preset(text) for text in given)
+
+
+def _preset(text: str) -> PresetOption:
+    name, colon, pairs = text.partition(":")
+    if not colon or name not in PRESETS:
+        raise UsageError(f"--preset: expected PRESET:NAME=VALUE[,...] of {', '.join(PRESETS)}, got {text!r}")
+    values = dict(_sampling_value(pair) for pair in pairs.split(","))
+    cell = Cell(f"--preset {name}", "")
+    PARSERS["sampling"](values, cell)
+    if cell.faults:
+        faults = (f"{fault.column}: expected {fault.expected}, got {fault.got}" for fault in cell.faults)
+        raise UsageError("; ".join(faults))
+    return PresetOption(preset=name, sampling=values)
 
 
 def _sampling_value(pair: str) -> tuple[str, int | float | str]:
-    import pyarrow as pa
-
-    from vace_batch.manifest.schema import SCHEMA
-
     types = {field.name: field.type for field in SCHEMA.field("sampling").type}
     name, equals, text = pair.partition("=")
     if not equals or name not in types:
@@ -139,26 +133,35 @@ def _sampling_value(pair: str) -> tuple[str, int | float | str]:
         raise UsageError(f"--preset {name}: expected a value of type {types[name]}, got {text!r}") from None
 
 
-def parse_engine(given: list[str] | None) -> EngineSettings:
-    """The settings named on the command line.
+def parse_engine(given: Sequence[str]) -> EngineSettings:
+    """Parse settings of the engine, each as `NAME=VALUE`.
 
     Raises:
-        UsageError: one is unknown or out of range; says what was expected.
+        UsageError: a name is unknown or a value out of range.
     """
     return _settings(EngineSettings, "--engine", given)
 
 
-def parse_limits(given: list[str] | None) -> MediaLimits:
-    """What a video may be at most, as named on the command line.
+def parse_limits(given: Sequence[str]) -> MediaLimits:
+    """Parse limits of a video, each as `NAME=VALUE`.
 
     Raises:
-        UsageError: one is unknown or out of range; says what was expected.
+        UsageError: a name is unknown or a value out of range.
     """
     return _settings(MediaLimits, "--limit", given)
 
 
-def _settings(kind: type[SettingsT], option: str, given: list[str] | None) -> SettingsT:
-    pairs = dict(pair.partition("=")[::2] for pair in given or ())
+def parse_prices(given: Sequence[str]) -> Prices:
+    """Parse prices, each as `NAME=VALUE`.
+
+    Raises:
+        UsageError: a name is unknown or a value out of range.
+    """
+    return _settings(Prices, "--price", given)
+
+
+def _settings(kind: type[SettingsT], option: str, given: Sequence[str]) -> SettingsT:
+    pairs = dict(pair.partition("=")[::2] for pair in given)
     try:
         return kind.model_validate(pairs)
     except ValidationError as error:
@@ -166,23 +169,12 @@ def _settings(kind: type[SettingsT], option: str, given: list[str] | None) -> Se
         raise UsageError(f"{option}: {_faults(error)} (settings: {names})") from None
 
 
-def parse_prices(given: list[str] | None) -> Prices:
-    """Prices named on the command line.
+def read_calibration(uri: str) -> Calibration:
+    """Read the rates that `doctor --calibrate` wrote.
 
     Raises:
-        UsageError: a name is unknown or a value out of range; says what was expected.
+        UsageError: the file cannot be read, or has another form.
     """
-    return _settings(Prices, "--price", given)
-
-
-def read_calibration(uri: str | None) -> Calibration:
-    """What a machine was measured at; what the package assumes where no file is given.
-
-    Raises:
-        UsageError: the file is not there, or it is none of `doctor --calibrate`.
-    """
-    if uri is None:
-        return Calibration()
     try:
         return Calibration.model_validate_json(read_bytes(uri))
     except OSError as error:

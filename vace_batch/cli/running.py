@@ -1,4 +1,4 @@
-"""What commands that run a batch have in common: how it is driven, stopped and summed up, and the exit codes."""
+"""Drive a batch for a command: progress, signals, summary and exit codes."""
 
 from __future__ import annotations
 
@@ -7,59 +7,58 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 
+from vace_batch.batch.progress import view
 from vace_batch.ledger.summary import Summary
 from vace_batch.ledger.usage import cost_lines
+from vace_batch.manifest.reader import Manifest
 from vace_batch.options import Options
+
+if TYPE_CHECKING:
+    from vace_batch.batch.batch import Batch
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_BUDGET, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 OUT = Console(markup=False, highlight=False, soft_wrap=True)
 ERR = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
 
 
-def run_batch(found: Any, out: str, options: Options, as_json: bool) -> None:
-    """Run, or continue, a batch as a command does, and leave with its exit code.
+def run_batch(manifest: Manifest, out: str, options: Options, *, as_json: bool) -> int:
+    """Run, or continue, a batch and print its summary; returns the exit code.
 
     Raises:
-        typer.Exit: always, once the batch has ended or was asked to stop.
-        ManifestError, UsageError, ClusterError: as `open_batch` and `run_clips` do.
+        ManifestError, UsageError, ClusterError: as `run` does.
     """
-    from vace_batch.batch.batch import close_batch, open_batch
-    from vace_batch.batch.driver import run_clips
-    from vace_batch.batch.heartbeat import Pulse
-    from vace_batch.batch.pools import open_runtime
-    from vace_batch.batch.progress import view
+    from vace_batch.batch.driver import run  # loads Ray
 
-    with _stop_on_signals() as stopped, Pulse(out) as pulse:
-        batch = open_batch(found, out, options)
-        pulse.mark("planned")
-        earlier = len(batch.works) - len(batch.pending)
-        if earlier and not as_json:
-            ERR.print(f"{earlier} of {len(batch.works)} rows were finished before")
-        if batch.pending:
-            with open_runtime(options, batch) as runtime, view(ERR, quiet=as_json) as show:
-                pulse.mark("Ray")
-                run_clips(batch, batch.pending, runtime, show=pulse.through(show), should_stop=stopped)
-        summary = close_batch(batch)
+    num_pending = 0
+
+    def announce(batch: Batch) -> None:
+        nonlocal num_pending
+        num_pending = len(batch.pending)
+        num_finished = len(batch.works) - num_pending
+        if num_finished and not as_json:
+            ERR.print(f"{num_finished} of {len(batch.works)} rows were finished before")
+
+    with _stop_on_signals() as stopped, view(ERR, quiet=as_json) as show:
+        summary = run(manifest, out, options, show=show, should_stop=stopped, on_planned=announce)
     show_summary(summary, as_json)
-    if not batch.pending and not as_json:
+    if not num_pending and not as_json:
         ERR.print("nothing to do" + ("; `vace-batch retry` tries failed rows again" if summary.failed else ""))
-    raise typer.Exit(EXIT_INTERRUPTED if stopped() else exit_code(summary))
+    return EXIT_INTERRUPTED if stopped() else exit_code(summary)
 
 
 def exit_code(summary: Summary) -> int:
-    """Of a batch that has come to its end."""
+    """Exit code of a finished batch."""
     if summary.stopped:
         return EXIT_BUDGET
     return EXIT_FAILED if summary.failed else EXIT_DONE
 
 
 def show_summary(summary: Summary, as_json: bool) -> None:
-    """What a batch has come to, on standard output."""
+    """Print failed, skipped and doubtful clips, counters and costs on standard output."""
     if as_json:
         sys.stdout.writelines(summary.as_json())
         sys.stdout.write("\n")
@@ -79,13 +78,13 @@ def show_summary(summary: Summary, as_json: bool) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One value, on standard output."""
+    """Print one value as a line of JSON on standard output."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager
 def _stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """The first SIGINT or SIGTERM asks for a clean stop; a second SIGINT stops at once."""
+    """Ask for a clean stop at the first SIGINT or SIGTERM; stop at once at a second SIGINT."""
     asked = False
 
     def ask(signum: int, _: object) -> None:

@@ -8,39 +8,36 @@ from typing import Annotated
 
 import typer
 
+from vace_batch.batch.heartbeat import cold_start, read_pulse
+from vace_batch.batch.monitor import SILENCE_S, watch
+from vace_batch.batch.progress import view
 from vace_batch.cli.options import Json, OutArg
+from vace_batch.cli.running import ERR, EXIT_FAILED, exit_code, show_summary
+from vace_batch.ledger.run_plan import read_run
+from vace_batch.ledger.summary import summarise
 
 _TICK_S = 0.2
 
 
 def status(
     out: OutArg,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Look again and again until the run ends; Ctrl-C leaves the run alone.")
+    follow: Annotated[
+        bool, typer.Option("--watch", help="Show progress until the run ends; Ctrl-C does not stop the run.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """What the ledger says of the last run on OUT."""
-    from vace_batch.batch.heartbeat import cold_start, read_pulse
-    from vace_batch.cli.running import ERR, EXIT_FAILED, exit_code, show_summary
-    from vace_batch.ledger.run_plan import read_run
-    from vace_batch.ledger.summary import summarise
-
-    if watch:
+    """Print the state of the last run on OUT, from its ledger."""
+    if follow:
         _watch(out, quiet=as_json)
     summary = summarise(out, shown_only=True)
     show_summary(summary, as_json)
     pulse = read_pulse(out, read_run(out))
     if pulse is not None and not as_json:
         ERR.print(cold_start(pulse))
-    raise typer.Exit(EXIT_FAILED if watch and summary.pending else exit_code(summary))
+    raise typer.Exit(EXIT_FAILED if follow and summary.pending else exit_code(summary))
 
 
 def _watch(out: str, *, quiet: bool) -> None:
-    from vace_batch.batch.monitor import SILENCE_S, watch
-    from vace_batch.batch.progress import view
-    from vace_batch.cli.running import ERR
-
     look, asked = None, False
 
     def ask(*_: object) -> None:  # a KeyboardInterrupt that is raised in a library's callback goes no further

@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from vace_batch.errors import ClipError, UsageError
 from vace_batch.manifest.job import Job, LoraRef
-from vace_batch.manifest.presets import PRESETS, preset_name
-from vace_batch.options import LoraOption, Options
+from vace_batch.manifest.presets import preset_name
+from vace_batch.options import Options
 from vace_batch.storage.roots import Roots
 from vace_batch.vace import weights
 from vace_batch.vcu.sampling import Lora
-
-
-def parse_lora(text: str) -> LoraOption:
-    """A LoRA as the command line says it: `[PRESET:][high:|low:]FILE[=WEIGHT]`.
-
-    Raises:
-        UsageError: the weight is out of range, or it is no safetensors file.
-    """
-    preset, text = _prefix(text, tuple(PRESETS))
-    expert, text = _prefix(text, ("high", "low"))
-    uri, equals, tail = text.rpartition("=")
-    try:
-        weight = float(tail) if equals else 1.0
-    except ValueError:
-        uri, weight = text, 1.0
-    uri = uri if equals and uri else text
-    if not uri.endswith(".safetensors"):
-        raise UsageError(f"--lora: expected [PRESET:]FILE.safetensors[=WEIGHT], got {text!r}; pickles are not read")
-    if not -4 <= weight <= 4:
-        raise UsageError(f"--lora {uri}: expected a weight of -4..4, got {weight:g}")
-    return LoraOption.model_validate({"uri": uri, "weight": weight, "preset": preset, "expert": expert or "both"})
-
-
-def _prefix(text: str, known: Sequence[str]) -> tuple[str | None, str]:
-    head, colon, rest = text.partition(":")
-    return (head, rest) if colon and head in known else (None, text)
 
 
 def lora_refs(job: Job, options: Options) -> tuple[LoraRef, ...]:
