@@ -59,8 +59,8 @@ class HostGraph:
     def __init__(self, shape: tuple[int, int, int], steps: int, out: str) -> None:
         self.builds = [
             Unit(
-                unit_id=f"build{number}",
                 kind="build",
+                key=str(number),
                 pool="cpu",
                 fn=f"{Path(__file__).stem}:host_window",
                 payload=(number, shape, steps),
@@ -76,8 +76,8 @@ class HostGraph:
             return []
         return [
             Unit(
-                unit_id=unit.unit_id.replace("build", "generate"),
                 kind="generate",
+                key=unit.key,
                 pool="gpu",
                 fn="vace_batch.batch.workers:generate",
                 payload=self._payload,

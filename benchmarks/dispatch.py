@@ -54,7 +54,7 @@ def own_s(runtime: Runtime, rows: int) -> float:
     graph = Count()
     fn = "benchmarks.dispatch:answer"
     begin = time.perf_counter()
-    totals = runtime.run(graph, (Unit(unit_id=str(n), kind="any", pool="cpu", fn=fn, payload=n) for n in range(rows)))
+    totals = runtime.run(graph, (Unit(kind="any", key=str(n), pool="cpu", fn=fn, payload=n) for n in range(rows)))
     seconds = time.perf_counter() - begin
     assert totals.done == rows and sorted(map(int, map(str, graph.metas))) == list(range(rows))
     return seconds

@@ -251,23 +251,22 @@ class Clips:
 
     def units(self) -> Iterable[Unit]:
         for number in range(self._windows):
-            build = self._unit(f"build/{number}", "cpu", BUILD_S, leaves_bytes=VCU_BYTES, priority=2)
+            build = self._unit("build", number, "cpu", BUILD_S, leaves_bytes=VCU_BYTES, priority=(2, 0))
             yield build
-            yield self._unit(f"generate/{number}", "gpu", self._window_s, inputs=(build.unit_id,))
+            yield self._unit("generate", number, "gpu", self._window_s, inputs=(build.unit_id,))
 
     def on_done(self, unit: Unit, meta: object) -> Iterable[Unit]:
         if unit.kind != "generate":
             return ()
-        clip = int(unit.unit_id.split("/")[1]) // CLIP_WINDOWS
+        clip = int(unit.key) // CLIP_WINDOWS
         self._left[clip] -= 1
-        return () if self._left[clip] else (self._unit(f"stitch/{clip}", "cpu", STITCH_S, priority=1),)
+        return () if self._left[clip] else (self._unit("stitch", clip, "cpu", STITCH_S, priority=(1, 0)),)
 
     def on_failed(self, unit: Unit, failure: Failure) -> Iterable[Unit]:
         raise RuntimeError(failure.reason)
 
-    def _unit(self, unit_id: str, pool: str, seconds: float, **more: Any) -> Unit:
-        kind = unit_id.split("/")[0]
-        return Unit(unit_id=unit_id, kind=kind, pool=pool, fn="a:b", payload=seconds, time_limit_s=1e9, **more)
+    def _unit(self, kind: str, number: int, pool: str, seconds: float, **more: Any) -> Unit:
+        return Unit(kind=kind, key=str(number), pool=pool, fn="a:b", payload=seconds, time_limit_s=1e9, **more)
 
 
 @app.command()

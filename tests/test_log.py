@@ -91,8 +91,8 @@ def test_events_go_to_the_file_that_is_asked_for_with_job_window_attempt_and_hos
     monkeypatch.setattr("vace_batch.batch.events.host_of", lambda node: f"host of {node}")
     log.configure(level="info", json_lines=True)
     fn = "vace_batch.batch.workers:any"
-    made = Unit(unit_id="generate/window-w", kind="generate", pool="gpu", fn=fn)
-    lost = Unit(unit_id="prepare/clip-c", kind="prepare", pool="cpu", fn=fn)
+    made = Unit(kind="generate", key="window-w", pool="gpu", fn=fn)
+    lost = Unit(kind="prepare", key="clip-c", pool="cpu", fn=fn)
     reason = "https://somebody:hunter2@example.org/v.mp4?X-Amz-Signature=abc cannot be read"
     failure = Failure(unit_id=lost.unit_id, code="not_found", reason=reason, retryable=True, attempts=3)
     jobs = {made.unit_id: ["a", "b"], lost.unit_id: ["c"]}

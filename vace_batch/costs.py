@@ -8,11 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
 _HOUR_S = 3600.0
 _GB = 1e9
+
+
+class StepKind(StrEnum):
+    """The steps of a clip, each dispatched, priced and recorded by this name."""
+
+    PREPARE = "prepare"
+    BUILD = "build"
+    GENERATE = "generate"
+    STITCH = "stitch"
+    MEASURE = "measure"
+    SETTLE = "settle"
+    KEEP = "keep"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

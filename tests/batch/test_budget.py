@@ -137,10 +137,10 @@ def go(manifest: Manifest, out: str, options: Options) -> list[str]:
             meta = prepare(unit.payload, MaskModels())  # type: ignore[arg-type]
         elif unit.kind == "generate":
             meta = 12.0
-            ledger.commit(unit.unit_id.removeprefix("generate/"), {"artifact": "a", "seconds": 12.0, "seed": 1})
+            ledger.commit(unit.key, {"artifact": "a", "seconds": 12.0, "seed": 1})
         elif unit.kind == "stitch":
             meta = "done"
-            ledger.commit(unit.unit_id.removeprefix("stitch/"), {"status": "done", "windows": 2, "seconds": 24.0})
+            ledger.commit(unit.key, {"status": "done", "windows": 2, "seconds": 24.0})
         ran.append(unit.kind)
         spending.add(UnitRan(unit=unit, ok=True, seconds=12, num_bytes=1, meta=meta))
         return graph.on_done(unit, meta)
@@ -202,7 +202,7 @@ def test_no_further_attempt_begins_when_it_is_over(tmp_path: Path, over: bool) -
     Ledger(out).commit(work.clip_key, {"status": "done", "windows": 1, "seconds": 1.0})
     graph = ClipGraph([work], another=another_attempt, budget=bounds)
     plan = prepare(work, MaskModels())
-    [stitch] = graph.on_done(Unit(unit_id=f"prepare/{work.clip_key}", kind="prepare", pool="cpu", fn="a:b"), plan)
+    [stitch] = graph.on_done(Unit(kind="prepare", key=work.clip_key, pool="cpu", fn="a:b"), plan)
     [measure] = graph.on_done(stitch, "done")
     found = {"unmeasured": None, "checks": ["seam"], "metrics": {"seam": 9.0}}
     following = list(graph.on_done(measure, unmeasured(work, "a test") | found))

@@ -13,7 +13,7 @@ from vace_batch.batch.sinks import ActorWarnings, ProgressCounter, Sinks
 from vace_batch.cluster.events import ActorDied, ActorReady, ActorWaiting, Event, UnitDone, UnitFailed
 from vace_batch.cluster.units import Failure, Unit
 
-WINDOW = Unit(unit_id="generate/a", kind="generate", pool="gpu", fn="a:b")
+WINDOW = Unit(kind="generate", key="a", pool="gpu", fn="a:b")
 DEATH = ActorDied(pool="gpu", actor_id=1, cause="memory", detail="killed", unit_ids=())
 
 
@@ -40,7 +40,7 @@ def test_every_sink_receives_every_event_and_is_closed() -> None:
 
 def test_progress_counts_windows_frames_and_first_times() -> None:
     graph = ClipGraph([])
-    graph.frames[WINDOW.unit_id] = 33
+    graph.frames[WINDOW.key] = 33
     shown: list[Progress] = []
     counter = ProgressCounter(graph, Budget(), shown.append)
     failure = Failure(unit_id=WINDOW.unit_id, code="timeout", reason="", retryable=True, attempts=3)

@@ -17,9 +17,9 @@ from vace_batch.ledger.usage import cost_lines, read_usage
 from vace_batch.options import EngineSettings, Options
 from vace_batch.storage import files as storage
 
-STITCH = Unit(unit_id="stitch/a", kind="stitch", pool="cpu", fn="a:b", expected=Used(cpu_s=2, num_bytes=100))
-WINDOW = Unit(unit_id="generate/a", kind="generate", pool="gpu", fn="a:b", expected=Used(gpu_s=10, num_bytes=1000))
-BUILD = Unit(unit_id="build/a", kind="build", pool="cpu", fn="a:b", leaves_bytes=5, expected=Used(cpu_s=1))
+STITCH = Unit(kind="stitch", key="a", pool="cpu", fn="a:b", expected=Used(cpu_s=2, num_bytes=100))
+WINDOW = Unit(kind="generate", key="a", pool="gpu", fn="a:b", expected=Used(gpu_s=10, num_bytes=1000))
+BUILD = Unit(kind="build", key="a", pool="cpu", fn="a:b", leaves_bytes=5, expected=Used(cpu_s=1))
 
 
 class Clock:

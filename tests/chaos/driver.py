@@ -96,23 +96,24 @@ class Windows:
         trial = self._trial
         payload = (trial.out, window, trial.seconds, trial.words.get(str(window), "ok"))
         size = 4 * steps.SIDE * steps.SIDE * 3
-        yield self._unit(f"build/{window}", "cpu", payload, leaves_bytes=size)
-        yield self._unit(f"generate/{window}", "gpu", payload, inputs=(f"build/{window}",), batch_key="windows")
+        build = self._unit("build", window, "cpu", payload, leaves_bytes=size)
+        yield build
+        yield self._unit("generate", window, "gpu", payload, inputs=(build.unit_id,), batch_key="windows")
 
     def _stitch(self, clip: int) -> Unit:
-        return self._unit(f"stitch/{clip}", "cpu", (self._trial.out, clip, self._trial.windows_of(clip)), priority=1)
+        payload = (self._trial.out, clip, self._trial.windows_of(clip))
+        return self._unit("stitch", clip, "cpu", payload, priority=(1, 0))
 
-    def _unit(self, unit_id: str, pool: str, payload: object, **more: Any) -> Unit:
-        kind = unit_id.split("/")[0]
+    def _unit(self, kind: str, number: int, pool: str, payload: object, **more: Any) -> Unit:
         limit_s = self._trial.time_limit_s
         return Unit(
-            unit_id=unit_id, kind=kind, pool=pool, fn=WORK + kind, payload=payload, time_limit_s=limit_s, **more
+            kind=kind, key=str(number), pool=pool, fn=WORK + kind, payload=payload, time_limit_s=limit_s, **more
         )
 
     def on_done(self, unit: Unit, meta: object) -> Iterable[Unit]:
         if unit.kind != "generate":
             return []
-        window = int(unit.unit_id.split("/")[1])
+        window = int(unit.key)
         clip = window // self._trial.clip_windows
         self._missing[clip].discard(window)
         return [] if self._missing[clip] else [self._stitch(clip)]
@@ -120,7 +121,7 @@ class Windows:
     def on_failed(self, unit: Unit, failure: Failure) -> Iterable[Unit]:
         if failure.code == "storage_full":
             raise ClusterError(failure.reason)
-        number = int(unit.unit_id.split("/")[1])
+        number = int(unit.key)
         clip = number if unit.kind == "stitch" else number // self._trial.clip_windows
         body = {"error_code": failure.code, "reason": failure.reason, "runs": failure.attempts, "windows": 0}
         self._ledger.quarantine(steps.clip_key(clip), {"status": "failed", "seconds": 0.0, **body})

@@ -31,18 +31,18 @@ CODES = {
 }
 
 
-def _unit(rng: random.Random, unit_id: str, inputs: tuple[str, ...], words: list[str] = WORDS) -> Unit:
+def _unit(rng: random.Random, name: str, inputs: tuple[str, ...], words: list[str] = WORDS) -> Unit:
     pool = rng.choice(["cpu", "gpu"])
     return Unit(
-        unit_id=unit_id,
         kind="any",
+        key=name,
         pool=pool,
         fn=f"work:{rng.choice('ab')}",
         payload=rng.choice(words),
         inputs=inputs,
         leaves_bytes=rng.choice([0, 10, 30, 60, 120]),
         batch_key=rng.choice([None, "wide", "tall"]) if pool == "gpu" else None,
-        priority=rng.choice([0, 0, 0, 5]),
+        priority=(0, rng.choice([0, 0, 0, 5])),
         time_limit_s=20.0,
     )
 
@@ -131,8 +131,8 @@ def test_one_stage_of_payloads_never_exceeds_the_budget(seed: int) -> None:
             if unit.kind == "consumer":
                 return []
             consumer = Unit(
-                unit_id=f"{unit.unit_id}.c",
                 kind="consumer",
+                key=unit.key,
                 pool="gpu",
                 fn="work:a",
                 payload="ok",
@@ -141,10 +141,9 @@ def test_one_stage_of_payloads_never_exceeds_the_budget(seed: int) -> None:
             self.units[consumer.unit_id] = consumer
             return [consumer]
 
-    def producer(rng: random.Random, unit_id: str, inputs: tuple[str, ...]) -> Unit:
-        return Unit(
-            unit_id=unit_id, kind="producer", pool="cpu", fn="work:a", payload="ok", leaves_bytes=rng.randint(1, BUDGET)
-        )
+    def producer(rng: random.Random, name: str, inputs: tuple[str, ...]) -> Unit:
+        size = rng.randint(1, BUDGET)
+        return Unit(kind="producer", key=name, pool="cpu", fn="work:a", payload="ok", leaves_bytes=size)
 
     cluster = SimCluster(seed, budget_bytes=BUDGET, deaths_per_s=0.05)
     graph = TwoStages(seed, producer)
@@ -166,35 +165,33 @@ def test_a_large_payload_does_not_starve_behind_small_ones() -> None:
 
     class Stream(RandomGraph):
         def on_done(self, unit: Unit, meta: object) -> Iterable[Unit]:
-            if unit.kind == "use" or unit.unit_id == "large":
+            if unit.kind == "use" or unit.key == "large":
                 return []
             number = len(self.units)
-            follower = Unit(
-                unit_id=f"use{number}", kind="use", pool="gpu", fn="work:a", payload="ok", inputs=(unit.unit_id,)
-            )
+            inputs = (unit.unit_id,)
+            follower = Unit(kind="use", key=str(number), pool="gpu", fn="work:a", payload="ok", inputs=inputs)
             following = [follower]
             self.units[follower.unit_id] = follower
             if number < 200:
-                small = Unit(
-                    unit_id=f"small{number}", kind="small", pool="cpu", fn="work:a", payload="ok", leaves_bytes=30
-                )
+                small = Unit(kind="small", key=str(number), pool="cpu", fn="work:a", payload="ok", leaves_bytes=30)
                 self.units[small.unit_id] = small
                 following.append(small)
             return following
 
         def first(self, count: int) -> list[Unit]:
             sizes = {f"first{i}": 30 for i in range(count)} | {"large": 95}
-            self.units = {
-                name: Unit(unit_id=name, kind="small", pool="cpu", fn="work:a", payload="ok", leaves_bytes=size)
+            units = [
+                Unit(kind="small", key=name, pool="cpu", fn="work:a", payload="ok", leaves_bytes=size)
                 for name, size in sizes.items()
-            }
-            return list(self.units.values())
+            ]
+            self.units = {unit.unit_id: unit for unit in units}
+            return units
 
     cluster = SimCluster(3, budget_bytes=BUDGET)
     graph = Stream(3, _unit)
     totals, _, _ = _run(cluster, graph, 3)
     assert totals.pending == 0
-    position = cluster.start_order.index("large")
+    position = cluster.start_order.index("small/large")
     assert position < 8, "3 small producers and their consumers may go before it, not the stream behind"
 
 
@@ -202,15 +199,15 @@ def test_higher_priority_goes_first_and_equal_priority_in_order() -> None:
     pool = PoolSpec(name="cpu", num_actors=1)
     cluster = SimCluster(1, budget_bytes=BUDGET)
 
-    def unit(rng: random.Random, unit_id: str, inputs: tuple[str, ...]) -> Unit:
-        number = int(unit_id)
-        return Unit(unit_id=unit_id, kind="any", pool="cpu", fn="work:a", payload="ok", priority=number % 2)
+    def unit(rng: random.Random, name: str, inputs: tuple[str, ...]) -> Unit:
+        number = int(name)
+        return Unit(kind="any", key=name, pool="cpu", fn="work:a", payload="ok", priority=(0, number % 2))
 
     graph = RandomGraph(1, unit)
     graph.on_done = lambda unit, meta: []  # type: ignore[method-assign, assignment]
     _run(cluster, graph, 8, pools=[pool])
     order = [name for name in cluster.start_order if "." not in name]
-    assert order[:8] == ["1", "3", "5", "7", "9", "0", "2", "4"]
+    assert order[:8] == [f"any/{number}" for number in (1, 3, 5, 7, 9, 0, 2, 4)]
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -238,7 +235,7 @@ def test_a_drain_lets_running_units_end_but_not_waiting_ones() -> None:
 
     def note(event: Event) -> None:
         if isinstance(event, UnitStarted):
-            started.append(event.unit.unit_id)
+            started.append(event.unit.key)
 
     polls_after_third = iter(range(10))
     totals = dispatcher.run(
@@ -319,4 +316,4 @@ def test_an_error_in_the_graph_stops_the_run_and_frees_the_actors() -> None:
 
 
 def _simple(name: str, inputs: tuple[str, ...] = (), pool: str = "cpu") -> Unit:
-    return Unit(unit_id=name, kind="any", pool=pool, fn="work:a", payload="ok", inputs=inputs)
+    return Unit(kind="any", key=name, pool=pool, fn="work:a", payload="ok", inputs=inputs)

@@ -128,7 +128,7 @@ def test_mates_are_shared_over_idle_actors_before_they_are_batched(
 
 def _head(rank: int, cost: int, *, depth: int = 0, startable: bool = True, priority: int = 0) -> Head:
     return Head(
-        lane=("cpu", depth, cost > 0), rank=(-priority, rank), depth=depth, cost_bytes=cost, startable=startable
+        lane=("cpu", depth, cost > 0), rank=(0, -priority, rank), depth=depth, cost_bytes=cost, startable=startable
     )
 
 
@@ -191,7 +191,7 @@ def test_while_something_moves_the_budget_holds(heads: list[Head], held: int) ->
     ],
 )
 def test_a_unit_that_cannot_be_is_refused(change: dict[str, object], message: str) -> None:
-    fields: dict[str, object] = {"unit_id": "u", "kind": "any", "pool": "cpu", "fn": "module:function"}
+    fields: dict[str, object] = {"kind": "any", "key": "u", "pool": "cpu", "fn": "module:function"}
     with pytest.raises(ValueError, match=message):
         Unit(**{**fields, **change})  # type: ignore[arg-type]
 

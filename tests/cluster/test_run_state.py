@@ -13,7 +13,8 @@ IDLE = {"cpu": Places(ready=1, idle=1), "gpu": Places(ready=1, idle=1)}
 
 
 def _unit(name: str, *inputs: str, leaves: int = 0, pool: str = "cpu", key: str | None = None) -> Unit:
-    return Unit(unit_id=name, kind="any", pool=pool, fn="m:f", inputs=inputs, leaves_bytes=leaves, batch_key=key)
+    ids = tuple(f"any/{other}" for other in inputs)
+    return Unit(kind="any", key=name, pool=pool, fn="m:f", inputs=ids, leaves_bytes=leaves, batch_key=key)
 
 
 def _board(losses: int = 10) -> Board:
@@ -27,12 +28,12 @@ def _start(board: Board) -> Order:
 
 
 def _names(order: Order) -> list[str]:
-    return [item.unit.unit_id for item in order.items]
+    return [item.unit.key for item in order.items]
 
 
 def _finish(board: Board, order: Order, *, settle: bool = True) -> list[Ending]:
     replies = [Reply(has_payload=item.unit.leaves_bytes > 0) for item in order.items]
-    handles = [f"payload of {item.unit.unit_id}, call {order.call_id}" for item in order.items]
+    handles = [f"payload of {item.unit.key}, call {order.call_id}" for item in order.items]
     endings = board.finish(order.call_id, replies, handles)
     if settle:
         for ending in endings:
@@ -43,11 +44,11 @@ def _finish(board: Board, order: Order, *, settle: bool = True) -> list[Ending]:
 def test_a_unit_twice_an_unknown_pool_and_an_unknown_input_are_refused() -> None:
     board = _board()
     board.add([_unit("a")])
-    with pytest.raises(ValueError, match="unit a was added twice"):
+    with pytest.raises(ValueError, match="unit any/a was added twice"):
         board.add([_unit("a")])
     with pytest.raises(ValueError, match="unknown pool 'tpu'"):
         board.add([_unit("b", pool="tpu")])
-    with pytest.raises(ValueError, match=r"inputs \['z'\] are unknown"):
+    with pytest.raises(ValueError, match=r"inputs \['any/z'\] are unknown"):
         board.add([_unit("c", "z")])
 
 
@@ -56,7 +57,7 @@ def test_a_payload_lives_until_its_last_consumer_has_ended() -> None:
     board.add([_unit("a", leaves=40)])
     _finish(board, _start(board), settle=False)
     board.add([_unit("b", "a"), _unit("c", "a")])
-    board.settle("a")
+    board.settle("any/a")
     first = _start(board)
     assert first.items[0].inputs == ("payload of a, call 1",)
     _finish(board, first)
@@ -78,7 +79,7 @@ def test_a_payload_without_consumers_is_freed_at_once() -> None:
 def test_a_lost_payload_is_made_again_and_nobody_is_charged() -> None:
     board = _board()
     board.add([_unit("a", leaves=40), _unit("b", "a", leaves=10), _unit("c", "b")])
-    assert [ending.unit.unit_id for ending in _finish(board, _start(board))] == ["a"]
+    assert [ending.unit.key for ending in _finish(board, _start(board))] == ["a"]
     _finish(board, _start(board))
     assert board.held_bytes == 10
     order = _start(board)
@@ -90,7 +91,7 @@ def test_a_lost_payload_is_made_again_and_nobody_is_charged() -> None:
         again += [(name, order.items[0].attempt) for name in _names(order)]
         endings = _finish(board, order)
     assert again == [("a", 1), ("b", 1), ("c", 1)], "b's own input was gone too"
-    assert [ending.unit.unit_id for ending in endings] == ["c"]
+    assert [ending.unit.key for ending in endings] == ["c"]
     assert (board.done, board.failed, board.held_bytes) == (3, 0, 0)
 
 
@@ -105,8 +106,8 @@ def test_a_payload_that_is_lost_again_and_again_fails_its_consumer() -> None:
         endings = board.finish(order.call_id, [Reply(lost_inputs=(0,))], [None])
         if not endings:
             _finish(board, _start(board))
-    assert [(e.unit.unit_id, e.failure and e.failure.code, e.failure and e.failure.caused_by) for e in endings] == [
-        ("b", "machine_lost", "a")
+    assert [(e.unit.key, e.failure and e.failure.code, e.failure and e.failure.caused_by) for e in endings] == [
+        ("b", "machine_lost", "any/a")
     ]
     assert (board.done, board.failed, board.open) == (1, 1, 0)
 
@@ -117,10 +118,10 @@ def test_consumers_of_a_failed_unit_fail_with_its_reason() -> None:
     order = _start(board)
     trouble = Trouble(code="damaged_video", reason="cut off", retryable=False)
     endings = board.finish(order.call_id, [Reply(trouble=trouble)], [None])
-    assert [ending.unit.unit_id for ending in endings] == ["a", "b", "c"]
+    assert [ending.unit.key for ending in endings] == ["a", "b", "c"]
     assert {ending.failure and ending.failure.reason for ending in endings} == {"cut off"}
     late = board.add([_unit("d", "a")])
-    assert [ending.failure and ending.failure.caused_by for ending in late] == ["a"]
+    assert [ending.failure and ending.failure.caused_by for ending in late] == ["any/a"]
     assert (board.planned, board.failed, board.held_bytes) == (4, 4, 0)
 
 
@@ -157,6 +158,6 @@ def test_the_next_attempt_knows_what_went_wrong() -> None:
 
 def test_different_functions_and_keys_do_not_share_a_call() -> None:
     board = _board()
-    other = Unit(unit_id="o", kind="any", pool="gpu", fn="m:g", batch_key="k")
+    other = Unit(kind="any", key="o", pool="gpu", fn="m:g", batch_key="k")
     board.add([_unit("a", pool="gpu", key="k"), other, _unit("b", pool="gpu", key="k"), _unit("c", pool="gpu")])
     assert [_names(_start(board)) for _ in range(3)] == [["a", "b"], ["o"], ["c"]]

@@ -21,11 +21,11 @@ ELASTIC = (
 )
 
 
-def _unit(rng: random.Random, unit_id: str, inputs: tuple[str, ...]) -> Unit:
+def _unit(rng: random.Random, name: str, inputs: tuple[str, ...]) -> Unit:
     pool = rng.choice(["cpu", "gpu"])
     return Unit(
-        unit_id=unit_id,
         kind="any",
+        key=name,
         pool=pool,
         fn="work:a",
         payload=rng.choice(["ok"] * 12 + ["poison", "hang", "storage-busy"]),
@@ -83,7 +83,7 @@ def test_a_pool_grows_with_its_work_and_gives_back_what_idles() -> None:
             last = len(self.units) == 10 + 40 or (len(self.units) >= 10 and sum(self.ends.values()) < 10)
             return [] if last else [self._new((), None)]
 
-    graph = Tail(1, lambda rng, name, inputs: Unit(unit_id=name, kind="any", pool="cpu", fn="a:b", payload="ok"))
+    graph = Tail(1, lambda rng, name, inputs: Unit(kind="any", key=name, pool="cpu", fn="a:b", payload="ok"))
     dispatcher = Dispatcher([ELASTIC[0]], cluster)
     units = [graph._new(()) for _ in range(10)]
     peaks: list[int] = []
@@ -116,7 +116,7 @@ def test_warm_actors_wait_for_the_next_shard() -> None:
         names = [f"{shard}-{number}" for number in range(9)]
         graph = RandomGraph(shard, _unit)
         graph.on_done = lambda unit, meta: []  # type: ignore[method-assign, assignment]
-        units = [Unit(unit_id=name, kind="any", pool="cpu", fn="a:b", payload="ok") for name in names]
+        units = [Unit(kind="any", key=name, pool="cpu", fn="a:b", payload="ok") for name in names]
         dispatcher.run(graph, units, limits=Limits(), on_event=lambda event: None, should_stop=lambda: False)
         cluster.clock += 10.0
     assert len(cluster.actors) == 3, "no actor was started twice"
@@ -124,7 +124,7 @@ def test_warm_actors_wait_for_the_next_shard() -> None:
 
 def test_a_machine_with_notice_finishes_what_runs_and_gets_nothing_more() -> None:
     cluster = SimCluster(4, budget_bytes=BUDGET, notices_per_s=0.2)
-    graph = RandomGraph(4, lambda rng, name, inputs: Unit(unit_id=name, kind="any", pool="cpu", fn="a:b", payload="ok"))
+    graph = RandomGraph(4, lambda rng, name, inputs: Unit(kind="any", key=name, pool="cpu", fn="a:b", payload="ok"))
     totals, events, _ = _run(cluster, graph, 40)
     causes = {event.cause for event in events if isinstance(event, ActorDied)}
     assert totals.failed == 0 and "drain" in causes and causes <= {"drain", "machine"}

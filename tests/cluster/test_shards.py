@@ -47,7 +47,7 @@ def test_a_shard_that_kills_and_hangs_delays_the_next_but_never_keeps_it_from_it
                 more = {"batch_key": "wide"} if pool == "gpu" else {}
                 cost = rng.choice([0, 10, 60])
                 return Unit(
-                    unit_id=name, kind="any", pool=pool, fn="work:a", payload=rng.choice(does), inputs=inputs,
+                    kind="any", key=name, pool=pool, fn="work:a", payload=rng.choice(does), inputs=inputs,
                     leaves_bytes=cost, time_limit_s=TIME_LIMIT_S, **more,  # type: ignore[arg-type]
                 )  # fmt: skip
 
@@ -77,21 +77,22 @@ class Stream(RandomGraph):
 
     def on_done(self, unit: Unit, meta: object) -> Iterable[Unit]:
         self.ends[unit.unit_id] += 1
-        greedy = unit.unit_id.startswith("0") and len(self.units) < 400
-        return [self._next(f"{unit.unit_id}.{number}") for number in range(self._follow if greedy else 0)]
+        greedy = unit.key.startswith("0") and len(self.units) < 400
+        return [self._next(f"{unit.key}.{number}") for number in range(self._follow if greedy else 0)]
 
     def on_failed(self, unit: Unit, failure: Failure) -> Iterable[Unit]:
         raise AssertionError(failure)
 
     def _next(self, name: str) -> Unit:
-        self.age[name] = len(self.age)
-        self.units[name] = self.make(self.random, name, ())
-        return self.units[name]
+        unit = self.make(self.random, name, ())
+        self.age[unit.unit_id] = len(self.age)
+        self.units[unit.unit_id] = unit
+        return unit
 
 
 def _work(rng: random.Random, name: str, inputs: tuple[str, ...]) -> Unit:
     key, cost = rng.choice([None, "wide", "narrow"]), rng.choice([0, 0, 30])
-    return Unit(unit_id=name, kind="any", pool="gpu", fn="work:a", payload="ok", batch_key=key, leaves_bytes=cost)
+    return Unit(kind="any", key=name, pool="gpu", fn="work:a", payload="ok", batch_key=key, leaves_bytes=cost)
 
 
 class CallsSeen(SimCluster):

@@ -259,7 +259,7 @@ def test_an_attempt_that_fails_costs_the_clip_nothing(tmp_path: Path) -> None:
 
 
 def _measure_unit(work: ClipWork) -> Unit:
-    return Unit(unit_id=f"measure/{work.clip_key}", kind="measure", pool="cpu", fn="x:y")
+    return Unit(kind="measure", key=work.clip_key, pool="cpu", fn="x:y")
 
 
 def test_a_passing_clip_is_left_alone(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Finished:
 
 
 def unit(name: str, fn: str, payload: str) -> Unit:
-    return Unit(unit_id=name, kind="any", pool="cpu", fn=f"tests.support.workers:{fn}", payload=payload)
+    return Unit(kind="any", key=name, pool="cpu", fn=f"tests.support.workers:{fn}", payload=payload)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class Sums:
 
     def on_done(self, unit: Unit, meta: object) -> Iterable[Unit]:
         if isinstance(meta, dict):
-            self.sums[unit.unit_id] = meta["sum"]
+            self.sums[unit.key] = meta["sum"]
             return ()
         self.made += 1
         return ()
@@ -48,12 +48,12 @@ def units() -> Iterable[Unit]:
     for number in range(COUNT):
         payload = {"size": 100_000, "value": number}
         make = Unit(
-            unit_id=f"make{number}", kind="make", pool="far", fn=WORKERS + "make", payload=payload, leaves_bytes=800_000
+            kind="make", key=str(number), pool="far", fn=WORKERS + "make", payload=payload, leaves_bytes=800_000
         )
         yield make
         yield Unit(
-            unit_id=f"sum{number}",
             kind="sum",
+            key=str(number),
             pool="near",
             fn=WORKERS + "add_up",
             payload={"sleep_s": 3.0 if number == 0 else 0.0},

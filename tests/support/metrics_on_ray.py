@@ -24,13 +24,13 @@ PATIENCE_S = 300.0
 
 def main(port: int) -> None:
     ray.init(address="local", num_cpus=1, include_dashboard=False, _metrics_export_port=port, log_to_driver=False)
-    frames, clips = {"generate/a": 33}, {"done": 0, "failed": 0, "skipped": 0}
+    frames, clips = {"a": 33}, {"done": 0, "failed": 0, "skipped": 0}
     metrics = Metrics(frames, clips, clock=lambda: 1234.0)
     fn = "vace_batch.batch.workers:any"
-    built = Unit(unit_id="build/a", kind="build", pool="cpu", fn=fn, leaves_bytes=1000)
-    waits = Unit(unit_id="build/b", kind="build", pool="cpu", fn=fn, leaves_bytes=700)
-    made = Unit(unit_id="generate/a", kind="generate", pool="gpu", fn=fn, inputs=("build/a",))
-    lost = Unit(unit_id="generate/c", kind="generate", pool="gpu", fn=fn)
+    built = Unit(kind="build", key="a", pool="cpu", fn=fn, leaves_bytes=1000)
+    waits = Unit(kind="build", key="b", pool="cpu", fn=fn, leaves_bytes=700)
+    made = Unit(kind="generate", key="a", pool="gpu", fn=fn, inputs=("build/a",))
+    lost = Unit(kind="generate", key="c", pool="gpu", fn=fn)
     failure = Failure(unit_id="generate/c", code="timeout", reason="", retryable=True, attempts=3)
     metrics.add(ActorReady(pool="gpu", actor_id=1, seconds=1.0))
     metrics.add(UnitDone(unit=built, meta=None, seconds=1.0))
@@ -38,7 +38,7 @@ def main(port: int) -> None:
     metrics.add(UnitStarted(unit=made, actor_id=1, attempt=1))
     metrics.add(UnitStarted(unit=made, actor_id=1, attempt=2))
     metrics.add(UnitDone(unit=made, meta=None, seconds=2.5))
-    measured = Unit(unit_id="measure/d", kind="measure", pool="cpu", fn=fn)
+    measured = Unit(kind="measure", key="d", pool="cpu", fn=fn)
     metrics.add(UnitDone(unit=measured, meta={"status": "review"}, seconds=1.0))
     clips["failed"] = 2
     metrics.add(UnitFailed(unit=lost, failure=failure, seconds=1.0))

@@ -314,15 +314,15 @@ class RandomGraph:
     def on_done(self, unit: Unit, meta: object) -> Iterable[Unit]:
         assert meta == unit.unit_id
         self.ends[unit.unit_id] += 1
-        if len(unit.unit_id.split(".")) >= 3:
+        if len(unit.key.split(".")) >= 3:
             return []
-        return [self._new((unit.unit_id,), parent=unit.unit_id) for _ in range(self.random.choice([0, 1, 1, 2]))]
+        return [self._new((unit.unit_id,), parent=unit.key) for _ in range(self.random.choice([0, 1, 1, 2]))]
 
     def on_failed(self, unit: Unit, failure: Failure) -> Iterable[Unit]:
         assert failure.unit_id == unit.unit_id
         self.ends[unit.unit_id] += 1
         self.failures[unit.unit_id] = failure
-        return [self._new((), parent=unit.unit_id)] if self.random.random() < 0.1 and "." not in unit.unit_id else []
+        return [self._new((), parent=unit.key)] if self.random.random() < 0.1 and "." not in unit.key else []
 
     def _new(self, inputs: tuple[str, ...], parent: str | None = None) -> Unit:
         number = len(self.units)

@@ -17,24 +17,24 @@ Another = Callable[[ClipWork, Remedy, str], ClipWork]
 """A clip's first work, what is to change and a name in OUT -> the work of that attempt."""
 
 
-class Climb:
+class Attempts:
     """Attempts at one clip, in order; after a crash the ledger gives the same ones again, and nothing is done twice."""
 
     def __init__(self, first: ClipWork) -> None:
         self.first = first
-        self.attempts: list[Attempt] = []
+        self.made: list[Attempt] = []
         self.remedy = FIRST
         self._has_lora = any(lora.preset == "removal-lora" for lora in first.options.loras)
 
     @property
     def is_settled(self) -> bool:
         """Whether nothing is to be recorded: the run tries no more than once, or the first attempt was good."""
-        return self.first.options.attempts.max_attempts == 1 or self.attempts[0].verdict == "pass"
+        return self.first.options.attempts.max_attempts == 1 or self.made[0].verdict == "pass"
 
     def add_measured(self, work: ClipWork, record: Record) -> None:
         """An attempt was finished and measured, whatever came of that."""
         verdict = verdict_of(record, work.options.quality)
-        self.attempts.append(
+        self.made.append(
             replace(
                 self._blank(work),
                 verdict=verdict.verdict,
@@ -49,13 +49,13 @@ class Climb:
 
     def add_failed(self, work: ClipWork, reason: str) -> None:
         """An attempt came to nothing."""
-        self.attempts.append(replace(self._blank(work), error=reason))
+        self.made.append(replace(self._blank(work), error=reason))
 
     def next_work(self, another: Another) -> ClipWork | None:
         """The work of the next attempt; None when there is to be none. What failed before is not tried again."""
-        while (remedy := next_remedy(self.attempts, self.first.options.attempts, has_lora=self._has_lora)) is not None:
+        while (remedy := next_remedy(self.made, self.first.options.attempts, has_lora=self._has_lora)) is not None:
             self.remedy = remedy.name
-            name = attempt_name(self.first, "+".join((*(one.remedy for one in self.attempts[1:]), remedy.name)))
+            name = attempt_name(self.first, "+".join((*(one.remedy for one in self.made[1:]), remedy.name)))
             try:
                 work = another(self.first, remedy, name)
             except (ClipError, UsageError) as error:

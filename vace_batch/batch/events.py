@@ -23,6 +23,7 @@ from vace_batch.cluster.events import (
 )
 from vace_batch.cluster.machines import host_of
 from vace_batch.cluster.units import Unit
+from vace_batch.costs import StepKind
 
 _LOG = logging.getLogger(log.EVENTS)
 
@@ -78,7 +79,9 @@ class EventLog:
 
 
 def _unit_fields(unit: Unit, jobs: Sequence[str]) -> dict[str, Any]:
-    key = unit.unit_id.split("/", 1)[1]
     fields: dict[str, Any] = {"step": unit.kind, "job": jobs[0] if jobs else ""}
-    fields |= {"window": key} if key.startswith("window-") else {}
-    return fields | ({"shared_with": list(jobs[1:])} if len(jobs) > 1 else {})
+    if unit.kind in (StepKind.BUILD, StepKind.GENERATE):
+        fields["window"] = unit.key
+    if len(jobs) > 1:
+        fields["shared_with"] = list(jobs[1:])
+    return fields

@@ -1,43 +1,64 @@
-"""What comes after what in a batch: the units of each clip, handed to the dispatcher as those before them are done."""
+"""The order of a batch's steps: a unit goes to the dispatcher when the steps before it have ended."""
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from collections import defaultdict, deque
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 
 from vace_batch import log
-from vace_batch.batch.attempts import Another, Climb
+from vace_batch.batch.attempts import Another, Attempts
 from vace_batch.batch.budget import Budget
+from vace_batch.batch.step_units import keep_unit, measure_unit, prepare_unit, settle_unit, stitch_unit
+from vace_batch.batch.window_queue import WindowQueue
 from vace_batch.cluster.units import Failure, Unit
-from vace_batch.costs import Used
+from vace_batch.costs import StepKind
 from vace_batch.errors import ClusterError
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.records import Record
 from vace_batch.ledger.verdicts import quality_key
 from vace_batch.quality.remedies import best_of
 from vace_batch.steps.clip import ClipWork
-from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
+from vace_batch.steps.clip_plan import ClipPlan
 from vace_batch.steps.measure import unmeasured
-from vace_batch.steps.prediction import build_cost, finish_cost, window_cost
 
 _LOG = log.get_logger(__name__)
 
-_BUILD_FIRST, _THEN_STITCH = 20_000, 10_000
-"""Above every job's priority: what feeds the GPUs goes first, what ends a clip goes before what begins one."""
+
+@dataclass(slots=True)
+class _Prepared:
+    """A clip between prepare and stitch: its plan, and the keys of the windows that are not generated yet."""
+
+    plan: ClipPlan
+    missing: set[str]
 
 
-_NOTHING = Used()
+@dataclass(slots=True)
+class _ClipState:
+    """One attempt at a clip. `status` is set by stitch, `attempts` for every attempt after the first."""
+
+    work: ClipWork
+    attempts: Attempts | None = None
+    prepared: _Prepared | None = None
+    status: str = "done"
+    failed: bool = False
+
+
+@dataclass(slots=True)
+class _Folder:
+    """An output folder: its ledger, and the keys of the clips and windows that are done in it."""
+
+    ledger: Ledger
+    clips: set[str]
+    windows: set[str]
 
 
 class ClipGraph:
-    """What comes after what: prepare, then build and generate of each missing window, then stitch, then measure;
-    where the verdict is no pass and the run allows it, the same again with something changed, then settle on the best.
+    """Orders the steps of each clip: prepare, then build and generate of each missing window, then stitch and measure.
+    After a verdict other than pass, where the run allows further attempts, all of this happens again with one change,
+    and at the end settle keeps the best attempt.
 
-    Windows are shared: two clips that need the same one wait for the same unit. `another` makes the work of a clip's
-    next attempt, to be written to a name in OUT.
+    Two clips that need the same window wait for the same units. `another` makes the work of a clip's next attempt.
     """
 
     def __init__(
@@ -47,284 +68,227 @@ class ClipGraph:
         another: Another | None = None,
         budget: Budget | None = None,
     ) -> None:
-        """`unkept` are those of `works` that are done but for keeping their masks."""
+        """`unkept` are the keys of those `works` that are done except for keeping their masks."""
         self._unkept = unkept
-        self._works = {work.clip_key: work for work in works}
         self._another = another
         self._budget = budget or Budget()
+        self._clips = {work.clip_key: _ClipState(work) for work in works}
+        self._folders = {out: _open_folder(out) for out in {state.work.out for state in self._clips.values()}}
+        self._windows = WindowQueue(self._budget)
         self._unlooked: deque[str] = deque()
         self._looking: set[str] = set()
-        self._count = itertools.count()
-        self._unbegun: list[tuple[int, int, str, ClipWork, ClipPlan, PlannedWindow]] = []
-        self.num_clips = len(self._works)
-        self._climbs: dict[str, Climb] = {}
-        self._plans: dict[str, ClipPlan] = {}
-        self._missing: dict[str, set[str]] = {}
-        self._waiting: dict[str, set[str]] = defaultdict(set)
-        self._failed: set[str] = set()
-        self._ledgers = {work.out: Ledger(work.out) for work in self._works.values()}
-        self._done_clips = {out: ledger.keys("done", "clip") for out, ledger in self._ledgers.items()}
-        self._done_windows = {out: ledger.keys("done", "window") for out, ledger in self._ledgers.items()}
-        self._lost: dict[str, tuple[Unit, Failure]] = {}
-        self._ended: dict[str, str] = {}
-        self.frames: dict[str, int] = {}
+        self.num_clips = len(self._clips)
         self.status = {"done": 0, "failed": 0, "skipped": 0}
+        self._after_done: dict[str, Callable[[str, object], Iterator[Unit]]] = {
+            StepKind.PREPARE: self._prepared,
+            StepKind.BUILD: self._built,
+            StepKind.GENERATE: self._generated,
+            StepKind.STITCH: self._stitched,
+            StepKind.MEASURE: self._measured,
+            StepKind.SETTLE: self._settled,
+            StepKind.KEEP: self._kept,
+        }
+        self._after_failed: dict[str, Callable[[Unit, Failure], Iterator[Unit]]] = {
+            StepKind.PREPARE: self._clip_failed,
+            StepKind.BUILD: self._window_failed,
+            StepKind.GENERATE: self._window_failed,
+            StepKind.STITCH: self._clip_failed,
+            StepKind.MEASURE: self._measure_failed,
+            StepKind.SETTLE: self._settle_failed,
+            StepKind.KEEP: self._clip_failed,
+        }
 
     @property
-    def num_windows(self) -> int:
-        """Windows that had to be made, as far as clips are prepared."""
-        return len(self.frames)
+    def frames(self) -> dict[str, int]:
+        """The number of frames of each window that had to be made, by key, as far as clips are prepared."""
+        return self._windows.frames
 
     def jobs_of(self, unit: Unit) -> list[str]:
-        """The jobs that a unit is for."""
-        kind, key = unit.unit_id.split("/", 1)
-        clips = sorted(self._waiting.get(key, ())) if kind in ("build", "generate") else [key]
-        return [self._works[clip].job.job_id for clip in clips]
+        """The ids of the jobs that need a unit."""
+        is_window = unit.kind in (StepKind.BUILD, StepKind.GENERATE)
+        clips = self._windows.clips_of(unit.key) if is_window else [unit.key]
+        return [self._clips[clip].work.job.job_id for clip in clips]
+
+    # --- what begins ---
 
     def first_units(self) -> Iterator[Unit]:
-        known = (
-            {out: ledger.keys("done", "prep") for out, ledger in self._ledgers.items()} if self._budget.is_set else {}
-        )
-        for key, work in self._works.items():
+        prepared: dict[str, set[str]] = {}
+        if self._budget.is_set:
+            prepared = {out: folder.ledger.keys("done", "prep") for out, folder in self._folders.items()}
+        for key, state in self._clips.items():
             if key in self._unkept:
-                yield self._unit(work, "keep", f"keep/{key}", work, priority=work.job.priority)
-            elif known and work.prep_key not in known[work.out]:
+                yield keep_unit(state.work)
+            elif prepared and state.work.prep_key not in prepared[state.work.out]:
                 self._unlooked.append(key)
             else:
-                yield self._prepare(key)
-        yield from self._look_on()
-
-    def _look_on(self) -> Iterator[Unit]:
-        """The next clips, as far as the budget lets them be looked at."""
-        while self._unlooked and len(self._looking) < self._budget.looks_at_once and self._budget.look():
-            unit = self._prepare(self._unlooked.popleft())
-            self._looking.add(unit.unit_id)
-            yield unit
-
-    def _begin(self) -> Iterator[Unit]:
-        """The next windows, as far as the budget lets them begin."""
-        while self._unbegun:
-            *_, key, work, plan, planned = self._unbegun[0]
-            if self._waiting[key] <= self._failed:
-                del self._waiting[key]
-            elif self._budget.may_begin(f"generate/{key}", window_cost(work, plan, planned)):
-                yield from self._window_units(work, plan, key, planned)
-            else:
-                return
-            heapq.heappop(self._unbegun)
-
-    def _after(self, unit: Unit) -> Iterator[Unit]:
-        """What may begin now that this unit has ended."""
-        self._looking.discard(unit.unit_id)
-        self._budget.end(unit.unit_id)
-        yield from self._begin()
-        yield from self._look_on()
-
-    def _prepare(self, clip: str) -> Unit:
-        work = self._works[clip]
-        return self._unit(work, "prepare", f"prepare/{clip}", work, priority=work.job.priority)
+                yield prepare_unit(state.work)
+        yield from self._prepare_more()
 
     def on_done(self, unit: Unit, meta: object) -> Iterable[Unit]:
-        return [*self._done(unit, meta), *self._after(unit)]
-
-    def _done(self, unit: Unit, meta: object) -> Iterable[Unit]:
-        if unit.kind == "prepare":
-            assert isinstance(meta, ClipPlan)
-            return list(self._windows(unit.unit_id.removeprefix("prepare/"), meta))
-        if unit.kind == "generate":
-            return list(self._after_window(unit.unit_id.removeprefix("generate/")))
-        if unit.kind == "stitch":
-            return list(self._after_stitch(unit.unit_id.removeprefix("stitch/"), str(meta)))
-        if unit.kind == "measure":
-            assert isinstance(meta, dict)
-            return list(self._after_measure(unit.unit_id.removeprefix("measure/"), meta))
-        if unit.kind == "keep":
-            self._ended[unit.unit_id.removeprefix("keep/")] = str(meta)
-        if unit.kind in ("keep", "settle"):
-            self._finish(unit.unit_id.split("/", 1)[1])
-        return ()
+        return [*self._after_done[unit.kind](unit.key, meta), *self._go_on(unit)]
 
     def on_failed(self, unit: Unit, failure: Failure) -> Iterable[Unit]:
-        """A clip fails with its first failing step; clips that only share the window fail with it.
+        """Fail a clip with its first failing step; clips that only share the window fail with it.
 
         Raises:
-            ClusterError: there is no room left to write to, which is no clip's fault.
+            ClusterError: the storage is full, which is no clip's fault.
         """
         if failure.code == "storage_full":
             raise ClusterError(f"{failure.reason}; make room and give the same command again, it continues")
-        return [*self._not_done(unit, failure), *self._after(unit)]
+        return [*self._after_failed[unit.kind](unit, failure), *self._go_on(unit)]
 
-    def _not_done(self, unit: Unit, failure: Failure) -> Iterable[Unit]:
-        kind, key = unit.unit_id.split("/", 1)
-        if kind == "measure":  # the clip is done, whatever became of its numbers
-            return list(self._unmeasured(key, failure))
-        if kind == "settle":
-            self._warn(key, "the best attempt could not be put in its place", failure)
-            self._finish(key)
-            return ()
-        if kind in ("prepare", "stitch", "keep"):
-            clips = {key}
+    def _go_on(self, unit: Unit) -> Iterator[Unit]:
+        """Begin the windows and clips that the budget allows now that `unit` has ended."""
+        self._looking.discard(unit.unit_id)
+        self._budget.end(unit.unit_id)
+        yield from self._windows.begin(lambda clips: any(not self._clips[clip].failed for clip in clips))
+        yield from self._prepare_more()
+
+    def _prepare_more(self) -> Iterator[Unit]:
+        """Prepare further clips, as far as the budget allows."""
+        while self._unlooked and len(self._looking) < self._budget.looks_at_once and self._budget.look():
+            unit = prepare_unit(self._clips[self._unlooked.popleft()].work)
+            self._looking.add(unit.unit_id)
+            yield unit
+
+    # --- a step is done ---
+
+    def _prepared(self, clip: str, plan: object) -> Iterator[Unit]:
+        assert isinstance(plan, ClipPlan)
+        state = self._clips[clip]
+        work = state.work
+        folder = self._folders[work.out]
+        if clip in folder.clips:
+            state.prepared = _Prepared(plan, set())
+            yield stitch_unit(work, plan)  # finds the clip's record and ends at once
+            return
+        windows = {work.window_key(planned, plan.region_of(planned)): planned for planned in plan.windows}
+        state.prepared = _Prepared(plan, set(windows) - folder.windows)
+        for key, planned in windows.items():
+            if key not in state.prepared.missing:
+                continue
+            if key in self._windows.failures:
+                yield from self._fail(clip, *self._windows.failures[key])
+                return
+            self._windows.add(key, work, plan, planned)
+        if not state.prepared.missing:
+            yield stitch_unit(work, plan)
+
+    def _built(self, window: str, meta: object) -> Iterator[Unit]:
+        yield from ()
+
+    def _generated(self, window: str, meta: object) -> Iterator[Unit]:
+        for clip in self._windows.finish(window):
+            state = self._clips[clip]
+            self._folders[state.work.out].windows.add(window)
+            if state.prepared is None:  # the clip has failed
+                continue
+            state.prepared.missing.discard(window)
+            if not state.prepared.missing:
+                yield stitch_unit(state.work, state.prepared.plan)
+
+    def _stitched(self, clip: str, status: object) -> Iterator[Unit]:
+        state = self._clips[clip]
+        assert state.prepared is not None
+        plan = state.prepared.plan
+        state.prepared = None
+        state.status = str(status)
+        if state.work.options.quality.enabled:
+            yield measure_unit(state.work, plan)
         else:
-            self._lost[key] = unit, failure
-            clips = self._waiting.pop(key, set())
-        return [following for clip in sorted(clips) for following in self._fail(clip, unit, failure)]
+            self._finish(clip)
+
+    def _measured(self, clip: str, record: object) -> Iterator[Unit]:
+        assert isinstance(record, dict)
+        state = self._clips[clip]
+        attempts = state.attempts or Attempts(state.work)
+        attempts.add_measured(state.work, record)
+        yield from self._attempt_again(attempts)
+
+    def _settled(self, clip: str, meta: object) -> Iterator[Unit]:
+        self._finish(clip)
+        yield from ()
+
+    def _kept(self, clip: str, status: object) -> Iterator[Unit]:
+        self._clips[clip].status = str(status)
+        self._finish(clip)
+        yield from ()
+
+    # --- a step has failed ---
+
+    def _clip_failed(self, unit: Unit, failure: Failure) -> Iterator[Unit]:
+        return self._fail(unit.key, unit, failure)
+
+    def _window_failed(self, unit: Unit, failure: Failure) -> Iterator[Unit]:
+        for clip in self._windows.fail(unit, failure):
+            yield from self._fail(clip, unit, failure)
+
+    def _measure_failed(self, unit: Unit, failure: Failure) -> Iterator[Unit]:
+        """Record the clip as unmeasured; it is done all the same."""
+        work = self._clips[unit.key].work
+        record = unmeasured(work, f"{failure.code}: {failure.reason}")
+        self._folders[work.out].ledger.commit(quality_key(unit.key), record)
+        self._warn(work, "the finished clip could not be measured", failure)
+        yield from self._measured(unit.key, record)
+
+    def _settle_failed(self, unit: Unit, failure: Failure) -> Iterator[Unit]:
+        self._warn(self._clips[unit.key].work, "the best attempt could not be put in its place", failure)
+        self._finish(unit.key)
+        yield from ()
 
     def _fail(self, clip: str, unit: Unit, failure: Failure) -> Iterator[Unit]:
-        if clip in self._failed:
+        state = self._clips[clip]
+        if state.failed:
             return
-        self._failed.add(clip)
-        self._plans.pop(clip, None)
-        self._quarantine(self._works[clip], unit, failure)
-        if clip in self._climbs:  # a further attempt: the clip is done by an earlier one
-            climb = self._climbs[clip]
-            climb.add_failed(self._works[clip], f"{failure.code}: {failure.reason}")
-            yield from self._climb(climb)
-        else:
+        state.failed = True
+        state.prepared = None
+        self._quarantine(state.work, unit, failure)
+        if state.attempts is None:
             self.status["failed"] += 1
-
-    def _windows(self, clip: str, plan: ClipPlan) -> Iterator[Unit]:
-        work = self._works[clip]
-        self._plans[clip] = plan
-        if clip in self._done_clips[work.out]:
-            yield self._stitch(clip)  # its record is there
-            return
-        keys = {work.window_key(planned, plan.region_of(planned)): planned for planned in plan.windows}
-        self._missing[clip] = set(keys) - self._done_windows[work.out]
-        for key in [key for key in keys if key in self._missing[clip]]:
-            if key in self._lost:
-                yield from self._fail(clip, *self._lost[key])
-                return
-            if key not in self._waiting:
-                place = (-work.job.priority, next(self._count))
-                heapq.heappush(self._unbegun, (*place, key, work, plan, keys[key]))
-            self._waiting[key].add(clip)
-        if not self._missing[clip]:
-            yield self._stitch(clip)
-
-    def _window_units(self, work: ClipWork, plan: ClipPlan, key: str, planned: PlannedWindow) -> Iterator[Unit]:
-        size, frames = plan.region_of(planned).size, planned.window.num_frames
-        self.frames[f"generate/{key}"] = frames
-        payload = (work, plan, planned)
-        leaves = frames * size.width * size.height * 4
-        yield self._unit(
-            work,
-            "build",
-            f"build/{key}",
-            payload,
-            leaves_bytes=leaves,
-            priority=_BUILD_FIRST + work.job.priority,
-            expected=build_cost(work, plan, planned),
-        )
-        shape = (
-            f"{work.model}@{work.revision}/{work.out}/{size}x{frames}/{len(work.job.reference_uris)}/{work.sampling}"
-        )
-        yield replace(
-            self._unit(
-                work,
-                "generate",
-                f"generate/{key}",
-                (work.model, work.revision, work.out),
-                priority=work.job.priority,
-                expected=window_cost(work, plan, planned),
-            ),
-            pool="gpu",
-            inputs=(f"build/{key}",),
-            batch_key=shape,
-        )
-
-    def _after_window(self, key: str) -> Iterator[Unit]:
-        for clip in sorted(self._waiting.pop(key, ())):
-            self._done_windows[self._works[clip].out].add(key)
-            self._missing[clip].discard(key)
-            if not self._missing[clip] and clip not in self._failed:
-                yield self._stitch(clip)
-
-    def _stitch(self, clip: str) -> Unit:
-        work, plan = self._works[clip], self._plans[clip]
-        priority, expected = _THEN_STITCH + work.job.priority, finish_cost(work, plan)["stitch"]
-        return self._unit(work, "stitch", f"stitch/{clip}", (work, plan), priority=priority, expected=expected)
-
-    def _after_stitch(self, clip: str, status: str) -> Iterator[Unit]:
-        """A clip is looked at when it is finished; what it is to be called is known before."""
-        work, plan = self._works[clip], self._plans.pop(clip)
-        self._ended[clip] = status
-        if not work.options.quality.enabled:
-            self._finish(clip)
-            return
-        priority, expected = _THEN_STITCH + work.job.priority, finish_cost(work, plan)["measure"]
-        yield self._unit(work, "measure", f"measure/{clip}", (work, plan), priority=priority, expected=expected)
-
-    def _after_measure(self, clip: str, record: Record) -> Iterator[Unit]:
-        climb = self._climbs.get(clip) or Climb(self._works[clip])
-        climb.add_measured(self._works[clip], record)
-        yield from self._climb(climb)
-
-    def _climb(self, climb: Climb) -> Iterator[Unit]:
-        """The clip's next attempt, or its end."""
-        first = climb.first
-        work = None if self._another is None else climb.next_work(self._another)
-        if work is not None and self._budget.is_over:
-            self._finish(first.clip_key)  # a later run goes on with its attempts
-        elif work is not None:
-            self._works[work.clip_key], self._climbs[work.clip_key] = work, climb
-            with log.bind(clip=first.job.job_id):
-                _LOG.info("attempt %d: %s", len(climb.attempts) + 1, climb.remedy)
-            yield self._prepare(work.clip_key)
-        elif self._another is None or climb.is_settled:
-            self._finish(first.clip_key)
-        else:
-            payload = (first, [attempt.as_record() for attempt in climb.attempts], best_of(climb.attempts))
-            priority = _THEN_STITCH + first.job.priority
-            yield self._unit(first, "settle", f"settle/{first.clip_key}", payload, priority=priority)
-
-    def _finish(self, clip: str) -> None:
-        status = self._ended.pop(clip)
-        self.status[status] += 1
-        with log.bind(clip=self._works[clip].job.job_id):
-            _LOG.debug("%s", status)
-
-    def _unmeasured(self, clip: str, failure: Failure) -> Iterator[Unit]:
-        work, ledger = self._works[clip], self._ledgers[self._works[clip].out]
-        record = unmeasured(work, f"{failure.code}: {failure.reason}")
-        ledger.commit(quality_key(clip), record)
-        self._warn(clip, "the finished clip could not be measured", failure)
-        yield from self._after_measure(clip, record)
-
-    def _warn(self, clip: str, what: str, failure: Failure) -> None:
-        with log.bind(clip=self._works[clip].job.job_id):
-            _LOG.warning("%s: %s: %s", what, failure.code, failure.reason)
-
-    def _unit(
-        self,
-        work: ClipWork,
-        kind: str,
-        unit_id: str,
-        payload: object,
-        *,
-        priority: int,
-        leaves_bytes: int = 0,
-        expected: Used = _NOTHING,
-    ) -> Unit:
-        return Unit(
-            unit_id=unit_id,
-            kind=kind,
-            pool="cpu",
-            fn=f"vace_batch.batch.workers:{kind}",
-            payload=payload,
-            leaves_bytes=leaves_bytes,
-            priority=priority,
-            time_limit_s=work.options.unit_time_limit_s,
-            expected=expected,
-        )
+        else:  # the clip is done by an earlier attempt
+            state.attempts.add_failed(state.work, f"{failure.code}: {failure.reason}")
+            yield from self._attempt_again(state.attempts)
 
     def _quarantine(self, work: ClipWork, unit: Unit, failure: Failure) -> None:
-        ledger = self._ledgers[work.out]
+        ledger = self._folders[work.out].ledger
         body: Record = {"status": "failed", "job_id": work.job.job_id, "output": work.output, "step": unit.kind}
         body |= {"error_code": failure.code, "reason": failure.reason, "retryable": failure.retryable}
         body |= {"runs": failure.attempts, "windows": 0, "seconds": 0.0, "settings": work.settings}
         if failure.traceback:
             ledger.note_mishap(work.clip_key, {"step": unit.kind, "traceback": failure.traceback})
-        if unit.kind != "keep":  # that clip is done
+        if unit.kind != StepKind.KEEP:  # a clip whose masks cannot be kept is done
             ledger.quarantine(work.clip_key, body)
+        self._warn(work, f"{unit.kind} failed", failure)
+
+    # --- the end of an attempt ---
+
+    def _attempt_again(self, attempts: Attempts) -> Iterator[Unit]:
+        """Begin the clip's next attempt, or end the clip."""
+        first = attempts.first
+        work = None if self._another is None else attempts.next_work(self._another)
+        if work is not None and self._budget.is_over:
+            self._finish(first.clip_key)  # a later run goes on with its attempts
+        elif work is not None:
+            self._clips[work.clip_key] = _ClipState(work, attempts)
+            with log.bind(clip=first.job.job_id):
+                _LOG.info("attempt %d: %s", len(attempts.made) + 1, attempts.remedy)
+            yield prepare_unit(work)
+        elif self._another is None or attempts.is_settled:
+            self._finish(first.clip_key)
+        else:
+            yield settle_unit(first, [attempt.as_record() for attempt in attempts.made], best_of(attempts.made))
+
+    def _finish(self, clip: str) -> None:
+        state = self._clips[clip]
+        self.status[state.status] += 1
+        with log.bind(clip=state.work.job.job_id):
+            _LOG.debug("%s", state.status)
+
+    def _warn(self, work: ClipWork, message: str, failure: Failure) -> None:
         with log.bind(clip=work.job.job_id):
-            _LOG.warning("%s failed: %s: %s", unit.kind, failure.code, failure.reason)
+            _LOG.warning("%s: %s: %s", message, failure.code, failure.reason)
+
+
+def _open_folder(out: str) -> _Folder:
+    ledger = Ledger(out)
+    return _Folder(ledger, ledger.keys("done", "clip"), ledger.keys("done", "window"))

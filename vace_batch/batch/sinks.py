@@ -11,6 +11,7 @@ from vace_batch.batch.budget import Budget
 from vace_batch.batch.graph import ClipGraph
 from vace_batch.batch.progress import Progress, Show
 from vace_batch.cluster.events import ActorDied, ActorReady, ActorWaiting, Event, UnitDone
+from vace_batch.costs import StepKind
 
 _LOG = log.get_logger(__name__)
 
@@ -71,11 +72,11 @@ class ProgressCounter:
             self._firsts["model" if event.pool == "gpu" else "masks"] = None
             if event.pool == "gpu":
                 self._gpu_actors.add(event.actor_id)
-        if isinstance(event, UnitDone) and event.unit.kind == "generate":
+        if isinstance(event, UnitDone) and event.unit.kind == StepKind.GENERATE:
             assert isinstance(event.meta, float)
             self._firsts["window"] = None
             self._windows_done += 1
-            self._frames_done += self._graph.frames[event.unit.unit_id]
+            self._frames_done += self._graph.frames[event.unit.key]
             self._busy_s += event.meta
         self._show(self._progress())
 
@@ -90,7 +91,7 @@ class ProgressCounter:
             clips_done=status["done"],
             clips_failed=status["failed"],
             clips_skipped=status["skipped"],
-            windows=self._graph.num_windows,
+            windows=len(self._graph.frames),
             windows_done=self._windows_done,
             frames_done=self._frames_done,
             gpu_busy=min(1.0, self._busy_s / max(1, len(self._gpu_actors)) / elapsed_s) if elapsed_s else 0.0,

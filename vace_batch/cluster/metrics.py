@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from ray.util.metrics import Counter, Gauge
 
 from vace_batch.cluster.events import ActorDied, ActorReady, Event, UnitDone, UnitFailed, UnitStarted
+from vace_batch.costs import StepKind
 
 METRICS = {
     "vace_batch_running": "1 while a run goes on",
@@ -30,7 +31,7 @@ METRICS = {
 class Metrics:
     """The metrics of one run; needs a process that is connected to Ray.
 
-    `frames` gives the frames of a window by its unit's id, `clips` how many clips ended how, both as of now.
+    `frames` gives the number of frames of each window by its key, `clips` how many clips ended how, both as of now.
     """
 
     def __init__(
@@ -82,13 +83,13 @@ class Metrics:
         self._queue.set(sum(self._held.values()))
         if unit.pool == "gpu":
             _add(self._busy, event.seconds)
-        if unit.kind == "generate":
+        if unit.kind == StepKind.GENERATE:
             self._windows.inc(1, {"status": "done" if done else "failed"})
             if done:
-                _add(self._made, self._frames[unit.unit_id])
-        if isinstance(event, UnitDone) and unit.kind == "measure" and isinstance(event.meta, dict):
+                _add(self._made, self._frames[unit.key])
+        if isinstance(event, UnitDone) and unit.kind == StepKind.MEASURE and isinstance(event.meta, dict):
             self._verdicts.inc(1, {"verdict": event.meta["status"]})
-        if done and unit.kind in ("generate", "stitch"):
+        if done and unit.kind in (StepKind.GENERATE, StepKind.STITCH):
             self._committed.set(self._clock())
         self._count_clips()
 

@@ -162,11 +162,12 @@ def batch_size(places: Places, *, mates: int, batch_limit: int) -> int:
 class Head:
     """The first unit of a lane; a lane holds units of one pool, equally deep in the graph, that all cost bytes or none.
 
-    `rank` sorts by priority, then by age; lower goes first. `depth` is the length of the longest chain of inputs.
+    `rank` sorts by stage, by priority, then by age; lower goes first. `depth` is the length of the longest chain of
+    inputs.
     """
 
     lane: tuple[str, int, bool]
-    rank: tuple[int, int]
+    rank: tuple[int, int, int]
     depth: int
     cost_bytes: int
     startable: bool

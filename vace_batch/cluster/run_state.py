@@ -28,7 +28,8 @@ from vace_batch.cluster.policy import (
 from vace_batch.cluster.units import Failure, Limits, PoolSpec, Unit
 
 Lane = tuple[str, int, bool]
-Entry = tuple[tuple[int, int], int, str]
+Rank = tuple[int, int, int]
+Entry = tuple[Rank, int, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +101,7 @@ class _Record:
     """`consumers` have not ended and need the payload; `dependants` are all known units that list this one as input."""
 
     unit: Unit
-    rank: tuple[int, int]
+    rank: Rank
     depth: int
     history: History
     state: _State = _State.BLOCKED
@@ -188,9 +189,10 @@ class Board:
         if missing:
             raise ValueError(f"unit {unit.unit_id}: inputs {missing} are unknown or their payloads are no longer kept")
         producers = [self._records[i] for i in dict.fromkeys(unit.inputs)]
+        stage, priority = unit.priority
         record = _Record(
             unit=unit,
-            rank=(-unit.priority, len(self._seen)),
+            rank=(-stage, -priority, len(self._seen)),
             depth=1 + max((producer.depth for producer in producers), default=-1),
             history=History(batch_limit=self._pools[unit.pool].max_batch if unit.batch_key is not None else 1),
         )

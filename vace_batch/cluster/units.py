@@ -7,7 +7,7 @@ call in the same order, or a `Rest`; `state` is what the pool's setup function r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,27 +17,31 @@ from vace_batch.errors import ClipError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """One piece of work.
+    """One piece of work: a step (`kind`) of the thing named by `key`. No two units of a run have the same kind and key.
 
     `inputs` are ids of units that run before this one and whose payloads are handed over; they must be known when
     this unit is added, and still needed or unfinished (add consumers at the latest in `Graph.on_done` of the
     producer). `leaves_bytes` is the estimated size of the payload that this unit leaves in the object store until all
     its consumers have ended. Units with equal `fn` and `batch_key` may go to one call together; None never does.
-    `time_limit_s` counts from the start of a run; a batch has the sum of its units' limits. `expected` is what it is
-    predicted to take.
+    Units of a higher `priority` (stage, priority of the job) start first. `time_limit_s` counts from the start of a
+    run; a batch has the sum of its units' limits. `expected` is the predicted cost.
     """
 
-    unit_id: str
     kind: str
+    key: str
     pool: str
     fn: str
     payload: object = None
     inputs: tuple[str, ...] = ()
     leaves_bytes: int = 0
-    batch_key: str | None = None
-    priority: int = 0
+    batch_key: Hashable | None = None
+    priority: tuple[int, int] = (0, 0)
     time_limit_s: float = 3600.0
     expected: Used = Used()
+
+    @property
+    def unit_id(self) -> str:
+        return f"{self.kind}/{self.key}"
 
     def __post_init__(self) -> None:
         if ":" not in self.fn:

@@ -73,12 +73,12 @@ class VCU:
     @property
     def shape_key(self) -> str:
         """Equal for VCUs whose tensors can be stacked."""
-        return f"{self.size}x{self.num_frames}+{len(self.references)}"
+        return _shape_key(self.size, self.num_frames, len(self.references))
 
     @property
     def batch_key(self) -> str:
         """Equal for VCUs that one forward can take together: equal shapes and equal sampling."""
-        return " ".join([self.shape_key, *(f"{name}={value}" for name, value in asdict(self.sampling).items())])
+        return batch_key(self.size, self.num_frames, len(self.references), self.sampling)
 
     @property
     def nbytes(self) -> int:
@@ -100,6 +100,16 @@ class VCU:
         """Masks travel as bits: an eighth of their size in memory."""
         fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("mask_THW", "neutral_THW")}
         return _unpack, (fields, np.packbits(self.mask_THW), np.packbits(self.neutral_THW))
+
+
+def batch_key(size: Size, num_frames: int, num_references: int, sampling: ResolvedSampling) -> str:
+    """Return a key that is equal for windows that one forward can take together: equal shapes and equal sampling."""
+    settings = [f"{name}={value}" for name, value in asdict(sampling).items()]
+    return " ".join([_shape_key(size, num_frames, num_references), *settings])
+
+
+def _shape_key(size: Size, num_frames: int, num_references: int) -> str:
+    return f"{size}x{num_frames}+{num_references}"
 
 
 def _unpack(fields: dict[str, Any], mask: Pixels, neutral: Pixels) -> VCU:
