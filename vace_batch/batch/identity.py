@@ -13,6 +13,13 @@ from vace_batch.ledger.overrides import with_changes
 from vace_batch.manifest.job import Job
 from vace_batch.manifest.output_names import safe_name
 from vace_batch.manifest.presets import with_preset
+from vace_batch.manifest.video_suffixes import (
+    DEFAULT_SUFFIX,
+    MAGIC_BYTES,
+    VIDEO_SUFFIXES,
+    suffix_by_content,
+    suffix_of,
+)
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options
 from vace_batch.planning.windows import Limits
@@ -23,9 +30,6 @@ from vace_batch.storage import files as storage
 from vace_batch.storage.roots import Roots
 from vace_batch.vace import profiles, weights
 from vace_batch.vace.loras import resolve_loras
-
-_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mxf", ".mpg", ".ogv"})
-_MAGIC = {b"\x1aE\xdf\xa3": ".mkv", b"RIFF": ".avi", b"G": ".ts"}
 
 
 def works_of(jobs: Sequence[Job], out: str, options: Options, folder: str) -> tuple[ClipWork, ...]:
@@ -121,16 +125,15 @@ def _fingerprints(job: Job, options: Options) -> dict[str, str]:
 
 def _suffix(uri: str, refused: bool) -> str:
     """The output's suffix: the source's where it names a container, else by the file's first bytes."""
-    suffix = os.path.splitext(uri)[1].lower()
-    if suffix in _SUFFIXES:
+    suffix = suffix_of(uri)
+    if suffix in VIDEO_SUFFIXES:
         return suffix
     if refused:
-        return ".mp4"
+        return DEFAULT_SUFFIX
     try:
-        head = storage.read_head(uri, 16)
+        return suffix_by_content(storage.read_head(uri, MAGIC_BYTES))
     except OSError:
-        return ".mp4"
-    return next((found for magic, found in _MAGIC.items() if head.startswith(magic)), ".mp4")
+        return DEFAULT_SUFFIX
 
 
 def mask_models(options: Options) -> MaskModels:

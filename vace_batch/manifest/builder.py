@@ -21,11 +21,8 @@ from vace_batch.manifest.cells import MAX_JOB_ID_BYTES, shown
 from vace_batch.manifest.reader import jobs_of
 from vace_batch.manifest.schema import SCHEMA, type_faults
 from vace_batch.manifest.uris import UriError, folder_of, relative_uri, resolve_uri
+from vace_batch.manifest.video_suffixes import VIDEO_SUFFIXES, is_unicode, is_video
 from vace_batch.storage import files as storage
-
-VIDEO_SUFFIXES = frozenset(
-    ".avi .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .webm".split(),
-)
 
 _URI_COLUMNS = ("video_uri", "mask_uri", "reference_uris", "protect")
 
@@ -115,15 +112,10 @@ def _error(row: int | None, column: str | None, got: str, expected: str) -> Mani
 
 def _video_rows(prefix: str, folder: str) -> list[dict[str, object]]:
     root = _folder(storage.join(prefix, "x"))
-    names = [
-        name
-        for name in storage.list_files(root)
-        if posixpath.splitext(name)[1].lower() in VIDEO_SUFFIXES
-        and not any(part.startswith(".") for part in name.split("/"))
-    ]
+    names = [name for name in storage.list_files(root) if is_video(name)]
     if not names:
         raise UsageError(f"no video below {shown(prefix)}: looked for {' '.join(sorted(VIDEO_SUFFIXES))}")
-    faults = [Fault("video_uri", ascii(name), "a file name in UTF-8") for name in names if not _is_unicode(name)]
+    faults = [Fault("video_uri", ascii(name), "a file name in UTF-8") for name in names if not is_unicode(name)]
     if faults:
         raise ManifestError(faults)
     return [
@@ -145,10 +137,6 @@ def job_ids(names: Sequence[str]) -> list[str]:
         taken.add(job_id)
         ids.append(job_id)
     return ids
-
-
-def _is_unicode(name: str) -> bool:
-    return not any("\ud800" <= char <= "\udfff" for char in name)
 
 
 def _folder(uri: str) -> str:

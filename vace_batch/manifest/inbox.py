@@ -18,11 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vace_batch.errors import UsageError
-from vace_batch.manifest.builder import VIDEO_SUFFIXES, job_ids, write_manifest
+from vace_batch.manifest.builder import job_ids, write_manifest
 from vace_batch.manifest.cells import MAX_JOB_ID_BYTES
 from vace_batch.manifest.reader import jobs_of
 from vace_batch.manifest.schema import SCHEMA
 from vace_batch.manifest.uris import folder_of
+from vace_batch.manifest.video_suffixes import is_unicode, is_video
 from vace_batch.storage import files as storage
 
 SETTLE_S = 300.0
@@ -66,7 +67,7 @@ def poll(
     found = {
         entry.name: entry.version
         for entry in storage.list_entries(root)
-        if _is_video(entry.name) and not entry.is_temporary
+        if is_video(entry.name) and is_unicode(entry.name) and not entry.is_temporary
     }
     now, waiting = clock(), dict[str, tuple[str, float]]()
     rows = {name: known[name] for name, version in found.items() if known.get(name, {}).get(_VERSION) == version}
@@ -127,12 +128,6 @@ def _seen(uri: str) -> dict[str, Any]:
     except FileNotFoundError:
         return {"waiting": {}, "is_due": False, "columns": None}
     return seen
-
-
-def _is_video(name: str) -> bool:
-    hidden = any(part.startswith(".") for part in name.split("/"))
-    readable = not any("\ud800" <= char <= "\udfff" for char in name)  # others cannot stand in a manifest
-    return posixpath.splitext(name)[1].lower() in VIDEO_SUFFIXES and not hidden and readable
 
 
 def _ids(names: Iterable[str], known: Mapping[str, Mapping[str, Any]], taken: set[str]) -> dict[str, str]:
