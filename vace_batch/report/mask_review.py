@@ -23,7 +23,7 @@ from vace_batch.masks.models import MaskModels, check_names
 from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.steps.admission import admit, check_bytes
 from vace_batch.steps.clip import ClipWork
-from vace_batch.steps.masks import frame_range_of
+from vace_batch.steps.open_clip import frame_range_of
 from vace_batch.storage import files as storage
 from vace_batch.video.probe import probe
 from vace_batch.video.reader import read_frames

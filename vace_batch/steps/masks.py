@@ -6,48 +6,78 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from vace_batch.errors import ClipError
 from vace_batch.geometry import TOKEN_PX, Box
-from vace_batch.manifest.job import Dilation, Job
+from vace_batch.manifest.job import Dilation
 from vace_batch.masks.clip import MaskRequest, clip_masks, whole_frames
 from vace_batch.masks.refine import dilate, split_parts, subtract
 from vace_batch.masks.store import FrameMask, MaskReader, MaskSummary, MaskWriter, merge_masks, write_masks
 from vace_batch.planning.canvas import canvas_masks
 from vace_batch.planning.windows import Limits, Shot, Window, plan_clip
+from vace_batch.steps.open_clip import OpenClip
 from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.read_ahead import CHUNK_FRAMES
-from vace_batch.video.shots import Scan
 
 _MOST_PASSES = 4
 
 
-def frame_range_of(job: Job, found: Scan, time_base: Fraction) -> tuple[int, int]:
-    """Frames shown in start_s <= t < end_s, t from the first frame on."""
-    times = (np.asarray(found.pts) - int(found.pts[0])) * float(time_base)
-    start = 0 if job.start_s is None else int(np.searchsorted(times, job.start_s - 1e-6))
-    stop = found.num_frames if job.end_s is None else int(np.searchsorted(times, job.end_s - 1e-6))
-    if start >= stop:
-        asked = f"start_s {job.start_s} to end_s {job.end_s}"
-        raise ClipError("empty_range", f"{asked} holds no frame; the last one is shown at {times[-1]:.3f} s")
-    return start, stop
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipMasks:
+    """The masks of a clip in the local `file`, which is empty where `masked_frames` is 0.
 
-
-def make_masks(
-    request: MaskRequest, canvas: Canvas, new: range, target: str, protected: str
-) -> tuple[MaskSummary, bool]:
-    """Write the mask file of a clip: what is found, what the canvas adds; all of the picture where neither is asked.
-
-    What must not change goes to the file `protected`, which is only made where there is something; also says whether.
+    `selection` is the file of masks that steer, `protected` that of masks of what must not change; None without one.
     """
-    job = request.job
-    start, stop = request.frame_range
-    canvas_decides = (canvas.kept.size != canvas.size or new) and job.processes[:1] != ("control",)
+
+    file: str
+    masked_frames: int
+    selection: str | None
+    protected: str | None
+    notes: tuple[str, ...]
+
+
+def find_masks(clip: OpenClip) -> ClipMasks:
+    """Write the masks of a clip: those of the job on the canvas, those that select, and those that protect.
+
+    Raises:
+        ClipError: the job's boxes, mask files or weights cannot be used, and the errors of reading.
+    """
+    job = clip.job
+    request = MaskRequest(
+        job=job,
+        path=clip.path,
+        size=clip.size,
+        scan=clip.scan,
+        frame_range=clip.frame_range,
+        models=clip.models,
+        fingerprints=clip.work.fingerprints,
+    )
+    file, protected = clip.file("masks"), clip.file("protected")
+    summary, is_protected = _write_canvas_masks(clip, request, file, protected)
+    guards = protected if is_protected else None
+    if job.dilate and job.dilate.tokens and summary.boxes:
+        tokens = job.dilate.tokens
+        summary = dilate_at_model_scale(summary, file, guards, tokens, clip.shots, clip.work.limits)
+    selection = None
+    if job.masks_select and job.has_mask_source:
+        selection = clip.file("selection")
+        write_masks(selection, clip.size, clip_masks(request))
+    return ClipMasks(
+        file=file,
+        masked_frames=len(summary.boxes),
+        selection=selection,
+        protected=guards,
+        notes=tuple(request.notes.notes),
+    )
+
+
+def _write_canvas_masks(clip: OpenClip, request: MaskRequest, file: str, protected: str) -> tuple[MaskSummary, bool]:
+    """Write the masks of the job and of the canvas to `file`; the whole picture where neither the job nor the canvas
+    has any. Write what must not change to `protected`; also returns whether there is any such pixel."""
+    job, canvas = clip.job, clip.canvas
+    start, stop = clip.frame_range
+    canvas_decides = (canvas.kept.size != canvas.size or clip.new) and job.processes[:1] != ("control",)
     if job.masks_select:
         without_masks = replace(job, boxes=(), points=(), targets=(), mask_uri=None, segmenter=None)
         request = replace(request, job=without_masks)
@@ -58,7 +88,7 @@ def make_masks(
             guard = None if guards is None else lambda mask: guards.add(_on_canvas(mask, canvas))
             masks = clip_masks(request, guard)
         frames = range(start + canvas.before, stop + canvas.before)
-        summary = write_masks(target, canvas.size, canvas_masks(job, canvas, masks, frames, new))
+        summary = write_masks(file, canvas.size, canvas_masks(job, canvas, masks, frames, clip.new))
     return summary, guards is not None and bool(guards.summary.boxes)
 
 

@@ -1,0 +1,122 @@
+"""Open a clip for planning: admit the job, probe and scan the video, lay out canvas and shots."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from vace_batch.errors import ClipError
+from vace_batch.geometry import Size
+from vace_batch.manifest.job import Job
+from vace_batch.masks.models import MaskModels, check_names
+from vace_batch.planning.canvas import canvas_of, canvas_shots, new_frames
+from vace_batch.planning.windows import Shot
+from vace_batch.steps.admission import admit, check_bytes
+from vace_batch.steps.clip import ClipWork
+from vace_batch.steps.clip_plan import FileKind
+from vace_batch.storage import files as storage
+from vace_batch.video.canvas_frames import Canvas
+from vace_batch.video.encoders import EncoderSettings
+from vace_batch.video.probe import probe
+from vace_batch.video.shots import Scan, scan
+from vace_batch.video.writer import check_output
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenClip:
+    """A clip whose local video at `path` is scanned, and whose canvas, shots and frames are known.
+
+    `size` is the source's display size. `frame_range` counts source frames; `shots` and `new`, the frames that extend
+    the source, count frames of the canvas. `models` None forbids detector and segmenter. The files of the plan are made
+    in the local `folder`.
+    """
+
+    work: ClipWork
+    models: MaskModels | None
+    folder: Path
+    path: str
+    size: Size
+    source_bytes: int
+    scan: Scan
+    canvas: Canvas
+    shots: tuple[Shot, ...]
+    frame_range: tuple[int, int]
+    new: range
+
+    @property
+    def job(self) -> Job:
+        return self.work.job
+
+    @property
+    def num_frames(self) -> int:
+        """The canvas's number of frames."""
+        return self.canvas.before + self.scan.num_frames + self.canvas.after
+
+    def file(self, kind: FileKind) -> str:
+        """The local path of a file of the plan."""
+        return str(self.folder / f"{kind}.parquet")
+
+
+@contextlib.contextmanager
+def open_clip(work: ClipWork, models: MaskModels | None, folder: Path) -> Iterator[OpenClip]:
+    """Check the request, then probe and scan the video, which stays on this machine as long as the clip is open.
+
+    Raises:
+        ClipError: the job is refused, or the video or the request cannot be used.
+    """
+    check_request(work, models)
+    with work.source() as path:
+        info = probe(path, work.options.media)
+        source_bytes = storage.num_bytes(path)
+        canvas = canvas_of(work.job, info.size, info.average_rate)
+        # Before the GPU work.
+        check_output(info, work.output, EncoderSettings(crf=work.options.crf), canvas.if_grown)
+        frames = scan(path, work.options.media)
+        frame_range = frame_range_of(work.job, frames, info.time_base)
+        yield OpenClip(
+            work=work,
+            models=models,
+            folder=folder,
+            path=path,
+            size=info.size,
+            source_bytes=source_bytes,
+            scan=frames,
+            canvas=canvas,
+            shots=canvas_shots(frames.cuts, frames.num_frames, canvas),
+            frame_range=frame_range,
+            new=new_frames(work.job, canvas, frames.num_frames, frame_range),
+        )
+
+
+def check_request(work: ClipWork, models: MaskModels | None) -> None:
+    """Check what can be checked before the video is opened; class names are checked if `models` are given.
+
+    Raises:
+        ClipError: the job was refused when it was planned, or is refused now; a file is too large; a class is unknown.
+    """
+    if work.refused is not None:
+        raise work.refused
+    admit(work.job, work.roots, work.options)  # before the sizes of the job's files are asked
+    check_bytes(work.job, work.options.media)
+    if models is not None:
+        check_names(work.job, models)
+
+
+def frame_range_of(job: Job, frames: Scan, time_base: Fraction) -> tuple[int, int]:
+    """The frames (start, stop) that are shown at start_s <= t < end_s; t is 0 at the first frame.
+
+    Raises:
+        ClipError: `empty_range`.
+    """
+    times = (np.asarray(frames.pts) - int(frames.pts[0])) * float(time_base)
+    start = 0 if job.start_s is None else int(np.searchsorted(times, job.start_s - 1e-6))
+    stop = frames.num_frames if job.end_s is None else int(np.searchsorted(times, job.end_s - 1e-6))
+    if start >= stop:
+        asked = f"start_s {job.start_s} to end_s {job.end_s}"
+        raise ClipError("empty_range", f"{asked} holds no frame; the last one is shown at {times[-1]:.3f} s")
+    return start, stop
