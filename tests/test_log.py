@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -148,6 +149,17 @@ def test_third_parties_speak_from_warnings_up_and_a_stricter_setting_stays() -> 
     log.hush()
     assert logging.getLogger("httpx").level == logging.WARNING
     assert logging.getLogger("ultralytics").level == logging.ERROR
+
+
+def test_changes_to_come_are_hushed_of_third_parties_and_not_of_the_whole_process() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        log.hush()
+        for module in ("torch", "diffusers.models", "torchless", "archive.tool"):
+            warnings.warn_explicit("soon", FutureWarning, "file.py", 1, module=module, registry={})
+            warnings.warn_explicit("now", UserWarning, "file.py", 1, module=module, registry={})
+    shown = [str(warning.message) for warning in caught]
+    assert shown == ["now", "now", "soon", "now", "soon", "now"]
 
 
 def test_telemetry_is_off_unless_the_user_says_otherwise() -> None:

@@ -60,6 +60,8 @@ _TALKATIVE = (
     "ultralytics",
     "urllib3",
 )
+# Warnings that name their caller name this package.
+_OF_THIRD_PARTIES = rf"({'|'.join((*_TALKATIVE, 'vace_batch'))})(\.|$)"
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 _bound: ContextVar[dict[str, str] | None] = ContextVar("vace_batch_log_fields", default=None)
@@ -185,4 +187,4 @@ def hush() -> None:
     for name in _TALKATIVE:
         logger = logging.getLogger(name)
         logger.setLevel(max(logger.level, logging.WARNING))
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=_OF_THIRD_PARTIES)

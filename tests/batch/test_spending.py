@@ -15,7 +15,6 @@ from vace_batch.ledger.run_plan import PlannedJob, write_plan
 from vace_batch.ledger.summary import Summary, summarise
 from vace_batch.ledger.usage import cost_lines, read_usage
 from vace_batch.options import EngineSettings, Options
-from vace_batch.storage import files as storage
 
 STITCH = Unit(kind="stitch", key="a", pool="cpu", fn="a:b", expected=Used(cpu_s=2, num_bytes=100))
 WINDOW = Unit(kind="generate", key="a", pool="gpu", fn="a:b", expected=Used(gpu_s=10, num_bytes=1000))
@@ -122,13 +121,3 @@ def test_the_summary_tells_it_and_nothing_where_nothing_was_used(tmp_path: Path)
     summary: Summary = summarise(out, shown_only=True)
     told = json.loads("".join(summary.as_json()))["cost"]
     assert told["real"]["gpu_s"] == 8 and told["real"]["cost"] == pytest.approx(0.08) and told["market"] == "spot"
-
-
-def test_written_bytes_are_those_of_all_files(tmp_path: Path) -> None:
-    before = storage.written_bytes()
-    storage.publish(str(tmp_path / "a"), b"12345")
-    assert storage.create_exclusive(str(tmp_path / "b"), b"123")
-    assert not storage.create_exclusive(str(tmp_path / "b"), b"456")
-    with storage.staging(str(tmp_path / "c"), str(tmp_path / "c.draft")) as path:
-        Path(path).write_bytes(b"1234567")
-    assert storage.written_bytes() - before == 15

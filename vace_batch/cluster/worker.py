@@ -21,8 +21,8 @@ from vace_batch.cluster.policy import Trouble
 from vace_batch.cluster.run_state import Reply
 from vace_batch.cluster.units import Call, Outcome
 from vace_batch.errors import ClipError
-from vace_batch.storage import files as storage
 from vace_batch.storage.retry import is_disk_full
+from vace_batch.storage.written import written_bytes
 
 INPUT_LIMIT_S = 600.0
 """How long a worker waits for the payload of an input before it is held to be lost."""
@@ -81,7 +81,7 @@ class Worker:
         that ends first has both's."""
         with self._meter:
             before, self._cpu_s = self._cpu_s, time.process_time()
-            wrote, self._written = self._written, storage.written_bytes()
+            wrote, self._written = self._written, written_bytes()
             return self._cpu_s - before, self._written - wrote
 
     def begin(self) -> None:

@@ -27,14 +27,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 from vace_batch.redact import has_secret, redact
 from vace_batch.storage.redirects import no_redirect_options
 from vace_batch.storage.retry import RetryingFileSystem, retry
+from vace_batch.storage.written import add_written
 
 _SAMPLE_BYTES = 1 << 20
 _WHOLE_DIGEST_LIMIT = 64 << 20
 _REQUESTS_AT_ONCE = 32
 _LISTED_AS_ONE = 64
 _memory_lock = threading.Lock()
-_written_lock = threading.Lock()
-_written = 0
 
 
 def resolve(uri: str) -> tuple[Any, str]:
@@ -62,17 +61,6 @@ def is_local(uri: str) -> bool:
 def join(uri: str, *parts: str) -> str:
     """`uri` and `parts` with single slashes between them."""
     return "/".join([uri.rstrip("/"), *parts])
-
-
-def written_bytes() -> int:
-    """Bytes of all files that this process has published, staged or created so far."""
-    return _written
-
-
-def _count(num_bytes: int) -> None:
-    global _written
-    with _written_lock:
-        _written += num_bytes
 
 
 def exists(uri: str) -> bool:
@@ -154,12 +142,12 @@ def publish(uri: str, data: bytes) -> None:
     if not is_local(uri):
         fs, path = resolve(uri)
         fs.pipe_file(path, data)
-        _count(len(data))
+        add_written(len(data))
         return
     with _beside(resolve(uri)[1]) as temporary:
         _write_durably(temporary, data)
         os.replace(temporary, resolve(uri)[1])
-    _count(len(data))
+    add_written(len(data))
 
 
 @contextlib.contextmanager
@@ -175,7 +163,7 @@ def staging(uri: str, draft: str) -> Iterator[str]:
             yield temporary
             fs.put_file(temporary, path)
             retry(_check_size, fs, path, os.path.getsize(temporary))
-            _count(os.path.getsize(temporary))
+            add_written(os.path.getsize(temporary))
         return
     temporary = resolve(draft)[1]
     for name in (path, temporary):
@@ -184,7 +172,7 @@ def staging(uri: str, draft: str) -> Iterator[str]:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())  # the record that names it is durable, so it must be
-        _count(os.path.getsize(temporary))
+        add_written(os.path.getsize(temporary))
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -203,7 +191,7 @@ def create_exclusive(uri: str, data: bytes) -> bool:
     """
     created = _create(uri, data)
     if created:
-        _count(len(data))
+        add_written(len(data))
     return created
 
 
