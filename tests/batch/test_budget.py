@@ -11,10 +11,10 @@ import pytest
 
 from tests.support.media_files import Media, make
 from vace_batch.batch.batch import open_batch
-from vace_batch.batch.budget import Budget
+from vace_batch.batch.budget import Account, Budget
 from vace_batch.batch.graph import ClipGraph
 from vace_batch.batch.identity import another_attempt
-from vace_batch.batch.spending import Spending, open_budget
+from vace_batch.batch.spending import Spending, open_account
 from vace_batch.cluster.events import UnitRan
 from vace_batch.cluster.units import Unit
 from vace_batch.costs import BudgetSettings, Calibration, Prices, Speed, Used
@@ -34,8 +34,15 @@ from vace_batch.steps.prepare import prepare
 HOUR = 3600.0
 
 
-def budget(gpu_s: float, **more: object) -> Budget:
-    return Budget(BudgetSettings(max_gpu_hours=gpu_s / HOUR), **more)  # type: ignore[arg-type]
+class Bounded(Budget):
+    """A budget in GPU-seconds, and its account; `spent` and `factor` are of earlier runs."""
+
+    def __init__(self, gpu_s: float, spent: Used | None = None, factor: float | None = None, **more: int) -> None:
+        self.account = Account(spent or Used(), factor)
+        super().__init__(BudgetSettings(max_gpu_hours=gpu_s / HOUR), account=self.account, **more)
+
+    def add(self, used: Used, predicted: Used | None = None) -> None:
+        self.account.add(used, predicted)
 
 
 def window(gpu_s: float) -> Used:
@@ -48,7 +55,7 @@ def test_without_bounds_everything_may_begin() -> None:
 
 
 def test_what_runs_counts_until_it_ends_and_then_by_what_it_took() -> None:
-    one = budget(25, actors=3, max_batch=2, factor=1.0)
+    one = Bounded(25, gpu_actors=3, max_batch=2, factor=1.0)
     assert one.may_begin("a", window(10)) and one.may_begin("b", window(10))
     assert not one.may_begin("c", window(10)) and not one.is_over, "something still runs that may take less"
     one.add(window(4), window(10))
@@ -61,12 +68,12 @@ def test_what_runs_counts_until_it_ends_and_then_by_what_it_took() -> None:
     assert one.may_begin("d", window(30)), "12 are spent, 30 is expected to be 12"
     one.end("d")
     assert not one.may_begin("e", window(40)) and one.is_over
-    assert one.reason is not None and one.reason.startswith(f"--max-gpu-hours {25 / HOUR:g}: 12.0 GPU-s are spent")
+    assert one.reason is not None and one.reason.startswith(f"--max-gpu-hours {25 / HOUR:g} reached: 12.0 GPU-s spent")
     assert not one.may_begin("f", window(0)) and not one.look(), "over is over"
 
 
 def test_until_a_window_has_ended_one_an_actor_runs() -> None:
-    one = budget(1e9, actors=2, max_batch=4)
+    one = Bounded(1e9, gpu_actors=2, max_batch=4)
     assert [one.may_begin(name, window(1)) for name in "abc"] == [True, True, False] and not one.is_over
     one.add(window(50), window(1))
     one.end("a")
@@ -75,19 +82,20 @@ def test_until_a_window_has_ended_one_an_actor_runs() -> None:
 
 
 def test_what_came_to_nothing_and_earlier_runs_count() -> None:
-    one = budget(20, spent=window(15))
+    one = Bounded(20, spent=window(15))
     one.add(window(4))  # a run that was lost
     assert not one.may_begin("a", window(2)) and one.is_over
-    assert budget(20, spent=window(15)).may_begin("a", window(5))
+    assert Bounded(20, spent=window(15)).may_begin("a", window(5))
 
 
 def test_money_bounds_looking_too() -> None:
     prices = Prices(cpu_hour=3600, currency="EUR")
-    one = Budget(BudgetSettings(max_cost=10), prices)
-    one.add(Used(cpu_s=9))
+    account = Account()
+    one = Budget(BudgetSettings(max_cost=10), prices, account)
+    account.add(Used(cpu_s=9))
     assert one.look()
-    one.add(Used(cpu_s=2))
-    assert not one.look() and one.reason is not None and "11.00 EUR are spent" in one.reason
+    account.add(Used(cpu_s=2))
+    assert not one.look() and one.reason is not None and "11.00 EUR spent" in one.reason
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -95,7 +103,7 @@ def test_no_more_is_spent_than_what_ran_was_mispredicted_by(seed: int) -> None:
     """Windows of any cost, all mispredicted by one factor: the bound is passed by at most the first ones' error."""
     rng = Random(seed)
     error, actors = rng.choice([0.3, 1.0, 4.0]), rng.choice([1, 3])
-    one, spent, running = budget(1000, actors=actors, max_batch=2), 0.0, []
+    one, spent, running = Bounded(1000, gpu_actors=actors, max_batch=2), 0.0, []
     for number in range(10_000):
         expected = window(rng.uniform(1, 20))
         while not one.may_begin(str(number), expected) and running:
@@ -127,9 +135,11 @@ def archive(tmp_path: Path, **options: object) -> tuple[Manifest, str, Options]:
 def go(manifest: Manifest, out: str, options: Options) -> list[str]:
     """A run by hand: each unit is done as it comes, a window takes 12 s; returns what ran."""
     batch = open_batch(manifest, out, options)
-    bounds = open_budget(out, options, gpu_actors=1, cpu_actors=1)
-    spending, ledger = Spending(out, options, bounds), Ledger(out)
-    graph, ran = ClipGraph(batch.pending, budget=bounds), list[str]()
+    account = open_account(out, options)
+    spending = Spending(out, options, account)
+    graph = ClipGraph(batch.pending, budget=Budget(options.budget, options.prices, account))
+    ledger = Ledger(out)
+    ran: list[str] = []
 
     def end(unit: Unit) -> Iterable[Unit]:
         meta: object = None
@@ -160,7 +170,7 @@ def test_a_run_stops_at_its_budget_and_a_larger_one_goes_on_from_there(tmp_path:
     assert (summary.done, summary.pending) == (1, 2) and summary.stopped is not None
     left = list(summary.of("pending"))
     assert [(row["job_id"], row["error_code"]) for row in left] == [("b", "budget"), ("c", "budget")]
-    assert "36.0 GPU-s are spent" in left[0]["reason"]
+    assert "36.0 GPU-s spent" in left[0]["reason"]
     write_results(summary)
     shown = {clip.job_id: (clip.status, "".join(clip.reasons)[:15]) for clip in read_clips(out)}
     assert shown == {"a": ("done", ""), "b": ("pending", "budget: --max-g"), "c": ("pending", "budget: --max-g")}
@@ -197,7 +207,7 @@ def test_no_further_attempt_begins_when_it_is_over(tmp_path: Path, over: bool) -
     manifest, out, options = archive(tmp_path, attempts=AttemptSettings(max_attempts=3))
     options = options.model_copy(update={"quality": QualitySettings()})
     work = open_batch(manifest, out, options).works[0]
-    bounds = budget(1, spent=window(2 if over else 0))
+    bounds = Bounded(1, spent=window(2 if over else 0))
     assert bounds.look() is not over
     Ledger(out).commit(work.clip_key, {"status": "done", "windows": 1, "seconds": 1.0})
     graph = ClipGraph([work], another=another_attempt, budget=bounds)

@@ -55,7 +55,7 @@ def test_a_budget_stops_between_windows_and_a_larger_one_goes_on(tmp_path: Path)
     ended = [job for job in summary["jobs"] if job["status"] == "done"]
     left = [job for job in summary["jobs"] if job["status"] == "pending"]
     assert len(ended) == 1 and {job["error_code"] for job in left} == {"budget"} and len(left) == 2
-    assert "--max-gpu-hours 1e-07" in left[0]["reason"] and "are spent" in summary["stopped"]
+    assert "--max-gpu-hours 1e-07" in left[0]["reason"] and "GPU-s spent" in summary["stopped"]
     spent = summary["cost"]["real"]["gpu_s"]
     assert spent > 0.00036 and summary["cost"]["real"]["cost"] == pytest.approx(spent, abs=1e-5)
     assert call("status", out) == (3, summary)

@@ -1,97 +1,116 @@
-"""Whether more may begin: what was spent, what runs is expected to take, and the bounds. Pure decisions, no clock.
+"""The bounds of a run and the account of its resources; whether another window or clip may begin.
 
-Nothing that was begun is taken back: clips whose windows are made are finished, whatever that costs.
+Nothing that has begun is taken back: a clip whose windows are generated is finished, whatever that costs.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from vace_batch.costs import BudgetSettings, Prices, Used, total
 
 
+@dataclass(slots=True)
+class Account:
+    """Resources that all runs on an output folder have used.
+
+    `factor` is real over predicted GPU-seconds of windows, None before the first. `stopped` is why the budget lets
+    nothing more begin, None while it does.
+    """
+
+    spent: Used = Used()
+    factor: float | None = None
+    stopped: str | None = None
+    _predicted_gpu_s: float = 0.0
+    _real_gpu_s: float = 0.0
+
+    def add(self, used: Used, predicted: Used | None = None) -> None:
+        """Count resources; `predicted` is the prediction for a window that was generated with them."""
+        self.spent += used
+        if predicted is not None and predicted.gpu_s:
+            self._predicted_gpu_s += predicted.gpu_s
+            self._real_gpu_s += used.gpu_s
+            self.factor = self._real_gpu_s / self._predicted_gpu_s
+
+
 class Budget:
-    """The bounds of one run. `spent` is what earlier runs took; `factor` real over predicted GPU-seconds, as far as
-    that is known; there are `actors` GPU and `cpu_actors` CPU actors."""
+    """Decides whether more may begin, from the bounds of a run, its account, and the windows that are running."""
 
     def __init__(
         self,
-        settings: BudgetSettings | None = None,
+        bounds: BudgetSettings | None = None,
         prices: Prices | None = None,
+        account: Account | None = None,
         *,
-        spent: Used | None = None,
-        factor: float | None = None,
-        actors: int = 1,
+        gpu_actors: int = 1,
         cpu_actors: int = 1,
         max_batch: int = 1,
     ) -> None:
-        self._settings, self._prices = settings or BudgetSettings(), prices or Prices()
-        self._spent = spent or Used()
-        self._factor, self._actors, self._max_batch = factor, actors, max_batch
+        self._bounds = bounds or BudgetSettings()
+        self._prices = prices or Prices()
+        self._account = account or Account()
+        self._gpu_actors = gpu_actors
+        self._max_batch = max_batch
+        self._running: dict[str, Used] = {}
         self.looks_at_once = 2 * cpu_actors
-        self._expected = self._took = 0.0
-        self._open: dict[str, Used] = {}
-        self.reason: str | None = None
 
     @property
     def is_set(self) -> bool:
-        return self._settings.is_set
+        return self._bounds.is_set
 
     @property
     def is_over(self) -> bool:
-        """Nothing may begin any more."""
-        return self.reason is not None
+        """Whether nothing may begin any more."""
+        return self._account.stopped is not None
+
+    @property
+    def reason(self) -> str | None:
+        """Why nothing may begin any more; None while something may."""
+        return self._account.stopped
 
     @property
     def note(self) -> str:
-        """What a person is told while the run goes on."""
-        return self._said() if self.is_set else ""
+        """The resources spent, shown beside the progress; empty without bounds."""
+        return self._spent() if self.is_set else ""
 
     def may_begin(self, name: str, expected: Used) -> bool:
-        """Whether a window may begin, which is then counted as running until `end`.
+        """Whether a window may begin; it then counts as running until `end`.
 
-        It is over when one is refused while none runs. What runs ahead is at most what keeps the actors busy, so that
-        what was expected wrongly is soon known: until a first window has ended, one an actor.
+        The budget is exhausted when a window is refused while none is running. Few windows run ahead (one per actor
+        until the first has ended) so that a wrong prediction shows early.
         """
         if not self.is_set:
             return True
-        if self.is_over or len(self._open) >= self._at_once:
+        if self.is_over or len(self._running) >= self._at_once:
             return False
-        ahead = (total(self._open.values()) + expected) * self._scale
-        bound = self._settings.exceeded(self._spent + ahead, self._prices)
+        ahead = (total(self._running.values()) + expected) * (self._account.factor or 1.0)
+        bound = self._bounds.exceeded(self._account.spent + ahead, self._prices)
         if bound is None:
-            self._open[name] = expected
-            return True
-        if not self._open:
-            self.reason = f"{bound}: {self._said()}; a larger one continues"
-        return False
-
-    def look(self) -> bool:
-        """Whether another clip may be looked at: not once what was spent is over a bound."""
-        if self.is_set and not self.is_over:
-            bound = self._settings.exceeded(self._spent, self._prices)
-            if bound is not None:
-                self.reason = f"{bound}: {self._said()}; a larger one continues"
-        return not self.is_over
-
-    def add(self, used: Used, expected: Used | None = None) -> None:
-        """Something was used, whatever for; `expected` is what was predicted for a window that is made."""
-        self._spent += used
-        if expected is not None and expected.gpu_s:
-            self._expected, self._took = self._expected + expected.gpu_s, self._took + used.gpu_s
-            self._factor = self._took / self._expected
+            self._running[name] = expected
+        elif not self._running:
+            self._stop(bound)
+        return bound is None
 
     def end(self, name: str) -> None:
-        """A window runs no longer."""
-        self._open.pop(name, None)
+        """Take note that a window no longer runs."""
+        self._running.pop(name, None)
+
+    def look(self) -> bool:
+        """Whether another clip may be prepared: until the resources spent exceed a bound."""
+        if self.is_set and not self.is_over:
+            bound = self._bounds.exceeded(self._account.spent, self._prices)
+            if bound is not None:
+                self._stop(bound)
+        return not self.is_over
 
     @property
     def _at_once(self) -> int:
-        return self._actors * (1 if self._factor is None else 2 * self._max_batch)
+        return self._gpu_actors * (1 if self._account.factor is None else 2 * self._max_batch)
 
-    @property
-    def _scale(self) -> float:
-        return 1.0 if self._factor is None else self._factor
+    def _stop(self, bound: str) -> None:
+        self._account.stopped = f"{bound} reached: {self._spent()}; raise it to continue"
 
-    def _said(self) -> str:
-        money = self._prices.money(self._spent)
-        spent = f"{self._spent.gpu_s:,.1f} GPU-s" + ("" if money is None else f", {self._prices.say(money)}")
-        return f"{spent} are spent"
+    def _spent(self) -> str:
+        spent = self._account.spent
+        money = self._prices.money(spent)
+        return f"{spent.gpu_s:,.1f} GPU-s" + ("" if money is None else f", {self._prices.say(money)}") + " spent"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from vace_batch import log
 from vace_batch.batch.batch import Batch, ManifestSource, close_batch, open_batch, open_manifest
+from vace_batch.batch.budget import Budget
 from vace_batch.batch.events import EventLog
 from vace_batch.batch.graph import ClipGraph
 from vace_batch.batch.heartbeat import Pulse
@@ -14,7 +15,7 @@ from vace_batch.batch.identity import another_attempt
 from vace_batch.batch.pools import open_runtime
 from vace_batch.batch.progress import Show
 from vace_batch.batch.sinks import ActorWarnings, ProgressCounter, Sinks
-from vace_batch.batch.spending import Spending, open_budget
+from vace_batch.batch.spending import Spending, open_account
 from vace_batch.cluster.metrics import Metrics
 from vace_batch.cluster.runtime import Runtime
 from vace_batch.cluster.units import Limits as DispatchLimits
@@ -80,10 +81,18 @@ def run_clips(
         ClusterError: no actor can be started.
     """
     cpu, gpu = runtime.pools["cpu"], runtime.pools["gpu"]
-    budget = open_budget(batch.out, batch.options, gpu_actors=gpu.num_actors, cpu_actors=cpu.num_actors)
+    account = open_account(batch.out, batch.options)
+    budget = Budget(
+        batch.options.budget,
+        batch.options.prices,
+        account,
+        gpu_actors=gpu.num_actors,
+        cpu_actors=cpu.num_actors,
+        max_batch=batch.options.max_batch,
+    )
     graph = ClipGraph(works, batch.unkept, another_attempt, budget)
     standing = {actor.actor_id: actor.pool for actor in runtime.actors() if actor.phase == "ready"}
-    spending = Spending(batch.out, batch.options, budget, has_gpu=gpu.num_gpus > 0, standing=standing)
+    spending = Spending(batch.out, batch.options, account, has_gpu=gpu.num_gpus > 0, standing=standing)
     sinks = Sinks(
         [
             Metrics(graph.frames, graph.status),

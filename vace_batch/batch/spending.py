@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping
 
 from vace_batch import log
-from vace_batch.batch.budget import Budget
+from vace_batch.batch.budget import Account
 from vace_batch.cluster.events import ActorDied, ActorReady, Event, UnitRan
 from vace_batch.costs import Used
 from vace_batch.ledger.ledger import now
@@ -31,14 +31,14 @@ class Spending:
         self,
         out: str,
         options: Options,
-        budget: Budget | None = None,
+        account: Account | None = None,
         *,
         has_gpu: bool = True,
         standing: Mapping[int, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._uri = storage.join(out, *FOLDER, f"{uuid.uuid4().hex[:12]}.json")
-        self._budget = budget or Budget()
+        self._account = account or Account()
         self._devices, self._has_gpu, self._clock = options.engine.devices, has_gpu, clock
         self._began, self._told_at = now(), clock()
         self.predicted: dict[str, Used] = {}
@@ -67,7 +67,7 @@ class Spending:
         body |= {"predicted": _as_dicts(self.predicted), "real": _as_dicts(self.real)}  # type: ignore[dict-item]
         held = sum((self._stood(*since) for since in self._ready.values()), self._held)
         body |= {"repeated": self.repeated.as_dict(), "held": held.as_dict()}  # type: ignore[dict-item]
-        body |= {"stopped": self._budget.reason}  # type: ignore[dict-item]
+        body |= {"stopped": self._account.stopped}  # type: ignore[dict-item]
         try:
             storage.publish(self._uri, json.dumps(body).encode())
         except OSError as error:
@@ -77,11 +77,11 @@ class Spending:
         unit, used = event.unit, self._used(event)
         if not event.ok:
             self.repeated += used
-            self._budget.add(used)
+            self._account.add(used)
             return
         self.real[unit.kind] = self.real.get(unit.kind, Used()) + used
         is_made = bool(event.num_bytes or unit.leaves_bytes)
-        self._budget.add(used, unit.expected if is_made else None)
+        self._account.add(used, unit.expected if is_made else None)
         if is_made:  # what was found in the ledger was not made, and costs nothing
             expected = unit.expected
             if isinstance(event.meta, ClipPlan) and isinstance(unit.payload, ClipWork):
@@ -101,20 +101,12 @@ class Spending:
         return Used(gpu_s=seconds * self._devices) if pool == "gpu" else Used(cpu_s=seconds)
 
 
-def open_budget(out: str, options: Options, *, gpu_actors: int, cpu_actors: int) -> Budget:
-    """The budget of a run on `out`, which counts what earlier runs took."""
+def open_account(out: str, options: Options) -> Account:
+    """The account of the earlier runs on `out`; empty where no bound needs it."""
     if not options.budget.is_set:
-        return Budget()
+        return Account()
     usage = read_usage(out)
-    return Budget(
-        options.budget,
-        options.prices,
-        spent=usage.spent,
-        factor=usage.factor,
-        actors=gpu_actors,
-        cpu_actors=cpu_actors,
-        max_batch=options.max_batch,
-    )
+    return Account(usage.spent, usage.factor)
 
 
 def _as_dicts(steps: dict[str, Used]) -> dict[str, dict[str, float]]:
