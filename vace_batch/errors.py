@@ -11,6 +11,7 @@ Anything else is a bug; its traceback is kept.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -85,3 +86,19 @@ def _clip_error(code: str, reason: str, retryable: bool) -> ClipError:
 
 class ClusterError(VaceBatchError):
     """A machine, an actor or a storage failed; nothing is said about the data."""
+
+
+_NO_MEMORY = ("can't allocate memory", "Failed to allocate")
+"""In the RuntimeError of torch on a CPU and of onnxruntime, and in the error of OpenCV: neither has a class for it."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a machine or device had not enough memory, which says nothing about the data.
+
+    Asks for torch only where it is loaded.
+    """
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    native = isinstance(error, RuntimeError) or type(error).__module__.startswith(("cv2", "onnxruntime"))
+    return native and any(text in str(error) for text in _NO_MEMORY)

@@ -20,7 +20,7 @@ import ray
 from vace_batch.cluster.policy import Trouble
 from vace_batch.cluster.run_state import Reply
 from vace_batch.cluster.units import Call, Outcome
-from vace_batch.errors import ClipError
+from vace_batch.errors import ClipError, is_out_of_memory
 from vace_batch.storage.retry import is_disk_full
 from vace_batch.storage.written import written_bytes
 
@@ -165,8 +165,7 @@ def trouble_of(error: Exception) -> Trouble:
     text = "".join(traceback.format_exception(error))
     if isinstance(error, ClipError):
         return Trouble(code=error.code, reason=error.reason, retryable=error.retryable, traceback=text)
-    torch = sys.modules.get("torch")
-    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+    if is_out_of_memory(error):
         return Trouble(code="out_of_memory", reason=f"not enough memory: {_sentence(error)}", traceback=text)
     if is_disk_full(error):
         return Trouble(code="storage_full", reason=f"no room is left: {error}", traceback=text)

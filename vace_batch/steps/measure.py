@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 
-from vace_batch.errors import ClusterError
+from vace_batch.errors import ClusterError, is_out_of_memory
 from vace_batch.geometry import TOKEN_PX
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.records import Record
@@ -39,7 +39,8 @@ def measure(work: ClipWork, plan: ClipPlan, models: MaskModels) -> Record:
     """Measure the finished clip of `work` and record it; what goes wrong with it is recorded, too.
 
     Raises:
-        OSError: a storage does not answer, which says nothing about the clip; nor does ClusterError.
+        OSError, ClusterError, or an error of `is_out_of_memory`: the storage or the machine failed, which says nothing
+            about the clip. The step can be repeated.
     """
     ledger, key = Ledger(work.out), quality_key(work.clip_key)
     record = ledger.done(key)
@@ -51,6 +52,8 @@ def measure(work: ClipWork, plan: ClipPlan, models: MaskModels) -> Record:
     except (OSError, ClusterError):
         raise
     except Exception as error:  # a check that fails says nothing against the clip
+        if is_out_of_memory(error):
+            raise
         body = unmeasured(work, f"{type(error).__name__}: {error}")
     body["seconds"] = round(time.monotonic() - started, 3)
     ledger.commit(key, body)
