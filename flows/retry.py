@@ -6,7 +6,7 @@ from prefect import State, flow
 
 from flows.driving import drive
 from vace_batch.batch.retry import prepare_retry
-from vace_batch.ledger.overrides import parse_changes
+from vace_batch.ledger.overrides import parse_overrides
 
 
 @flow(name="vace-batch-retry", flow_run_name="{output}", persist_result=False)
@@ -33,6 +33,6 @@ def retry(
         UsageError: there are no such rows, or finished ones are to be run again as they were.
         ClusterError: Ray could not be started, also after retries.
     """
-    changes = parse_changes([f"{name}={value}" for name, value in (values or {}).items()])
+    changes = parse_overrides([f"{name}={value}" for name, value in (values or {}).items()])
     manifest, options = prepare_retry(output, jobs=jobs, rows=rows, values=changes, roots=allow_roots)
     return drive(manifest, output, options, shard_size=shard_size)

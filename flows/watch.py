@@ -8,7 +8,7 @@ from prefect import State, flow, get_run_logger
 from prefect.states import Completed
 
 from flows.driving import drive, options_of
-from vace_batch.ledger.overrides import parse_changes
+from vace_batch.ledger.overrides import parse_overrides
 from vace_batch.manifest.inbox import SETTLE_S, poll, settle
 from vace_batch.manifest.reader import read_manifest
 from vace_batch.manifest.uris import folder_of
@@ -45,7 +45,7 @@ def watch(
         UsageError: a place, a column or a setting is wrong.
         ClusterError: Ray could not be started, also after retries.
     """
-    filled = parse_changes([f"{name}={value}" for name, value in (columns or {}).items()])
+    filled = parse_overrides([f"{name}={value}" for name, value in (columns or {}).items()])
     roots = (*(settings or {}).get("allow_roots", ()), folder_of(storage.join(prefix, "x")))
     options = options_of(settings, model=model, allow_roots=roots)
     found = poll(prefix, output, {"task": task, **filled}, settle_s=settle_s)

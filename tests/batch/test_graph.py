@@ -15,8 +15,7 @@ from vace_batch.batch.identity import works_of
 from vace_batch.batch.pools import pools_of
 from vace_batch.cluster.units import Failure, Unit
 from vace_batch.errors import UsageError
-from vace_batch.ledger.ledger import Ledger
-from vace_batch.ledger.verdicts import quality_key
+from vace_batch.ledger.ledger import Ledger, quality_key
 from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.manifest.reader import Manifest
 from vace_batch.masks.models import MaskModels

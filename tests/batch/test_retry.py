@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,10 +13,11 @@ from tests.support.media_files import Media, make
 from vace_batch.batch.batch import open_batch
 from vace_batch.batch.retry import prepare_retry
 from vace_batch.errors import ManifestError, UsageError
-from vace_batch.ledger.ledger import Ledger
-from vace_batch.ledger.overrides import parse_changes, record_changes, with_changes, with_values
+from vace_batch.ledger.ledger import Ledger, quality_key
+from vace_batch.ledger.overrides import apply_overrides, parse_overrides, record_overrides, with_values
+from vace_batch.ledger.schema import QualityRecord
 from vace_batch.ledger.summary import summarise
-from vace_batch.ledger.verdicts import brief, quality_key
+from vace_batch.ledger.verdicts import with_verdict
 from vace_batch.manifest.job import BoxKey, Dilation, Job
 from vace_batch.manifest.reader import Manifest, read_manifest
 from vace_batch.options import Options, QualitySettings
@@ -28,16 +28,16 @@ JOB = Job(job_id="a", video_uri="/v.mp4", task="removal", boxes=(BOX,))
 
 
 def test_values_are_the_manifests_and_checked_as_such() -> None:
-    values = parse_changes(["seed=7", "dilate=12px", "mask_shape=hull", "prompt=a lawn"])
+    values = parse_overrides(["seed=7", "dilate=12px", "mask_shape=hull", "prompt=a lawn"])
     changed = with_values(JOB, values, "/")
     assert (changed.seed, changed.dilate, changed.mask_shape) == (7, Dilation(px=12.0), "hull")
-    assert with_values(changed, parse_changes(["dilate="]), "/") == replace(changed, dilate=None)
+    assert with_values(changed, parse_overrides(["dilate="]), "/") == replace(changed, dilate=None)
     with pytest.raises(UsageError, match="one of .*dilate"):
-        parse_changes(["dilatation=3"])
+        parse_overrides(["dilatation=3"])
     with pytest.raises(UsageError, match="column of the manifest, got nothing"):
-        parse_changes(["nothing="])
+        parse_overrides(["nothing="])
     with pytest.raises(UsageError, match="got task, video_uri"):
-        parse_changes(["video_uri=x.mp4", "task=restyle"])
+        parse_overrides(["video_uri=x.mp4", "task=restyle"])
     with pytest.raises(ManifestError) as error:
         with_values(JOB, {"seed": -1, "mask_shape": "round"}, "/")
     assert [fault.column for fault in error.value.faults] == ["seed", "mask_shape"]
@@ -47,12 +47,12 @@ def test_values_are_the_manifests_and_checked_as_such() -> None:
 
 def test_a_change_holds_for_the_row_that_it_was_made_for(tmp_path: Path) -> None:
     out, other = str(tmp_path), replace(JOB, job_id="b")
-    record_changes(out, [JOB], {"seed": 5, "mask_shape": "hull"})
-    record_changes(out, [JOB], {"seed": 6})
+    record_overrides(out, [JOB], {"seed": 5, "mask_shape": "hull"})
+    record_overrides(out, [JOB], {"seed": 6})
     moved = replace(JOB, row=9)
-    assert with_changes([moved, other], out, "/") == (replace(moved, seed=6, mask_shape="hull"), other)
+    assert apply_overrides([moved, other], out, "/") == (replace(moved, seed=6, mask_shape="hull"), other)
     edited = replace(JOB, prompt="sand")
-    assert with_changes([edited], out, "/") == (edited,)
+    assert apply_overrides([edited], out, "/") == (edited,)
 
 
 class Archive:
@@ -71,8 +71,8 @@ class Archive:
         ledger.quarantine(failed, {"status": "failed", "job_id": "a", "error_code": "x", "reason": "y"})
         for key, name, seam in ((doubtful, "b", 9.0), (good, "c", 0.0)):
             ledger.commit(key, {"status": "done", "windows": 0, "job_id": name})
-            record: dict[str, Any] = {"clip_key": key, "checks": ["seam"], "metrics": {"seam": seam}, "broken": []}
-            ledger.commit(quality_key(key), record | brief(record, QualitySettings()))
+            record: QualityRecord = {"clip_key": key, "checks": ["seam"], "metrics": {"seam": seam}, "broken": []}
+            ledger.commit(quality_key(key), with_verdict(record, QualitySettings()))
             (folder / "out" / "videos").mkdir(exist_ok=True)
             (folder / "out" / "videos" / f"{name}.mp4").write_text(f"first {name}")
 
@@ -102,7 +102,7 @@ def test_a_reviewed_row_is_made_anew_with_something_changed_and_its_output_kept(
     after = archive.planned()
     assert [one == two for one, two in zip(before, after, strict=True)] == [True, False, True]
     assert summarise(archive.out).pending == 1
-    assert "changed   20" in "\n".join(as_lines(explain(archive.out, "b")))
+    assert "override  20" in "\n".join(as_lines(explain(archive.out, "b")))
     # The batch's own command means the same rows from now on.
     assert set(archive.pending(read_manifest(str(archive.path)), Options())) == {"b"}
 
@@ -130,4 +130,4 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_changed(tmp_path: Path) 
         prepare_retry(archive.out, rows=["failed", "review"], values={"boxes": None})
     assert {fault.job_id for fault in error.value.faults} == {"a", "b"}
     assert archive.pending(read_manifest(str(archive.path)), Options()) == {}
-    assert not (tmp_path / "out" / "ledger" / "changes").exists()
+    assert not (tmp_path / "out" / "ledger" / "overrides").exists()

@@ -14,7 +14,7 @@ import typer
 from tests.docs.console import DOCS, ROOT
 from vace_batch.cli import running
 from vace_batch.cli.app import app
-from vace_batch.ledger.results import _RESULT_SCHEMA
+from vace_batch.ledger.results import RESULT_SCHEMA
 from vace_batch.options import Options
 
 pytest.importorskip("zensical", reason="pip install 'vace-batch[docs]'")
@@ -71,7 +71,7 @@ def test_the_results_table_has_every_column() -> None:
         (DOCS / "reference" / "output.md").read_text().partition("## Columns of the results")[2].partition("\n## ")[0]
     )
     rows = [row.split(" | ")[0] for row in part.splitlines() if row.startswith("| `")]
-    assert [word for row in rows for word in re.findall(r"`(\w+)`", row)] == _RESULT_SCHEMA.names
+    assert [word for row in rows for word in re.findall(r"`(\w+)`", row)] == RESULT_SCHEMA.names
 
 
 def test_every_exit_code_has_a_line() -> None:

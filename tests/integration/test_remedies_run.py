@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from vace_batch.ledger.ledger import Ledger
-from vace_batch.ledger.records import table_of
 from vace_batch.video.writer import write_clip
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +61,7 @@ def test_a_mask_that_is_too_small_is_found_and_mended(tmp_path: Path) -> None:
     assert (out / "videos" / "disc.mp4").read_bytes() != first
     [kept] = (out / "attempts").glob("disc.*.first.mp4")
     assert kept.read_bytes() == first
-    [row] = table_of((out / "results" / "status=done" / "clips.parquet").read_bytes()).to_pylist()
+    [row] = pq.ParquetFile(out / "results" / "status=done" / "clips.parquet").read().to_pylist()
     attempts = json.loads(row["attempts"])
     assert attempts["chosen"] > 0 and attempts["attempts"][attempts["chosen"]]["verdict"] == "pass"
     assert row["retry_gpu_s"] == pytest.approx(sum(one["gpu_s"] for one in attempts["attempts"][1:]), abs=0.01)

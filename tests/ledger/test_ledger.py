@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
 from vace_batch.errors import UsageError
 from vace_batch.ledger import run_plan
+from vace_batch.ledger.garbage import find_garbage
 from vace_batch.ledger.ledger import Ledger, make_key
 from vace_batch.ledger.results import write_results
 from vace_batch.ledger.run_plan import PlannedJob, read_plan, write_plan
+from vace_batch.ledger.schema import SCHEMA_VERSION
 from vace_batch.ledger.summary import Summary, summarise
 from vace_batch.storage import files as storage
 
@@ -146,3 +149,34 @@ def test_the_plan_of_an_unchanged_manifest_is_written_once(tmp_path: Path) -> No
     assert storage.list_files(storage.join(out, "plan")) == first
     write_plan(out, planned(3), {})
     assert len(storage.list_files(storage.join(out, "plan"))) == 2 and len(run_plan.read_plan(out)) == 3
+
+
+@pytest.mark.parametrize(("found", "said"), [(None, "no schema version"), (SCHEMA_VERSION + 1, "schema version 2")])
+def test_an_output_folder_of_another_version_is_refused(tmp_path: Path, found: int | None, said: str) -> None:
+    out, jobs = str(tmp_path), planned(1)
+    write_plan(out, jobs, {"manifest": "m"})
+    run = storage.read_json(f"{out}/run.json")
+    assert run.pop("schema_version") == SCHEMA_VERSION
+    storage.publish(f"{out}/run.json", json.dumps(run if found is None else run | {"schema_version": found}).encode())
+    for opens in (
+        lambda: summarise(out),
+        lambda: summarise(out, jobs),
+        lambda: run_plan.read_run(out),
+        lambda: read_plan(out),
+        lambda: run_plan.find_job(out, "j0"),
+        lambda: find_garbage(out),
+        lambda: write_plan(out, jobs, {"manifest": "m"}),
+    ):
+        with pytest.raises(UsageError, match=rf"{out}: has {said}, expected {SCHEMA_VERSION}; give a new OUT"):
+            opens()
+
+
+def test_results_and_json_carry_the_schema_version(tmp_path: Path) -> None:
+    out, jobs = str(tmp_path), planned(1)
+    write_plan(out, jobs, {})
+    Ledger(out).commit(jobs[0].clip_key, {"status": "done"})
+    summary = summarise(out)
+    write_results(summary)
+    metadata = pq.read_schema(f"{out}/results/status=done/clips.parquet").metadata
+    assert metadata[b"vace_batch.schema_version"] == str(SCHEMA_VERSION).encode()
+    assert json.loads("".join(summary.as_json()))["schema_version"] == SCHEMA_VERSION

@@ -16,8 +16,9 @@ from vace_batch.batch.batch import Batch, close_batch, open_batch
 from vace_batch.batch.graph import ClipGraph
 from vace_batch.batch.identity import another_attempt
 from vace_batch.cluster.units import Call, Failure, Unit
-from vace_batch.ledger.ledger import Ledger
-from vace_batch.ledger.verdicts import brief, quality_key
+from vace_batch.ledger.ledger import Ledger, quality_key
+from vace_batch.ledger.schema import QualityRecord
+from vace_batch.ledger.verdicts import with_verdict
 from vace_batch.manifest.job import BoxKey, Dilation, Job, LoraRef, Sampling
 from vace_batch.manifest.reader import Manifest
 from vace_batch.masks.models import MaskModels
@@ -176,9 +177,15 @@ class Run:
             if seam is None:
                 failure = Failure(unit_id="", code="timeout", reason="it hung", retryable=True, attempts=3)
                 return list(self.graph.on_failed(unit, failure))
-            record = {"clip_key": payload[0].clip_key, "checks": ["seam"], "metrics": {"seam": seam}, "broken": []}
-            told = brief(record, QualitySettings())
-            self.ledger.commit(key, record | told | {"windows": 0, "gpu_s": 1.5})
+            record: QualityRecord = {
+                "clip_key": payload[0].clip_key,
+                "checks": ["seam"],
+                "metrics": {"seam": seam},
+                "broken": [],
+                "windows": 0,
+                "gpu_s": 1.5,
+            }
+            self.ledger.commit(key, with_verdict(record, QualitySettings()))
         return list(self.graph.on_done(unit, self.ledger.done(key)))
 
     def _stitched(self, work: ClipWork) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -277,3 +278,11 @@ def test_doubtful_clips_come_first(tmp_path: Path) -> None:
     rows = [result(0, verdict=word) for word in words]
     out = make_out(tmp_path / "out", jobs(4), rows)
     assert [most_doubtful(out, count) for count in (0, 1, 2, 9)] == [set(), {1}, {1, 3}, {0, 1, 2, 3}]
+
+
+def test_results_of_another_schema_version_are_refused(tmp_path: Path) -> None:
+    out = make_out(tmp_path / "out", jobs(1), [result(0)])
+    clips = tmp_path / "out/results/status=done/clips.parquet"
+    pq.write_table(pq.read_table(clips).replace_schema_metadata({}), clips)
+    with pytest.raises(UsageError, match=r"results: has no schema version, expected 1; give --refresh"):
+        write_report(out)

@@ -56,7 +56,7 @@ def test_no_message_record_or_line_tells_credentials(text: str, tmp_path: Path) 
     told += [str(fault), str(ManifestError([fault]))]
     ledger = Ledger(str(tmp_path))
     ledger.quarantine("clip-00", {"reason": text})
-    ledger.note_mishap("clip-00", {"traceback": text})
+    ledger.note_mishap("clip-00", step="stitch", traceback=text)
     told += [path.read_text() for path in tmp_path.rglob("*.json")]
     for formatter in (log.JsonFormatter(), log.TextFormatter()):
         sink = io.StringIO()

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from vace_batch.geometry import Box, Size
 from vace_batch.ledger.ledger import Ledger
-from vace_batch.ledger.results import _RESULT_SCHEMA
+from vace_batch.ledger.results import RESULT_SCHEMA
 from vace_batch.ledger.run_plan import PlannedJob, write_plan
 from vace_batch.manifest.job import Job, job_json
 from vace_batch.masks.store import box_mask, write_masks
@@ -130,7 +130,7 @@ def make_filmed_out(folder: Path) -> str:
 def write_rows(
     out: Path, planned: Sequence[PlannedJob], rows: Iterable[dict[str, Any] | None], order: Sequence[int] | None
 ) -> None:
-    schema = _RESULT_SCHEMA
+    schema = RESULT_SCHEMA
     for name, type_ in _VERDICT:
         schema = schema if name in schema.names else schema.append(pa.field(name, type_))
     writers = {}

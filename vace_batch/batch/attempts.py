@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from vace_batch.errors import ClipError, UsageError
 from vace_batch.ledger.ledger import Ledger
-from vace_batch.ledger.records import Record
+from vace_batch.ledger.schema import QualityRecord
 from vace_batch.ledger.verdicts import verdict_of
 from vace_batch.quality.remedies import FIRST, Attempt, Remedy, next_remedy
 from vace_batch.steps.clip import ClipWork
@@ -31,7 +31,7 @@ class Attempts:
         """Whether nothing is to be recorded: the run tries no more than once, or the first attempt was good."""
         return self.first.options.attempts.max_attempts == 1 or self.made[0].verdict == "pass"
 
-    def add_measured(self, work: ClipWork, record: Record) -> None:
+    def add_measured(self, work: ClipWork, record: QualityRecord) -> None:
         """An attempt was finished and measured, whatever came of that."""
         verdict = verdict_of(record, work.options.quality)
         self.made.append(

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 
 from vace_batch.batch.identity import works_of
 from vace_batch.errors import UsageError
-from vace_batch.ledger.ledger import Ledger
+from vace_batch.ledger.ledger import Ledger, quality_key
 from vace_batch.ledger.records import read_records
 from vace_batch.ledger.results import write_results
-from vace_batch.ledger.run_plan import PlannedJob, write_plan
+from vace_batch.ledger.run_plan import PlannedJob, find_run, write_plan
 from vace_batch.ledger.summary import Summary, summarise
-from vace_batch.ledger.verdicts import Verdicts, quality_key
+from vace_batch.ledger.verdicts import Verdicts
 from vace_batch.manifest.job import job_json
 from vace_batch.manifest.reader import Manifest, read_manifest
 from vace_batch.manifest.uris import folder_of
@@ -66,6 +66,7 @@ def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
     """
     if options.budget.max_cost is not None and not options.prices.given:
         raise UsageError("--max-cost: expected prices to reckon with, such as --price gpu_hour=2.5; got none")
+    find_run(out)  # an OUT that another version made is refused before any work
     works = works_of(manifest.jobs, out, options, folder_of(manifest.uri))
     planned = list[PlannedJob]()
 

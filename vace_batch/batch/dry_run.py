@@ -19,6 +19,7 @@ from vace_batch.costs import Calibration, Prices, Used, total
 from vace_batch.errors import ClipError
 from vace_batch.geometry import token_count
 from vace_batch.ledger.ledger import Ledger
+from vace_batch.ledger.run_plan import find_run
 from vace_batch.manifest.presets import LORA_PRESETS
 from vace_batch.manifest.uris import folder_of
 from vace_batch.masks.models import MaskModels
@@ -167,6 +168,7 @@ def plan(
     failed: set[str] = set()
     windows: set[str] = set()
     if out is not None:
+        find_run(out)  # refuses the OUT of another version
         ledger = Ledger(out)
         done, failed = ledger.keys("done", "clip"), ledger.keys("quarantine", "clip")
         windows = ledger.keys("done", "window")

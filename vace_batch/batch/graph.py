@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from vace_batch import log
 from vace_batch.batch.attempts import Another, Attempts
@@ -14,9 +15,9 @@ from vace_batch.batch.window_queue import WindowQueue
 from vace_batch.cluster.units import Failure, Unit
 from vace_batch.costs import StepKind
 from vace_batch.errors import ClusterError
-from vace_batch.ledger.ledger import Ledger
-from vace_batch.ledger.records import Record
-from vace_batch.ledger.verdicts import quality_key
+from vace_batch.ledger.ledger import Ledger, quality_key
+from vace_batch.ledger.schema import FailureRecord, QualityRecord
+from vace_batch.ledger.verdicts import attempt_record
 from vace_batch.quality.remedies import best_of
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan
@@ -202,7 +203,7 @@ class ClipGraph:
         assert isinstance(record, dict)
         state = self._clips[clip]
         attempts = state.attempts or Attempts(state.work)
-        attempts.add_measured(state.work, record)
+        attempts.add_measured(state.work, cast(QualityRecord, record))
         yield from self._attempt_again(attempts)
 
     def _settled(self, clip: str, meta: object) -> Iterator[Unit]:
@@ -251,13 +252,23 @@ class ClipGraph:
 
     def _quarantine(self, work: ClipWork, unit: Unit, failure: Failure) -> None:
         ledger = self._folders[work.out].ledger
-        body: Record = {"status": "failed", "job_id": work.job.job_id, "output": work.output, "step": unit.kind}
-        body |= {"error_code": failure.code, "reason": failure.reason, "retryable": failure.retryable}
-        body |= {"runs": failure.attempts, "windows": 0, "seconds": 0.0, "settings": work.settings}
+        record: FailureRecord = {
+            "status": "failed",
+            "job_id": work.job.job_id,
+            "output": work.output,
+            "step": unit.kind,
+            "error_code": failure.code,
+            "reason": failure.reason,
+            "retryable": failure.retryable,
+            "runs": failure.attempts,
+            "windows": 0,
+            "seconds": 0.0,
+            "settings": work.settings,
+        }
         if failure.traceback:
-            ledger.note_mishap(work.clip_key, {"step": unit.kind, "traceback": failure.traceback})
+            ledger.note_mishap(work.clip_key, step=unit.kind, traceback=failure.traceback)
         if unit.kind != StepKind.KEEP:  # a clip whose masks cannot be kept is done
-            ledger.quarantine(work.clip_key, body)
+            ledger.quarantine(work.clip_key, record)
         self._warn(work, f"{unit.kind} failed", failure)
 
     # --- the end of an attempt ---
@@ -276,7 +287,7 @@ class ClipGraph:
         elif self._another is None or attempts.is_settled:
             self._finish(first.clip_key)
         else:
-            yield settle_unit(first, [attempt.as_record() for attempt in attempts.made], best_of(attempts.made))
+            yield settle_unit(first, [attempt_record(attempt) for attempt in attempts.made], best_of(attempts.made))
 
     def _finish(self, clip: str) -> None:
         state = self._clips[clip]

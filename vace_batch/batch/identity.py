@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cache, lru_cache
 
 from vace_batch.errors import ClipError, ClusterError
-from vace_batch.ledger.overrides import with_changes
+from vace_batch.ledger.overrides import apply_overrides
 from vace_batch.manifest.job import Job
 from vace_batch.manifest.output_names import safe_name
 from vace_batch.manifest.presets import with_preset
@@ -43,7 +43,7 @@ def works_of(jobs: Sequence[Job], out: str, options: Options, folder: str) -> tu
         UsageError: a model is not known or not there.
         ClusterError: a storage does not answer.
     """
-    jobs = with_changes(jobs, out, folder) if out else jobs
+    jobs = apply_overrides(jobs, out, folder) if out else jobs
     roots = Roots.of([root for root in (folder, out, *options.allow_roots) if root])
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
         lora_revision = cache(weights.file_revision)  # asked once for all jobs

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from vace_batch.batch.identity import works_of
 from vace_batch.errors import Fault, ManifestError, UsageError
 from vace_batch.ledger.ledger import Ledger
-from vace_batch.ledger.overrides import record_changes, with_changes, with_values
-from vace_batch.ledger.records import Record
+from vace_batch.ledger.overrides import apply_overrides, record_overrides, with_values
 from vace_batch.ledger.run_plan import read_plan, read_run
+from vace_batch.ledger.schema import JobRow
 from vace_batch.ledger.summary import summarise
 from vace_batch.manifest.job import Job
 from vace_batch.manifest.reader import Manifest, read_manifest
@@ -55,14 +55,14 @@ def prepare_retry(
     if gone := found.keys() - {job.job_id for job in chosen}:
         raise UsageError(f"{manifest.uri}: has no longer the rows {', '.join(sorted(gone))}")
     if values:
-        _check(with_changes(chosen, out, folder), values, folder)
+        _check(apply_overrides(chosen, out, folder), values, folder)
         _keep(out, {row["job_id"] for row in found.values() if row["status"] != "failed"})
-        record_changes(out, chosen, values)
+        record_overrides(out, chosen, values)
     _forgive(out, found.values(), (work.clip_key for work in works_of(chosen, out, options, folder)))
     return manifest, options
 
 
-def _word(row: Record) -> str:
+def _word(row: JobRow) -> str:
     return "failed" if row["status"] == "failed" else row["verdict"] or "pass"
 
 
@@ -83,7 +83,7 @@ def _keep(out: str, job_ids: Collection[str]) -> None:
             set_aside(Ledger(out), planned)
 
 
-def _forgive(out: str, rows: Iterable[Record], keys: Iterator[str]) -> None:
+def _forgive(out: str, rows: Iterable[JobRow], keys: Iterator[str]) -> None:
     """What failed before, as it was and as it is now, is tried again."""
     ledger = Ledger(out)
     for key in {*(row["clip_key"] for row in rows if row["status"] == "failed"), *keys}:

@@ -8,7 +8,7 @@ from enum import IntEnum
 
 from vace_batch.cluster.units import Unit
 from vace_batch.costs import StepKind, Used
-from vace_batch.ledger.records import Record
+from vace_batch.ledger.schema import AttemptRecord
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
 from vace_batch.steps.prediction import build_cost, finish_cost, window_cost
@@ -44,7 +44,7 @@ def measure_unit(work: ClipWork, plan: ClipPlan) -> Unit:
     return _clip_unit(StepKind.MEASURE, work, (work, plan), Stage.FINISH, finish_cost(work, plan)["measure"])
 
 
-def settle_unit(work: ClipWork, attempts: Sequence[Record], best: int) -> Unit:
+def settle_unit(work: ClipWork, attempts: Sequence[AttemptRecord], best: int) -> Unit:
     """Put attempt number `best` of a clip in its place; `work` is that of the first attempt."""
     return _clip_unit(StepKind.SETTLE, work, (work, attempts, best), Stage.FINISH)
 

@@ -8,7 +8,7 @@ import typer
 
 from vace_batch.cli.options import ALLOW_ROOT, BOUNDS, Json, OutArg, with_options
 from vace_batch.cli.running import run_batch
-from vace_batch.ledger.overrides import parse_changes
+from vace_batch.ledger.overrides import parse_overrides
 from vace_batch.options import Options
 
 
@@ -43,7 +43,7 @@ def retry(
     shortcuts = {"seed": seed, "dilate": dilate, "mask_shape": shape, "model": model}
     changes = [*(column or ()), *(f"{name}={value}" for name, value in shortcuts.items() if value is not None)]
     manifest, earlier = prepare_retry(
-        out, jobs=job or (), rows=rows or (), values=parse_changes(changes), roots=options.allow_roots
+        out, jobs=job or (), rows=rows or (), values=parse_overrides(changes), roots=options.allow_roots
     )
     bounds = {name: bound for name, bound in options.budget if bound is not None}
     budget = earlier.budget.model_copy(update=bounds)

@@ -1,4 +1,4 @@
-"""Finds and removes artifacts that no record names: those of attempts that were killed or lost a race."""
+"""Find and remove artifacts that no record names: leftovers of attempts that were killed or lost a race."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vace_batch.errors import UsageError
-from vace_batch.ledger.ledger import KINDS
 from vace_batch.ledger.records import COMPACT_FROM, read_records
 from vace_batch.ledger.run_plan import read_run
+from vace_batch.ledger.schema import KINDS
 from vace_batch.storage import files as storage
 
 DEFAULT_GRACE_S = 24 * 3600.0
@@ -19,17 +19,16 @@ _ARTIFACTS = "artifacts/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Garbage:
-    """Files of an output folder that nothing needs, relative to it, and their size together."""
+    """Unneeded files of an output folder, relative to it, and their total size."""
 
     files: tuple[str, ...]
     num_bytes: int
 
 
 def find_garbage(out: str, *, grace_s: float = DEFAULT_GRACE_S) -> Garbage:
-    """Files older than `grace_s` that no record names, and unfinished ones of writers that were killed.
+    """Find files older than `grace_s` that no record names, and unfinished files of writers that were killed.
 
-    A run that goes on meanwhile is safe as long as none of its steps takes longer than `grace_s` from writing an
-    artifact to recording it: what is younger is left alone.
+    A run may go on meanwhile if none of its steps takes longer than `grace_s` from writing an artifact to recording it.
 
     Raises:
         UsageError: `out` is no output folder, or the time is negative.
@@ -38,7 +37,7 @@ def find_garbage(out: str, *, grace_s: float = DEFAULT_GRACE_S) -> Garbage:
         raise UsageError(f"grace: expected 0 hours or more, got {grace_s / 3600:g}")
     read_run(out)
     before = time.time() - grace_s
-    # Listed before the records are read: what is recorded in between counts as named.
+    # Listed before the records are read: an artifact that is recorded in between counts as named.
     old = [entry for entry in storage.list_entries(out) if entry.modified_s < before]
     artifacts = [entry for entry in old if entry.name.startswith(_ARTIFACTS)]
     named = set(_named(out)) if artifacts else set()
@@ -55,13 +54,14 @@ def remove_garbage(out: str, garbage: Garbage) -> None:
 
 
 def _named(out: str) -> Iterator[str]:
+    """List the artifacts that records name."""
     for kind in KINDS:
         for _, record in read_records(out, "done", kind, compact_from=COMPACT_FROM):
             yield from _artifacts_in(record)
 
 
 def _artifacts_in(value: object) -> Iterator[str]:
-    """Every artifact's name anywhere in a record, whatever its field is called."""
+    """List the artifacts' names anywhere in a record, in fields of any name."""
     if isinstance(value, str):
         if value.startswith(_ARTIFACTS):
             yield value

@@ -1,8 +1,8 @@
-"""Rows that are run with other values than the manifest's, because `retry` was told so.
+"""Run rows with other values than the manifest's: the overrides that `retry --set` records.
 
-A change is kept in OUT/ledger/changes, a file a retry, never written again, and holds for every later run into that
-OUT: what was mended by hand is not undone by the nightly run. It holds for the row as it was: a row that is changed in
-the manifest itself is what the manifest says.
+Overrides lie in OUT/ledger/overrides, one file a retry, never changed, and hold for every later run into that OUT, so
+that a nightly run does not undo a correction. An override applies only while the manifest's row is unchanged; after an
+edit the manifest wins.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vace_batch.errors import Fault, ManifestError, UsageError
+from vace_batch.ledger.schema import OverrideRecord
 from vace_batch.manifest.builder import parse_defaults
 from vace_batch.manifest.cells import PARSERS, Cell
 from vace_batch.manifest.job import Job, members
@@ -22,16 +23,16 @@ from vace_batch.manifest.rules import row_faults
 from vace_batch.storage import files as storage
 
 FIXED = ("job_id", "video_uri", "task", "output_uri")
-"""Columns that say which row it is; with others it would be another one."""
+"""Columns that say which row it is; another value would make another row."""
 
 _DEFAULTS = Job(job_id="", video_uri="", task="removal")
 
 
-def parse_changes(assignments: Sequence[str]) -> dict[str, object]:
-    """`column=value` texts, values as in a CSV; nothing after the `=` takes the manifest's value away.
+def parse_overrides(assignments: Sequence[str]) -> dict[str, object]:
+    """Parse `column=value` texts, values as in a CSV; `column=` takes the manifest's value away.
 
     Raises:
-        UsageError: one names no column, or one that says which row it is, or its value cannot stand there.
+        UsageError: a text names no column, or a `FIXED` one, or its value does not fit the column.
     """
     fixed = sorted({text.partition("=")[0] for text in assignments} & set(FIXED))
     if fixed:
@@ -44,10 +45,10 @@ def parse_changes(assignments: Sequence[str]) -> dict[str, object]:
 
 
 def with_values(job: Job, values: Mapping[str, object], folder: str) -> Job:
-    """`job` with other values in some columns; relative URIs among them are below `folder`.
+    """Replace some columns of `job`; relative URIs among the values are below `folder`.
 
     Raises:
-        ManifestError: with everything that is wrong with the row then.
+        ManifestError: with everything that is wrong with the changed row.
     """
     faults: list[Fault] = []
     parsed: dict[str, Any] = {}
@@ -63,57 +64,62 @@ def with_values(job: Job, values: Mapping[str, object], folder: str) -> Job:
     return changed
 
 
-def record_changes(out: str, jobs: Iterable[Job], values: Mapping[str, object]) -> None:
-    """From now on these rows, as the manifest has them, have other values in runs into OUT; other values stay.
+def record_overrides(out: str, jobs: Iterable[Job], values: Mapping[str, object]) -> None:
+    """Record that these rows, as the manifest has them, get `values` in later runs into OUT; older overrides stay.
 
     Raises:
         OSError: OUT cannot be written.
     """
     at = datetime.now(UTC)
-    body = {"at": at.isoformat(timespec="milliseconds"), "set": dict(values), "rows": {j.job_id: _row(j) for j in jobs}}
+    body: OverrideRecord = {
+        "at": at.isoformat(timespec="milliseconds"),
+        "set": dict(values),
+        "rows": {job.job_id: _row_digest(job) for job in jobs},
+    }
     name = f"{at:%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}.json"
     storage.create_exclusive(storage.join(_folder(out), name), json.dumps(body, sort_keys=True).encode())
 
 
-def with_changes(jobs: Sequence[Job], out: str, folder: str) -> tuple[Job, ...]:
-    """The rows of a manifest in `folder` as runs into OUT take them.
+def apply_overrides(jobs: Sequence[Job], out: str, folder: str) -> tuple[Job, ...]:
+    """Apply the overrides of OUT to the rows of a manifest in `folder`.
 
     Raises:
-        ManifestError: the manifest's version of today does not allow a value any more.
+        ManifestError: the manifest's rules no longer allow a value.
         OSError: a storage does not answer.
     """
     recorded = _recorded(out)
     if not recorded:
         return tuple(jobs)
-    return tuple(with_values(job, values, folder) if (values := changes_of(job, recorded)) else job for job in jobs)
+    overrides = ((job, overrides_of(job, recorded)) for job in jobs)
+    return tuple(with_values(job, values, folder) if values else job for job, values in overrides)
 
 
-def changes_of(job: Job, recorded: Sequence[Mapping[str, Any]]) -> dict[str, object]:
-    """The values that were changed of a row of the manifest, the latest of each column."""
-    found: dict[str, object] = {}
-    row = None
-    for change in recorded:
-        if job.job_id in change["rows"]:
-            row = row or _row(job)
-            found |= change["set"] if change["rows"][job.job_id] == row else {}
-    return found
+def overrides_of(job: Job, recorded: Sequence[OverrideRecord]) -> dict[str, object]:
+    """Select the values that hold for a row of the manifest, the latest of each column."""
+    values: dict[str, object] = {}
+    digest = None
+    for record in recorded:
+        if job.job_id in record["rows"]:
+            digest = digest or _row_digest(job)
+            values |= record["set"] if record["rows"][job.job_id] == digest else {}
+    return values
 
 
-def named(out: str, job_id: str) -> list[dict[str, Any]]:
-    """When a job was changed and to what, the earliest first."""
-    return [{"at": change["at"], "set": change["set"]} for change in _recorded(out) if job_id in change["rows"]]
+def history_of(out: str, job_id: str) -> list[dict[str, Any]]:
+    """List the overrides of a job with their times, the earliest first."""
+    return [{"at": record["at"], "set": record["set"]} for record in _recorded(out) if job_id in record["rows"]]
 
 
-def _recorded(out: str) -> list[dict[str, Any]]:
+def _recorded(out: str) -> list[OverrideRecord]:
     folder = _folder(out)
     return [storage.read_json(storage.join(folder, name)) for name in storage.list_files(folder)]
 
 
 def _folder(out: str) -> str:
-    return storage.join(out, "ledger", "changes")
+    return storage.join(out, "ledger", "overrides")
 
 
-def _row(job: Job) -> str:
-    """A digest of the row as the manifest has it, wherever in the manifest it stands."""
+def _row_digest(job: Job) -> str:
+    """Digest the row as the manifest has it, wherever in the manifest the row stands."""
     values = {name: value for name, value in members(job).items() if name != "row"}
     return storage.digest(json.dumps(values, default=members, sort_keys=True))

@@ -1,12 +1,11 @@
-"""Reads many small JSON records at once, and keeps them together in Parquet so that the next reading is quick.
+"""Read many small JSON records at once, and copy them into Parquet files so that the next reading is quick.
 
-    OUT/ledger/compact/<state>-<kind>-<digest>.parquet      key, version, what `status` asks, record
+    OUT/ledger/compact/<state>-<kind>-<digest>.parquet      key, version, brief columns of the kind, record
 
-The records themselves stay where they are and stay the truth: exclusive creation needs each at its own name. A compact
-file is a copy that may be missing, broken, old, or there twice; its name has the digest of its content. A row of it
-counts while the record is still listed with the version that was copied; or while the folder that holds the record has
-not changed since it was listed, which on a local disk one look at the folder tells, so that nothing is listed at all.
-So it does not matter when a writer of one is killed, nor how many write.
+The JSON records stay the truth, since exclusive creation needs each record at its own name. A compact file is a copy
+that may be missing, broken, old or doubled; its name holds the digest of its content. A row of a copy is valid if the
+record is still listed with the version that was copied. On a local disk an unchanged ctime of the record's folder
+proves the same without listing the folder. So any number of drivers may write copies, and may be killed meanwhile.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -26,114 +26,119 @@ import pyarrow.parquet as pq
 from vace_batch import log
 from vace_batch.storage import files as storage
 
-Record = dict[str, Any]
-
 COMPACT_FROM = 1_000
-"""So many records must have been read one by one before a compact file is worth writing."""
+"""Records read one by one from which a compact file is worth writing."""
 
 _LISTED_PER_READ = 50
-"""A record that only had to be listed costs so much less than one that had to be read."""
+"""Listing this many records costs as much as reading one."""
 
 _AT_ONCE = 20_000
-"""Records that are in memory while they are read or written."""
+"""Records in memory while they are read or written."""
 
 _SETTLED_S = 2.0
-"""A folder that changed less than this before it was listed may change again without another time."""
+"""A folder that changed less than this before it was listed may change again within the same ctime."""
 
-_BRIEF = {"status": pa.string(), "error_code": pa.string(), "reason": pa.string()}
-_BRIEF |= {"runs": pa.int32(), "windows": pa.int32(), "seconds": pa.float64()}
+BRIEF: dict[str, dict[str, pa.DataType]] = {
+    "clip": {
+        "status": pa.string(),
+        "error_code": pa.string(),
+        "reason": pa.string(),
+        "runs": pa.int32(),
+        "windows": pa.int32(),
+        "seconds": pa.float64(),
+    },
+    "quality": {"verdict": pa.string(), "reasons": pa.list_(pa.string()), "thresholds": pa.string()},
+}
+"""Columns by kind that can be read without parsing the whole record, beside `key` and `record`."""
 
-BRIEF = ("key", *_BRIEF)
-"""What is told of a record without reading all of it."""
-
-_SCHEMA = pa.schema([("key", pa.string()), ("version", pa.string()), *_BRIEF.items(), ("record", pa.binary())])
 _LISTED = pa.schema([("key", pa.string()), ("version", pa.string()), ("size", pa.int64())])
 _FOLDERS = b"folders"
 _LOG = log.get_logger(__name__)
 
 
-def read_records(out: str, state: str, kind: str, *, compact_from: int | None = None) -> Iterator[tuple[str, Record]]:
-    """Key and content of every record of `kind` in `state` (done or quarantine), in no order.
+def read_records(
+    out: str, state: str, kind: str, *, compact_from: int | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read the key and content of every record of `kind` in `state` (done or quarantine), in no order.
 
-    With `compact_from`, writes them down together when at least so many had to be read one by one.
+    With `compact_from`, copy the records into a compact file when at least this many had to be read one by one.
     """
     for table in read_tables(out, state, kind, ("key", "record"), compact_from=compact_from):
         yield from zip(table["key"].to_pylist(), map(json.loads, table["record"].to_pylist()), strict=True)
 
 
 def read_tables(
-    out: str, state: str, kind: str, columns: Sequence[str] = BRIEF, *, compact_from: int | None = None
+    out: str, state: str, kind: str, columns: Sequence[str], *, compact_from: int | None = None
 ) -> Iterator[pa.Table]:
-    """The same as tables, none of them large, one at least; `columns` are some of `BRIEF` and `record`, its JSON."""
+    """Read the same records as tables, none of them large and the first one empty.
+
+    `columns` are some of `key`, the kind's `BRIEF` and `record`, the record as JSON.
+    """
+    schema, prefix = _schema(kind), f"{state}-{kind}-"
     folder = storage.join(out, "ledger", state)
     versions = _folder_versions(folder)
     listed_at = time.time()
-    copies, broken = _copies(out, f"{state}-{kind}-")
-    settled = set[str]()
-    for copy in copies:
-        copy.settle(versions, settled)
-    listed = _list(folder, kind, None if not versions else sorted(versions.keys() - settled))
-    num_listed = len(listed)
+    copies, broken = _copies(out, prefix, schema)
+    settled = _settle(copies, versions)
+    listed = _list(folder, kind, sorted(versions.keys() - settled) if versions else None)
+    cost = len(listed) // _LISTED_PER_READ
     for copy in copies:
         listed = copy.match(listed)
-    writer = None
-    if compact_from is not None and len(listed) + num_listed // _LISTED_PER_READ >= compact_from:
-        writer = _CompactFile()
-    names = list(columns) if writer is None else _SCHEMA.names
-    yield _SCHEMA.empty_table().select(list(columns))
-    for copy in copies:
-        yield from _passed(copy.parts(names), columns, writer)
-    yield from _passed(_read_loose(folder, listed), columns, writer)
-    if writer is not None:
-        instead_of = [*(copy.name for copy in copies), *broken]
-        writer.publish(out, f"{state}-{kind}-", _settled(versions, listed_at), instead_of)
-
-
-def _passed(parts: Iterable[pa.Table], columns: Sequence[str], writer: _CompactFile | None) -> Iterator[pa.Table]:
-    for part in parts:
+    cost += len(listed)
+    writer = None if compact_from is None or cost < compact_from else _CompactFile(schema)
+    names = list(columns) if writer is None else schema.names
+    yield schema.empty_table().select(list(columns))
+    for part in chain(*(copy.parts(names) for copy in copies), _read_loose(folder, listed, schema)):
         if writer is not None:
             writer.add(part)
         yield part.select(list(columns))
+    if writer is not None:
+        writer.publish(out, prefix, _settled(versions, listed_at), [*(copy.name for copy in copies), *broken])
+
+
+def _schema(kind: str) -> pa.Schema:
+    brief = BRIEF.get(kind, {})
+    return pa.schema([("key", pa.string()), ("version", pa.string()), *brief.items(), ("record", pa.binary())])
 
 
 def k2(key: str) -> str:
-    """The folder that a key's files lie in, so that no folder has all of them."""
+    """Name the subfolder of a key's files: keys are spread over 256 subfolders."""
     return key.rsplit("-", 1)[-1][:2]
 
 
 def record_name(key: str) -> str:
-    """Where a record lies in its state's folder."""
+    """Name a record's file, relative to its state's folder."""
     return f"{k2(key)}/{key}.json"
 
 
-# --- what is there ---------------------------------------------------------------------------------------------------
+# --- listing ---------------------------------------------------------------------------------------------------
 
 
 def _folder_versions(folder: str) -> dict[str, str]:
-    """A word for each subfolder of a local folder that changes when a file in it comes or goes; {} of a store's."""
-    found: dict[str, str] = {}
+    """Read a version of each subfolder that changes when a file in it comes or goes; empty for a store."""
+    versions: dict[str, str] = {}
     if storage.is_local(folder):
         with contextlib.suppress(FileNotFoundError), os.scandir(storage.resolve(folder)[1]) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    found[entry.name] = _folder_version(entry.path)
-    return found
+                    versions[entry.name] = _folder_version(entry.path)
+    return versions
 
 
 def _folder_version(path: str) -> str:
-    # Copied with its times a folder keeps mtime, never ctime: what was copied half is listed.
+    # A folder that is copied with its times keeps mtime, never ctime: a half-copied folder is listed again.
     stat = os.stat(path, follow_symlinks=False)
     return f"{stat.st_ctime_ns}-{stat.st_ino}"
 
 
 def _settled(versions: dict[str, str], listed_at: float) -> dict[str, str]:
-    """The folders whose next change is sure to give them another word."""
+    """Select the folders whose next change is sure to give another version."""
     last = int((listed_at - _SETTLED_S) * 1e9)
     return {name: version for name, version in versions.items() if int(version.split("-")[0]) < last}
 
 
 def _tells_changes(path: str) -> bool:
-    """Whether folders get another time when a file comes or goes: those of a mounted bucket may not."""
+    """Test whether a folder's ctime changes when a file comes or goes; on a mounted bucket it may not."""
     with tempfile.NamedTemporaryFile(prefix=".part-", dir=path):
         before = _folder_version(path)
         time.sleep(0.05)
@@ -141,16 +146,15 @@ def _tells_changes(path: str) -> bool:
 
 
 def _list(folder: str, kind: str, subfolders: Sequence[str] | None) -> pa.Table:
-    """Keys, versions and sizes of the records in these subfolders; None: in all."""
+    """List keys, versions and sizes of the records in some subfolders; None: in all."""
     tables = [_LISTED.empty_table()]
-    columns: tuple[list[Any], ...] = ([], [], [])
+    rows: list[dict[str, Any]] = []
     for entry in _entries(folder, kind, subfolders):
-        for column, value in zip(columns, (_key(entry.name), entry.version, entry.size), strict=True):
-            column.append(value)
-        if len(columns[0]) == _AT_ONCE:
-            tables.append(pa.table(list(columns), schema=_LISTED))
-            columns = ([], [], [])
-    return pa.concat_tables([*tables, pa.table(list(columns), schema=_LISTED)])
+        rows.append({"key": _key(entry.name), "version": entry.version, "size": entry.size})
+        if len(rows) == _AT_ONCE:
+            tables.append(pa.Table.from_pylist(rows, schema=_LISTED))
+            rows = []
+    return pa.concat_tables([*tables, pa.Table.from_pylist(rows, schema=_LISTED)])
 
 
 def _entries(folder: str, kind: str, subfolders: Sequence[str] | None) -> Iterator[storage.Entry]:
@@ -163,23 +167,27 @@ def _key(name: str) -> str:
     return name.rsplit("/", 1)[-1].removesuffix(".json")
 
 
-def _read_loose(folder: str, listed: pa.Table) -> Iterator[pa.Table]:
+def _read_loose(folder: str, listed: pa.Table, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Read listed records one by one; a record that was taken back since the listing is left out."""
+    brief = [name for name in schema.names if name not in ("key", "version", "record")]
     for start in range(0, len(listed), _AT_ONCE):
-        keys, versions, sizes = (column.to_pylist() for column in listed.slice(start, _AT_ONCE).columns)
-        contents = list(storage.read_many([storage.join(folder, record_name(key)) for key in keys], sizes))
-        there = [content is not None for content in contents]  # None: taken back since it was listed
-        records = [json.loads(content) for content in contents if content is not None]
-        columns = {name: [_plain(record.get(name)) for record in records] for name in _BRIEF}
-        columns |= {"record": [content for content in contents if content is not None]}
-        columns |= {
-            name: [value for value, is_there in zip(values, there, strict=True) if is_there]
-            for name, values in (("key", keys), ("version", versions))
-        }
-        yield pa.table(columns, schema=_SCHEMA)
+        part = listed.slice(start, _AT_ONCE).to_pydict()
+        uris = [storage.join(folder, record_name(key)) for key in part["key"]]
+        rows: list[dict[str, Any]] = []
+        for key, version, content in zip(
+            part["key"], part["version"], storage.read_many(uris, part["size"]), strict=True
+        ):
+            if content is not None:
+                record = json.loads(content)
+                columns = {name: _arrow_value(record.get(name)) for name in brief}
+                rows.append({"key": key, "version": version, "record": content, **columns})
+        yield pa.Table.from_pylist(rows, schema=schema)
 
 
-def _plain(value: Any) -> Any:
-    """`value` as Arrow takes it: of odd file names there may be lone surrogates in a reason."""
+def _arrow_value(value: Any) -> Any:
+    """Escape lone surrogates, which Arrow refuses and odd file names bring into reasons."""
+    if isinstance(value, list):
+        return [_arrow_value(part) for part in value]
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
@@ -187,55 +195,65 @@ def _plain(value: Any) -> Any:
 
 
 class _Copy:
-    """A compact file and which of its rows hold."""
+    """A compact file, and which of its rows are valid."""
 
-    def __init__(self, name: str, content: bytes) -> None:
+    def __init__(self, name: str, content: bytes, schema: pa.Schema) -> None:
         self.name = name
         self._file = pq.ParquetFile(pa.BufferReader(content))
-        if not self._file.schema_arrow.equals(_SCHEMA):
+        if not self._file.schema_arrow.equals(schema):
             raise pa.ArrowInvalid("other columns")
         self._folders: dict[str, str] = json.loads((self._file.metadata.metadata or {}).get(_FOLDERS, b"{}"))
-        self._holds: pa.ChunkedArray | None = None
+        self._valid: pa.ChunkedArray | None = None
 
-    def settle(self, versions: dict[str, str], settled: set[str]) -> None:
-        """Take the rows of folders that are as they were; what is `settled` already is another copy's."""
-        mine = {name for name, word in self._folders.items() if versions.get(name) == word} - settled
-        settled |= mine
+    def settle(self, versions: dict[str, str], settled: set[str]) -> set[str]:
+        """Accept the rows of unchanged folders but the `settled` ones, which another copy has; return the folders."""
+        folders = {name for name, version in self._folders.items() if versions.get(name) == version} - settled
         keys = self._file.read(["key"], use_threads=False)["key"]
-        folders = pc.utf8_slice_codeunits(pc.replace_substring_regex(keys, "^.*-", ""), 0, 2)
-        self._holds = pc.is_in(folders, pa.array(sorted(mine), pa.string()))
+        subfolders = pc.utf8_slice_codeunits(pc.replace_substring_regex(keys, "^.*-", ""), 0, 2)
+        self._valid = pc.is_in(subfolders, pa.array(sorted(folders), pa.string()))
+        return folders
 
     def match(self, listed: pa.Table) -> pa.Table:
-        """Take the rows that are listed as they were copied; what is listed without one is left."""
+        """Accept the rows whose version is listed; return the listed records that have no such row."""
         if not len(listed):
             return listed
-        mine, there = _tag(self._file.read(["key", "version"], use_threads=False)), _tag(listed)
-        self._holds = pc.or_(self._holds, pc.is_in(mine, there.combine_chunks()))
-        return listed.filter(pc.invert(pc.is_in(there, mine.combine_chunks())))
+        copied = _tag(self._file.read(["key", "version"], use_threads=False))
+        present = _tag(listed)
+        self._valid = pc.or_(self._valid, pc.is_in(copied, present.combine_chunks()))
+        return listed.filter(pc.invert(pc.is_in(present, copied.combine_chunks())))
 
     def parts(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """The rows that hold, some at a time."""
+        """Read the valid rows, some at a time."""
         start = 0
         for batch in self._file.iter_batches(_AT_ONCE, columns=list(columns), use_threads=False):
-            chosen = self._holds.slice(start, len(batch))  # type: ignore[union-attr]
+            valid = self._valid.slice(start, len(batch))  # type: ignore[union-attr]
             start += len(batch)
-            yield pa.table(batch).filter(chosen)
+            yield pa.table(batch).filter(valid)
+
+
+def _settle(copies: Iterable[_Copy], versions: dict[str, str]) -> set[str]:
+    """Accept the rows of unchanged folders, each folder from one copy; return these folders."""
+    settled: set[str] = set()
+    for copy in copies:
+        settled |= copy.settle(versions, settled)
+    return settled
 
 
 def _tag(table: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(table["key"], table["version"], "/")
 
 
-def _copies(out: str, prefix: str) -> tuple[list[_Copy], list[str]]:
-    """The compact files, and the names of those that are none."""
+def _copies(out: str, prefix: str, schema: pa.Schema) -> tuple[list[_Copy], list[str]]:
+    """Open the compact files; return them, and the names of broken ones."""
     folder = storage.join(out, "ledger", "compact")
-    copies, broken = list[_Copy](), list[str]()
+    copies: list[_Copy] = []
+    broken: list[str] = []
     for name in storage.list_files(folder):
         if not name.startswith(prefix):
             continue
         try:
             digest = name.removeprefix(prefix).removesuffix(".parquet")
-            copies.append(_Copy(name, storage.read_verified(storage.join(folder, name), digest)))
+            copies.append(_Copy(name, storage.read_verified(storage.join(folder, name), digest), schema))
         except FileNotFoundError:  # another driver has written a newer one
             continue
         except (pa.ArrowException, OSError) as error:
@@ -245,17 +263,18 @@ def _copies(out: str, prefix: str) -> tuple[list[_Copy], list[str]]:
 
 
 class _CompactFile:
-    """A compact file as it grows, by parts; nobody sees it before it is published."""
+    """A compact file that grows by parts and stays invisible until it is published."""
 
-    def __init__(self) -> None:
+    def __init__(self, schema: pa.Schema) -> None:
         self._sink = pa.BufferOutputStream()
-        self._writer = pq.ParquetWriter(self._sink, _SCHEMA, compression="zstd", use_dictionary=list(_BRIEF))
+        repeated = [name for name in schema.names if name not in ("key", "version", "record")]
+        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd", use_dictionary=repeated)
 
     def add(self, part: pa.Table) -> None:
         self._writer.write_table(part)
 
-    def publish(self, out: str, prefix: str, folders: dict[str, str], instead_of: Sequence[str]) -> None:
-        """Put it in the place of those that it was made from."""
+    def publish(self, out: str, prefix: str, folders: dict[str, str], replaced: Sequence[str]) -> None:
+        """Write the file, then delete the files `replaced` that its rows came from."""
         compact = storage.join(out, "ledger", "compact")
         if folders:
             path = storage.resolve(compact)[1]
@@ -266,19 +285,6 @@ class _CompactFile:
         data = self._sink.getvalue().to_pybytes()
         name = f"{prefix}{storage.digest(data)}.parquet"
         storage.publish(storage.join(compact, name), data)
-        for old in instead_of:
+        for old in replaced:
             if old != name:
                 storage.delete(storage.join(compact, old))
-
-
-def table_of(content: bytes) -> pa.Table:
-    """What a Parquet file holds, read by this thread alone.
-
-    `pq.read_table` goes through a scanner whose threads can outlive the call; one that lets go of a Python buffer while
-    the interpreter ends aborts a run that was done (apache/arrow#36389).
-
-    Raises:
-        pyarrow.ArrowException: it is not Parquet.
-        OSError: it is damaged.
-    """
-    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)

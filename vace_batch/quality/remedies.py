@@ -13,7 +13,7 @@ from vace_batch.manifest.choices import MASK_SHAPES, MaskShape
 from vace_batch.manifest.job import Dilation, Job, Sampling
 from vace_batch.masks.refine import dilation_of
 from vace_batch.options import AttemptSettings
-from vace_batch.quality.verdict import VERDICTS
+from vace_batch.quality.verdict import VERDICTS, VerdictName
 
 FIRST = "first"
 """What the attempt is called that was made as the job asks."""
@@ -50,7 +50,7 @@ class Attempt:
     clip_key: str
     output: str
     max_frames: int
-    verdict: str = "fail"
+    verdict: VerdictName = "fail"
     score: float = float("inf")
     reasons: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
@@ -64,21 +64,14 @@ class Attempt:
         """The best first: by verdict, then by score; what failed has nothing to show."""
         return self.error is not None, VERDICTS.index(self.verdict), self.score
 
-    def as_record(self) -> dict[str, Any]:
-        """What the ledger tells of it."""
-        told = {name: value for name, value in asdict(self).items() if name not in ("job", "max_frames")}
-        told |= {"score": None if self.error else self.score}
-        return told | {"settings": self._settings}
-
     @property
-    def _settings(self) -> dict[str, Any]:
-        """What attempts differ in."""
-        found: dict[str, Any] = {name: getattr(self.job, name) for name in _VARIED}
+    def settings(self) -> dict[str, Any]:
+        """The values that attempts differ in, as the ledger and the report show them."""
+        values: dict[str, Any] = {name: getattr(self.job, name) for name in _VARIED}
         if self.job.dilate is not None:
-            found["dilate"] = " ".join(
-                f"{value:g} {name}" for name, value in asdict(self.job.dilate).items() if value is not None
-            )
-        return found | {"model": self.model, "max_frames": self.max_frames}
+            amounts = asdict(self.job.dilate).items()
+            values["dilate"] = " ".join(f"{value:g} {unit}" for unit, value in amounts if value is not None)
+        return values | {"model": self.model, "max_frames": self.max_frames}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

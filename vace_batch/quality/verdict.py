@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
 
 from vace_batch.manifest.job import Job
 from vace_batch.options import QualitySettings
 
-VERDICTS = ("pass", "review", "fail")
+VerdictName = Literal["pass", "review", "fail"]
+
+VERDICTS: tuple[VerdictName, ...] = get_args(VerdictName)
 """From best to worst."""
 
 REASONS = {
@@ -36,7 +39,7 @@ class Verdict:
     """`score` is how far over the thresholds a clip is, 0 for a pass; `reasons`, and the `checks` that
     gave them, the worst first."""
 
-    verdict: str
+    verdict: VerdictName
     score: float
     reasons: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
@@ -59,15 +62,28 @@ def checks_of(job: Job) -> tuple[str, ...]:
 def judge(
     metrics: Mapping[str, float], checks: Sequence[str], settings: QualitySettings, broken: Sequence[str] = ()
 ) -> Verdict:
-    """The verdict on a clip's `metrics`; `broken` says what of its container's contract is not kept, which fails it."""
-    found = [(2.0, "fail", f"the file is not as it must be: {fault}", "contract") for fault in broken]
-    for name in checks:
-        threshold, value = settings.threshold(name), metrics.get(name, 0.0)
+    """Judge a clip's `metrics` by the thresholds of `checks`; a fault in `broken` fails the clip."""
+    findings = [_Finding("fail", 2.0, f"the file is broken: {fault}", "contract") for fault in broken]
+    for check in checks:
+        value = metrics.get(check, 0.0)
+        threshold = settings.threshold(check)
         if value >= threshold.review:
-            word = "fail" if threshold.fail is not None and value >= threshold.fail else "review"
-            over = value / threshold.review if threshold.review else 1 + value
-            found.append((over, word, REASONS[name].format(percent=100 * value, value=value), name))
-    found.sort(key=lambda one: (-VERDICTS.index(one[1]), -one[0]))
-    word = found[0][1] if found else "pass"
-    reasons, checks = tuple(one[2] for one in found), tuple(one[3] for one in found)
-    return Verdict(verdict=word, score=round(sum(one[0] for one in found), 3), reasons=reasons, checks=checks)
+            verdict: VerdictName = "fail" if threshold.fail is not None and value >= threshold.fail else "review"
+            excess = value / threshold.review if threshold.review else 1 + value
+            findings.append(_Finding(verdict, excess, REASONS[check].format(percent=100 * value, value=value), check))
+    findings.sort(key=lambda finding: (-VERDICTS.index(finding.verdict), -finding.excess))
+    return Verdict(
+        verdict=findings[0].verdict if findings else "pass",
+        score=round(sum(finding.excess for finding in findings), 3),
+        reasons=tuple(finding.reason for finding in findings),
+        checks=tuple(finding.check for finding in findings),
+    )
+
+
+class _Finding(NamedTuple):
+    """One check that found something; `excess` is the value in units of the review threshold."""
+
+    verdict: VerdictName
+    excess: float
+    reason: str
+    check: str

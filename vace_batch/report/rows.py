@@ -19,12 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vace_batch.errors import UsageError
-from vace_batch.ledger.records import Record
+from vace_batch.ledger.results import METADATA_KEY, STATUSES
 from vace_batch.ledger.run_plan import read_run
+from vace_batch.ledger.schema import check_version
 from vace_batch.manifest.schema import SCHEMA
 from vace_batch.storage import files as storage
 
-STATUSES = ("done", "failed", "skipped", "pending")
 _READ = 10_000
 """Rows that are Arrow's at a time."""
 
@@ -45,7 +45,7 @@ class Clip:
     status: str
     prep_key: str
     job: Mapping[str, Any]
-    result: Record
+    result: Mapping[str, Any]
 
     @property
     def gpu_s(self) -> float:
@@ -96,7 +96,7 @@ def read_clips(out: str) -> Iterator[Clip]:
         found = heapq.merge(*streams, key=itemgetter(0))
         place, result = next(found, (len(keys), {}))
         for number, planned in enumerate(_rows(plan, _PLANNED)):
-            mine: Record = {}
+            mine: Mapping[str, Any] = {}
             while place <= number:  # twice the same only while a run writes its results
                 mine = result
                 place, result = next(found, (len(keys), {}))
@@ -139,18 +139,20 @@ def _open(stack: ExitStack, uri: str) -> pq.ParquetFile:
     return pq.ParquetFile(stack.enter_context(closing(storage.open_read(uri))))
 
 
-def _rows(file: pq.ParquetFile, columns: tuple[str, ...]) -> Iterator[Record]:
+def _rows(file: pq.ParquetFile, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     for batch in file.iter_batches(_READ, columns=list(columns), use_threads=False):
         for start in range(0, len(batch), _AT_ONCE):
             yield from batch.slice(start, _AT_ONCE).to_pylist()
 
 
-def _results(stack: ExitStack, out: str, status: str, keys: pa.Array) -> Iterator[tuple[int, Record]]:
+def _results(stack: ExitStack, out: str, status: str, keys: pa.Array) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows with this status that are of the plan, each with its place in it."""
     try:
         file = _open(stack, storage.join(out, "results", f"status={status}", "clips.parquet"))
     except FileNotFoundError:
         return
+    found = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
+    check_version(f"{out}/results", None if found is None else int(found), "give --refresh")
     last = -1
     for batch in file.iter_batches(_READ, use_threads=False):
         places = pc.index_in(batch["clip_key"], keys)

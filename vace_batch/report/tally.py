@@ -6,9 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from vace_batch.report.rows import STATUSES, Clip
+from vace_batch.ledger.results import STATUSES
+from vace_batch.quality.verdict import VERDICTS
+from vace_batch.report.rows import Clip
 
-VERDICTS = ("pass", "review", "fail", "none")
+OUTCOMES = (*VERDICTS, "none")
 _MINUTE_S = 60
 _BUCKETS = 48
 _STEPS_S = (60, 300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 7 * 86400, 30 * 86400, 365 * 86400)

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vace_batch import __version__
 from vace_batch.costs import Prices
-from vace_batch.ledger.results import write_results
+from vace_batch.ledger.results import STATUSES, write_results
 from vace_batch.ledger.run_plan import read_run
 from vace_batch.ledger.summary import summarise
 from vace_batch.ledger.usage import Usage, quantity, read_usage
@@ -23,8 +23,8 @@ from vace_batch.options import Options
 from vace_batch.redact import redact
 from vace_batch.report import charts
 from vace_batch.report.data_files import INDEX, INDEX_ROWS, PAGE_ROWS, Buffer, by_column, index_row, script, told
-from vace_batch.report.rows import STATUSES, Clip, has_results, read_clips
-from vace_batch.report.tally import VERDICTS, Tally
+from vace_batch.report.rows import Clip, has_results, read_clips
+from vace_batch.report.tally import OUTCOMES, Tally
 from vace_batch.storage import files as storage
 
 
@@ -135,7 +135,7 @@ def _pictures(tally: Tally) -> dict[str, Any]:
     step_s, steps = tally.over_time()
     return {
         "status": charts.stacked({name: tally.status[name] for name in STATUSES}),
-        "verdicts": charts.stacked({name: tally.verdict[name] for name in VERDICTS}),
+        "verdicts": charts.stacked({name: tally.verdict[name] for name in OUTCOMES}),
         "profiles": charts.ranked(tally.profile_gpu_s),
         "faults": charts.ranked(dict(tally.faults)),
         "throughput": charts.timeline([(start, clips) for start, clips, _ in steps], step_s, "clips"),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vace_batch.errors import ClipError
 from vace_batch.ledger.ledger import Ledger
-from vace_batch.ledger.records import Record
+from vace_batch.ledger.schema import WindowRecord
 from vace_batch.storage import files as storage
 from vace_batch.vcu.unit import VCU
 from vace_batch.video.writer import encode_lossless
@@ -29,17 +29,17 @@ _UNWRITTEN_BYTES = 1 << 30
 """Frames that may wait to be written, so that a slow storage does not fill the memory."""
 
 
-def generate(vcus: Sequence[VCU], engine: Engine, out: str) -> Callable[[], list[Record | ClipError]]:
+def generate(vcus: Sequence[VCU], engine: Engine, out: str) -> Callable[[], list[WindowRecord | ClipError]]:
     """Run VACE on windows and store each one's frames the moment they exist; those that are there are not run again.
 
     A window's frames are written while the device makes the next batch's. When all are made this returns, and what it
     returns waits for the last to be committed: then gives each window's record, or the error why it cannot be made.
     """
     ledger = Ledger(out)
-    results: dict[str, Record | ClipError | None] = {vcu.window_id: ledger.done(vcu.window_id) for vcu in vcus}
+    results: dict[str, WindowRecord | ClipError | None] = {vcu.window_id: ledger.window(vcu.window_id) for vcu in vcus}
     missing = [vcu for vcu in vcus if results[vcu.window_id] is None]
-    written: dict[str, Future[Record | None]] = {}
-    waiting: deque[tuple[Future[Record | None], int]] = deque()
+    written: dict[str, Future[WindowRecord | None]] = {}
+    waiting: deque[tuple[Future[WindowRecord | None], int]] = deque()
     with contextlib.ExitStack() as stack:
         writers = stack.enter_context(ThreadPoolExecutor(_WRITERS))
         for made in engine.stream(missing):
@@ -53,7 +53,7 @@ def generate(vcus: Sequence[VCU], engine: Engine, out: str) -> Callable[[], list
                 waiting.popleft()[0].result()
         unfinished = stack.pop_all()
 
-    def committed() -> list[Record | ClipError]:
+    def committed() -> list[WindowRecord | ClipError]:
         with unfinished:
             results.update({window_id: future.result() for window_id, future in written.items()})
         return [result for vcu in vcus if (result := results[vcu.window_id]) is not None]
@@ -61,12 +61,17 @@ def generate(vcus: Sequence[VCU], engine: Engine, out: str) -> Callable[[], list
     return committed
 
 
-def _store(ledger: Ledger, vcu: VCU, frames: NDArray[np.uint8], device_s: float) -> Record | None:
+def _store(ledger: Ledger, vcu: VCU, frames: NDArray[np.uint8], device_s: float) -> WindowRecord | None:
     started = time.monotonic()
     uri, data = ledger.artifact_uri(vcu.window_id, ".mkv"), encode_lossless(frames)
     storage.publish(uri, data)
-    seconds = {"seconds": round(device_s + time.monotonic() - started, 3), "device_s": round(device_s, 3)}
-    body = {"artifact": ledger.relative(uri), "digest": storage.digest(data), "seed": vcu.seed}
-    if not ledger.commit(vcu.window_id, body | seconds):
+    record: WindowRecord = {
+        "artifact": ledger.relative(uri),
+        "digest": storage.digest(data),
+        "seed": vcu.seed,
+        "seconds": round(device_s + time.monotonic() - started, 3),
+        "device_s": round(device_s, 3),
+    }
+    if not ledger.commit(vcu.window_id, record):
         storage.delete(uri)
-    return ledger.done(vcu.window_id)
+    return ledger.window(vcu.window_id)

@@ -13,9 +13,9 @@ from itertools import pairwise
 
 from vace_batch.errors import ClusterError, is_out_of_memory
 from vace_batch.geometry import TOKEN_PX
-from vace_batch.ledger.ledger import Ledger
-from vace_batch.ledger.records import Record
-from vace_batch.ledger.verdicts import brief, quality_key
+from vace_batch.ledger.ledger import Ledger, quality_key
+from vace_batch.ledger.schema import QualityRecord
+from vace_batch.ledger.verdicts import with_verdict
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.refine import at_least_token
 from vace_batch.masks.store import FrameMask, MaskReader, make_mask
@@ -35,15 +35,15 @@ from vace_batch.video.probe import probe
 from vace_batch.video.reader import packet_times
 
 
-def measure(work: ClipWork, plan: ClipPlan, models: MaskModels) -> Record:
+def measure(work: ClipWork, plan: ClipPlan, models: MaskModels) -> QualityRecord:
     """Measure the finished clip of `work` and record it; what goes wrong with it is recorded, too.
 
     Raises:
         OSError, ClusterError, or an error of `is_out_of_memory`: the storage or the machine failed, which says nothing
             about the clip. The step can be repeated.
     """
-    ledger, key = Ledger(work.out), quality_key(work.clip_key)
-    record = ledger.done(key)
+    ledger = Ledger(work.out)
+    record = ledger.quality(work.clip_key)
     if record is not None:
         return record
     started = time.monotonic()
@@ -56,24 +56,30 @@ def measure(work: ClipWork, plan: ClipPlan, models: MaskModels) -> Record:
             raise
         body = unmeasured(work, f"{type(error).__name__}: {error}")
     body["seconds"] = round(time.monotonic() - started, 3)
-    ledger.commit(key, body)
-    return ledger.done(key) or body
+    ledger.commit(quality_key(work.clip_key), body)
+    return ledger.quality(work.clip_key) or body
 
 
-def unmeasured(work: ClipWork, reason: str) -> Record:
+def unmeasured(work: ClipWork, reason: str) -> QualityRecord:
     """The record of a clip that could not be measured."""
-    return _body(work, unmeasured=redact(reason))
+    return with_verdict({**_blank(work), "unmeasured": redact(reason)}, work.options.quality)
 
 
-def _body(work: ClipWork, **fields: object) -> Record:
-    clip = Ledger(work.out).done(work.clip_key) or {}
-    rows = clip.get("window_rows", [])
-    cost = {"windows": len(rows), "gpu_s": round(sum(row["seconds"] for row in rows), 3)}
-    body = {"clip_key": work.clip_key, "checks": checks_of(work.job), "metrics": {}, "broken": [], **cost, **fields}
-    return body | brief(body, work.options.quality)
+def _blank(work: ClipWork) -> QualityRecord:
+    """The record of a finished clip before anything is measured."""
+    clip = Ledger(work.out).clip(work.clip_key)
+    rows = [] if clip is None else clip.get("window_rows", [])
+    return {
+        "clip_key": work.clip_key,
+        "checks": list(checks_of(work.job)),
+        "metrics": {},
+        "broken": [],
+        "windows": len(rows),
+        "gpu_s": round(sum(row["seconds"] for row in rows), 3),
+    }
 
 
-def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger) -> Record:
+def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger) -> QualityRecord:
     with ExitStack() as stack:
         uri = _finished_uri(work, ledger)
         output = stack.enter_context(cached_path(uri, storage.fingerprint(uri)))
@@ -92,7 +98,7 @@ def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger
             metrics = meter.metrics()
             if work.job.targets:
                 metrics |= look_for(work.job, watched, masked, models)
-    return _body(work, metrics=metrics, broken=broken)
+    return with_verdict({**_blank(work), "metrics": metrics, "broken": broken}, work.options.quality)
 
 
 def _finished_uri(work: ClipWork, ledger: Ledger) -> str:

@@ -31,7 +31,7 @@ def prepare(work: ClipWork, models: MaskModels) -> ClipPlan:
         ClipError: the video, the masks or the request cannot be used.
     """
     ledger = Ledger(work.out)
-    while (record := ledger.done(work.prep_key)) is None:
+    while (record := ledger.prep(work.prep_key)) is None:
         with tempfile.TemporaryDirectory(prefix="vace-batch-") as folder:
             plan = survey(work, models, Path(folder))
             # Two kinds may share a file, which is published once.

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Sequence
 
 from vace_batch.ledger.ledger import Ledger, make_key
-from vace_batch.ledger.records import Record
 from vace_batch.ledger.run_plan import PlannedJob
+from vace_batch.ledger.schema import AttemptRecord, AttemptsRecord
 from vace_batch.options import Options
 from vace_batch.quality.remedies import FIRST
 from vace_batch.steps.clip import ClipWork
@@ -37,7 +37,7 @@ def set_aside(ledger: Ledger, clip: PlannedJob) -> None:
         _copy(ledger, clip, output, kept)
 
 
-def settle(work: ClipWork, attempts: Sequence[Record], chosen: int) -> None:
+def settle(work: ClipWork, attempts: Sequence[AttemptRecord], chosen: int) -> None:
     """Make the chosen attempt the clip's output and record all of them; done again after a crash, it ends the same.
 
     Raises:
@@ -51,9 +51,13 @@ def settle(work: ClipWork, attempts: Sequence[Record], chosen: int) -> None:
         if not storage.exists(first):
             _copy(ledger, work, output, first)
         _copy(ledger, work, ledger.absolute(attempts[chosen]["output"]), output)
-    body = {"clip_key": work.clip_key, "attempts": list(attempts), "chosen": chosen}
-    cost = round(sum(attempt["gpu_s"] for attempt in attempts[1:]), 3)
-    ledger.commit(attempts_key(work.clip_key, work.options), body | {"retry_gpu_s": cost})
+    record: AttemptsRecord = {
+        "clip_key": work.clip_key,
+        "attempts": list(attempts),
+        "chosen": chosen,
+        "retry_gpu_s": round(sum(attempt["gpu_s"] for attempt in attempts[1:]), 3),
+    }
+    ledger.commit(attempts_key(work.clip_key, work.options), record)
 
 
 def _copy(ledger: Ledger, clip: ClipWork | PlannedJob, source: str, target: str) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vace_batch.errors import ClipError, ClusterError
 from vace_batch.ledger.ledger import Ledger
-from vace_batch.ledger.records import Record
+from vace_batch.ledger.schema import ClipRecord, WindowRecord, WindowRow
 from vace_batch.planning.windows import Window
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
@@ -29,45 +29,43 @@ from vace_batch.video.reader import frames_from_bytes
 from vace_batch.video.writer import WriteReport, rewrite
 
 
-def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> Record:
+def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> ClipRecord:
     """Write the finished clip and commit it. A clip without masks is a bit-exact copy of its source, status `skipped`.
 
     Raises:
         ClipError: the source can no longer be read as it was planned.
     """
     ledger, started = Ledger(work.out), time.monotonic()
-    record = ledger.done(work.clip_key)
+    record = ledger.clip(work.clip_key)
     if record is not None:
         return record
     output = ledger.absolute(work.output)
     draft = ledger.artifact_uri(work.clip_key, posixpath.splitext(work.output)[1])
     with work.source() as path, storage.staging(output, draft) as target:
         body = _copy(path, target, work) if plan.masks is None else _rewrite(path, target, work, plan, ledger)
-    body |= {"job_id": work.job.job_id, "output": work.output, "runs": attempt}
+    body["job_id"] = work.job.job_id
+    body["output"] = work.output
+    body["runs"] = attempt
     body["settings"] = work.settings
     body["predicted_gpu_s"] = round(windows_cost(work, plan, plan.windows)["generate"].gpu_s, 3)
     body["notes"] = [*plan.notes, *body.get("notes", ())]
     body["seconds"] = round(time.monotonic() - started + sum(row["seconds"] for row in body["window_rows"]), 3)
     ledger.commit(work.clip_key, body)
-    return ledger.done(work.clip_key) or body
+    return ledger.clip(work.clip_key) or body
 
 
-def _copy(source: str, target: str, work: ClipWork) -> Record:
+def _copy(source: str, target: str, work: ClipWork) -> ClipRecord:
     """A bit-exact copy, or one with bit-exact pictures where the job chose another container that can have them."""
-    body: Record = {"status": "skipped", "windows": 0, "window_rows": []}
+    body: ClipRecord = {"status": "skipped", "windows": 0, "window_rows": []}
     info = probe(source, work.options.media)
     if info.container_for(target) == info.container:
         shutil.copyfile(source, target)
-        return body | {"reason": "nothing to change was found; the output is a copy"}
+        return {**body, "reason": "nothing to change was found; the output is a copy"}
     report = rewrite(source, target, lambda _: None, EncoderSettings(crf=work.options.crf), ())
-    return body | {
-        "reason": "nothing to change was found",
-        "notes": list(report.words),
-        "copied_frames": report.copied_frames,
-    }
+    return {**body, "reason": "nothing to change was found", **_notes(report)}
 
 
-def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: Ledger) -> Record:
+def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: Ledger) -> ClipRecord:
     records = {planned.window: _window_record(ledger, work, plan, planned) for planned in plan.windows}
     patches = _region_patches(plan, records, ledger)
     with plan.open_files(ledger) as files:
@@ -87,10 +85,10 @@ def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: L
     if report.num_frames != plan.num_frames:
         raise ClipError("source_changed", f"expected {plan.num_frames} frames as planned, got {report.num_frames}")
     rows = [_window_row(plan, window, record) for window, record in records.items()]
-    return {"status": "done", "reason": None, "windows": len(rows), "window_rows": rows} | _written(report)
+    return {"status": "done", "reason": None, "windows": len(rows), "window_rows": rows, **_notes(report)}
 
 
-def _region_patches(plan: ClipPlan, records: Mapping[Window, Record], ledger: Ledger) -> list[RegionPatches]:
+def _region_patches(plan: ClipPlan, records: Mapping[Window, WindowRecord], ledger: Ledger) -> list[RegionPatches]:
     """The generated frames of each region: its windows, and the still pictures made of them."""
 
     def open_window(window: Window) -> Iterator[NDArray[np.uint8]]:
@@ -105,20 +103,28 @@ def _region_patches(plan: ClipPlan, records: Mapping[Window, Record], ledger: Le
     return patches
 
 
-def _written(report: WriteReport) -> Record:
+def _notes(report: WriteReport) -> ClipRecord:
     return {"notes": list(report.words), "copied_frames": report.copied_frames}
 
 
-def _window_record(ledger: Ledger, work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> Record:
-    record = ledger.done(work.window_key(planned, plan.region_of(planned)))
+def _window_record(ledger: Ledger, work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> WindowRecord:
+    record = ledger.window(work.window_key(planned, plan.region_of(planned)))
     if record is None:
         window = planned.window
         raise ClusterError(f"frames {window.start}..{window.stop - 1} of {work.job.job_id} are not there")
     return record
 
 
-def _window_row(plan: ClipPlan, window: Window, record: Record) -> Record:
+def _window_row(plan: ClipPlan, window: Window, record: WindowRecord) -> WindowRow:
     size = plan.regions[window.region].size
-    row = {"key": record["key"], "region": window.region, "start": window.start, "stop": window.stop}
-    row |= {"num_frames": window.num_frames, "width": size.width, "height": size.height}
-    return row | {"seed": record["seed"], "seconds": record["seconds"]}
+    return {
+        "key": record["key"],
+        "region": window.region,
+        "start": window.start,
+        "stop": window.stop,
+        "num_frames": window.num_frames,
+        "width": size.width,
+        "height": size.height,
+        "seed": record["seed"],
+        "seconds": record["seconds"],
+    }
