@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from vace_batch.errors import ClipError, UsageError
 from vace_batch.geometry import Size
+from vace_batch.masks.detectors import ultralytics_private as private
 from vace_batch.masks.detectors.detection import (
     DEFAULT_CONFIDENCE,
     Detection,
-    MaskLogits,
     class_numbers,
     fold_name,
     one_line,
@@ -43,7 +43,9 @@ class Detector:
         self._device = device
         self._beside = tuple(beside)
         self.classes: dict[int, str] = dict(model.names)
-        self._own = (list(self.classes.values()), _told(model)) if has_open_vocabulary(model) else None
+        self._saved_vocabulary: tuple[list[str], Any] | None = None
+        if has_open_vocabulary(model):
+            self._saved_vocabulary = list(self.classes.values()), private.saved_features(model)
 
     @classmethod
     def load(cls, weights: str, *, device: str = "cpu", beside: Sequence[str] = ()) -> Detector:
@@ -77,31 +79,24 @@ class Detector:
         Raises:
             ClipError: `unknown_class`, with the nearest names that the weights know; `no_text_encoder`.
         """
-        if self._own is not None:
+        if self._saved_vocabulary is not None:
             asked = {fold_name(target): " ".join(target.split()) for target in targets}
-            self._tell(list(asked.values()), *self._own)
+            self._set_vocabulary(list(asked.values()), *self._saved_vocabulary)
         return class_numbers(targets, self.classes, self._weights)
 
-    def _tell(self, names: list[str], own: list[str], own_features: Any) -> None:
-        """Give the model its vocabulary: its own where that holds all `names`, else just these."""
-        if _has_fixed_names(self._model):
+    def _set_vocabulary(self, names: list[str], saved_names: list[str], saved_features: Any) -> None:
+        """Give the model its vocabulary: the saved one where that holds all `names`, else just these."""
+        if private.has_fixed_names(self._model):
             return
         features = None
-        if own_features is not None and set(map(fold_name, names)) <= set(map(fold_name, own)):
-            names, features = own, own_features
+        if saved_features is not None and set(map(fold_name, names)) <= set(map(fold_name, saved_names)):
+            names, features = saved_names, saved_features
         if names == list(self.classes.values()):
             return
-        network, head = self._model.model, self._model.model.model[-1]
-        prompted = hasattr(head, "get_tpe")  # a YOLOE's head; YOLO-World takes the encoder's vectors as they are
         if features is None:
-            kind = getattr(network, "text_model", "mobileclip:blt" if prompted else "clip:ViT-B/32")
-            features = text_features(names, kind, self._beside).to(next(network.parameters()))
-            features = head.get_tpe(features).detach() if prompted else features
-        if prompted:
-            self._model.set_classes(names, features)
-        else:
-            network.txt_feats, head.nc, network.names = features, len(names), dict(enumerate(names))
-        self._model.predictor = None
+            encoded = text_features(names, private.text_encoder_kind(self._model), self._beside)
+            features = private.class_features(self._model, encoded)
+        private.set_vocabulary(self._model, names, features)
         self.classes = dict(enumerate(names))
 
     def detect(
@@ -127,7 +122,7 @@ class Detector:
             device=self._device,
             verbose=False,
             save=False,
-            predictor=_box_mask_predictor() if self._model.task == "segment" else None,
+            predictor=private.box_mask_predictor() if self._model.task == "segment" else None,
         )[0]
         size = Size(rgb_HWC.shape[1], rgb_HWC.shape[0])
         rows = result.boxes.data.cpu().tolist()
@@ -148,34 +143,6 @@ def has_open_vocabulary(model: Any) -> bool:
     from ultralytics import YOLOE, YOLOWorld
 
     return isinstance(model, (YOLOE, YOLOWorld))
-
-
-def _told(model: Any) -> Any:
-    """The vectors of the names that an open vocabulary was saved with; None where it was saved with none."""
-    return getattr(model.model, "pe", getattr(model.model, "txt_feats", None))
-
-
-def _has_fixed_names(model: Any) -> bool:
-    """Whether it is a YOLOE that was made to find all names of a long list, and no others."""
-    return hasattr(model.model.model[-1], "lrpc")
-
-
-@cache
-def _box_mask_predictor() -> Any:
-    from ultralytics.models.yolo.detect import DetectionPredictor
-    from ultralytics.models.yolo.segment import SegmentationPredictor
-
-    class BoxMaskPredictor(SegmentationPredictor):  # type: ignore[misc,unused-ignore]
-        """Hands the prototypes on instead of scaling every mask to the frame."""
-
-        def construct_result(self, pred: Any, img: Any, orig_img: Any, img_path: Any, proto: Any) -> Any:
-            result = DetectionPredictor.construct_result(self, pred, img, orig_img, img_path)
-            result.mask_logits = MaskLogits.of(
-                proto.float().cpu().numpy(), pred[:, 6:].float().cpu().numpy(), img.shape[2:], orig_img.shape[:2]
-            )
-            return result
-
-    return BoxMaskPredictor
 
 
 @cache

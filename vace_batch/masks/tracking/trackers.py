@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vace_batch.geometry import Size
+from vace_batch.masks.detectors.ultralytics_private import set_camera_motion
 from vace_batch.masks.detectors.yolo import import_ultralytics
 
 # Boxes are compared with this share of their longer side around them, or a ball that moves by more than its own width
@@ -77,14 +78,14 @@ def group_by_object(
         with_reid=False,
     )
     tracker: Any = BYTETracker(settings) if warps is None else BOTSORT(settings)
-    seen = None
+    picture = None
     if warps is not None:  # measured while the frames were there
-        stored, seen = iter(warps), np.zeros((1, 1, 3), np.uint8)
-        tracker.gmc = SimpleNamespace(method="stored", apply=lambda *_: next(stored))
+        set_camera_motion(tracker, warps)
+        picture = np.zeros((1, 1, 3), np.uint8)
     groups: dict[int, list[int]] = defaultdict(list)
     for first, rows in frames:
         boxes = np.column_stack([_reaching(rows), np.zeros(len(rows))]).astype(np.float32)
-        for *_, track, _, _, number in tracker.update(Boxes(boxes, (1, 1)), seen):
+        for *_, track, _, _, number in tracker.update(Boxes(boxes, (1, 1)), picture):
             groups[int(track)].append(first + int(number))
     return list(groups.values())
 
