@@ -18,7 +18,7 @@ from vace_batch.ledger.ledger import Ledger
 from vace_batch.manifest.job import BoxKey, Dilation, Job
 from vace_batch.masks import export_files
 from vace_batch.masks.coco import as_coco, encode
-from vace_batch.masks.export_files import SUFFIXES, every_mask, inline_coco, write_kept
+from vace_batch.masks.export_files import SUFFIXES, every_mask, inline_coco, write_export
 from vace_batch.masks.import_files import read_masks
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.store import FrameMask, MaskReader, make_mask, write_masks
@@ -53,7 +53,7 @@ def reader(tmp_path: Path) -> MaskReader:
 @pytest.mark.parametrize("form", SUFFIXES)
 def test_what_is_kept_can_be_fed_back(reader: MaskReader, tmp_path: Path, form: str) -> None:
     target = tmp_path / f"kept{SUFFIXES[form]}"
-    write_kept(reader, NUM_FRAMES, Fraction(25), str(target), form)
+    write_export(reader, NUM_FRAMES, Fraction(25), str(target), form)
     assert list(read_masks(str(target), SIZE, NUM_FRAMES)) == masks()
     assert list(read_masks(str(target), SIZE, NUM_FRAMES, 2, 5)) == masks()[1:3]
 
@@ -61,7 +61,7 @@ def test_what_is_kept_can_be_fed_back(reader: MaskReader, tmp_path: Path, form: 
 @pytest.mark.parametrize("form", SUFFIXES)
 def test_what_is_kept_says_of_what_it_is(reader: MaskReader, tmp_path: Path, form: str) -> None:
     target = tmp_path / f"kept{SUFFIXES[form]}"
-    write_kept(reader, NUM_FRAMES, Fraction(25), str(target), form)
+    write_export(reader, NUM_FRAMES, Fraction(25), str(target), form)
     with pytest.raises(ClipError) as error:
         list(read_masks(str(target), Size(72, 40), NUM_FRAMES))
     assert error.value.code == "mask_size_mismatch"

@@ -196,7 +196,7 @@ def masks(
         for row in rows:
             result = row.error or f"{row.masked_frames} of {row.frames} frames masked: {row.masks}, {row.overlay}"
             OUT.print(f"{'failed' if row.error else 'masks '}   {row.job_id}: {result}")
-            for line in (*row.objects, *row.words):
+            for line in (*row.objects, *row.notes):
                 OUT.print(f"         {line}")
     raise typer.Exit(EXIT_FAILED if any(row.error for row in rows) else EXIT_DONE)
 

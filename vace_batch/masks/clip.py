@@ -113,9 +113,9 @@ class _Refiner:
 
     def refined(self, parts: list[FrameMask]) -> FrameMask | None:
         if not _same(parts, self._parts):
-            job, request = self._request.job, self._request
+            request = self._request
             self._mask = refine(
-                parts, request.size, shape=job.mask_shape, dilation=self._dilation, min_px=request.min_px
+                parts, request.size, shape=request.job.mask_shape, dilation=self._dilation, min_px=request.min_px
             )
             self._parts = parts
         return self._mask
@@ -193,7 +193,8 @@ class _MaskSources:
 
     def selected_at(self, objects: FrameObjects) -> list[FrameMask]:
         """The selected objects' masks."""
-        index, parts = objects.index, list(objects.selected)
+        index = objects.index
+        parts = list(objects.selected)
         if self.whole:
             parts.append(box_mask(index, Box(0, 0, self.size.width, self.size.height)))
         parts += [box_mask(index, box) for track in self.selected if (box := track.at(index, self.size))]
@@ -203,7 +204,8 @@ class _MaskSources:
 
     def protected_at(self, objects: FrameObjects) -> FrameMask | None:
         """The union of what is protected."""
-        index, guards = objects.index, list(objects.guarded)
+        index = objects.index
+        guards = list(objects.guarded)
         guards += [box_mask(index, box) for track in self.protected if (box := track.at(index, self.size))]
         if self.protect_file is not None and (mask := self.protect_file.at(index)):
             guards.append(mask)
@@ -276,7 +278,8 @@ def _marked_objects(
     prompted_ids = {track.object_id for track in prompted}
     marked = []
     for number in sorted({*keyed, *(points.keys() - prompted_ids)}):
-        track, marked_points = keyed.get(number), points.get(number, {})
+        track = keyed.get(number)
+        marked_points = points.get(number, {})
         keys = () if track is None else track.keys
         drawn = {key.frame: track.at(key.frame, size) for key in keys if track and key.frame is not None}
         marks = {

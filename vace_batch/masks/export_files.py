@@ -30,27 +30,28 @@ INLINE_BYTES = 64 << 10
 """Longer run-length codes are not repeated in a clip's result."""
 
 
-def keep_masks(reader: MaskReader, num_frames: int, rate: Fraction | None, form: str, uri: str, draft: str) -> None:
+def export_masks(reader: MaskReader, num_frames: int, rate: Fraction | None, form: str, uri: str, draft: str) -> None:
     """Write stored masks to `uri`, in any store, as `form`, one of `SUFFIXES`; `draft` is as for `storage.staging`.
 
     They appear whole or not at all; but for a folder in an object store, which cannot be renamed.
     """
     if form == "png":
-        _keep_pictures(reader, num_frames, uri, draft)
+        _export_pictures(reader, num_frames, uri, draft)
         return
     with storage.staging(uri, draft) as target:
-        write_kept(reader, num_frames, rate, target, form, name=Path(uri).stem)
+        write_export(reader, num_frames, rate, target, form, name=Path(uri).stem)
 
 
-def _keep_pictures(reader: MaskReader, num_frames: int, uri: str, draft: str) -> None:
+def _export_pictures(reader: MaskReader, num_frames: int, uri: str, draft: str) -> None:
     if not storage.is_local(uri):
         for name, data in _pictures(reader, num_frames):
             storage.publish(storage.join(uri, name), data)
         return
-    target, folder = storage.resolve(uri)[1], storage.resolve(draft)[1]
+    target = storage.resolve(uri)[1]
+    folder = storage.resolve(draft)[1]
     earlier = folder + ".old"
     shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
-    write_kept(reader, num_frames, None, folder, "png")
+    write_export(reader, num_frames, None, folder, "png")
     os.makedirs(os.path.dirname(target), exist_ok=True)
     if os.path.isdir(target):  # a folder with files in it cannot be replaced
         shutil.rmtree(earlier, ignore_errors=True)
@@ -61,7 +62,8 @@ def _keep_pictures(reader: MaskReader, num_frames: int, uri: str, draft: str) ->
 
 def inline_coco(reader: MaskReader, num_frames: int, name: str) -> str | None:
     """Stored masks as COCO run-length JSON, or None where that has more than `INLINE_BYTES`."""
-    masks, length = [], 0
+    masks: list[FrameMask] = []
+    length = 0
     for mask in every_mask(reader, num_frames):
         if mask is not None:
             masks.append(mask)
@@ -72,7 +74,7 @@ def inline_coco(reader: MaskReader, num_frames: int, name: str) -> str | None:
     return text if len(text) <= INLINE_BYTES else None
 
 
-def write_kept(
+def write_export(
     reader: MaskReader, num_frames: int, rate: Fraction | None, target: str, form: str, *, name: str = ""
 ) -> None:
     """Write stored masks to the local path `target` as `form`, one of `SUFFIXES`; `rate` and `name` say more of it."""

@@ -161,7 +161,8 @@ class ObjectFinder:
     ) -> Iterator[FrameObjects]:
         """Every frame of start..stop-1, in order, once its shot is seen to the end."""
         first, last = frame_range
-        remaining, next_id = iter(frames), 1
+        remaining = iter(frames)
+        next_id = 1
         for start, stop in pairwise([first, *(cut for cut in sorted(cuts) if first < cut < last), last]):
             shot = _Shot(
                 start=start,
@@ -389,8 +390,10 @@ def _colours(rgb: RGB, box: Box, size: Size) -> tuple[float, ...]:
     """A histogram of the colours in the middle of `box`, of a picture that shows a display of `size`."""
     height, width = rgb.shape[:2]
     scale = min(width / size.width, height / size.height)
-    left, top = (width - size.width * scale) / 2, (height - size.height * scale) / 2
-    x, y = round((box.x + box.width / 4) * scale + left), round((box.y + box.height / 4) * scale + top)
+    left = (width - size.width * scale) / 2
+    top = (height - size.height * scale) / 2
+    x = round((box.x + box.width / 4) * scale + left)
+    y = round((box.y + box.height / 4) * scale + top)
     part = rgb[y : y + max(round(box.height / 2 * scale), 1), x : x + max(round(box.width / 2 * scale), 1)]
     if not part.size:
         return ()

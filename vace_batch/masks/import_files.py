@@ -40,28 +40,32 @@ def read_masks(path: str, size: Size, num_frames: int, start: int = 0, stop: int
     source = Path(path)
     if not source.exists():
         raise ClipError("mask_not_found", f"mask_uri: no such file or folder: {path}")
-    frames: Iterable[tuple[int, Bits]]
-    if source.suffix.lower() == ".json":
-        frames = _from_coco(source, size, num_frames, start, stop)
-    elif source.suffix.lower() == ".parquet":
+    if source.suffix.lower() == ".parquet":
         yield from _from_parquet(source, size, num_frames, start, stop)
         return
-    elif source.is_dir():
-        frames = _from_folder(source, num_frames, start, stop)
-    elif source.suffix.lower() in IMAGE_SUFFIXES:
-        frames = zip(range(start, stop), repeat(_picture(source)), strict=False)
-    else:
-        frames = _from_video(path, num_frames, start, stop)
-    previous: tuple[object, FrameMask | None] = (None, None)
-    for index, bits in frames:
+    last_bits: Bits | None = None
+    mask: FrameMask | None = None
+    for index, bits in _bits(source, size, num_frames, start, stop):
         height, width = bits.shape
         if (width, height) != (size.width, size.height):
             raise ClipError("mask_size_mismatch", f"mask_uri: frame {index} is {width}x{height}, the video is {size}")
-        # A still picture is the same array in each frame: tighten it once.
-        mask = previous[1] if bits is previous[0] else make_mask(index, bits)
-        previous = bits, mask
+        if bits is not last_bits:  # a still picture is the same array in each frame: it is made tight once
+            mask = make_mask(index, bits)
+            last_bits = bits
         if mask is not None:
             yield FrameMask(index=index, box=mask.box, bits=mask.bits)
+
+
+def _bits(source: Path, size: Size, num_frames: int, start: int, stop: int) -> Iterable[tuple[int, Bits]]:
+    """Frame number and mask (H, W) of each frame of a file that is not Parquet, at the file's size."""
+    suffix = source.suffix.lower()
+    if suffix == ".json":
+        return _from_coco(source, size, num_frames, start, stop)
+    if source.is_dir():
+        return _from_folder(source, num_frames, start, stop)
+    if suffix in IMAGE_SUFFIXES:
+        return zip(range(start, stop), repeat(_picture(source)), strict=False)
+    return _from_video(str(source), num_frames, start, stop)
 
 
 def _from_video(path: str, num_frames: int, start: int, stop: int) -> Iterator[tuple[int, Bits]]:

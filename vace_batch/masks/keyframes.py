@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
@@ -59,33 +60,40 @@ def box_tracks(boxes: Sequence[BoxKey], size: Size, num_frames: int, cuts: Itera
     Raises:
         ClipError: `bad_box`, `box_outside_frame`, `keyframe_outside_video`, `duplicate_keyframe`.
     """
-    cuts = tuple(sorted(cuts))
-    static, keyed = [], defaultdict(list)
+    static: list[BoxTrack] = []
+    keyed: dict[int, list[BoxKey]] = defaultdict(list)
     for key in boxes:
-        _check(key, num_frames)
+        _check_key(key, num_frames)
         if key.frame is None:
             static.append(BoxTrack(object_id=key.object_id, keys=(key,)))
         else:
             keyed[key.object_id].append(key)
-    made = [*static]
-    for object_id, keys in keyed.items():
-        keys.sort(key=lambda key: key.frame or 0)
-        for first, second in zip(keys, keys[1:], strict=False):
-            if first.frame == second.frame:
-                reason = f"boxes: object {object_id} has two boxes on frame {first.frame}; give each its own object_id"
-                raise ClipError("duplicate_keyframe", reason)
-        made.append(BoxTrack(object_id=object_id, keys=tuple(keys), cuts=cuts))
-    for track in made:
-        first_frame, last_frame = track.span or (0, 0)
-        if all(track.at(index, size) is None for index in range(first_frame, last_frame + 1)):
-            key = track.keys[0]
-            where = f"{key.width:g}x{key.height:g} at ({key.x:g}, {key.y:g})"
-            reason = f"boxes: object {track.object_id} ({where}) never touches the frame of {size}"
-            raise ClipError("box_outside_frame", reason)
-    return tuple(made)
+    cuts = tuple(sorted(cuts))
+    tracks = (*static, *(_keyed_track(object_id, keys, cuts) for object_id, keys in keyed.items()))
+    for track in tracks:
+        _check_track(track, size)
+    return tracks
 
 
-def _check(key: BoxKey, num_frames: int) -> None:
+def _keyed_track(object_id: int, keys: Sequence[BoxKey], cuts: tuple[int, ...]) -> BoxTrack:
+    keys = sorted(keys, key=lambda key: key.frame or 0)
+    for first, second in pairwise(keys):
+        if first.frame == second.frame:
+            reason = f"boxes: object {object_id} has two boxes on frame {first.frame}; give each its own object_id"
+            raise ClipError("duplicate_keyframe", reason)
+    return BoxTrack(object_id=object_id, keys=tuple(keys), cuts=cuts)
+
+
+def _check_track(track: BoxTrack, size: Size) -> None:
+    first, last = track.span or (0, 0)
+    if all(track.at(index, size) is None for index in range(first, last + 1)):
+        key = track.keys[0]
+        where = f"{key.width:g}x{key.height:g} at ({key.x:g}, {key.y:g})"
+        reason = f"boxes: object {track.object_id} ({where}) never touches the frame of {size}"
+        raise ClipError("box_outside_frame", reason)
+
+
+def _check_key(key: BoxKey, num_frames: int) -> None:
     edges = (key.x, key.y, key.width, key.height)
     if not all(map(math.isfinite, edges)) or key.width <= 0 or key.height <= 0:
         raise ClipError("bad_box", f"boxes: expected finite numbers and a positive width and height, got {edges}")
@@ -99,7 +107,8 @@ def _edges(key: BoxKey) -> tuple[float, float, float, float]:
 
 
 def _pixels(edges: Sequence[float], size: Size) -> Box | None:
-    left, top = (max(math.floor(edge + _EDGE_SLACK), 0) for edge in edges[:2])
+    left = max(math.floor(edges[0] + _EDGE_SLACK), 0)
+    top = max(math.floor(edges[1] + _EDGE_SLACK), 0)
     right = min(math.ceil(edges[2] - _EDGE_SLACK), size.width)
     bottom = min(math.ceil(edges[3] - _EDGE_SLACK), size.height)
     return Box(left, top, right - left, bottom - top) if right > left and bottom > top else None

@@ -67,7 +67,7 @@ def split_parts(mask: FrameMask) -> list[FrameMask]:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.bits.astype(np.uint8), connectivity=8)
     parts = []
     for label in range(1, count):
-        x, y, width, height = (int(value) for value in stats[label][:4])
+        x, y, width, height = stats[label][:4].tolist()
         box = Box(mask.box.x + x, mask.box.y + y, width, height)
         parts.append(FrameMask(index=mask.index, box=box, bits=labels[y : y + height, x : x + width] == label))
     return parts
@@ -82,7 +82,9 @@ def dilate(mask: FrameMask, size: Size, dilation: Dilation) -> FrameMask:
     Raises:
         ClipError: `bad_dilation`, the radius is negative or not finite.
     """
-    px, percent, tokens = dilation.px or 0.0, dilation.percent or 0.0, dilation.tokens or 0.0
+    px = dilation.px or 0.0
+    percent = dilation.percent or 0.0
+    tokens = dilation.tokens or 0.0
     radius = max(px, percent / 100 * max(mask.box.width, mask.box.height), tokens * TOKEN_PX)
     if not math.isfinite(radius) or min(px, percent, tokens) < 0:
         raise ClipError("bad_dilation", f"dilate: expected finite values of at least 0, got {dilation}")
@@ -199,7 +201,8 @@ def _window_scores(bits: Bits, side: Size) -> npt.NDArray[np.float64]:
 def _window_sums(values: npt.NDArray[Any], side: Size) -> npt.NDArray[np.float64]:
     """Sums of (h,w) `values` over each `side` window inside the array, by the window's upper left pixel."""
     table: npt.NDArray[np.float64] = np.asarray(cv2.integral(values.astype(np.float64), sdepth=cv2.CV_64F), np.float64)
-    below, above = table[side.height :], table[: -side.height]
+    below = table[side.height :]
+    above = table[: -side.height]
     return below[:, side.width :] - above[:, side.width :] - below[:, : -side.width] + above[:, : -side.width]
 
 

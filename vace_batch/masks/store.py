@@ -95,7 +95,10 @@ def make_mask(index: int, bits: Bits, origin: tuple[int, int] = (0, 0)) -> Frame
     if not columns.size:
         return None
     rows = np.flatnonzero(bits.any(axis=1))
-    x, right, y, bottom = int(columns[0]), int(columns[-1]) + 1, int(rows[0]), int(rows[-1]) + 1
+    x = int(columns[0])
+    right = int(columns[-1]) + 1
+    y = int(rows[0])
+    bottom = int(rows[-1]) + 1
     box = Box(origin[0] + x, origin[1] + y, right - x, bottom - y)
     return FrameMask(index=index, box=box, bits=np.ascontiguousarray(bits[y:bottom, x:right]))
 
@@ -156,7 +159,8 @@ class MaskWriter:
         self._boxes: dict[int, Box] = {}
         self._digest = hashlib.blake2b(struct.pack("<3q", FORMAT_VERSION, size.width, size.height), digest_size=16)
         self._rows: list[dict[str, object]] = []
-        self._held_bytes, self._last = 0, -1
+        self._held_bytes = 0
+        self._last_frame = -1
         self._writer = pq.ParquetWriter(target, _SCHEMA.with_metadata(metadata), compression="zstd")
 
     def __enter__(self) -> Self:
@@ -178,11 +182,12 @@ class MaskWriter:
             ValueError: frames do not rise strictly, or the mask leaves the frame.
         """
         box = mask.box
-        if mask.index <= self._last:
-            raise ValueError(f"masks: expected rising frames, got {mask.index} after {self._last}")
+        if mask.index <= self._last_frame:
+            raise ValueError(f"masks: expected rising frames, got {mask.index} after {self._last_frame}")
         if box.clip(self._size) != box:
             raise ValueError(f"masks: frame {mask.index} has {box}, which leaves the frame of {self._size}")
-        self._last, packed = mask.index, np.packbits(mask.bits).tobytes()
+        self._last_frame = mask.index
+        packed = np.packbits(mask.bits).tobytes()
         place = (mask.index, box.x, box.y, box.width, box.height)
         self._digest.update(struct.pack("<5q", *place))
         self._digest.update(packed)
@@ -195,7 +200,8 @@ class MaskWriter:
     def _flush(self) -> None:
         if self._rows:
             self._writer.write_table(pa.Table.from_pylist(self._rows, schema=_SCHEMA))
-        self._rows, self._held_bytes = [], 0
+        self._rows = []
+        self._held_bytes = 0
 
 
 def write_masks(target: str | Path | BinaryIO, size: Size, masks: Iterable[FrameMask]) -> MaskSummary:
@@ -250,9 +256,9 @@ class MaskReader:
 
     def _check_room(self, group: int) -> None:
         """Compressed, a thousand times as much takes no room in the file."""
-        said = self._file.metadata.row_group(group).total_byte_size
-        if said > _MOST_BYTES:
-            raise ValueError(f"mask file: expected at most {_MOST_BYTES:,} bytes in a row group, got {said:,}")
+        num_bytes = self._file.metadata.row_group(group).total_byte_size
+        if num_bytes > _MOST_BYTES:
+            raise ValueError(f"mask file: expected at most {_MOST_BYTES:,} bytes in a row group, got {num_bytes:,}")
 
     def _unpack(self, frame: int, x: int, y: int, width: int, height: int, bits: bytes) -> FrameMask:
         if width < 1 or height < 1 or (box := Box(x, y, width, height)).clip(self.size) != box:

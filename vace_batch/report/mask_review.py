@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vace_batch.errors import ClipError
-from vace_batch.geometry import Size
+from vace_batch.geometry import Box, Size
 from vace_batch.manifest.output_names import safe_name
 from vace_batch.masks.clip import MaskRequest, clip_masks
-from vace_batch.masks.export_files import DEFAULT_RATE, SUFFIXES, every_mask, keep_masks
+from vace_batch.masks.export_files import DEFAULT_RATE, SUFFIXES, every_mask, export_masks
 from vace_batch.masks.finder import Notes, at_most
 from vace_batch.masks.models import MaskModels, check_names
 from vace_batch.masks.store import MaskReader, write_masks
@@ -31,7 +31,10 @@ from vace_batch.video.shots import scan
 from vace_batch.video.writer import write_clip
 
 _TINT = np.array([255, 40, 40], np.uint16)
+_YELLOW = (255, 255, 0)
 _LONGEST_PX = 1280
+
+RGB = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +47,7 @@ class Reviewed:
     masks: str | None = None
     overlay: str | None = None
     objects: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     error: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -66,60 +69,70 @@ def review(work: ClipWork, models: MaskModels, out: str, form: str) -> Reviewed:
         check_names(job, models)
         return _reviewed(work, models, out, form)
     except ClipError as error:
-        return Reviewed(job_id=job.job_id, error=f"{error.code}: {error.reason}")
+        return Reviewed(job_id=job.job_id, error=str(error))
 
 
 def _reviewed(work: ClipWork, models: MaskModels, out: str, form: str) -> Reviewed:
-    job, name = work.job, safe_name(work.job.job_id)
-    # The same names each time: what a killed one left is written over.
-    names = (f"{name}{SUFFIXES[form]}", f"{name}-overlay.mp4")
-    files = [(storage.join(out, file), storage.join(out, f".draft-{file}")) for file in names]
+    job = work.job
+    name = safe_name(job.job_id)
     notes = Notes(objects={})
     with work.source() as path, tempfile.TemporaryDirectory(prefix="vace-batch-") as scratch:
-        info, found = probe(path), scan(path)
-        frame_range = frame_range_of(job, found, info.time_base)
+        info = probe(path)
+        scanned = scan(path)
         request = MaskRequest(
             job=job,
             path=path,
             size=info.size,
-            scan=found,
-            frame_range=frame_range,
+            scan=scanned,
+            frame_range=frame_range_of(job, scanned, info.time_base),
             models=models,
             fingerprints=work.fingerprints,
             notes=notes,
         )
         stored = str(Path(scratch, "masks.parquet"))
         write_masks(stored, info.size, clip_masks(request))
-        reader, rate = MaskReader(stored), info.average_rate or DEFAULT_RATE
-        (masks_uri, masks_draft), (overlay, overlay_draft) = files
-        keep_masks(reader, found.num_frames, rate, form, masks_uri, masks_draft)
+        reader = MaskReader(stored)
+        rate = info.average_rate or DEFAULT_RATE
+        masks, masks_draft = _target_and_draft(out, f"{name}{SUFFIXES[form]}")
+        export_masks(reader, scanned.num_frames, rate, form, masks, masks_draft)
+        overlay, overlay_draft = _target_and_draft(out, f"{name}-overlay.mp4")
         with storage.staging(overlay, overlay_draft) as target:
-            write_clip(target, _overlays(path, reader, found.num_frames, notes), rate=rate, crf=20)
-    seen = Counter(name for named in (notes.objects or {}).values() for name, _ in named)
+            write_clip(target, _overlays(path, reader, scanned.num_frames, notes), rate=rate, crf=20)
+    num_frames = Counter(name for named in (notes.objects or {}).values() for name, _ in named)
     return Reviewed(
         job_id=job.job_id,
-        frames=found.num_frames,
+        frames=scanned.num_frames,
         masked_frames=len(reader.boxes()),
-        masks=masks_uri,
+        masks=masks,
         overlay=overlay,
-        objects=tuple(f"{name}: {count} frames" for name, count in seen.items()),
-        words=tuple(notes.notes),
+        objects=tuple(f"{name}: {count} frames" for name, count in num_frames.items()),
+        notes=tuple(notes.notes),
     )
 
 
-def _overlays(path: str, reader: MaskReader, num_frames: int, notes: Notes) -> Iterator[npt.NDArray[np.uint8]]:
-    shown = at_most(reader.size, _LONGEST_PX)
-    shown = Size(shown.width // 2 * 2, shown.height // 2 * 2)
-    scale = shown.width / reader.size.width
+def _target_and_draft(out: str, file: str) -> tuple[str, str]:
+    """URIs of a file and of its draft; fixed names, so that the draft of a killed review is overwritten."""
+    return storage.join(out, file), storage.join(out, f".draft-{file}")
+
+
+def _overlays(path: str, reader: MaskReader, num_frames: int, notes: Notes) -> Iterator[RGB]:
+    """Frames with the masked pixels tinted and each tracked object's box and name drawn, at most 1,280 px long."""
+    longest = at_most(reader.size, _LONGEST_PX)
+    size = Size(longest.width // 2 * 2, longest.height // 2 * 2)
+    scale = size.width / reader.size.width
     for frame, mask in zip(read_frames(path), every_mask(reader, num_frames), strict=False):
-        canvas = frame.small(shown)
+        canvas = frame.small(size)
         if mask is not None:
             full = mask.full(reader.size).view(np.uint8)
-            small = cv2.resize(full, (shown.width, shown.height), interpolation=cv2.INTER_AREA).astype(np.bool_)
+            small = cv2.resize(full, (size.width, size.height), interpolation=cv2.INTER_AREA).astype(np.bool_)
             canvas[small] = ((canvas[small].astype(np.uint16) + _TINT) // 2).astype(np.uint8)
         for name, box in (notes.objects or {}).get(frame.index, ()):
-            left, top = round(box.x * scale), round(box.y * scale)
-            right, bottom = round(box.right * scale), round(box.bottom * scale)
-            cv2.rectangle(canvas, (left, top), (right, bottom), (255, 255, 0), 1)
-            cv2.putText(canvas, name, (left, max(top - 4, 12)), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 0), 1)
+            _draw_object(canvas, name, box, scale)
         yield canvas
+
+
+def _draw_object(canvas: RGB, name: str, box: Box, scale: float) -> None:
+    left = round(box.x * scale)
+    top = round(box.y * scale)
+    cv2.rectangle(canvas, (left, top), (round(box.right * scale), round(box.bottom * scale)), _YELLOW, 1)
+    cv2.putText(canvas, name, (left, max(top - 4, 12)), cv2.FONT_HERSHEY_SIMPLEX, 0.5, _YELLOW, 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 
 from vace_batch.ledger.ledger import Ledger
-from vace_batch.masks.export_files import SUFFIXES, inline_coco, keep_masks
+from vace_batch.masks.export_files import SUFFIXES, export_masks, inline_coco
 from vace_batch.masks.store import MaskReader
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan
@@ -31,7 +31,7 @@ def keep(work: ClipWork, plan: ClipPlan) -> None:
     name, draft = kept_name(work), ledger.artifact_uri(work.clip_key, SUFFIXES[form])
     with work.source() as path, open_cached(ledger.absolute(plan.masks)) as file:
         rate, reader = probe(path, work.options.media).average_rate, MaskReader(file)
-        keep_masks(reader, plan.num_frames, rate, form, ledger.absolute(name), draft)
+        export_masks(reader, plan.num_frames, rate, form, ledger.absolute(name), draft)
         said = inline_coco(reader, plan.num_frames, _stem(work))
     ledger.amend(work.clip_key, {"masks": name, "masks_coco": said})
 

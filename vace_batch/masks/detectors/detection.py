@@ -57,7 +57,8 @@ class MaskLogits:
     ) -> MaskLogits:
         """Undo the letterbox from `display` (H,W) to `network` (H,W), and the prototypes' coarser grid."""
         scale = min(network[0] / display[0], network[1] / display[1])
-        gains, pads = [], []
+        gains: list[float] = []
+        pads: list[float] = []
         for axis in (1, 0):
             inner = max(round(display[axis] * scale), 1)
             grid = prototypes.shape[axis + 1] / network[axis]
@@ -70,7 +71,8 @@ class MaskLogits:
     def bits(self, number: int, box: Box) -> npt.NDArray[np.bool_]:
         """The mask of object `number` inside `box` (display pixels), (h,w) bool."""
         depth, rows, columns = self.prototypes.shape
-        (gain_x, gain_y), (pad_x, pad_y) = self.gain, self.pad
+        gain_x, gain_y = self.gain
+        pad_x, pad_y = self.pad
         # A pixel of margin for the interpolation, and one because samples sit in the middle of their pixels.
         left = min(max(math.floor(box.x * gain_x + pad_x) - 2, 0), columns - 1)
         top = min(max(math.floor(box.y * gain_y + pad_y) - 2, 0), rows - 1)
@@ -114,8 +116,10 @@ def one_line(error: BaseException) -> str:
 
 def outward(edges: Sequence[float], size: Size) -> Box | None:
     """Left, top, right, bottom as a pixel box of a frame of `size`, rounded outward; None outside it."""
-    left, top = (max(math.floor(edge), 0) for edge in edges[:2])
-    right, bottom = min(math.ceil(edges[2]), size.width), min(math.ceil(edges[3]), size.height)
+    left = max(math.floor(edges[0]), 0)
+    top = max(math.floor(edges[1]), 0)
+    right = min(math.ceil(edges[2]), size.width)
+    bottom = min(math.ceil(edges[3]), size.height)
     return Box(left, top, right - left, bottom - top) if right > left and bottom > top else None
 
 

@@ -56,8 +56,9 @@ class Letterbox:
         scale = min(room.width / display.width, room.height / display.height)
         inner = Size(max(round(display.width * scale), 1), max(round(display.height * scale), 1))
         network = fixed or Size(align_up(inner.width, stride), align_up(inner.height, stride))
-        left, top = ((network.width - inner.width) / 2 - 0.1, (network.height - inner.height) / 2 - 0.1)
-        return Letterbox(display, network, inner, round(left), round(top))
+        left = round((network.width - inner.width) / 2 - 0.1)
+        top = round((network.height - inner.height) / 2 - 0.1)
+        return Letterbox(display, network, inner, left, top)
 
     def place(self, rgb_HWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """The network's picture (H, W, 3) of one of any size that shows all of the display."""
@@ -72,7 +73,8 @@ class ExportedDetector:
     """An exported detection or segmentation model; keep one an actor, not one a frame."""
 
     def __init__(self, weights: str, metadata: Mapping[str, str], threads: int) -> None:
-        self._weights, self._threads = weights, threads
+        self._weights = weights
+        self._threads = threads
         self._end2end = metadata.get("end2end") == "True"
         self.classes: dict[int, str] = ast.literal_eval(metadata["names"])
         self.stride = int(metadata.get("stride", 32))
@@ -180,7 +182,8 @@ class ExportedDetector:
         picked = found_FA[:, candidates].T
         labels = picked[:, 4:last].argmax(axis=1)
         asked = np.isin(labels, list(numbers))
-        picked, labels = picked[asked], labels[asked]
+        picked = picked[asked]
+        labels = labels[asked]
         scores = picked[:, 4:last].max(axis=1) if len(picked) else np.empty(0, np.float32)
         half = picked[:, 2:4] / 2
         edges = np.concatenate([picked[:, :2] - half, picked[:, :2] + half], axis=1)
@@ -194,7 +197,8 @@ def _suppressed(edges: Floats, scores: Floats, labels: npt.NDArray[np.intp]) -> 
     areas = np.prod(edges[:, 2:] - edges[:, :2], axis=1)
     kept = []
     while order.size:
-        first, rest = order[0], order[1:]
+        first = order[0]
+        rest = order[1:]
         kept.append(first)
         low = np.maximum(edges[first, :2], edges[rest, :2])
         high = np.minimum(edges[first, 2:], edges[rest, 2:])
@@ -257,7 +261,8 @@ def _runtime_session(weights: str, threads: int, network: Size | None) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
     # Spinning threads of one actor would take the cores that belong to the others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3

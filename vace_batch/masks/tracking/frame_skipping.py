@@ -21,54 +21,59 @@ from vace_batch.masks.tracking.smoothing import interpolate_mask
 # How far the middle of a span may lie from the straight line, by how much the speed changed over it.
 _MOST_OFF_PX, _MOST_OFF_SHARE = 1.0, 0.005
 
-_Picture = TypeVar("_Picture")
-Look = tuple[int, list[Detection]]
+_Image = TypeVar("_Image")
+FrameDetections = tuple[int, list[Detection]]
 Edges = npt.NDArray[np.float64]
 
 
 def detect_with_skipping(
-    pictures: Iterable[tuple[int, _Picture]],
-    look: Callable[[int, _Picture], list[Detection]],
+    images: Iterable[tuple[int, _Image]],
+    detect: Callable[[int, _Image], list[Detection]],
     size: Size,
     most: int,
-) -> Iterator[Look]:
-    """What is found in each of `pictures`, by rising frame number, of which at least every `most`-th is looked at."""
-    looks: list[Look] = []
+) -> Iterator[FrameDetections]:
+    """Detections in each of `images`, by rising frame number; `detect` runs on at least every `most`-th."""
+    detected: list[FrameDetections] = []
     step = 1
-    waiting: list[tuple[int, _Picture]] = []
-    for index, picture in pictures:
-        waiting.append((index, picture))
+    waiting: list[tuple[int, _Image]] = []
+    for index, image in images:
+        waiting.append((index, image))
         if len(waiting) < step:
             continue
-        *passed, (index, picture) = waiting
-        now = index, look(index, picture)
-        pairs = _even_pairs(looks, now)
+        skipped = waiting[:-1]
+        now = index, detect(index, image)
+        pairs = _even_pairs(detected, now)
         if pairs is None:
             step = 1
-            for passed_index, passed_picture in passed:
-                looks = [*looks[-1:], (passed_index, look(passed_index, passed_picture))]
-                yield looks[-1]
+            for skipped_index, skipped_image in skipped:
+                detected = [*detected[-1:], (skipped_index, detect(skipped_index, skipped_image))]
+                yield detected[-1]
         else:
-            yield from ((number, _between(pairs, looks[-1][0], index, number, size)) for number, _ in passed)
+            first = detected[-1][0]
+            for skipped_index, _ in skipped:
+                yield skipped_index, _interpolated(pairs, (first, index), skipped_index, size)
             step = min(2 * step, most)
         yield now
-        looks, waiting = [*looks[-1:], now], []
-    for index, picture in waiting:
-        yield index, look(index, picture)
+        detected = [*detected[-1:], now]
+        waiting = []
+    for index, image in waiting:
+        yield index, detect(index, image)
 
 
-def _even_pairs(looks: Sequence[Look], now: Look) -> list[tuple[Detection, Detection]] | None:
+def _even_pairs(detected: Sequence[FrameDetections], now: FrameDetections) -> list[tuple[Detection, Detection]] | None:
     """The detections of the last look and this one in pairs; None where one came, went, or left the straight line."""
-    if len(looks) < 2 or len({len(found) for _, found in (*looks, now)}) > 1:
+    if len(detected) < 2 or len({len(detections) for _, detections in (*detected, now)}) > 1:
         return None
-    earlier, last = looks
-    before, pairs = _pairs(earlier[1], last[1]), _pairs(last[1], now[1])
+    earlier, last = detected
+    before = _pairs(earlier[1], last[1])
+    pairs = _pairs(last[1], now[1])
     if before is None or pairs is None:
         return None
-    came = {id(after): edges for edges, after in ((_edges(one.box), after) for one, after in before)}
-    first, second = last[0] - earlier[0], now[0] - last[0]
+    edges_before = {id(after): _edges(one.box) for one, after in before}
+    first = last[0] - earlier[0]
+    second = now[0] - last[0]
     for one, after in pairs:
-        speed_before = (_edges(one.box) - came[id(one)]) / first
+        speed_before = (_edges(one.box) - edges_before[id(one)]) / first
         speed = (_edges(after.box) - _edges(one.box)) / second
         off = np.abs(speed - speed_before).max() / ((first + second) / 2) * second**2 / 8
         if off > max(_MOST_OFF_PX, _MOST_OFF_SHARE * max(one.box.width, one.box.height)):
@@ -87,21 +92,24 @@ def _pairs(before: Sequence[Detection], after: Sequence[Detection]) -> list[tupl
     return None if any(one.label != other.label for one, other in pairs) else pairs
 
 
-def _between(
-    pairs: Sequence[tuple[Detection, Detection]], first: int, last: int, index: int, size: Size
+def _interpolated(
+    pairs: Sequence[tuple[Detection, Detection]], ends: tuple[int, int], index: int, size: Size
 ) -> list[Detection]:
+    """The detections on frame `index` between those of the frames `ends`."""
+    first, last = ends
     share = (index - first) / (last - first)
-    found = []
+    detections = []
     for one, other in pairs:
-        before, after = (detection.mask or box_mask(index, detection.box) for detection in (one, other))
+        before = one.mask or box_mask(index, one.box)
+        after = other.mask or box_mask(index, other.box)
         mask = interpolate_mask(before, after, index, share, size)
         if mask is not None:
             has_mask = one.mask is not None and other.mask is not None
             confidence = min(one.confidence, other.confidence)
-            found.append(
+            detections.append(
                 Detection(box=mask.box, label=one.label, confidence=confidence, mask=mask if has_mask else None)
             )
-    return found
+    return detections
 
 
 def _edges(box: Box) -> Edges:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 
@@ -97,7 +97,8 @@ def _pieces(
     indices = [one.index for one in seen]
     frames = []
     for index in range(*shot):
-        first, last = bisect_left(indices, index), bisect_right(indices, index)
+        first = bisect_left(indices, index)
+        last = bisect_right(indices, index)
         rows = [(one.box.x, one.box.y, one.box.right, one.box.bottom, one.confidence) for one in seen[first:last]]
         frames.append((first, np.array(rows, np.float64).reshape(-1, 5)))
     groups = group_by_object(frames, sure, unsure, _LOST_FRAMES, warps)
@@ -124,35 +125,40 @@ def _whole(pieces: list[list[Sighting]]) -> list[list[Sighting]]:
     for steps in range(1, MOST_GAP_FRAMES + 2):
         count = len(pieces) + 1
         while len(pieces) < count:
-            count, pieces = len(pieces), _linked(pieces, steps)
+            count = len(pieces)
+            pieces = _linked(pieces, steps)
     return pieces
 
 
 def _linked(pieces: list[list[Sighting]], steps: int) -> list[list[Sighting]]:
     """Join pieces that lie `steps` frames apart: nearest first, each with one before and one after at most."""
     pieces = sorted(pieces, key=lambda piece: piece[0].index)
+    following: dict[int, int] = {}
+    taken: set[int] = set()
+    for _, before, after in sorted(_meetings(pieces, steps)):
+        if before not in following and after not in taken:
+            following[before] = after
+            taken.add(after)
+    joined = []
+    for head in (number for number in range(len(pieces)) if number not in taken):
+        chain = list(pieces[head])
+        number: int | None = following.get(head)
+        while number is not None:
+            chain += pieces[number]
+            number = following.get(number)
+        joined.append(chain)
+    return joined
+
+
+def _meetings(pieces: list[list[Sighting]], steps: int) -> Iterator[tuple[float, int, int]]:
+    """Distance and numbers of each two pieces, by rising first frame, that may be one object `steps` frames apart."""
     starts = [piece[0].index for piece in pieces]
-    pairs = []
     for number, piece in enumerate(pieces):
         begin = piece[-1].index + steps
         for other in range(bisect_left(starts, begin), bisect_right(starts, begin)):
             distance = _distance(piece, pieces[other])
             if distance is not None:
-                pairs.append((distance, number, other))
-    after: dict[int, int] = {}
-    taken = set[int]()
-    for _, number, other in sorted(pairs):
-        if number not in after and other not in taken:
-            after[number] = other
-            taken.add(other)
-    joined = []
-    for head in (number for number in range(len(pieces)) if number not in taken):
-        chain, number = list(pieces[head]), head
-        while (following := after.get(number)) is not None:
-            chain += pieces[following]
-            number = following
-        joined.append(chain)
-    return joined
+                yield distance, number, other
 
 
 def _distance(before: list[Sighting], after: list[Sighting]) -> float | None:
@@ -168,7 +174,8 @@ def _distance(before: list[Sighting], after: list[Sighting]) -> float | None:
         return None
     side = max(before[-1].box.width, before[-1].box.height, after[0].box.width, after[0].box.height)
     base = _REACH_OF_ONE if len(before) == 1 or len(after) == 1 else _REACH
-    reach, apart = side * (base + _REACH_A_FRAME * (steps - 1)), _at(after[0]) - _at(before[-1])
+    reach = side * (base + _REACH_A_FRAME * (steps - 1))
+    apart = _centre(after[0]) - _centre(before[-1])
     ahead = [_speed(before[-count - 1 :]) for count in _STEPS_OF_SPEED]
     back = [_speed(after[: count + 1]) for count in _STEPS_OF_SPEED]
     distance = abs(apart)
@@ -179,14 +186,14 @@ def _distance(before: list[Sighting], after: list[Sighting]) -> float | None:
     return distance if distance <= reach or abs(apart) <= _FASTER * pace * steps else None
 
 
-def _at(one: Sighting) -> complex:
+def _centre(one: Sighting) -> complex:
     """Its centre, x + yi."""
     return complex(one.box.x + one.box.width / 2, one.box.y + one.box.height / 2)
 
 
 def _speed(piece: list[Sighting]) -> complex:
     steps = piece[-1].index - piece[0].index
-    return (_at(piece[-1]) - _at(piece[0])) / steps if steps else 0j
+    return (_centre(piece[-1]) - _centre(piece[0])) / steps if steps else 0j
 
 
 def _pace(piece: list[Sighting]) -> float:

@@ -44,8 +44,9 @@ def interpolate_mask(before: FrameMask, after: FrameMask, index: int, share: flo
     """The shape `share` of the way between two masks: boxes move linearly, outlines by their signed distances."""
     pairs = zip(_edges(before.box), _edges(after.box), strict=True)
     edges = [(1 - share) * one + share * other for one, other in pairs]
-    left, top, right, bottom = (math.floor(edges[0]), math.floor(edges[1]), math.ceil(edges[2]), math.ceil(edges[3]))
-    box = Box(left, top, right - left, bottom - top)
+    left = math.floor(edges[0])
+    top = math.floor(edges[1])
+    box = Box(left, top, math.ceil(edges[2]) - left, math.ceil(edges[3]) - top)
     blend = (1 - share) * _signed_distances(before.bits, box.size) + share * _signed_distances(after.bits, box.size)
     return _clip(index, blend > 0, box, size)
 
