@@ -24,7 +24,7 @@ class StepKind(StrEnum):
     GENERATE = "generate"
     STITCH = "stitch"
     MEASURE = "measure"
-    SETTLE = "settle"
+    SELECT_BEST = "select_best"
     KEEP = "keep"
 
 

@@ -27,7 +27,7 @@ from vace_batch.quality.remedies import Attempt, Remedy, best_of, next_remedy
 from vace_batch.report.explain import as_lines, explain
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.prepare import prepare
-from vace_batch.steps.settle import attempt_name, settle
+from vace_batch.steps.select_best import attempt_name, select_best
 
 BOX = BoxKey(x=8, y=8, width=16, height=16)
 JOB = Job(job_id="a", video_uri="v.mp4", task="removal", boxes=(BOX,))
@@ -167,8 +167,8 @@ class Run:
             return list(self.graph.on_done(unit, prepare(payload, MaskModels())))
         if unit.kind == "stitch":
             return list(self.graph.on_done(unit, self._stitched(payload[0])))
-        if unit.kind == "settle":
-            workers.settle(MaskModels(), [Call(unit_id=unit.unit_id, payload=payload)])
+        if unit.kind == "select_best":
+            workers.select_best(MaskModels(), [Call(unit_id=unit.unit_id, payload=payload)])
             return list(self.graph.on_done(unit, None))
         assert unit.kind == "measure"
         key = quality_key(payload[0].clip_key)
@@ -200,7 +200,7 @@ class Run:
 def test_the_best_attempt_is_kept_and_all_are_recorded(tmp_path: Path) -> None:
     opened = open_with(tmp_path)
     run = Run(opened, [9.0, 0.0]).run()
-    assert run.done == ["prepare", "stitch", "measure"] * 2 + ["settle"]
+    assert run.done == ["prepare", "stitch", "measure"] * 2 + ["select_best"]
     assert run.graph.status["done"] == 1 and run.graph.num_clips == 1
     output = Path(opened.out, opened.works[0].output)
     assert "15.0" in output.read_text()
@@ -255,8 +255,8 @@ def test_an_attempt_that_fails_costs_the_clip_nothing(tmp_path: Path) -> None:
     following = list(graph.on_failed(climb_unit, failure))
     assert [unit.kind for unit in following] == ["prepare"]  # the next remedy
     [end] = graph.on_failed(following[0], failure)
-    assert end.kind == "settle"
-    settle(*end.payload)  # type: ignore[misc]
+    assert end.kind == "select_best"
+    select_best(*end.payload)  # type: ignore[misc]
     graph.on_done(end, None)
     assert graph.status == {"done": 1, "failed": 0, "skipped": 0}
     summary = close_batch(opened)

@@ -11,7 +11,7 @@ from vace_batch.ledger.schema import QualityRecord
 from vace_batch.ledger.verdicts import verdict_of
 from vace_batch.quality.remedies import FIRST, Attempt, Remedy, next_remedy
 from vace_batch.steps.clip import ClipWork
-from vace_batch.steps.settle import attempt_name
+from vace_batch.steps.select_best import attempt_name
 
 Another = Callable[[ClipWork, Remedy, str], ClipWork]
 """A clip's first work, what is to change and a name in OUT -> the work of that attempt."""

@@ -23,7 +23,7 @@ from vace_batch.manifest.uris import folder_of
 from vace_batch.options import Options
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.keep import kept_name
-from vace_batch.steps.settle import attempts_key
+from vace_batch.steps.select_best import attempts_key
 from vace_batch.storage import files as storage
 
 ManifestSource = Manifest | str | os.PathLike[str]

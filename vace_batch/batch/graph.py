@@ -10,7 +10,7 @@ from typing import cast
 from vace_batch import log
 from vace_batch.batch.attempts import Another, Attempts
 from vace_batch.batch.budget import Budget
-from vace_batch.batch.step_units import keep_unit, measure_unit, prepare_unit, settle_unit, stitch_unit
+from vace_batch.batch.step_units import keep_unit, measure_unit, prepare_unit, select_best_unit, stitch_unit
 from vace_batch.batch.window_queue import WindowQueue
 from vace_batch.cluster.units import Failure, Unit
 from vace_batch.costs import StepKind
@@ -57,7 +57,7 @@ class _Folder:
 class ClipGraph:
     """Orders the steps of each clip: prepare, then build and generate of each missing window, then stitch and measure.
     After a verdict other than pass, where the run allows further attempts, all of this happens again with one change,
-    and at the end settle keeps the best attempt.
+    and at the end select_best keeps the best attempt.
 
     Two clips that need the same window wait for the same units. `another` makes the work of a clip's next attempt.
     """
@@ -86,7 +86,7 @@ class ClipGraph:
             StepKind.GENERATE: self._generated,
             StepKind.STITCH: self._stitched,
             StepKind.MEASURE: self._measured,
-            StepKind.SETTLE: self._settled,
+            StepKind.SELECT_BEST: self._best_selected,
             StepKind.KEEP: self._kept,
         }
         self._after_failed: dict[str, Callable[[Unit, Failure], Iterator[Unit]]] = {
@@ -95,7 +95,7 @@ class ClipGraph:
             StepKind.GENERATE: self._window_failed,
             StepKind.STITCH: self._clip_failed,
             StepKind.MEASURE: self._measure_failed,
-            StepKind.SETTLE: self._settle_failed,
+            StepKind.SELECT_BEST: self._select_best_failed,
             StepKind.KEEP: self._clip_failed,
         }
 
@@ -206,7 +206,7 @@ class ClipGraph:
         attempts.add_measured(state.work, cast(QualityRecord, record))
         yield from self._attempt_again(attempts)
 
-    def _settled(self, clip: str, meta: object) -> Iterator[Unit]:
+    def _best_selected(self, clip: str, meta: object) -> Iterator[Unit]:
         self._finish(clip)
         yield from ()
 
@@ -232,7 +232,7 @@ class ClipGraph:
         self._warn(work, "the finished clip could not be measured", failure)
         yield from self._measured(unit.key, record)
 
-    def _settle_failed(self, unit: Unit, failure: Failure) -> Iterator[Unit]:
+    def _select_best_failed(self, unit: Unit, failure: Failure) -> Iterator[Unit]:
         self._warn(self._clips[unit.key].work, "the best attempt could not be put in its place", failure)
         self._finish(unit.key)
         yield from ()
@@ -287,7 +287,7 @@ class ClipGraph:
         elif self._another is None or attempts.is_settled:
             self._finish(first.clip_key)
         else:
-            yield settle_unit(first, [attempt_record(attempt) for attempt in attempts.made], best_of(attempts.made))
+            yield select_best_unit(first, [attempt_record(attempt) for attempt in attempts.made], best_of(attempts.made))
 
     def _finish(self, clip: str) -> None:
         state = self._clips[clip]

@@ -15,7 +15,7 @@ from vace_batch.manifest.job import Job
 from vace_batch.manifest.reader import Manifest, read_manifest
 from vace_batch.manifest.uris import folder_of
 from vace_batch.options import Options
-from vace_batch.steps.settle import set_aside
+from vace_batch.steps.select_best import set_aside
 
 ROWS = ("failed", "fail", "review")
 """What may be run again: rows that failed, and finished ones by their verdict."""

@@ -44,9 +44,9 @@ def measure_unit(work: ClipWork, plan: ClipPlan) -> Unit:
     return _clip_unit(StepKind.MEASURE, work, (work, plan), Stage.FINISH, finish_cost(work, plan)["measure"])
 
 
-def settle_unit(work: ClipWork, attempts: Sequence[AttemptRecord], best: int) -> Unit:
+def select_best_unit(work: ClipWork, attempts: Sequence[AttemptRecord], best: int) -> Unit:
     """Put attempt number `best` of a clip in its place; `work` is that of the first attempt."""
-    return _clip_unit(StepKind.SETTLE, work, (work, attempts, best), Stage.FINISH)
+    return _clip_unit(StepKind.SELECT_BEST, work, (work, attempts, best), Stage.FINISH)
 
 
 def window_units(work: ClipWork, plan: ClipPlan, planned: PlannedWindow, key: str) -> tuple[Unit, Unit]:

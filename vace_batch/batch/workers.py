@@ -12,10 +12,10 @@ from vace_batch.masks.models import MaskModels
 from vace_batch.options import EngineSettings
 from vace_batch.steps import build as build_step
 from vace_batch.steps import generate as generate_step
-from vace_batch.steps import keep as review
+from vace_batch.steps import keep as keep_step
 from vace_batch.steps import measure as measure_step
 from vace_batch.steps import prepare as prepare_step
-from vace_batch.steps import settle as settle_step
+from vace_batch.steps import select_best as select_best_step
 from vace_batch.steps import stitch as stitch_step
 from vace_batch.steps.clip import ClipWork
 
@@ -117,7 +117,7 @@ def stitch(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
     for call in calls:
         work, plan = _payload(call)
         statuses.append(stitch_step.stitch(work, plan, call.attempt)["status"])
-        review.keep(work, plan)
+        keep_step.keep(work, plan)
     return [Outcome(meta=status) for status in statuses]
 
 
@@ -125,7 +125,7 @@ def keep(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
     """Payload: ClipWork of a finished clip. Writes its masks beside the results. Meta: done."""
     for call in calls:
         work: ClipWork = _payload(call)
-        review.keep(work, prepare_step.prepare(work, models))
+        keep_step.keep(work, prepare_step.prepare(work, models))
     return [Outcome(meta="done") for _ in calls]
 
 
@@ -135,10 +135,10 @@ def measure(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
     return [Outcome(meta=measure_step.measure(work, plan, models)) for work, plan in pairs]
 
 
-def settle(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
+def select_best(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
     """Payload: (ClipWork, records of its attempts, the number of the best). Makes that one the clip's output."""
     for call in calls:
-        settle_step.settle(*_payload(call))
+        select_best_step.select_best(*_payload(call))
     return [Outcome() for _ in calls]
 
 

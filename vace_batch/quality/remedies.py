@@ -1,6 +1,6 @@
 """What to try next with a clip whose verdict is not a pass: one change a rung, built on the best attempt so far.
 
-Pure decisions; `batch/graph.py` runs the attempts and `steps/settle.py` keeps the best.
+Pure decisions; `batch/graph.py` runs the attempts and `steps/select_best.py` keeps the best.
 """
 
 from __future__ import annotations

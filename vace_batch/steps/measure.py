@@ -28,7 +28,7 @@ from vace_batch.quality.verdict import checks_of
 from vace_batch.redact import redact
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlanFiles
-from vace_batch.steps.settle import attempt_name
+from vace_batch.steps.select_best import attempt_name
 from vace_batch.storage import files as storage
 from vace_batch.storage.node_cache import cached_path
 from vace_batch.video.probe import probe

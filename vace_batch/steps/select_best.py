@@ -37,7 +37,7 @@ def set_aside(ledger: Ledger, clip: PlannedJob) -> None:
         _copy(ledger, clip, output, kept)
 
 
-def settle(work: ClipWork, attempts: Sequence[AttemptRecord], chosen: int) -> None:
+def select_best(work: ClipWork, attempts: Sequence[AttemptRecord], chosen: int) -> None:
     """Make the chosen attempt the clip's output and record all of them; done again after a crash, it ends the same.
 
     Raises:
