@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from logging import Logger, LoggerAdapter
 from typing import Any, cast
 
@@ -103,6 +104,7 @@ class Machines:
 
     def __init__(self, options: Options, pulse: Pulse | None = None, should_stop: Stop = lambda: False) -> None:
         self._options, self._pulse, self._should_stop = options, pulse, should_stop
+        self._opened = ExitStack()
         self._runtime: Runtime | None = None
         self.stopped: str | None = None
         """Why the budget lets no more begin."""
@@ -121,7 +123,7 @@ class Machines:
         """
         try:
             if self._runtime is None:
-                self._runtime = open_runtime(self._options, opened).__enter__()
+                self._runtime = self._opened.enter_context(open_runtime(self._options, opened))
             if self._pulse is not None:
                 self._pulse.mark("Ray")
                 show = self._pulse.through(show)
@@ -131,9 +133,8 @@ class Machines:
             raise
 
     def close(self) -> None:
-        if self._runtime is not None:
-            self._runtime.close()
-            self._runtime = None
+        self._runtime = None
+        self._opened.close()
 
 
 def is_cluster_failure(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

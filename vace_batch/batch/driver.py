@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from vace_batch import log
 from vace_batch.batch.batch import Batch, ManifestSource, close_batch, open_batch, open_manifest
@@ -11,7 +12,7 @@ from vace_batch.batch.budget import Budget
 from vace_batch.batch.events import EventLog
 from vace_batch.batch.graph import ClipGraph
 from vace_batch.batch.heartbeat import Pulse
-from vace_batch.batch.identity import another_attempt
+from vace_batch.batch.identity import another_attempt, model_reader
 from vace_batch.batch.pools import open_runtime
 from vace_batch.batch.progress import Show
 from vace_batch.batch.sinks import ActorWarnings, ProgressCounter, Sinks
@@ -90,7 +91,7 @@ def run_clips(
         cpu_actors=cpu.num_actors,
         max_batch=batch.options.max_batch,
     )
-    graph = ClipGraph(works, batch.unkept, another_attempt, budget)
+    graph = ClipGraph(works, batch.unkept, partial(another_attempt, read_model=model_reader()), budget)
     standing = {actor.actor_id: actor.pool for actor in runtime.actors() if actor.phase == "ready"}
     spending = Spending(batch.out, batch.options, account, has_gpu=gpu.num_gpus > 0, standing=standing)
     sinks = Sinks(

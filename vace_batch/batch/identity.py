@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import cache, lru_cache
+from dataclasses import dataclass, replace
+from functools import cache
 
 from vace_batch.errors import ClipError, ClusterError
 from vace_batch.ledger.overrides import apply_overrides
@@ -32,88 +32,133 @@ from vace_batch.vace import profiles, weights
 from vace_batch.vace.loras import resolve_loras
 
 
-def works_of(jobs: Sequence[Job], out: str, options: Options, folder: str) -> tuple[ClipWork, ...]:
-    """Every job with its identity: fingerprints of what it reads, its model's revision, limits and sampling.
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model's profile and the revision of its weights."""
 
-    A job may read below `folder`, which is the manifest's, below `out` and below the options' roots. What `retry`
-    changed of rows in this output is changed.
+    profile: profiles.ModelProfile
+    revision: str
+
+
+ReadModel = Callable[[str], Model]
+
+
+def read_model(ref: str) -> Model:
+    """Read profile and revision of the model `ref`.
 
     Raises:
-        ManifestError: a changed value is not allowed any more.
-        UsageError: a model is not known or not there.
+        UsageError: the model is unknown or missing.
+    """
+    return Model(profiles.profile(ref), profiles.revision(ref))
+
+
+def model_reader() -> ReadModel:
+    """`read_model` that reads each model once. Make one for each batch: a model's folder may change between two."""
+    return cache(read_model)
+
+
+def works_of(jobs: Sequence[Job], out: str, options: Options, folder: str) -> tuple[ClipWork, ...]:
+    """Give every job its identity: fingerprints of its files, its model's revision, limits and sampling.
+
+    A job may read below the manifest's `folder`, below `out` and below the options' roots. Rows that `retry` changed
+    in this output are changed.
+
+    Raises:
+        ManifestError: a changed value is no longer allowed.
+        UsageError: a model is unknown or missing.
         ClusterError: a storage does not answer.
     """
-    jobs = apply_overrides(jobs, out, folder) if out else jobs
-    roots = Roots.of([root for root in (folder, out, *options.allow_roots) if root])
-    with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
-        lora_revision = cache(weights.file_revision)  # asked once for all jobs
-        return tuple(pool.map(lambda job: _work(job, out, options, roots, lora_revision), jobs))
-
-
-def _work(job: Job, out: str, options: Options, roots: Roots, lora_revision: Callable[[str], str]) -> ClipWork:
-    job, model = with_preset(job, options.presets), job.model or options.model
-    refused: ClipError | None = None
-    try:
-        admit(job, roots, options)
-        fingerprints, loras = _fingerprints(job, options), resolve_loras(job, options, lora_revision)
-        sampling = replace(_model(model)[0].sampling(job.task, job.sampling), loras=loras)
-    except ClipError as error:  # `prepare` tells the row; what may not be read is not looked at either
-        refused = error.with_traceback(None)
-        fingerprints = {}
-        model = options.model
-        sampling = _model(model)[0].sampling(job.task)
-    except OSError as error:
-        raise ClusterError(f"{job.job_id}: a file cannot be looked at: {error}") from error
-    return ClipWork(
-        job=job,
+    if out:
+        jobs = apply_overrides(jobs, out, folder)
+    batch = _Batch(
         out=out,
-        output=f"videos/{job.output_uri or safe_name(job.job_id) + _suffix(job.video_uri, refused is not None)}",
         options=options,
-        roots=roots,
-        fingerprints=fingerprints,
-        model=model,
-        revision=_model(model)[1],
-        limits=_limits(job, model),
-        sampling=sampling,
-        refused=refused,
+        roots=Roots.of([root for root in (folder, out, *options.allow_roots) if root]),
+        read_model=model_reader(),
+        lora_revision=cache(weights.file_revision),
     )
+    with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
+        return tuple(pool.map(batch.work_of, jobs))
 
 
-def _limits(job: Job, model: str) -> Limits:
-    profile, asked = _model(model)[0], job.sampling
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """Values that all jobs of a batch share."""
+
+    out: str
+    options: Options
+    roots: Roots
+    read_model: ReadModel
+    lora_revision: Callable[[str], str]
+
+    def work_of(self, job: Job) -> ClipWork:
+        """Identity of one job; a job that may not be run gets the reason instead of fingerprints."""
+        name = job.model or self.options.model
+        job = with_preset(job, self.options.presets)
+        fingerprints: dict[str, str] = {}
+        refused: ClipError | None = None
+        try:
+            admit(job, self.roots, self.options)
+            fingerprints = _fingerprints(job, self.options)
+            loras = resolve_loras(job, self.options, self.lora_revision)
+            model = self.read_model(name)
+            sampling = replace(model.profile.sampling(job.task, job.sampling), loras=loras)
+        except ClipError as error:  # `prepare` fails the row; files of a refused job are not read
+            refused = error.with_traceback(None)
+            fingerprints = {}
+            name = self.options.model
+            model = self.read_model(name)
+            sampling = model.profile.sampling(job.task)
+        except OSError as error:
+            raise ClusterError(f"{job.job_id}: a file cannot be read: {error}") from error
+        output = job.output_uri or safe_name(job.job_id) + _suffix(job.video_uri, refused is not None)
+        return ClipWork(
+            job=job,
+            out=self.out,
+            output=f"videos/{output}",
+            options=self.options,
+            roots=self.roots,
+            fingerprints=fingerprints,
+            model=name,
+            revision=model.revision,
+            limits=_limits(job, model.profile),
+            sampling=sampling,
+            refused=refused,
+        )
+
+
+def _limits(job: Job, profile: profiles.ModelProfile) -> Limits:
+    """Limits of a window: the job's where it names some, else the model's."""
+    sampling = job.sampling
     return Limits(
-        max_tokens=min(profile.max_tokens, asked.max_tokens or profile.max_tokens),
-        max_frames=asked.max_frames or profile.max_frames,
-        overlap_frames=profile.overlap_frames if asked.overlap_frames is None else asked.overlap_frames,
+        max_tokens=min(profile.max_tokens, sampling.max_tokens or profile.max_tokens),
+        max_frames=sampling.max_frames or profile.max_frames,
+        overlap_frames=profile.overlap_frames if sampling.overlap_frames is None else sampling.overlap_frames,
         min_side=profile.min_side,
         bridging=profile.bridging,
         widest_hole_px=profile.widest_hole_px,
     )
 
 
-def another_attempt(work: ClipWork, remedy: Remedy, output: str) -> ClipWork:
-    """The work of the clip's next attempt, on the same sources, written to `output`.
+def another_attempt(work: ClipWork, remedy: Remedy, output: str, read_model: ReadModel = read_model) -> ClipWork:
+    """Make the work of a clip's next attempt, on the same sources, written to `output`.
 
     Raises:
-        ClipError: the model or the LoRAs cannot be used for it.
-        UsageError: they are not there.
+        ClipError: the model or the LoRAs cannot be used for this clip.
+        UsageError: the model or a LoRA is missing.
     """
     job = with_preset(remedy.job, work.options.presets)
     loras = resolve_loras(job, work.options) if remedy.name == "removal-lora" else work.sampling.loras
+    model = read_model(remedy.model)
     return replace(
         work,
         job=job,
         output=output,
         model=remedy.model,
-        revision=_model(remedy.model)[1],
-        limits=_limits(job, remedy.model),
-        sampling=replace(_model(remedy.model)[0].sampling(job.task, job.sampling), loras=loras),
+        revision=model.revision,
+        limits=_limits(job, model.profile),
+        sampling=replace(model.profile.sampling(job.task, job.sampling), loras=loras),
     )
-
-
-@lru_cache(maxsize=64)
-def _model(ref: str) -> tuple[profiles.ModelProfile, str]:
-    return profiles.profile(ref), profiles.revision(ref)
 
 
 def _fingerprints(job: Job, options: Options) -> dict[str, str]:
@@ -124,7 +169,7 @@ def _fingerprints(job: Job, options: Options) -> dict[str, str]:
 
 
 def _suffix(uri: str, refused: bool) -> str:
-    """The output's suffix: the source's where it names a container, else by the file's first bytes."""
+    """Suffix of the output: the source's if it names a video container, else by the file's first bytes."""
     suffix = suffix_of(uri)
     if suffix in VIDEO_SUFFIXES:
         return suffix
@@ -137,7 +182,7 @@ def _suffix(uri: str, refused: bool) -> str:
 
 
 def mask_models(options: Options) -> MaskModels:
-    """Which weights the masks of a run may be made with."""
+    """Weights and settings of the models that make a run's masks."""
     return MaskModels(
         detector=options.detector,
         segmenter=options.segmenter,

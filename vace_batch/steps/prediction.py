@@ -66,7 +66,7 @@ def window_cost(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> Used:
     calibration: Calibration = work.options.calibration
     size = plan.region_of(planned).size
     frames = planned.window.num_frames
-    parts = _profile(work.model).window_parts(
+    parts = _profile(work.model, work.revision).window_parts(
         frames,
         size,
         work.sampling,
@@ -103,8 +103,8 @@ def _recovers(job: Job) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _profile(ref: str) -> ModelProfile:
-    """Read once: every window asks."""
+def _profile(ref: str, revision: str) -> ModelProfile:
+    """Read a profile once per revision of the model, as every window asks for it."""
     return profile(ref)
 
 
