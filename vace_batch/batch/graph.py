@@ -287,7 +287,8 @@ class ClipGraph:
         elif self._another is None or attempts.is_settled:
             self._finish(first.clip_key)
         else:
-            yield select_best_unit(first, [attempt_record(attempt) for attempt in attempts.made], best_of(attempts.made))
+            records = [attempt_record(attempt) for attempt in attempts.made]
+            yield select_best_unit(first, records, best_of(attempts.made))
 
     def _finish(self, clip: str) -> None:
         state = self._clips[clip]
