@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from vace_batch.batch.batch import Batch, close_batch, open_batch
 from vace_batch.batch.driver import run_clips
-from vace_batch.batch.heartbeat import Pulse
+from vace_batch.batch.heartbeat import Heartbeat
 from vace_batch.batch.pools import open_runtime
 from vace_batch.batch.progress import Progress, Show
 from vace_batch.cluster.runtime import Runtime
@@ -65,14 +65,14 @@ def drive(
         UsageError: the model, the output or an option is wrong.
         ClusterError: Ray could not be started, also after retries.
     """
-    with Pulse(output) as pulse:
+    with Heartbeat(output) as heartbeat:
         opened = open_batch(manifest, output, options)
-        pulse.mark("planned")
+        heartbeat.mark("planned")
         parts = list(shards(opened.pending, shard_size))
         get_run_logger().info(
             "%d jobs, %d already finished, %d shards", len(opened.works), len(opened.finished), len(parts)
         )
-        with Machines(options, pulse, should_stop) as machines:
+        with Machines(options, heartbeat, should_stop) as machines:
             for number, part in enumerate(parts, start=1):
                 if should_stop() or machines.stopped:
                     break
@@ -102,8 +102,8 @@ def shards(works: Sequence[ClipWork], shard_size: int) -> Iterator[Sequence[Clip
 class Machines:
     """One Ray runtime for all shards, so that models stay loaded; opened at the first, and anew after a failure."""
 
-    def __init__(self, options: Options, pulse: Pulse | None = None, should_stop: Stop = lambda: False) -> None:
-        self._options, self._pulse, self._should_stop = options, pulse, should_stop
+    def __init__(self, options: Options, heartbeat: Heartbeat | None = None, should_stop: Stop = lambda: False) -> None:
+        self._options, self._heartbeat, self._should_stop = options, heartbeat, should_stop
         self._opened = ExitStack()
         self._runtime: Runtime | None = None
         self.stopped: str | None = None
@@ -124,9 +124,9 @@ class Machines:
         try:
             if self._runtime is None:
                 self._runtime = self._opened.enter_context(open_runtime(self._options, opened))
-            if self._pulse is not None:
-                self._pulse.mark("Ray")
-                show = self._pulse.through(show)
+            if self._heartbeat is not None:
+                self._heartbeat.mark("Ray")
+                show = self._heartbeat.through(show)
             self.stopped = run_clips(opened, works, self._runtime, show=show, should_stop=self._should_stop)
         except BaseException:
             self.close()

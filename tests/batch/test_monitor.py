@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from vace_batch.batch.heartbeat import ENDED, GOES_ON, Pulse, cold_start, read_pulse
-from vace_batch.batch.monitor import Look, watch
+from vace_batch.batch.heartbeat import ENDED, GOES_ON, Heartbeat, cold_start, read_heartbeat
+from vace_batch.batch.monitor import RunView, watch
 from vace_batch.batch.progress import LiveView, PlainView, Progress
 from vace_batch.errors import UsageError
 from vace_batch.ledger.ledger import Ledger, now
@@ -60,7 +60,7 @@ class Run:
         if self.then:
             self.then.pop(0)()
 
-    def seen(self, **more: Any) -> list[Look]:
+    def seen(self, **more: Any) -> list[RunView]:
         return list(watch(self.out, sleep=self.sleep, clock=lambda: sum(self.slept), **more))
 
 
@@ -74,8 +74,8 @@ def test_looking_ends_when_the_driver_says_so_and_not_when_the_last_clip_is_reco
         lambda: (run.done("b"), Ledger(run.out).quarantine("clip-c", {"status": "failed"})),
         lambda: run.tell(ENDED, 2),
     ]
-    looks = run.seen()
-    assert [(look.done, look.failed, look.is_over) for look in looks] == [
+    views = run.seen()
+    assert [(view.done, view.failed, view.is_over) for view in views] == [
         (1, 0, False),
         (1, 0, False),
         (2, 1, False),
@@ -87,8 +87,8 @@ def test_a_run_that_was_killed_is_not_waited_for_for_ever(tmp_path: Path) -> Non
     run = Run(str(tmp_path), lambda: None, lambda: None)
     run.tell(GOES_ON)
     run.then += [lambda: run.tell(GOES_ON, 2)]
-    looks = run.seen(every_s=2, silence_s=10)
-    assert not looks[-1].is_over and sum(run.slept) == 6 + 12
+    views = run.seen(every_s=2, silence_s=10)
+    assert not views[-1].is_over and sum(run.slept) == 6 + 12
 
 
 def test_what_an_earlier_run_told_does_not_end_this_one(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_what_an_earlier_run_told_does_not_end_this_one(tmp_path: Path) -> None:
     run.tell(ENDED)
     time.sleep(0.002)
     again = Run(str(tmp_path))
-    assert read_pulse(again.out, read_run(again.out)) is None
+    assert read_heartbeat(again.out, read_run(again.out)) is None
     assert not again.seen(silence_s=1)[-1].is_over
     with pytest.raises(UsageError, match="no run.json"):
         list(watch(str(tmp_path / "none")))
@@ -105,31 +105,31 @@ def test_what_an_earlier_run_told_does_not_end_this_one(tmp_path: Path) -> None:
 def test_the_driver_tells_where_it_is_and_how_long_it_took_to_start(tmp_path: Path) -> None:
     run, seconds = Run(str(tmp_path)), iter([0.0, 2.0, 5.0, 5.0, 7.0])
     shown = list[Progress]()
-    with Pulse(run.out, every_s=0.01, clock=lambda: next(seconds)) as pulse:
-        pulse.mark("planned")
-        pulse.through(shown.append)(PROGRESS)
-        pulse.mark("Ray")
+    with Heartbeat(run.out, every_s=0.01, clock=lambda: next(seconds)) as heartbeat:
+        heartbeat.mark("planned")
+        heartbeat.through(shown.append)(PROGRESS)
+        heartbeat.mark("Ray")
         deadline = time.monotonic() + 20
-        while (told := read_pulse(run.out, read_run(run.out))) is None or told["beat"] < 3:
+        while (told := read_heartbeat(run.out, read_run(run.out))) is None or told["beat"] < 3:
             assert time.monotonic() < deadline
             time.sleep(0.01)
     assert shown == [PROGRESS] and told["state"] == GOES_ON
-    [look] = run.seen()
-    assert look.is_over and look.pulse is not None
-    assert cold_start(look.pulse) == "first window after 5 s (planned 2, masks 5, Ray 7 s)"
-    seen = look.as_progress()
+    [view] = run.seen()
+    assert view.is_over and view.heartbeat is not None
+    assert cold_start(view.heartbeat) == "first window after 5 s (planned 2, masks 5, Ray 7 s)"
+    seen = view.as_progress()
     assert (seen.clips, seen.clips_finished, seen.windows_done, seen.frames_per_s) == (3, 1, 3, 2.0)
     assert "first window after 5 s" in str(seen)
 
 
 def test_an_output_that_cannot_be_written_costs_the_run_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with Pulse(str(tmp_path / "file")) as pulse:
-        pulse.mark("planned")
+    with Heartbeat(str(tmp_path / "file")) as heartbeat:
+        heartbeat.mark("planned")
 
 
 def test_both_views_show_the_note() -> None:
-    progress = Look(planned=3, done=1, failed=0, windows=2, pulse=None).as_progress()
+    progress = RunView(planned=3, done=1, failed=0, windows=2, heartbeat=None).as_progress()
     for kind in (PlainView, LiveView):
         said = io.StringIO()
         with kind(Console(file=said, force_terminal=kind is LiveView, width=200)) as show:

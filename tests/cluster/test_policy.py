@@ -13,9 +13,9 @@ from vace_batch.cluster.policy import (
     Places,
     Trouble,
     batch_size,
+    charge,
     choose,
     inherited,
-    judge,
     startable,
 )
 from vace_batch.cluster.units import Failure, Limits, PoolSpec, Unit
@@ -35,10 +35,10 @@ troubles = st.builds(
 def test_a_unit_alone_is_charged_until_the_cap() -> None:
     history = History()
     for attempt in (1, 2):
-        history, failure = judge("u", history, DIED, batch_size=1, limits=LIMITS)
+        history, failure = charge("u", history, DIED, batch_size=1, limits=LIMITS)
         assert failure is None
         assert history.attempts == attempt
-    history, failure = judge("u", history, DIED, batch_size=1, limits=LIMITS)
+    history, failure = charge("u", history, DIED, batch_size=1, limits=LIMITS)
     assert failure == Failure(
         unit_id="u", code="worker_died", reason="its worker process died (3 attempts)", retryable=True, attempts=3
     )
@@ -46,7 +46,7 @@ def test_a_unit_alone_is_charged_until_the_cap() -> None:
 
 def test_a_verdict_that_no_retry_can_change_ends_at_once() -> None:
     trouble = Trouble(code="no_video_track", reason="sound only", retryable=False)
-    history, failure = judge("u", History(), trouble, batch_size=1, limits=LIMITS)
+    history, failure = charge("u", History(), trouble, batch_size=1, limits=LIMITS)
     assert failure is not None
     assert (failure.attempts, failure.reason, failure.retryable) == (1, "sound only", False)
 
@@ -55,7 +55,7 @@ def test_a_batch_is_split_before_anybody_is_charged() -> None:
     history = History(batch_limit=5)
     sizes = []
     while history.batch_limit > 1:
-        history, failure = judge("u", history, DIED, batch_size=history.batch_limit, limits=LIMITS)
+        history, failure = charge("u", history, DIED, batch_size=history.batch_limit, limits=LIMITS)
         assert failure is None
         assert history.attempts == 0
         sizes.append(history.batch_limit)
@@ -66,9 +66,9 @@ def test_machines_are_never_charged_to_a_unit() -> None:
     lost = Trouble(code="machine_lost", reason="its node has died", blame=Blame.NOBODY)
     history = History()
     for _ in range(3):
-        history, failure = judge("u", history, lost, batch_size=1, limits=LIMITS)
+        history, failure = charge("u", history, lost, batch_size=1, limits=LIMITS)
         assert failure is None
-    history, failure = judge("u", history, lost, batch_size=1, limits=LIMITS)
+    history, failure = charge("u", history, lost, batch_size=1, limits=LIMITS)
     assert failure is not None
     assert (failure.code, failure.attempts, failure.retryable) == ("machine_lost", 0, True)
     assert failure.reason.startswith("4 times")
@@ -76,9 +76,9 @@ def test_machines_are_never_charged_to_a_unit() -> None:
 
 def test_doubt_is_free_once() -> None:
     doubt = Trouble(code="worker_died", reason="its worker process died", blame=Blame.DOUBT)
-    history, _ = judge("u", History(), doubt, batch_size=1, limits=LIMITS)
+    history, _ = charge("u", History(), doubt, batch_size=1, limits=LIMITS)
     assert history.attempts == 0
-    history, _ = judge("u", history, doubt, batch_size=1, limits=LIMITS)
+    history, _ = charge("u", history, doubt, batch_size=1, limits=LIMITS)
     assert history.attempts == 1
 
 
@@ -86,7 +86,7 @@ def test_doubt_is_free_once() -> None:
 def test_any_sequence_of_troubles_ends_within_the_caps(sequence: list[tuple[Trouble, int]]) -> None:
     history = History(batch_limit=8)
     for trouble, size in sequence:
-        history, failure = judge("u", history, trouble, batch_size=min(size, history.batch_limit), limits=LIMITS)
+        history, failure = charge("u", history, trouble, batch_size=min(size, history.batch_limit), limits=LIMITS)
         if failure is not None:
             assert failure.attempts <= LIMITS.attempts
             assert history.losses <= LIMITS.losses

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 
-from vace_batch.cluster.worker import Work, Worker
+from vace_batch.cluster.worker import UnitCall, Worker
 
 
 def test_a_call_that_its_thread_runs_before_its_begin_waits_for_it() -> None:
     worker, answers = Worker(), []
-    works = [Work(unit_id="u", payload="fine", inputs=(), attempt=1, last_code=None)]
-    thread = threading.Thread(target=lambda: answers.append(worker.work("tests.support.workers:behave", works)))
+    unit_calls = [UnitCall(unit_id="u", payload="fine", inputs=(), attempt=1, last_code=None)]
+    thread = threading.Thread(target=lambda: answers.append(worker.work("tests.support.workers:behave", unit_calls)))
     thread.start()
     thread.join(0.2)
     assert answers == [], "the device was not taken for it"

@@ -179,7 +179,7 @@ def test_a_poison_unit_is_found_in_its_batch_and_the_others_survive(runtime: Run
 
 
 def resting(name: str, folder: Path, other: str, dies: str = "") -> Unit:
-    return behaving(name, f"{folder / name} {folder / other} {dies}", pool="gpu", fn="leave_a_rest")
+    return behaving(name, f"{folder / name} {folder / other} {dies}", pool="gpu", fn="leave_a_finish")
 
 
 def test_the_rest_of_a_call_runs_beside_the_next_one(runtime: Runtime, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vace_batch.cluster.units import Call, Outcome, Rest
+from vace_batch.cluster.units import Call, Finish, Outcome
 from vace_batch.errors import ClipError
 
 
@@ -80,8 +80,8 @@ def _behave(call: Call) -> object:
     return call.attempt
 
 
-def leave_a_rest(state: object, calls: list[Call]) -> Rest:
-    """On the device a call marks that it is there; its rest waits for the mark of another: `"MINE OTHER [dies]"`.
+def leave_a_finish(state: object, calls: list[Call]) -> Finish:
+    """On the device a call marks that it is there; its finish waits for the mark of another: `"MINE OTHER [dies]"`.
 
     Says its attempt, and whether it saw the mark. What runs again does not wait, and does not die.
     """
@@ -92,13 +92,13 @@ def leave_a_rest(state: object, calls: list[Call]) -> Rest:
     if dies and not again:
         os._exit(3)
 
-    def rest() -> list[Outcome]:
+    def finish() -> list[Outcome]:
         deadline = time.monotonic() + 30
         while not again and not Path(other).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         return [Outcome(meta=(call.attempt, Path(other).exists()))]
 
-    return rest
+    return finish
 
 
 def small_memory(state: object, calls: list[Call]) -> list[Outcome]:

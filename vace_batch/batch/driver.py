@@ -11,7 +11,7 @@ from vace_batch.batch.batch import Batch, ManifestSource, close_batch, open_batc
 from vace_batch.batch.budget import Budget
 from vace_batch.batch.events import EventLog
 from vace_batch.batch.graph import ClipGraph
-from vace_batch.batch.heartbeat import Pulse
+from vace_batch.batch.heartbeat import Heartbeat
 from vace_batch.batch.identity import another_attempt, model_reader
 from vace_batch.batch.pools import open_runtime
 from vace_batch.batch.progress import Show
@@ -55,14 +55,14 @@ def run(
         ClusterError: Ray or its actors cannot be started, or the storage does not answer.
     """
     options = options or Options()
-    with Pulse(out) as pulse:
+    with Heartbeat(out) as heartbeat:
         batch = open_batch(open_manifest(manifest), out, options)
-        pulse.mark("planned")
+        heartbeat.mark("planned")
         on_planned(batch)
         if batch.pending:
             with open_runtime(options, batch) as runtime:
-                pulse.mark("Ray")
-                run_clips(batch, batch.pending, runtime, show=pulse.through(show), should_stop=should_stop)
+                heartbeat.mark("Ray")
+                run_clips(batch, batch.pending, runtime, show=heartbeat.through(show), should_stop=should_stop)
         return close_batch(batch)
 
 

@@ -188,7 +188,7 @@ def plan(
                 found = survey(work, models, Path(folder), look=is_looked)
                 bound = survey(work, models, Path(folder), look=False) if is_looked else found
         except ClipError as error:
-            return ClipEstimate(job_id=work.job.job_id, state="failed", reason=f"{error.code}: {error.reason}")
+            return ClipEstimate(job_id=work.job.job_id, state="failed", reason=str(error))
         if not is_looked or not may_shrink(work.job):
             return _todo(work, found, windows)
         most = total(predict(work, bound).values()).gpu_s

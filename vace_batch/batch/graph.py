@@ -227,7 +227,7 @@ class ClipGraph:
     def _measure_failed(self, unit: Unit, failure: Failure) -> Iterator[Unit]:
         """Record the clip as unmeasured; it is done all the same."""
         work = self._clips[unit.key].work
-        record = unmeasured(work, f"{failure.code}: {failure.reason}")
+        record = unmeasured(work, str(failure))
         self._folders[work.out].ledger.commit(quality_key(unit.key), record)
         self._warn(work, "the finished clip could not be measured", failure)
         yield from self._measured(unit.key, record)
@@ -247,7 +247,7 @@ class ClipGraph:
         if state.attempts is None:
             self.status["failed"] += 1
         else:  # the clip is done by an earlier attempt
-            state.attempts.add_failed(state.work, f"{failure.code}: {failure.reason}")
+            state.attempts.add_failed(state.work, str(failure))
             yield from self._attempt_again(state.attempts)
 
     def _quarantine(self, work: ClipWork, unit: Unit, failure: Failure) -> None:
@@ -298,7 +298,7 @@ class ClipGraph:
 
     def _warn(self, work: ClipWork, message: str, failure: Failure) -> None:
         with log.bind(clip=work.job.job_id):
-            _LOG.warning("%s: %s: %s", message, failure.code, failure.reason)
+            _LOG.warning("%s: %s", message, failure)
 
 
 def _open_folder(out: str) -> _Folder:

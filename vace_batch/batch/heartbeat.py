@@ -27,7 +27,7 @@ EVERY_S = 5.0
 _LOG = log.get_logger(__name__)
 
 
-class Pulse:
+class Heartbeat:
     """Writes OUT/progress.json every few seconds from the first `mark` on, and at the end."""
 
     def __init__(self, out: str, *, every_s: float = EVERY_S, clock: Callable[[], float] = time.monotonic) -> None:
@@ -36,9 +36,9 @@ class Pulse:
         self._progress: Progress | None = None
         self._firsts: dict[str, float] = {}
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat_on, name="pulse", daemon=True)
+        self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
 
-    def __enter__(self) -> Pulse:
+    def __enter__(self) -> Heartbeat:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
@@ -80,7 +80,7 @@ class Pulse:
             _LOG.debug("%s cannot be written: %s", NAME, error)
 
 
-def read_pulse(out: str, run: Mapping[str, Any]) -> dict[str, Any] | None:
+def read_heartbeat(out: str, run: Mapping[str, Any]) -> dict[str, Any] | None:
     """The last that the driver of `run`, the last one on OUT, told; None where it told nothing yet."""
     try:
         body: dict[str, Any] = storage.read_json(storage.join(out, NAME))
@@ -89,10 +89,10 @@ def read_pulse(out: str, run: Mapping[str, Any]) -> dict[str, Any] | None:
     return body if body["at"] >= run["started_at"] else None
 
 
-def cold_start(pulse: Mapping[str, Any]) -> str:
+def cold_start(heartbeat: Mapping[str, Any]) -> str:
     """How long it took until there was something: `first window after 94 s (planned 14, Ray 34, model 88)`."""
-    firsts = dict(pulse["firsts"])
+    firsts = dict(heartbeat["firsts"])
     window = firsts.pop("window", None)
     steps = ", ".join(f"{what} {seconds:.0f}" for what, seconds in sorted(firsts.items(), key=lambda item: item[1]))
-    none = "no window" if pulse["state"] == ENDED else "no window yet"
+    none = "no window" if heartbeat["state"] == ENDED else "no window yet"
     return f"{none if window is None else f'first window after {window:.0f} s'} ({steps} s)"

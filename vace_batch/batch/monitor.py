@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vace_batch.batch.heartbeat import ENDED, cold_start, read_pulse
+from vace_batch.batch.heartbeat import ENDED, cold_start, read_heartbeat
 from vace_batch.batch.progress import Progress
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.run_plan import read_plan, read_run
@@ -18,26 +18,26 @@ _SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class RunView:
     """What was seen of the last run on an output folder. `windows`: those that the folder has, of all runs."""
 
     planned: int
     done: int
     failed: int
     windows: int
-    pulse: Mapping[str, Any] | None
+    heartbeat: Mapping[str, Any] | None
 
     @property
     def is_over(self) -> bool:
         """Whether its driver says so; a run that tells nothing is over when nothing is left."""
-        if self.pulse is not None:
-            return bool(self.pulse["state"] == ENDED)
+        if self.heartbeat is not None:
+            return bool(self.heartbeat["state"] == ENDED)
         return self.done + self.failed == self.planned
 
     def as_progress(self) -> Progress:
         """Of all clips of the batch, those of earlier runs included; speed and windows are the driver's."""
-        told = (self.pulse or {}).get("progress") or {}
-        note = "" if self.pulse is None else f"{cold_start(self.pulse)}; on {self.pulse['host']}"
+        told = (self.heartbeat or {}).get("progress") or {}
+        note = "" if self.heartbeat is None else f"{cold_start(self.heartbeat)}; on {self.heartbeat['host']}"
         return Progress(
             clips=self.planned,
             clips_done=self.done,
@@ -60,7 +60,7 @@ def watch(
     silence_s: float = SILENCE_S,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Look]:
+) -> Iterator[RunView]:
     """Look at the last run on OUT until it is over, or until nothing has changed for `silence_s`.
 
     Raises:
@@ -74,16 +74,16 @@ def watch(
         if run["plan"] != plan:
             plan, keys = run["plan"], {job.clip_key for job in read_plan(out)}
         done = ledger.keys("done", "clip") & keys
-        look = Look(
+        view = RunView(
             planned=len(keys),
             done=len(done),
             failed=len(ledger.keys("quarantine", "clip") & keys - done),
             windows=len(ledger.keys("done", "window")),
-            pulse=read_pulse(out, run),
+            heartbeat=read_heartbeat(out, run),
         )
-        yield look
-        if look != before:
-            before, since = look, clock()
-        if look.is_over or clock() - since > silence_s:
+        yield view
+        if view != before:
+            before, since = view, clock()
+        if view.is_over or clock() - since > silence_s:
             return
         sleep(max(every_s, (clock() - began) / _SHARE))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vace_batch import log
-from vace_batch.cluster.units import Call, Outcome, Rest
+from vace_batch.cluster.units import Call, Finish, Outcome
 from vace_batch.errors import ClipError
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import EngineSettings
@@ -92,23 +92,23 @@ def build(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
     return [Outcome(payload=build_step.build(*_payload(call))) for call in calls]
 
 
-def generate(engines: Engines, calls: Sequence[Call]) -> Rest:
+def generate(engines: Engines, calls: Sequence[Call]) -> Finish:
     """Payload: (model, revision, OUT), the same for all calls. Input: a window's VCU. Commits the windows.
 
-    A window that cannot be made is its own failure, not its neighbours'. Meta: the device's seconds. The rest is to
-    wait until the last frames are written.
+    A window that cannot be made is its own failure, not its neighbours'. Meta: the device's seconds. The returned
+    function waits until the last frames are written.
     """
     model, revision, out = _payload(calls[0])
     vcus: list[Any] = [call.inputs[0] for call in calls]
     written = generate_step.generate(vcus, engines.get(model, revision), out)
 
-    def rest() -> list[Outcome]:
+    def finish() -> list[Outcome]:
         return [
             Outcome(error=result) if isinstance(result, ClipError) else Outcome(meta=result["device_s"])
             for result in written()
         ]
 
-    return rest
+    return finish
 
 
 def stitch(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:

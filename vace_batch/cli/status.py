@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vace_batch.batch.heartbeat import cold_start, read_pulse
+from vace_batch.batch.heartbeat import cold_start, read_heartbeat
 from vace_batch.batch.monitor import SILENCE_S, watch
 from vace_batch.batch.progress import view
 from vace_batch.cli.options import Json, OutArg
@@ -31,9 +31,9 @@ def status(
         _watch(out, quiet=as_json)
     summary = summarise(out, shown_only=True)
     show_summary(summary, as_json)
-    pulse = read_pulse(out, read_run(out))
-    if pulse is not None and not as_json:
-        ERR.print(cold_start(pulse))
+    heartbeat = read_heartbeat(out, read_run(out))
+    if heartbeat is not None and not as_json:
+        ERR.print(cold_start(heartbeat))
     raise typer.Exit(EXIT_FAILED if follow and summary.pending else exit_code(summary))
 
 

@@ -22,7 +22,7 @@ from vace_batch.cluster.events import (
     UnitStarted,
 )
 from vace_batch.cluster.policy import Blame, Places, Spare, Trouble, retired, wanted_actors
-from vace_batch.cluster.run_state import Board, Ending, Order, Reply
+from vace_batch.cluster.run_state import Ending, Order, Reply, RunState
 from vace_batch.cluster.units import Graph, Limits, PoolSpec, Totals, Unit
 from vace_batch.errors import ClusterError
 
@@ -165,21 +165,21 @@ class Dispatcher:
 
         Raises:
             ClusterError: the actors of a pool fail to start.
-            ValueError: the graph adds a unit that cannot be (see `Board.add`).
+            ValueError: the graph adds a unit that cannot be (see `RunState.add`).
         """
         run = _Run(self, graph, limits, on_event)
         begin = self._cluster.now()
         try:
-            run.absorb(run.board.add(first_units))
+            run.absorb(run.state.add(first_units))
             look_again_at = begin
-            while run.board.open and not should_stop():
+            while run.state.open and not should_stop():
                 if self._cluster.now() >= look_again_at:  # both look at every actor, which is much after every fact
-                    self.staff(run.board.needed)
+                    self.staff(run.state.needed)
                     run.enforce_limits()
                     look_again_at = self._cluster.now() + POLL_S
                 run.feed()
                 run.apply(self._cluster.wait(POLL_S))
-            if run.board.open:
+            if run.state.open:
                 run.drain()
         finally:
             run.abandon()
@@ -250,7 +250,7 @@ def _running_ids(actor: _Actor) -> tuple[str, ...]:
 
 
 class _Run:
-    """One run: the board, and what the facts of the cluster mean for it."""
+    """One run: the state, and what the facts of the cluster mean for it."""
 
     def __init__(self, dispatcher: Dispatcher, graph: Graph, limits: Limits, on_event: Callable[[Event], None]) -> None:
         self._pools = dispatcher._pools
@@ -262,7 +262,7 @@ class _Run:
         self._tell = on_event
         self._deaths = 0
         self._draining = False
-        self.board = Board(self._pools, limits)
+        self.state = RunState(self._pools, limits)
 
     def absorb(self, endings: list[Ending]) -> None:
         """Tell the graph what has ended, and take the units that it adds."""
@@ -276,11 +276,11 @@ class _Run:
             else:
                 self._tell(UnitFailed(unit=unit, failure=ending.failure, seconds=ending.seconds))
                 new = self._graph.on_failed(unit, ending.failure)
-            queue.extend(self.board.add(new))
-            self.board.settle(unit.unit_id)
+            queue.extend(self.state.add(new))
+            self.state.settle(unit.unit_id)
 
     def feed(self) -> None:
-        """Place calls at ready actors while the board has any to give."""
+        """Place calls at ready actors while the state has any to give."""
         idle: dict[str, list[_Actor]] = {name: [] for name in self._pools}
         roomy: dict[str, list[_Actor]] = {name: [] for name in self._pools}
         ready = dict.fromkeys(self._pools, 0)
@@ -295,7 +295,7 @@ class _Run:
             places = {
                 name: Places(ready=ready[name], idle=len(idle[name]), roomy=len(roomy[name])) for name in self._pools
             }
-            order = self.board.next_call(places)
+            order = self.state.next_call(places)
             if order is None:
                 return
             shelf = idle[order.pool] or roomy[order.pool]
@@ -376,7 +376,7 @@ class _Run:
         for item, reply in zip(order.items, fact.replies, strict=True):
             if not reply.lost_inputs:
                 self._tell(_ran(item.unit, reply))
-        self.absorb(self.board.finish(fact.call_id, fact.replies, fact.handles))
+        self.absorb(self.state.finish(fact.call_id, fact.replies, fact.handles))
 
     def _died(self, actor: _Actor, cause: Cause, detail: str) -> None:
         calls = self._remove(actor, cause, detail, kill=False)
@@ -407,7 +407,7 @@ class _Run:
     def _give_back(self, calls: Iterable[_Running]) -> None:
         for call in calls:
             self._tell_lost(call)
-            self.board.give_back(call.order.call_id)
+            self.state.give_back(call.order.call_id)
 
     def _tell_lost(self, call: _Running) -> None:
         """What a call took that will never come back."""
@@ -418,7 +418,7 @@ class _Run:
     def _lose(self, call: _Running, trouble: Trouble) -> None:
         self._tell_lost(call)
         seconds = self._cluster.now() - call.since
-        self.absorb(self.board.lose(call.order.call_id, trouble, seconds))
+        self.absorb(self.state.lose(call.order.call_id, trouble, seconds))
 
     def enforce_limits(self) -> None:
         """Kill actors whose call or setup has run out of time."""
@@ -454,13 +454,13 @@ class _Run:
             self._give_back(self._remove(actor, "drain", "stopped while it ran", kill=True))
 
     def totals(self, seconds: float) -> Totals:
-        board = self.board
+        state = self.state
         return Totals(
-            planned=board.planned,
-            done=board.done,
-            failed=board.failed,
-            pending=board.open,
-            retries=board.retries,
+            planned=state.planned,
+            done=state.done,
+            failed=state.failed,
+            pending=state.open,
+            retries=state.retries,
             actor_deaths=self._deaths,
             seconds=seconds,
         )

@@ -14,7 +14,7 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from vace_batch.cluster.units import Failure, Limits, PoolSpec
+from vace_batch.cluster.units import Failure, Limits, PoolSpec, Problem
 
 SUSPECT = frozenset(("worker_died", "out_of_memory"))
 """What a call beside it may have brought upon a unit: from then on it stands at an actor alone, where calls overlap."""
@@ -33,14 +33,10 @@ class Blame(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
-    """Why a run of a unit gave no result; `reason` is a sentence for people."""
+class Trouble(Problem):
+    """Why one run of a unit gave no result, and whose fault that is."""
 
-    code: str
-    reason: str
     blame: Blame = Blame.UNIT
-    retryable: bool = True
-    traceback: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +50,7 @@ class History:
     last_code: str | None = None
 
 
-def judge(
+def charge(
     unit_id: str, history: History, trouble: Trouble, *, batch_size: int, limits: Limits
 ) -> tuple[History, Failure | None]:
     """The unit's history after `trouble`, and its failure if that was the end; None means try again."""
@@ -68,34 +64,23 @@ def judge(
         if history.losses < limits.losses:
             return history, None
         reason = f"{history.losses} times the machine or its data was lost before this unit could end: {trouble.reason}"
-        return history, _failure(unit_id, history, code="machine_lost", reason=reason, retryable=True)
+        failure = Failure(unit_id=unit_id, code="machine_lost", reason=reason, attempts=history.attempts)
+        return history, failure
     if batch_size > 1:
         return replace(history, batch_limit=(batch_size + 1) // 2), None
     history = replace(history, attempts=history.attempts + 1)
     if trouble.retryable and history.attempts < limits.attempts:
         return history, None
     reason = trouble.reason if history.attempts == 1 else f"{trouble.reason} ({history.attempts} attempts)"
-    return history, _failure(
-        unit_id,
-        history,
+    failure = Failure(
+        unit_id=unit_id,
         code=trouble.code,
         reason=reason,
         retryable=trouble.retryable,
+        attempts=history.attempts,
         traceback=trouble.traceback,
     )
-
-
-def _failure(
-    unit_id: str, history: History, *, code: str, reason: str, retryable: bool, traceback: str | None = None
-) -> Failure:
-    return Failure(
-        unit_id=unit_id,
-        code=code,
-        reason=reason,
-        retryable=retryable,
-        attempts=history.attempts,
-        traceback=traceback,
-    )
+    return history, failure
 
 
 def inherited(unit_id: str, attempts: int, cause: Failure) -> Failure:

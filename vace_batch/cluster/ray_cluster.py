@@ -23,7 +23,7 @@ from vace_batch.cluster.dispatcher import Cause, Died, Ended, Fact, Leaving, Pla
 from vace_batch.cluster.policy import Trouble
 from vace_batch.cluster.run_state import Order, Reply
 from vace_batch.cluster.units import PoolSpec
-from vace_batch.cluster.worker import Work, Worker
+from vace_batch.cluster.worker import UnitCall, Worker
 
 LOOK_FOR_DRAINS_S = 2.0
 """A spot notice gives two minutes at the best of providers, 30 s at others."""
@@ -83,8 +83,8 @@ class RayCluster:
     def submit(self, actor_id: int, order: Order) -> None:
         handle = self._handles[actor_id]
         self._watch(actor_id, "begin", order.call_id, handle.actor.begin.remote())
-        works = [
-            Work(
+        unit_calls = [
+            UnitCall(
                 unit_id=item.unit.unit_id,
                 payload=item.unit.payload,
                 inputs=item.inputs,
@@ -93,7 +93,7 @@ class RayCluster:
             )
             for item in order.items
         ]
-        answer, *payloads = handle.actor.work.options(num_returns=1 + len(works)).remote(order.fn, works)
+        answer, *payloads = handle.actor.work.options(num_returns=1 + len(unit_calls)).remote(order.fn, unit_calls)
         future = self._watch(actor_id, "work", order.call_id, answer)
         handle.calls[order.call_id] = _Call(order, future, payloads)
 

@@ -20,9 +20,9 @@ from vace_batch.cluster.policy import (
     Places,
     Trouble,
     batch_size,
+    charge,
     choose,
     inherited,
-    judge,
     startable,
 )
 from vace_batch.cluster.units import Failure, Limits, PoolSpec, Unit
@@ -128,7 +128,7 @@ class _Record:
         return self.history.last_code in SUSPECT
 
 
-class Board:
+class RunState:
     """All units of one run. Memory is bounded by the units that have not ended and the inputs that these may need."""
 
     def __init__(self, pools: Mapping[str, PoolSpec], limits: Limits) -> None:
@@ -388,7 +388,7 @@ class Board:
 
     def _troubled(self, record: _Record, trouble: Trouble, size: int, seconds: float) -> list[Ending]:
         self._release(record)
-        record.history, failure = judge(
+        record.history, failure = charge(
             record.unit.unit_id, record.history, trouble, batch_size=size, limits=self._limits
         )
         if failure is not None:
@@ -405,7 +405,7 @@ class Board:
         record.payload = None
         self._release(record)
         trouble = Trouble(code="machine_lost", reason="its result was lost with a machine", blame=Blame.NOBODY)
-        record.history, failure = judge(unit_id, record.history, trouble, batch_size=1, limits=self._limits)
+        record.history, failure = charge(unit_id, record.history, trouble, batch_size=1, limits=self._limits)
         return [] if failure is None else self._fail(record, failure, 0.0)
 
     def _fail(self, record: _Record, failure: Failure, seconds: float) -> list[Ending]:

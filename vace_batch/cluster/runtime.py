@@ -154,7 +154,7 @@ class Runtime:
 
         Raises:
             ClusterError: the actors of a pool fail to start.
-            ValueError: the graph adds a unit that cannot be (see `Board.add`).
+            ValueError: the graph adds a unit that cannot be (see `RunState.add`).
         """
         return self._open().run(
             graph, first_units, limits=limits or Limits(), on_event=on_event, should_stop=should_stop

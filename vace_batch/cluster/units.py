@@ -2,7 +2,7 @@
 
 Nothing here imports Ray, so that worker functions may import it freely. A worker function is named as
 `'package.module:function'` and is called in an actor as `fn(state, calls: list[Call]) -> list[Outcome]`, one outcome a
-call in the same order, or a `Rest`; `state` is what the pool's setup function returned.
+call in the same order, or a `Finish`; `state` is what the pool's setup function returned.
 """
 
 from __future__ import annotations
@@ -81,26 +81,38 @@ class Outcome:
     error: ClipError | None = None
 
 
-Rest = Callable[[], Sequence[Outcome]]
+Finish = Callable[[], Sequence[Outcome]]
 """What a worker function may answer in place of outcomes when it is done with its actor's device: what is left to do,
 which gives them. In a pool that `overlaps`, the next call runs beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """Why a unit ended without a result.
+class Problem:
+    """Why a unit gave no result. As text it reads like a `ClipError`: `code: reason`.
 
-    `code` is a `ClipError` code or one of `worker_died`, `timeout`, `out_of_memory`, `internal_error`, `machine_lost`.
-    `attempts` counts the runs that are blamed on the unit; losses of machines are not among them. `caused_by` names the
+    `code` is a `ClipError` code or one of `worker_died`, `timeout`, `out_of_memory`, `internal_error`, `machine_lost`,
+    `storage_full`; `reason` is a sentence for people.
+    """
+
+    code: str
+    reason: str
+    retryable: bool = True
+    traceback: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure(Problem):
+    """Why a unit has ended without a result.
+
+    `attempts` counts the runs that are blamed on the unit; losses of machines are not among them. `caused_by` is the
     input whose failure this one only repeats.
     """
 
     unit_id: str
-    code: str
-    reason: str
-    retryable: bool
     attempts: int
-    traceback: str | None = None
     caused_by: str | None = None
 
 
@@ -120,7 +132,7 @@ class PoolSpec:
     `state` of the worker functions. `num_cpus`, `num_gpus` and `resources` are per actor. `queue_depth` calls stand at
     an actor at most, one of them running. `setup_limit_s` counts from the moment the actor's process runs.
 
-    With `overlaps` a call of which only its `Rest` is left makes room for the next one.
+    With `overlaps` a call of which only its `Finish` is left makes room for the next one.
 
     With `min_actors` the pool grows with its open units up to `num_actors`, and gives back an actor that has had
     nothing to do for `idle_s`; without, it always has `num_actors`.

@@ -29,7 +29,7 @@ INPUT_LIMIT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class UnitCall:
     """One unit of a call as it travels to an actor. References inside it are not fetched by Ray, but by the actor one
     by one, so that a lost payload names its producer instead of failing the whole call."""
 
@@ -54,13 +54,13 @@ def resolve(name: str) -> Callable[..., Any]:
 
 
 class Worker:
-    """One actor. Its calls run one after the other; the `Rest` of one may run beside the next."""
+    """One actor. Its calls run one after the other; the `Finish` of one may run beside the next."""
 
     def __init__(self) -> None:
         self._state: object = None
         self._device = threading.Lock()
         self._begun = threading.Semaphore(0)
-        self._rest = threading.Lock()
+        self._finishing = threading.Lock()
         self._meter, self._cpu_s, self._written = threading.Lock(), 0.0, 0
 
     def place(self) -> tuple[str, int]:
@@ -89,41 +89,41 @@ class Worker:
         self._device.acquire()
         self._begun.release()
 
-    def work(self, fn: str, works: Sequence[Work]) -> tuple[object, ...]:
+    def work(self, fn: str, unit_calls: Sequence[UnitCall]) -> tuple[object, ...]:
         """Run one batch once its `begin` has: Ray starts the two on threads of their own, in any order.
 
         Returns: the replies with whether this actor is broken, then one payload a unit.
         """
         self._begun.acquire()
-        with contextlib.ExitStack() as rest, contextlib.ExitStack() as device:
+        with contextlib.ExitStack() as finishing, contextlib.ExitStack() as device:
             device.callback(self._device.release)
 
             def leave_device() -> None:
-                rest.enter_context(self._rest)
+                finishing.enter_context(self._finishing)
                 device.close()
 
-            return self._work(fn, works, leave_device)
+            return self._work(fn, unit_calls, leave_device)
 
-    def _work(self, fn: str, works: Sequence[Work], leave_device: Callable[[], None]) -> tuple[object, ...]:
+    def _work(self, fn: str, unit_calls: Sequence[UnitCall], leave_device: Callable[[], None]) -> tuple[object, ...]:
         begin = time.perf_counter()
         calls: list[Call] = []
         replies: list[Reply] = []
-        for work in works:
-            values, lost = _fetch(work.inputs)
+        for unit_call in unit_calls:
+            values, lost = _fetch(unit_call.inputs)
             replies.append(Reply(lost_inputs=lost))
             if not lost:
                 calls.append(
                     Call(
-                        unit_id=work.unit_id,
-                        payload=work.payload,
+                        unit_id=unit_call.unit_id,
+                        payload=unit_call.payload,
                         inputs=values,
-                        attempt=work.attempt,
-                        last_code=work.last_code,
+                        attempt=unit_call.attempt,
+                        last_code=unit_call.last_code,
                     )
                 )
         outcomes, trouble = self._outcomes(fn, calls, leave_device)
-        seconds = (time.perf_counter() - begin) / len(works)
-        cpu_s, num_bytes = (each / len(works) for each in self._taken())
+        seconds = (time.perf_counter() - begin) / len(unit_calls)
+        cpu_s, num_bytes = self._taken()
         remaining = iter(outcomes)
         payloads: list[object] = []
         for position, reply in enumerate(replies):
@@ -131,7 +131,10 @@ class Worker:
             if not reply.lost_inputs:
                 outcome = next(remaining, None)
                 replies[position] = replace(
-                    _reply(outcome, trouble), seconds=seconds, cpu_s=cpu_s, num_bytes=round(num_bytes)
+                    _reply(outcome, trouble),
+                    seconds=seconds,
+                    cpu_s=cpu_s / len(unit_calls),
+                    num_bytes=round(num_bytes / len(unit_calls)),
                 )
                 payload = None if outcome is None else outcome.payload
             payloads.append(payload)
