@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -76,6 +77,66 @@ def test_import_contracts_hold() -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+def layers() -> list[list[str]]:
+    """Rooms and modules of the package by the lines of the contract, from the top."""
+    contracts = PROJECT["tool"]["importlinter"]["contracts"]
+    [contract] = [each for each in contracts if each.get("containers") == ["vace_batch"]]
+    return [line.split(" | ") for line in contract["layers"]]
+
+
+def rooms() -> list[str]:
+    return sorted(path.parent.name for path in (ROOT / "vace_batch").glob("*/__init__.py"))
+
+
+def docstring(path: Path) -> str:
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    assert text, path
+    return text
+
+
+def imported_by(room: str) -> set[str]:
+    """Rooms and modules of the package that `room` imports, also inside functions and for type checkers."""
+    names: set[str] = set()
+    for path in (ROOT / "vace_batch" / room).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+    ours = {name.split(".")[1] for name in names if name.startswith("vace_batch.")}
+    return ours - {room}
+
+
+def named_in(room: str) -> set[str]:
+    """Rooms that a room's docstring says it may import."""
+    text = " ".join(docstring(ROOT / "vace_batch" / room / "__init__.py").split())
+    found = re.search(r"May import (?:no other room|the rooms? ([a-z_, ()]+))\.", text)
+    assert found, f"{room}: its docstring does not say what it may import"
+    return set(re.findall(r"[a-z_]+", re.sub(r"\([^)]*\)", "", found[1] or ""))) - {"and"}
+
+
+@pytest.mark.parametrize("room", rooms())
+def test_a_room_says_what_it_is_and_imports_only_the_rooms_that_it_names(room: str) -> None:
+    text = docstring(ROOT / "vace_batch" / room / "__init__.py")
+    assert len(re.findall(r"[.]\s", text + "\n")) >= 2, "one sentence what it is, one what it may import"
+    (own,) = [number for number, line in enumerate(layers()) if room in line]
+    below = {name for line in layers()[own + 1 :] for name in line}
+    assert named_in(room) <= below & set(rooms()), "the contract forbids it"
+    assert imported_by(room) & set(rooms()) <= named_in(room)
+
+
+def test_the_way_of_the_data_is_told_in_the_contract_s_order() -> None:
+    found = re.search(r"The way of the data: ([a-z, ]+)\.", docstring(ROOT / "vace_batch" / "__init__.py"))
+    assert found
+    told = found[1].split(", ")
+    line_of = {name: number for number, line in enumerate(layers()) for name in line}
+    lines = [line_of[name] for name in told]
+    assert lines == sorted(lines, reverse=True), "from the bottom of the contract to its top"
+    first, last = line_of[told[0]], line_of[told[-1]]
+    between = {name for name, line in line_of.items() if last <= line <= first}
+    assert between == set(told), "every room between the first and the last is on the way"
 
 
 def test_the_core_does_not_load_prefect_and_planning_does_not_load_torch() -> None:

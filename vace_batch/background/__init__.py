@@ -1,4 +1,4 @@
 """Recover the pixels under a mask from other frames of the same shot.
 
-May import planning, masks, video and what lies below them.
+May import the rooms planning, masks, manifest and video.
 """

@@ -1,4 +1,4 @@
-"""The command line: options, how they are parsed, and one module a command.
+"""The command line: options, their parsing, and one module for each command.
 
-May import every room.
+May import the rooms report, demo, batch, cluster, ledger, vace, masks, manifest and storage.
 """

@@ -1,5 +1,5 @@
-"""Ray actors and the dispatcher that feeds them; knows units of work and nothing of video.
+"""Start Ray actors and feed them units of work; knows nothing of video. The policy, the run's state and the dispatcher
+import no Ray and are tested on a simulated cluster.
 
-`units`, `dispatch`, `board` and `loop` do not import Ray and are tested on a simulated cluster; `actors` and `runtime`
-are the thin shell that does.
+May import the rooms vace (training) and storage.
 """

@@ -1,1 +1,4 @@
-"""The demo: six short clips made on the spot, and the contact sheet that shows what became of them."""
+"""Make six short clips on the spot, and their manifest.
+
+May import the rooms masks, manifest and video.
+"""

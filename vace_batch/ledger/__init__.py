@@ -1,4 +1,4 @@
-"""Keep the records of an output folder: what is done, failed, planned and spent. Any number of writers.
+"""Keep the records of an output folder: clips done, failed, planned and paid for. Any number of writers.
 
-May import storage, quality (verdict), manifest and what lies below them.
+May import the rooms quality, manifest and storage.
 """

@@ -1,4 +1,4 @@
-"""Read and check a Parquet manifest: what is asked for, as `Job`s, with every fault of every row at once.
+"""Read and check a Parquet manifest: every row becomes a `Job`, and every fault of every row is reported at once.
 
-May import storage, options, errors, redact.
+May import the room storage.
 """

@@ -1,4 +1,4 @@
 """Decide where the work is: a job's output canvas, and the regions and windows of a clip. Pure functions.
 
-May import masks (types), manifest, video (types) and what lies below them.
+May import the rooms masks, manifest and video (types only).
 """

@@ -1,1 +1,4 @@
-"""The report: a static page of a run, for a browser that reads it from a file or from an object store."""
+"""Show results to people: the HTML report, `explain`, contact sheets and mask reviews.
+
+May import the rooms steps, ledger, quality, masks, manifest, video and storage.
+"""

@@ -1,4 +1,4 @@
-"""Take one clip step by step: prepare, build, generate, stitch, measure, select_best, keep.
+"""Take one clip step by step: prepare, build, generate, stitch, measure, select_best, keep. Knows no Ray.
 
-Knows no Ray. May import every room of the way of the data.
+May import the rooms ledger, quality, stitch, vace, vcu, background, planning, masks, manifest, video and storage.
 """

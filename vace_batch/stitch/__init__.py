@@ -1,4 +1,4 @@
-"""Put generated frames back into the source's: cross-fade, colour, grain, feather.
+"""Put generated frames back into the source: cross-fade, colour, grain, feather.
 
-May import background, planning, masks, video and what lies below them.
+May import the rooms background, planning, masks and video.
 """

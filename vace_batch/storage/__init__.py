@@ -1,4 +1,4 @@
 """Read and write files by URI: atomic publish, exclusive create, retries, node cache, allowed roots.
 
-May import errors, log, redact.
+May import no other room.
 """

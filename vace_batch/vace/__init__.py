@@ -1,4 +1,5 @@
-"""Run VACE on VCUs: model profiles, weights, LoRAs, engine. Only this room imports diffusers and transformers.
+"""Run VACE on VCUs: model profiles, weights, LoRAs, engine; `training` fine-tunes the model. Only this room imports
+diffusers and transformers; `profiles`, `weights`, `loras` and `sizing` import no torch.
 
-`profiles`, `weights`, `loras` and `sizing` import no torch. May import vcu and what lies below it.
+May import the rooms vcu, manifest, video and storage.
 """

@@ -1,4 +1,5 @@
-"""Build the Video Condition Unit (VCU) of one window: tasks, references and control videos.
+"""Build the Video Condition Unit (VCU) of one window: tasks, references and control videos. Only `controls` imports
+torch.
 
-Only `controls` imports torch. May import background (patches), planning, masks, video and what lies below them.
+May import the rooms background, planning, masks, manifest and video.
 """

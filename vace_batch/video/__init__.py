@@ -1,4 +1,4 @@
-"""Read exact frames and write exact files: the only room that imports PyAV, decord and PySceneDetect.
+"""Read exact frames and write exact files. Only this room imports PyAV, decord and PySceneDetect.
 
-May import options, geometry, errors.
+May import no other room.
 """
