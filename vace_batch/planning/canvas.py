@@ -108,27 +108,32 @@ def known_context(job: Job, new: range, shots: Sequence[Shot], limits: Limits) -
     if new.stop > shot.stop:
         reason = f"extend: frames {new.start}..{new.stop - 1} cross the cut at {shot.stop}; extend shot by shot"
         raise ClipError("extension_over_cut", reason)
-    first, last = (job.extend.mode in (mode, "firstlast") for mode in ("first", "last"))
-    room_before, room_after = (new.start - shot.start) * first, (shot.stop - new.stop) * last
-    if (first and not room_before) or (last and not room_after):
+    shows_before = job.extend.mode in ("first", "firstlast")
+    shows_after = job.extend.mode in ("last", "firstlast")
+    room_before = new.start - shot.start if shows_before else 0
+    room_after = shot.stop - new.stop if shows_after else 0
+    if (shows_before and not room_before) or (shows_after and not room_after):
         raise ClipError("no_context", "extend: the shot holds no known frame beside the new ones")
-    sides = first + last
+    sides = int(shows_before) + int(shows_after)
     if len(new) + sides > limits.max_frames:
         reason = f"extend: {len(new)} new frames and {sides} known; a window of this model takes {limits.max_frames}"
         raise ClipError("extension_too_long", reason)
     spare = limits.max_frames - len(new)
     if job.extend.unit == "frame":
         spare = min(spare, legal_num_frames(len(new) + sides) - len(new))
-    before = min(room_before, spare // sides if room_after >= spare // sides else spare - room_after)
+    share = spare // sides
+    before = min(room_before, share if room_after >= share else spare - room_after)
     after = min(room_after, spare - before)
-    excess = (before + after + len(new) - 1) % 4  # of what no window length holds without repeated frames
-    cut = min(excess, max(before - first, 0))
-    before, after = before - cut, max(after - (excess - cut), int(last))
+    # Frames beyond the window's length of 4n+1 are left out: a longer window would repeat frames.
+    excess = (before + after + len(new) - 1) % 4
+    fewer_before = min(excess, max(before - int(shows_before), 0))
+    before -= fewer_before
+    after = max(after - (excess - fewer_before), int(shows_after))
     return range(new.start - before, new.start), range(new.stop, new.stop + after)
 
 
 def canvas_masks(
-    job: Job, canvas: Canvas, found: Iterable[FrameMask], frames: range, new: range
+    job: Job, canvas: Canvas, masks: Iterable[FrameMask], frames: range, new: range
 ) -> Iterator[FrameMask]:
     """What is generated on each frame of the canvas: `found` masks of the source, what the canvas lacks, new frames.
 
@@ -137,14 +142,14 @@ def canvas_masks(
     outside = _outside(canvas)
     whole = box_mask(0, Box(0, 0, canvas.size.width, canvas.size.height))
     only_new = job.processes == ("extension", "repaint")
-    masks = iter(found)
-    upcoming = next(masks, None)
+    source_masks = iter(masks)
+    upcoming = next(source_masks, None)
     for index in range(min([*frames[:1], *new[:1]]), max(frames.stop, new.stop)):
-        parts = []
+        parts: list[FrameMask] = []
         if upcoming is not None and upcoming.index + canvas.before == index:
-            box = upcoming.box.shift(canvas.source.x, canvas.source.y)
-            parts = [] if only_new and index not in new else [FrameMask(index=index, box=box, bits=upcoming.bits)]
-            upcoming = next(masks, None)
+            if index in new or not only_new:
+                parts.append(on_canvas(upcoming, canvas))
+            upcoming = next(source_masks, None)
         if index in new and not only_new:
             parts = [whole]
         elif outside is not None and index in frames:
@@ -152,6 +157,11 @@ def canvas_masks(
         mask = merge_masks(parts)
         if mask is not None:
             yield FrameMask(index=index, box=mask.box, bits=mask.bits)
+
+
+def on_canvas(mask: FrameMask, canvas: Canvas) -> FrameMask:
+    """Move a mask of the source to its frame and place on the canvas."""
+    return replace(mask, index=mask.index + canvas.before, box=mask.box.shift(canvas.source.x, canvas.source.y))
 
 
 def _outside(canvas: Canvas) -> FrameMask | None:

@@ -75,26 +75,28 @@ def reuse_stills(
     scale at which it paints such holes well.
     """
     chosen: list[tuple[Window, tuple[Span, ...]]] = []
-    dropped: set[Window] = set()
-    sized, frames, by_region = list(regions), sorted(parts), defaultdict(list)
+    unneeded: set[Window] = set()
+    sized = list(regions)
+    masked_frames = sorted(parts)
+    windows_of = defaultdict(list)
     for window in windows:
-        by_region[window.region].append(window)
+        windows_of[window.region].append(window)
     for number, region in enumerate(regions):
-        mine = by_region[number]
-        reach = _reach(_between(frames, region.start, region.stop), mine)
+        region_windows = windows_of[number]
+        reach = _reach(_between(masked_frames, region.start, region.stop), region_windows)
         holes = {t: boxes for t in reach if (boxes := _touching(parts[t], reach[t]))}
         restless = {t for t in holes if t not in stillness.restless or _touching(stillness.restless[t], reach[t])}
-        hidden = list(holes)
-        pictures = list(_pictures(stillness.segments, hidden, restless, mine))
-        full = {t for _, spans in pictures for t in _full(hidden, spans)}
-        kept = {window for window, _ in pictures}
-        chosen += pictures
-        dropped |= {w for w in mine if w not in kept and full.issuperset(_between(hidden, w.start, w.stop))}
+        frames = list(holes)
+        stills = list(_region_stills(stillness.segments, frames, restless, region_windows))
+        full = {t for _, spans in stills for t in _full(frames, spans)}
+        shown = {window for window, _ in stills}
+        chosen += stills
+        unneeded |= {w for w in region_windows if w not in shown and full.issuperset(_between(frames, w.start, w.stop))}
         if full and full == holes.keys():
             sized[number] = _at_painting_size(region, [box for boxes in holes.values() for box in boxes], limits)
-    needed = tuple(window for window in windows if window not in dropped)
-    stills = (Still(region=window.region, window=needed.index(window), spans=spans) for window, spans in chosen)
-    return tuple(stills), tuple(sized), needed
+    needed = tuple(window for window in windows if window not in unneeded)
+    result = (Still(region=window.region, window=needed.index(window), spans=spans) for window, spans in chosen)
+    return tuple(result), tuple(sized), needed
 
 
 def _at_painting_size(region: Region, holes: Iterable[Box], limits: Limits) -> Region:
@@ -122,7 +124,7 @@ def _touching(boxes: Sequence[Box], reach: Sequence[Box]) -> list[Box]:
     return [box for box in boxes if any(box.intersect(each) is not None for each in reach)]
 
 
-def _pictures(
+def _region_stills(
     segments: Sequence[tuple[int, int]], frames: Sequence[int], restless: set[int], windows: Sequence[Window]
 ) -> Iterator[tuple[Window, tuple[Span, ...]]]:
     """For each segment with still frames, the window that shows most of them, and the spans."""
@@ -146,6 +148,7 @@ def _spans(inside: Sequence[int], restless: set[int], frames: Sequence[int]) -> 
     """Runs of the frames of a segment that are not restless; they fade unless `frames` begin or end with them."""
     for moves, run in groupby(inside, key=restless.__contains__):
         if not moves:
-            first, *more = run
-            last = more[-1] if more else first
+            still = list(run)
+            first = still[0]
+            last = still[-1]
             yield Span(start=first, stop=last + 1, fades_in=first != frames[0], fades_out=last != frames[-1])

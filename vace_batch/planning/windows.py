@@ -128,8 +128,7 @@ class Track:
 
     def union(self, start: int, stop: int) -> Box | None:
         """The smallest box that holds the masks of frames start..stop-1."""
-        first, last = bisect_left(self.frames, start), bisect_left(self.frames, stop)
-        return union_of(self.boxes[first:last])
+        return union_of(self.boxes[bisect_left(self.frames, start) : bisect_left(self.frames, stop)])
 
 
 def masked_runs(frames: Sequence[int], shot: Shot, max_gap: int) -> tuple[tuple[int, int], ...]:
@@ -209,7 +208,8 @@ def _runs_of(track: Track, runs: Sequence[tuple[int, int]]) -> Iterator[Track]:
 
 def _joined_where_cheaper(tracks: list[Track], frame: Size, limits: Limits) -> list[Track]:
     """Tracks, earliest first, pairs of them joined as long as that saves work; an hour may have thousands."""
-    tracks, costs = list(tracks), [_cost(track, frame, limits) for track in tracks]
+    tracks = list(tracks)
+    costs = [_cost(track, frame, limits) for track in tracks]
     at = 0
     while at < len(tracks):
         for other in range(at + 1, len(tracks)):
@@ -250,21 +250,24 @@ def _plan_track(
     spans = [_legal_span(start, stop, shot) for start, stop in spread(track.start, track.stop, limits)]
     whole = track.whole
     unions = [track.union(start, stop) or whole for start, stop, _ in spans]
-    constant, following = (_crop_size(boxes, track.margin, frame, limits) for boxes in ([whole], unions))
-    if following.width * following.height * _WORTH_FOLLOWING > constant.width * constant.height:
-        unions, following = [whole] * len(unions), constant
+    constant = _crop_size([whole], track.margin, frame, limits)
+    crop = _crop_size(unions, track.margin, frame, limits)
+    if crop.width * crop.height * _WORTH_FOLLOWING > constant.width * constant.height:
+        crop = constant
+        unions = [whole] * len(unions)
     longest = max(num_frames for *_, num_frames in spans)
-    size = _within_budget(Size(_nearest(following.width), _nearest(following.height)), longest, limits.max_tokens)
+    size = _within_budget(Size(_nearest(crop.width), _nearest(crop.height)), longest, limits.max_tokens)
     windows = [
-        Window(region=region_number, start=start, stop=stop, num_frames=num_frames, box=_place(union, following, frame))
+        Window(region=region_number, start=start, stop=stop, num_frames=num_frames, box=_place(union, crop, frame))
         for (start, stop, num_frames), union in zip(spans, unions, strict=True)
     ]
-    return Region(shot=shot_number, start=track.start, stop=track.stop, crop=following, size=size), windows
+    return Region(shot=shot_number, start=track.start, stop=track.stop, crop=crop, size=size), windows
 
 
 def _crop_size(boxes: Sequence[Box], margin: int, frame: Size, limits: Limits) -> Size:
     """The size that holds each of `boxes` with context, in a bucket where the frame has room for one."""
-    width, height = max(box.width for box in boxes), max(box.height for box in boxes)
+    width = max(box.width for box in boxes)
+    height = max(box.height for box in boxes)
     return Size(
         _crop_side(width, margin, frame.width, limits.min_side),
         _crop_side(height, margin, frame.height, limits.min_side),
@@ -309,12 +312,17 @@ def _within_budget(size: Size, num_frames: int, max_tokens: int) -> Size:
 
 def shrunk(size: Size, scale: float) -> Size:
     """A size that a model can be shown, at most `scale` times `size`; one token at least."""
-    return Size(*(max(TOKEN_PX, align_down(int(side * scale), TOKEN_PX)) for side in (size.width, size.height)))
+    return Size(_shrunk_side(size.width, scale), _shrunk_side(size.height, scale))
+
+
+def _shrunk_side(side: int, scale: float) -> int:
+    return max(TOKEN_PX, align_down(int(side * scale), TOKEN_PX))
 
 
 def spread(start: int, stop: int, limits: Limits) -> list[tuple[int, int]]:
     """Spans of at most `max_frames` that cover start..stop-1, evenly spread, with at least the overlap asked for."""
-    length, longest = stop - start, limits.max_frames
+    length = stop - start
+    longest = limits.max_frames
     if length <= longest:
         return [(start, stop)]
     count = math.ceil((length - limits.overlap_frames) / (longest - limits.overlap_frames))

@@ -14,10 +14,9 @@ from vace_batch.manifest.job import Dilation
 from vace_batch.masks.clip import MaskRequest, clip_masks, whole_frames
 from vace_batch.masks.refine import dilate, split_parts, subtract
 from vace_batch.masks.store import FrameMask, MaskReader, MaskSummary, MaskWriter, merge_masks, write_masks
-from vace_batch.planning.canvas import canvas_masks
+from vace_batch.planning.canvas import canvas_masks, on_canvas
 from vace_batch.planning.windows import Limits, Shot, Window, plan_clip
 from vace_batch.steps.open_clip import OpenClip
-from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.read_ahead import CHUNK_FRAMES
 
 _MOST_PASSES = 4
@@ -85,15 +84,11 @@ def _write_canvas_masks(clip: OpenClip, request: MaskRequest, file: str, protect
         masks: Iterator[FrameMask] = iter(()) if canvas_decides else whole_frames(request)
         guards = stack.enter_context(MaskWriter(protected, canvas.size)) if job.protects else None
         if request.job.has_mask_source or (guards is not None and not canvas_decides):
-            guard = None if guards is None else lambda mask: guards.add(_on_canvas(mask, canvas))
+            guard = None if guards is None else lambda mask: guards.add(on_canvas(mask, canvas))
             masks = clip_masks(request, guard)
         frames = range(start + canvas.before, stop + canvas.before)
         summary = write_masks(file, canvas.size, canvas_masks(job, canvas, masks, frames, clip.new))
     return summary, guards is not None and bool(guards.summary.boxes)
-
-
-def _on_canvas(mask: FrameMask, canvas: Canvas) -> FrameMask:
-    return replace(mask, index=mask.index + canvas.before, box=mask.box.shift(canvas.source.x, canvas.source.y))
 
 
 def parts_of(reader: MaskReader, num_frames: int) -> dict[int, tuple[Box, ...]]:

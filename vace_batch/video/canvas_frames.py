@@ -59,7 +59,8 @@ class CanvasFrames:
     """The frames of a file on their canvas, numbered and timed from the first added one."""
 
     def __init__(self, canvas: Canvas, info: VideoInfo) -> None:
-        self._canvas, self._time_base = canvas, info.time_base
+        self._canvas = canvas
+        self._time_base = info.time_base
         self._frame_s = 1 / (info.average_rate or DEFAULT_RATE)
         self._last: Frame | None = None
 
@@ -89,7 +90,9 @@ class CanvasFrames:
         return round(frames * self._frame_s / self._time_base)
 
     def _placed(self, frame: Frame, index: int, pts: int) -> Frame:
-        native, orientation, canvas = frame.native, frame.orientation, self._canvas
+        native = frame.native
+        orientation = frame.orientation
+        canvas = self._canvas
         layout = plane_layout(native.format.name)
         if layout is None:
             raise ClipError("unsupported_pixel_format", f"pixel format {native.format.name} cannot be put on a canvas")
@@ -104,8 +107,11 @@ class CanvasFrames:
                 wider = native.reformat(width=whole.width + 16, interpolation=Interpolation.POINT, threads=1)
                 grown = wider.reformat(width=whole.width, interpolation=Interpolation.POINT, threads=1)
         for plane in layout.planes:
-            samples, target = (plane_view(one, plane, layout.dtype) for one in (native, grown))
-            top, left = place.y >> plane.shift_y, place.x >> plane.shift_x
-            rows, columns = target.shape[0] - samples.shape[0] - top, target.shape[1] - samples.shape[1] - left
-            target[...] = np.pad(samples, ((top, rows), (left, columns), (0, 0)), mode="edge")
+            samples = plane_view(native, plane, layout.dtype)
+            target = plane_view(grown, plane, layout.dtype)
+            top = place.y >> plane.shift_y
+            left = place.x >> plane.shift_x
+            bottom = target.shape[0] - samples.shape[0] - top
+            right = target.shape[1] - samples.shape[1] - left
+            target[...] = np.pad(samples, ((top, bottom), (left, right), (0, 0)), mode="edge")
         return Frame(grown, index=index, pts=pts, orientation=orientation)
