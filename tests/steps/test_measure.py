@@ -13,8 +13,7 @@ import torch
 from tests.support.media_files import Media, make
 from vace_batch.batch.identity import works_of
 from vace_batch.errors import is_out_of_memory
-from vace_batch.ledger.ledger import Ledger
-from vace_batch.ledger.verdicts import quality_key
+from vace_batch.ledger.ledger import Ledger, quality_key
 from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options

@@ -88,7 +88,7 @@ class Metrics:
             if done:
                 _add(self._made, self._frames[unit.key])
         if isinstance(event, UnitDone) and unit.kind == StepKind.MEASURE and isinstance(event.meta, dict):
-            self._verdicts.inc(1, {"verdict": event.meta["status"]})
+            self._verdicts.inc(1, {"verdict": event.meta["verdict"]})
         if done and unit.kind in (StepKind.GENERATE, StepKind.STITCH):
             self._committed.set(self._clock())
         self._count_clips()
