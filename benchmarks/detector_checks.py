@@ -27,8 +27,8 @@ from vace_batch.masks.models import MaskModels
 from vace_batch.masks.refine import dilate
 from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.options import QualitySettings
-from vace_batch.quality.compare import Watched
-from vace_batch.quality.leftovers import look_for
+from vace_batch.quality.compare import Comparison
+from vace_batch.quality.leftovers import detect_leftovers
 from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.reader import packet_times
 from vace_batch.video.writer import write_clip
@@ -104,7 +104,7 @@ def shares(folder: Path, number: int) -> Iterator[tuple[str, dict[str, float]]]:
         write_clip(str(folder / "output.mp4"), outputs[kind], rate=Fraction(25), crf=20)
         paths = {side: str(folder / f"{side}.mp4") for side in ("source", "output")}
         times, whole = packet_times(paths["source"]), Box(0, 0, WIDTH, HEIGHT)
-        watched = Watched(
+        comparison = Comparison(
             **paths,
             source_pts=times,
             output_pts=times,
@@ -113,7 +113,7 @@ def shares(folder: Path, number: int) -> Iterator[tuple[str, dict[str, float]]]:
             masks=lambda start, stop: {index: masks[index] for index in range(start, stop)},
             touched=(),
         )
-        found = look_for(job, watched, sorted(masks), MaskModels(detector=str(detector_path())))
+        found = detect_leftovers(job, comparison, sorted(masks), MaskModels(detector=str(detector_path())))
         if kind == "object left" and found["detected"] == 0:
             return
         yield kind, found

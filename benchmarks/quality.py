@@ -31,7 +31,7 @@ from vace_batch.masks.import_files import read_masks
 from vace_batch.masks.refine import FILE_DILATION, dilate, feather_alpha
 from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.options import QualitySettings
-from vace_batch.quality.compare import Watched
+from vace_batch.quality.compare import Comparison
 from vace_batch.quality.meter import Meter
 from vace_batch.quality.verdict import checks_of, judge
 from vace_batch.stitch.colour import drift
@@ -251,7 +251,7 @@ def metrics_of(source: str, output: str, masks: Mapping[int, FrameMask], cuts: S
     info = probe(source)
     times = packet_times(source)
     whole = Box(0, 0, info.size.width, info.size.height)
-    watched = Watched(
+    comparison = Comparison(
         source=source,
         output=output,
         source_pts=times,
@@ -262,7 +262,7 @@ def metrics_of(source: str, output: str, masks: Mapping[int, FrameMask], cuts: S
         touched=(),
     )
     meter = Meter(cuts, ())
-    watched.watch(sorted(masks), meter)
+    comparison.compare(sorted(masks), meter)
     return meter.metrics()
 
 

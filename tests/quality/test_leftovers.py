@@ -15,8 +15,8 @@ from vace_batch.manifest.job import Job
 from vace_batch.masks.detectors.detection import Detection
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.store import make_mask
-from vace_batch.quality.compare import Watched
-from vace_batch.quality.leftovers import look_for
+from vace_batch.quality.compare import Comparison
+from vace_batch.quality.leftovers import detect_leftovers
 from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.reader import packet_times
 from vace_batch.video.writer import write_clip
@@ -65,7 +65,7 @@ def shares(folder: Path, source: Any, outputs: list[Any], target: str = "ball") 
     whole, bits = Box(0, 0, SIZE.width, SIZE.height), np.zeros((SIZE.height, SIZE.width), np.bool_)
     bits[PLACE.pad(4).slices] = True
     masks = {index: mask for index in range(NUM_FRAMES) if (mask := make_mask(index, bits)) is not None}
-    watched = Watched(
+    comparison = Comparison(
         **paths,
         source_pts=packet_times(paths["source"]),
         output_pts=packet_times(paths["output"]),
@@ -74,7 +74,9 @@ def shares(folder: Path, source: Any, outputs: list[Any], target: str = "ball") 
         masks=lambda start, stop: {index: masks[index] for index in range(start, stop)},
         touched=(),
     )
-    return look_for(Job(job_id="a", video_uri="", task="removal", targets=(target,)), watched, sorted(masks), Models())
+    return detect_leftovers(
+        Job(job_id="a", video_uri="", task="removal", targets=(target,)), comparison, sorted(masks), Models()
+    )
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,10 @@ from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.options import Options, QualitySettings, Threshold
-from vace_batch.quality.compare import Watched, spans
-from vace_batch.quality.container import Contract, faults
+from vace_batch.quality.compare import Comparison, compared_spans
+from vace_batch.quality.container import Contract, container_faults
 from vace_batch.quality.measures import neutral, object_bits, uncovered
-from vace_batch.quality.meter import Meter, Sight
+from vace_batch.quality.meter import CropPair, Meter
 from vace_batch.quality.verdict import REASONS, checks_of, judge
 from vace_batch.steps.measure import measure
 from vace_batch.steps.prepare import prepare
@@ -69,7 +69,7 @@ def metrics_of(fill: Fill) -> Mapping[str, float]:
         bits = mask.within(box)
         output = np.where(bits[..., None], fill(index, source, truth)[box.slices], truth[box.slices])
         source, output = (np.clip(image, 0, 255).astype(np.uint8) for image in (source[box.slices], output))
-        meter.add(Sight(index=index, box=box, source=source, output=output, mask=bits))
+        meter.add(CropPair(index=index, box=box, source=source, output=output, mask=bits))
     return meter.metrics()
 
 
@@ -152,7 +152,7 @@ def test_a_cross_faded_join_is_summed_over_its_frames() -> None:
         assert box is not None
         bits = mask.within(box)
         output = np.where(bits[..., None], drifting(index, source, truth)[box.slices], truth[box.slices])
-        meter.add(Sight(index=index, box=box, source=None, output=output.clip(0, 255).astype(np.uint8), mask=bits))
+        meter.add(CropPair(index=index, box=box, source=None, output=output.clip(0, 255).astype(np.uint8), mask=bits))
     assert meter.metrics()["step"] > 6
 
 
@@ -168,7 +168,9 @@ def test_cuts_are_no_steps() -> None:
         bits = mask.within(box)
         output = np.where(bits[..., None], cut(index, None, truth)[box.slices], truth[box.slices])
         for meter in meters:
-            meter.add(Sight(index=index, box=box, source=None, output=output.clip(0, 255).astype(np.uint8), mask=bits))
+            meter.add(
+                CropPair(index=index, box=box, source=None, output=output.clip(0, 255).astype(np.uint8), mask=bits)
+            )
     over, with_cut = (meter.metrics()["step"] for meter in meters)
     assert over > 20 and with_cut < 3
 
@@ -182,14 +184,14 @@ def test_a_picture_that_is_new_as_a_whole_is_held_against_its_source() -> None:
             restyled = 255 - truth + (9 * (index % 2) if name == "flickers" else 0)
             images = [np.clip(image, 0, 255).astype(np.uint8) for image in (truth, restyled)]
             box = Box(0, 0, SIZE.width, SIZE.height)
-            meter.add(Sight(index=index, box=box, source=images[0], output=images[1], mask=whole))
+            meter.add(CropPair(index=index, box=box, source=images[0], output=images[1], mask=whole))
     assert meters["steady"].metrics()["flicker"] < 1 < 4 < meters["flickers"].metrics()["flicker"]
 
 
 def test_a_masks_neighbourhood_is_watched_and_no_more() -> None:
-    assert list(spans([5, 6, 60], 100)) == [range(19), range(48, 73)]
-    assert list(spans([5, 25, 49], 50)) == [range(50)]
-    assert list(spans([], 50)) == []
+    assert list(compared_spans([5, 6, 60], 100)) == [range(19), range(48, 73)]
+    assert list(compared_spans([5, 25, 49], 50)) == [range(50)]
+    assert list(compared_spans([], 50)) == []
 
 
 def test_changes_outside_the_mask_are_found(tmp_path: Path) -> None:
@@ -202,7 +204,7 @@ def test_changes_outside_the_mask_are_found(tmp_path: Path) -> None:
         write_clip(path, made, rate=Fraction(25), crf=16)
     for path, least, most in ((paths[1], 0.0, 3.0), (paths[2], 8.0, 16.0)):
         whole = Box(0, 0, SIZE.width, SIZE.height)
-        watched = Watched(
+        comparison = Comparison(
             source=paths[0],
             output=path,
             source_pts=packet_times(paths[0]),
@@ -213,7 +215,7 @@ def test_changes_outside_the_mask_are_found(tmp_path: Path) -> None:
             touched=(),
         )
         meter = Meter((0,), ())
-        watched.watch(range(NUM_FRAMES), meter)
+        comparison.compare(range(NUM_FRAMES), meter)
         assert least <= meter.metrics()["outside"] <= most
 
 
@@ -224,9 +226,9 @@ def test_a_broken_container_fails_whatever_the_pixels_say(tmp_path: Path) -> Non
     make(late, Media(sounds=(Sound(),), pts=[*range(11), 14]))
     contract = Contract(num_frames=12, size=Size(64, 48), times_kept=True)
     info = probe(str(source))
-    assert faults(info, info, contract) == []
-    assert faults(info, probe(str(short)), contract) == ["11 frames instead of 12", "0 of 1 sound tracks"]
-    [late_by] = faults(info, probe(str(late)), contract)
+    assert container_faults(info, info, contract) == []
+    assert container_faults(info, probe(str(short)), contract) == ["11 frames instead of 12", "0 of 1 sound tracks"]
+    [late_by] = container_faults(info, probe(str(late)), contract)
     assert "0.120 s" in late_by
     verdict = judge({}, checks_of(JOB), QualitySettings(), ["11 frames instead of 12"])
     assert verdict.verdict == "fail" and "11 frames" in verdict.reasons[0]

@@ -1,4 +1,4 @@
-"""One pass over source and output side by side: what is round the masks goes to a meter, what is elsewhere compared."""
+"""Read source and output side by side in one pass: crops round the masks go to a meter, the rest is compared."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import Box
 from vace_batch.masks.store import Bits, FrameMask
 from vace_batch.quality import measures
-from vace_batch.quality.meter import RING_PX, Meter, Sight
+from vace_batch.quality.meter import RING_PX, CropPair, Meter
 from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.frame import Frame
 from vace_batch.video.read_ahead import CHUNK_FRAMES
 from vace_batch.video.reader import read_frames
 
 GAP_FRAMES = 24
-"""Shorter pauses between masked frames are watched through; what lies farther from any mask is not decoded."""
+"""Shorter pauses between masked frames are compared too; frames farther from any mask are not decoded."""
 
 _MARGIN_PX = 4
-"""Beside the feathering: chroma samples cover a pixel inside and one outside."""
+"""Beside the feathering: a chroma sample covers pixels inside and outside the mask."""
 
-Image = npt.NDArray[np.uint8]
+RgbImage = npt.NDArray[np.uint8]
 ReadMasks = Callable[[int, int], Mapping[int, FrameMask]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
-    """A finished clip beside its source, both local; times of frames are in each file's own time base.
+class Comparison:
+    """A finished clip beside its source, both local files; times of frames are in each file's own time base.
 
     `masks` is what was to change, `touched` all that may have been written to, each by ranges of the canvas's frames.
     """
@@ -46,13 +46,13 @@ class Watched:
     touched: Sequence[ReadMasks]
     feather_px: int = 2
 
-    def watch(self, masked: Iterable[int], meter: Meter) -> None:
-        """Show the frames numbered `masked`, in rising order, and what is near them to `meter`.
+    def compare(self, masked: Iterable[int], meter: Meter) -> None:
+        """Give the frames numbered `masked`, in rising order, and the frames near them to `meter`.
 
         Raises:
-            ClipError: a file cannot be read, or one of them has fewer frames.
+            ClipError: a file cannot be read, or has fewer frames.
         """
-        for span in spans(masked, self.num_frames):
+        for span in compared_spans(masked, self.num_frames):
             sources = self._source_frames(span)
             outputs = read_frames(self.output, span.start, span.stop, start_pts=_at(self.output_pts, span.start))
             masks: Mapping[int, FrameMask] = {}
@@ -64,17 +64,17 @@ class Watched:
                 output, source = next(outputs, None), next(sources)
                 if output is None:
                     raise ClipError("frames_missing", f"the output ends before frame {index} of {self.num_frames}")
-                touched = [found for each in (masks, *allowed) if (found := each.get(index)) is not None]
+                touched = [each[index] for each in (masks, *allowed) if index in each]
                 if index in masks:
-                    meter.add(self._sight(source, output, masks[index]))
+                    meter.add(self._crop_pair(source, output, masks[index]))
                 if source is not None:
                     meter.add_outside(self._change(source, output, touched))
 
-    def still(self, index: int) -> tuple[Image | None, Image, FrameMask]:
-        """One masked frame alone, all of it: source (None where there is none), output, mask.
+    def frame_pair(self, index: int) -> tuple[RgbImage | None, RgbImage, FrameMask]:
+        """Read one masked frame, uncropped: source (None where the source has no such frame), output, mask.
 
         Raises:
-            ClipError: as `watch`.
+            ClipError: as `compare`.
         """
         output = next(read_frames(self.output, index, index + 1, start_pts=_at(self.output_pts, index)), None)
         if output is None:
@@ -83,26 +83,35 @@ class Watched:
         return None if source is None else source.rgb(), output.rgb(), self.masks(index, index + 1)[index]
 
     def _source_frames(self, span: range) -> Iterator[Frame | None]:
-        """The source's frame for each of the span, None where it has none."""
-        start, stop = (max(0, min(at - self.canvas.before, len(self.source_pts))) for at in (span.start, span.stop))
+        """Read the source's frame for each frame of the span; None where the source has none."""
+        start = self._source_index(span.start)
+        stop = self._source_index(span.stop)
         frames = read_frames(self.source, start, stop, start_pts=_at(self.source_pts, start))
         for index in span:
             yield next(frames, None) if start <= index - self.canvas.before < stop else None
 
-    def _sight(self, source: Frame | None, output: Frame, mask: FrameMask) -> Sight:
+    def _source_index(self, index: int) -> int:
+        """Turn a frame's index on the canvas into one of the source, kept within the source."""
+        return max(0, min(index - self.canvas.before, len(self.source_pts)))
+
+    def _crop_pair(self, source: Frame | None, output: Frame, mask: FrameMask) -> CropPair:
+        """Crop a masked frame of source and output to the mask and its ring."""
         box = mask.box.pad(RING_PX).clip(output.size)
         assert box is not None, "a mask lies in its frame"
-        there = box.shift(-self.canvas.source.x, -self.canvas.source.y)
-        shown = source is not None and Box(0, 0, source.size.width, source.size.height).intersect(there) == there
-        return Sight(
+        source_box = box.shift(-self.canvas.source.x, -self.canvas.source.y)
+        shown = (
+            source is not None and Box(0, 0, source.size.width, source.size.height).intersect(source_box) == source_box
+        )
+        return CropPair(
             index=mask.index,
             box=box,
-            source=source.rgb(there) if source is not None and shown else None,
+            source=source.rgb(source_box) if source is not None and shown else None,
             output=output.rgb(box),
             mask=mask.within(box),
         )
 
     def _change(self, source: Frame, output: Frame, touched: Sequence[FrameMask]) -> float:
+        """Measure the largest change of brightness outside the masks, in levels."""
         place = self.canvas.source
         allowed = np.zeros((place.height, place.width), np.bool_)
         for mask in touched:
@@ -111,10 +120,10 @@ class Watched:
         return measures.block_change(source.gray(), shown, _widened(allowed, self.feather_px + _MARGIN_PX))
 
 
-def spans(masked: Iterable[int], num_frames: int) -> Iterator[range]:
-    """The stretches of a clip that are looked at: masked frames, short pauses between them and some frames around.
+def compared_spans(masked: Iterable[int], num_frames: int) -> Iterator[range]:
+    """List the spans of a clip to compare: masked frames, short pauses between them and some frames around.
 
-    `list(spans([5, 6, 60], 100)) == [range(0, 19), range(48, 73)]`
+    `list(compared_spans([5, 6, 60], 100)) == [range(0, 19), range(48, 73)]`
     """
     start = stop = None
     for index in masked:
@@ -128,10 +137,11 @@ def spans(masked: Iterable[int], num_frames: int) -> Iterator[range]:
 
 
 def _at(times: Sequence[int | None], index: int) -> int | None:
-    """None, where a file does not tell: then it is read from its start."""
+    """Look up a frame's time; None where the file has no times, and is then read from its start."""
     return times[index] if index < len(times) else None
 
 
 def _widened(bits: Bits, px: int) -> Bits:
+    """Dilate a mask by `px` pixels."""
     side = 2 * px + 1
     return cv2.dilate(bits.view(np.uint8), np.ones((side, side), np.uint8)).view(np.bool_)

@@ -1,4 +1,4 @@
-"""Whether a finished file keeps what its container owes: frames, their times, size, the other tracks."""
+"""Check a finished file's container: number of frames, their times, size and the other tracks."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from vace_batch.video.reader import packet_times
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
-    """What the output must have; `times_kept` where its frames are shown when the source's are."""
+    """Requirements on the output file; `times_kept` if its frames must be shown at the source's times."""
 
     num_frames: int
     size: Size
     times_kept: bool
 
 
-def faults(source: VideoInfo, output: VideoInfo, contract: Contract) -> list[str]:
-    """What of the contract is broken, one sentence each; reads the packets of both files, decodes nothing.
+def container_faults(source: VideoInfo, output: VideoInfo, contract: Contract) -> list[str]:
+    """List the broken requirements, one sentence each; reads the packets of both files, decodes nothing.
 
     Raises:
         ClipError: a file cannot be read.
     """
-    found = []
+    faults = []
     times = packet_times(output.path)
     if len(times) != contract.num_frames:
-        found.append(f"{len(times)} frames instead of {contract.num_frames}")
+        faults.append(f"{len(times)} frames instead of {contract.num_frames}")
     if output.size != contract.size:
-        found.append(f"pictures of {output.size} instead of {contract.size}")
+        faults.append(f"frames of {output.size} instead of {contract.size}")
     if output.num_audio < source.num_audio:
-        found.append(f"{output.num_audio} of {source.num_audio} sound tracks")
+        faults.append(f"{output.num_audio} of {source.num_audio} sound tracks")
     if output.num_subtitles < source.num_subtitles and output.container == source.container:
-        found.append(f"{output.num_subtitles} of {source.num_subtitles} subtitle tracks")
+        faults.append(f"{output.num_subtitles} of {source.num_subtitles} subtitle tracks")
     if contract.times_kept and len(times) == contract.num_frames:
         late = _latest(packet_times(source.path), source.time_base, times, output.time_base)
         if late is not None and late > max(source.time_base, output.time_base, Fraction(1, 500)):
-            found.append(f"frames are shown up to {float(late):.3f} s too early or late")
-    return found
+            faults.append(f"frames are shown up to {float(late):.3f} s too early or late")
+    return faults
 
 
 def _latest(
     before: list[int | None], before_base: Fraction, after: list[int | None], after_base: Fraction
 ) -> Fraction | None:
-    """The largest shift of a frame against the first one; None where a file tells no times or other frames."""
+    """Measure the largest shift of a frame's time against the first frame; None without times or with other frames."""
     pairs = [(a, b) for a, b in zip(before, after, strict=False) if a is not None and b is not None]
     if len(pairs) != len(before) or len(before) != len(after):
         return None
-    (first_a, first_b) = pairs[0]
+    first_a, first_b = pairs[0]
     return max(abs((a - first_a) * before_base - (b - first_b) * after_base) for a, b in pairs)

@@ -1,4 +1,4 @@
-"""The detector, run again: is what was removed still found, and is there something that was not there before?"""
+"""Run the detector on a finished clip: is the removed object still found, and is something new found in its place?"""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from vace_batch.masks.detectors.detection import Detection, fold_name
 from vace_batch.masks.finder import classes_of
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.store import FrameMask
-from vace_batch.quality.compare import Watched
+from vace_batch.quality.compare import Comparison
 
-LOOKS = 8
-"""Frames that are looked at, evenly spread over the masked ones."""
+SAMPLED_FRAMES = 8
+"""Frames that the detector is run on, evenly spread over the masked ones."""
 
 _INSIDE = 0.5
 
 
-def look_for(job: Job, watched: Watched, masked: Sequence[int], models: MaskModels) -> dict[str, float]:
-    """Shares of the frames looked at in which the detector finds the job's targets, and other new things, in the mask.
+def detect_leftovers(job: Job, comparison: Comparison, masked: Sequence[int], models: MaskModels) -> dict[str, float]:
+    """Measure the shares of sampled frames with a target (`detected`) and with a new object (`appeared`) in the mask.
 
     Raises:
         ClipError: the weights cannot be used.
@@ -31,28 +31,28 @@ def look_for(job: Job, watched: Watched, masked: Sequence[int], models: MaskMode
     if not targets or not masked:
         return {}
     detector = models.load_detector(job.detector)
-    wanted = {fold_name(target) for target in targets}
     detector.check_targets(targets)
-    every = list(detector.classes.values())
-    found = np.zeros(2)
-    frames = [masked[at] for at in np.unique(np.linspace(0, len(masked) - 1, LOOKS).astype(int))]
+    labels = list(detector.classes.values())
+    target_labels = {fold_name(target) for target in targets}
+    frames = [masked[at] for at in np.unique(np.linspace(0, len(masked) - 1, SAMPLED_FRAMES).astype(int))]
+    detected = 0
+    appeared = 0
     for index in frames:
-        source, output, mask = watched.still(index)
+        source, output, mask = comparison.frame_pair(index)
         after = [
-            one
-            for one in detector.detect(output, every, conf=models.confidence)
-            if _share_inside(one.box, mask) >= _INSIDE
+            detection
+            for detection in detector.detect(output, labels, conf=models.confidence)
+            if _share_inside(detection.box, mask) >= _INSIDE
         ]
         if not after:
             continue
-        seen = [] if source is None else detector.detect(source, every, conf=models.confidence)
-        before = [one for one in seen if fold_name(one.label) not in wanted]
-        found += (
-            any(fold_name(one.label) in wanted for one in after),
-            any(fold_name(one.label) not in wanted and not _was_there(one, before) for one in after),
+        before = [] if source is None else detector.detect(source, labels, conf=models.confidence)
+        others = [detection for detection in before if fold_name(detection.label) not in target_labels]
+        detected += any(fold_name(detection.label) in target_labels for detection in after)
+        appeared += any(
+            fold_name(detection.label) not in target_labels and not _was_there(detection, others) for detection in after
         )
-    still, new = (found / len(frames)).tolist()
-    return {"detected": round(still, 4), "appeared": round(new, 4)}
+    return {"detected": round(detected / len(frames), 4), "appeared": round(appeared / len(frames), 4)}
 
 
 def _share_inside(box: Box, mask: FrameMask) -> float:
@@ -60,13 +60,15 @@ def _share_inside(box: Box, mask: FrameMask) -> float:
     return float(inside.mean())
 
 
-def _was_there(one: Detection, before: Sequence[Detection]) -> bool:
-    """Whether something lay in the same place, by whatever name; in the place of a target everything else is new."""
-    for other in before:
-        common = one.box.intersect(other.box)
-        if common is not None:
-            area = common.width * common.height
-            union = one.box.width * one.box.height + other.box.width * other.box.height - area
-            if area / union > _INSIDE:
-                return True
-    return False
+def _was_there(detection: Detection, before: Sequence[Detection]) -> bool:
+    """Tell whether the source had an object of any class in the same place; removed targets are not in `before`."""
+    return any(_overlap(detection.box, other.box) > _INSIDE for other in before)
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """Intersection over union."""
+    common = one.intersect(other)
+    if common is None:
+        return 0.0
+    area = common.width * common.height
+    return area / (one.width * one.height + other.width * other.height - area)

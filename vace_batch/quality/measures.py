@@ -1,8 +1,8 @@
-"""What is wrong with one frame's fill, or from one frame to the next: pure functions on crops.
+"""Measure the faults of one frame's fill, and of the change from one frame to the next: pure functions on crops.
 
-Shape legend: H rows, W columns, 3 RGB; crops show a mask and a ring of known pixels round it, float32 levels of 0..255
-unless said otherwise. `mask` is where the picture was to change. Sums are returned where a clip's value is their
-quotient, so that large frames count more than small ones.
+Shape legend: H rows, W columns, 3 RGB; a crop shows a mask and a ring of known pixels round the mask, in float32 levels
+of 0..255 by default. `mask` marks the pixels that were to change. A measure returns (part, whole) sums if a clip's
+value is their quotient, so that large frames count more than small ones.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import numpy.typing as npt
 from vace_batch.background.fill import spread_inwards
 from vace_batch.masks.store import Bits
 
-Levels = npt.NDArray[Any]
+FloatImage = npt.NDArray[Any]
 
 LEAST_PX = 24
-"""Of fewer pixels no statistic is made."""
+"""Fewer pixels give no statistic."""
 
 ROUNDING = 0.15
-"""Contrast that a picture without any has in 8 bits."""
+"""Contrast of a flat picture in 8 bits."""
 _WAYS = ((1, 0), (0, 1))
 _EDGE = 8.0
-"""Levels a pixel that make an edge."""
+"""Slope of an edge, in levels a pixel."""
 _COLOUR_STEP = 16
 _RIM_PX = 3
 _BEYOND_PX = 8
@@ -34,18 +34,18 @@ _LEAST_SHARE = 2e-3
 _LIKELIER = 4.0
 _ALONG = 15
 _SPREAD = 2.5
-"""A step shows as a slope in two of the five pixels that a line is wide."""
+"""A step is a slope in two of the five pixels across a line."""
 _NEUTRAL = 127.5
 _NEUTRAL_WITHIN = 5.0
 
 
-def luma(rgb: npt.NDArray[Any]) -> Levels:
-    """Brightness of (H, W, 3), BT.709 weights."""
+def luma(rgb: npt.NDArray[Any]) -> FloatImage:
+    """Convert (H, W, 3) to brightness (H, W), with the weights of BT.709."""
     return np.asarray(rgb.astype(np.float32) @ np.array([0.2126, 0.7152, 0.0722], np.float32), np.float32)
 
 
-def object_bits(source: Levels, mask: Bits) -> Bits:
-    """Where the source under the mask is clearly not what its surroundings let expect: the object, if it stands out."""
+def object_bits(source: FloatImage, mask: Bits) -> Bits:
+    """Mark the masked pixels whose source differs clearly from an interpolation of the ring: the object, if visible."""
     ring = ~mask
     if ring.sum() < LEAST_PX:
         return np.zeros_like(mask)
@@ -54,77 +54,85 @@ def object_bits(source: Levels, mask: Bits) -> Bits:
     return np.asarray(mask & (np.abs(source - spread_inwards(source, ring)).max(axis=-1) > least), np.bool_)
 
 
-def remaining(source: Levels, output: Levels, mask: Bits) -> tuple[float, float]:
-    """How much of the object's edges is still there: sums of (was * is, was squared), over the object's own pixels.
+def remaining(source: FloatImage, output: FloatImage, mask: Bits) -> tuple[float, float]:
+    """Measure how much of the object's edges remains: sums of (before * after, before squared) over its pixels.
 
     Their quotient is the least-squares share of the source's edges in the output's.
     """
     bits = object_bits(source, mask)
-    was, now = (_gradients(image) for image in (source, output))
-    bits &= np.abs(was).max(axis=-1) > _EDGE
+    before = _gradients(source)
+    after = _gradients(output)
+    bits &= np.abs(before).max(axis=-1) > _EDGE
     if bits.sum() < LEAST_PX:
         return 0.0, 0.0
-    return float((was[bits] * now[bits]).sum()), float((was[bits] ** 2).sum())
+    return float((before[bits] * after[bits]).sum()), float((before[bits] ** 2).sum())
 
 
-def _gradients(image: Levels) -> Levels:
+def _gradients(image: FloatImage) -> FloatImage:
     bright = cv2.GaussianBlur(image, (0, 0), 1.0).mean(axis=-1)
     return (
         np.stack([cv2.Sobel(bright, cv2.CV_32F, 1, 0, ksize=3), cv2.Sobel(bright, cv2.CV_32F, 0, 1, ksize=3)], -1) / 4
     )
 
 
-def foreign(output: Levels, mask: Bits) -> tuple[float, float]:
-    """(pixels under the mask of a colour that is not found round it, pixels under the mask)."""
-    ring, inner = ~mask, cv2.erode(mask.view(np.uint8), np.ones((5, 5), np.uint8)).view(np.bool_)
+def foreign(output: FloatImage, mask: Bits) -> tuple[float, float]:
+    """Count (masked pixels of a colour that the ring does not have, masked pixels)."""
+    ring = ~mask
+    inner = cv2.erode(mask.view(np.uint8), np.ones((5, 5), np.uint8)).view(np.bool_)
     if ring.sum() < LEAST_PX or inner.sum() < LEAST_PX:
         return 0.0, 0.0
     cells = _cells(output, 1.5)
-    known = _about(_counts(cells[ring]) >= max(2.0, ring.sum() * 5e-4)) > 0
+    known = _with_neighbours(_counts(cells[ring]) >= max(2.0, ring.sum() * 5e-4)) > 0
     return float((~known[tuple(cells[inner].T)]).sum()), float(inner.sum())
 
 
-def uncovered(source: Levels, mask: Bits) -> tuple[float, float]:
-    """(pixels just outside the mask of colours that are the object's rather than its surroundings', pixels there).
+def uncovered(source: FloatImage, mask: Bits) -> tuple[float, float]:
+    """Count (pixels just outside the mask with a colour of the object rather than the surroundings, pixels there).
 
-    A mask that is large enough ends in the surroundings, one that is too small in the object.
+    A large enough mask ends in the surroundings, a mask that is too small ends inside the object.
     """
     outward = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, 5)
     inward = cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, 5)
-    rim, ring, core = ~mask & (outward <= _RIM_PX), outward > _BEYOND_PX, mask & (inward > 0.4 * inward.max())
+    rim = ~mask & (outward <= _RIM_PX)
+    ring = outward > _BEYOND_PX
+    core = mask & (inward > 0.4 * inward.max())
     if min(rim.sum(), ring.sum(), core.sum()) < LEAST_PX:
         return 0.0, 0.0
     cells = _cells(source, 1.0)
-    inside, beyond = (_about(_counts(cells[bits])) / bits.sum() for bits in (core, ring))
+    inside = _with_neighbours(_counts(cells[core])) / core.sum()
+    beyond = _with_neighbours(_counts(cells[ring])) / ring.sum()
     objects = (inside > _LEAST_SHARE) & (inside > _LIKELIER * beyond)
     return float(objects[tuple(cells[rim].T)].sum()), float(rim.sum())
 
 
-def _cells(image: Levels, sigma: float) -> npt.NDArray[np.int32]:
-    """Colours (H, W, 3) in steps of a sixteenth, noise smoothed away."""
+def _cells(image: FloatImage, sigma: float) -> npt.NDArray[np.int32]:
+    """Quantise colours (H, W, 3) to steps of 16 levels, after smoothing noise away."""
     return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma) / _COLOUR_STEP, np.int32)
 
 
-def _counts(cells: npt.NDArray[np.int32]) -> Levels:
-    """How many of the pixels (N, 3) have each colour (17, 17, 17)."""
+def _counts(cells: npt.NDArray[np.int32]) -> FloatImage:
+    """Count the pixels (N, 3) by colour: a histogram (17, 17, 17)."""
     side = 256 // _COLOUR_STEP + 1
     counts = np.zeros((side, side, side), np.float32)
     np.add.at(counts, tuple(cells.T), 1.0)
     return counts
 
 
-def _about(counts: npt.NDArray[Any]) -> Levels:
-    """The same with those of the colours next to each."""
+def _with_neighbours(counts: npt.NDArray[Any]) -> FloatImage:
+    """Add each colour's neighbours in the histogram (3x3x3 sum)."""
     counts = counts.astype(np.float32)
     for axis in range(3):
         padded = np.pad(counts, [(1, 1) if axis == other else (0, 0) for other in range(3)])
-        first, second, third = (np.take(padded, range(at, at + counts.shape[axis]), axis) for at in range(3))
-        counts = first + second + third
+        size = counts.shape[axis]
+        below = np.take(padded, range(0, size), axis)
+        same = np.take(padded, range(1, 1 + size), axis)
+        above = np.take(padded, range(2, 2 + size), axis)
+        counts = below + same + above
     return counts
 
 
-def neutral(output: Levels, mask: Bits) -> tuple[float, float]:
-    """(pixels of plain middle gray under the mask beyond the share that the ring has, pixels under the mask)."""
+def neutral(output: FloatImage, mask: Bits) -> tuple[float, float]:
+    """Count (masked pixels of plain middle gray beyond the ring's share of them, masked pixels)."""
     gray = np.abs(cv2.blur(output, (3, 3)) - _NEUTRAL).max(axis=-1) < _NEUTRAL_WITHIN
     flat = np.abs(luma(output) - cv2.blur(luma(output), (5, 5))) < 2.0
     gray &= flat
@@ -133,27 +141,27 @@ def neutral(output: Levels, mask: Bits) -> tuple[float, float]:
     return max(0.0, float(gray[mask].sum()) - usual * area), area
 
 
-def seam(output: Levels, mask: Bits) -> tuple[float, float]:
-    """Steps across the mask's border, and across lines beside it: two means of what goes on along the line, in levels.
+def seam(output: FloatImage, mask: Bits) -> tuple[float, float]:
+    """Measure steps across the mask's border and across lines beside it: (border, beside), line means, in levels.
 
-    Texture that crosses a line evens out along it; a step does not. Nothing is said (0, 0) of masks too small.
+    Texture that crosses a line averages out along the line; a step does not. A mask that is too small gives (0, 0).
     """
     outward = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, 5)
     inward = cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, 5)
     distance = cv2.GaussianBlur(outward - inward, (0, 0), 2.0)
-    across: Levels = np.stack([cv2.Sobel(distance, cv2.CV_32F, *way, ksize=3) for way in _WAYS], -1)
+    across: FloatImage = np.stack([cv2.Sobel(distance, cv2.CV_32F, *way, ksize=3) for way in _WAYS], -1)
     across /= np.linalg.norm(across, axis=-1, keepdims=True) + 1e-6
     lines = [np.abs(distance - at) <= 2.5 for at in (0, 9, -9)]
     if any(line.sum() < LEAST_PX for line in lines[:2]):
         return 0.0, 0.0
     steps = np.stack([cv2.Sobel(output, cv2.CV_32F, *way, ksize=3) for way in _WAYS], -1) / 8 * _SPREAD
     slope = (steps * across[:, :, None]).sum(axis=-1)
-    found = [_along(slope, line) for line in lines if line.sum() >= LEAST_PX]
-    return found[0], max(found[1:])
+    steps_along = [_along(slope, line) for line in lines if line.sum() >= LEAST_PX]
+    return steps_along[0], max(steps_along[1:])
 
 
-def _along(slope: Levels, line: Bits) -> float:
-    """The mean size, in the worst channel, of what a slope (H, W, 3) keeps when it is evened out along a line."""
+def _along(slope: FloatImage, line: Bits) -> float:
+    """Average a slope (H, W, 3) along a line, and return its mean size in the worst channel."""
     weight = line.astype(np.float32)
     even = (
         cv2.blur(slope * weight[..., None], (_ALONG, _ALONG))
@@ -162,41 +170,44 @@ def _along(slope: Levels, line: Bits) -> float:
     return float(np.abs(even[line]).mean(axis=0).max())
 
 
-def sharpness(output: Levels, bits: Bits) -> tuple[float, float]:
-    """(fine, coarse) contrast of the brightness where `bits`: mean magnitudes of two bands of frequencies."""
+def sharpness(output: FloatImage, bits: Bits) -> tuple[float, float]:
+    """Measure (fine, coarse) contrast of the brightness in `bits`: mean magnitudes of two bands of frequencies."""
     if bits.sum() < LEAST_PX:
         return 0.0, 0.0
     bright = luma(output)
-    once, more = cv2.GaussianBlur(bright, (0, 0), 0.8), cv2.GaussianBlur(bright, (0, 0), 2.4)
-    return float(np.abs(bright - once)[bits].mean()), float(np.abs(once - more)[bits].mean())
+    smooth = cv2.GaussianBlur(bright, (0, 0), 0.8)
+    smoother = cv2.GaussianBlur(bright, (0, 0), 2.4)
+    return float(np.abs(bright - smooth)[bits].mean()), float(np.abs(smooth - smoother)[bits].mean())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """From one frame to the next, motion taken out, in levels: mean size inside the mask and in the ring, and by how
-    much the inside's colour (3) shifts against the ring's."""
+    """The change from one frame to the next after motion compensation, in levels: mean size inside the mask and in the
+    ring, and the shift of the inside's colour (3) against the ring's."""
 
     inside: float
     ring: float
     shift: tuple[float, float, float]
 
 
-def change(before: Levels, after: Levels, mask_before: Bits, mask_after: Bits) -> Change | None:
-    """What changes between two crops of one place beyond the ring's motion; None where it cannot be told."""
+def change(before: FloatImage, after: FloatImage, mask_before: Bits, mask_after: Bits) -> Change | None:
+    """Measure the change between two crops of one place beyond the ring's motion; None with too few pixels."""
     around = cv2.dilate((mask_before | mask_after).view(np.uint8), np.ones((5, 5), np.uint8)).view(np.bool_)
-    ring, inside = ~around, mask_before & mask_after
+    ring = ~around
+    inside = mask_before & mask_after
     if ring.sum() < 4 * LEAST_PX or inside.sum() < LEAST_PX:
         return None
-    moved, there = _moved(before, _motion(before, after, ring))
-    inside, ring = inside & there, ring & there
+    moved, visible = _moved(before, _motion(before, after, ring))
+    inside = inside & visible
+    ring = ring & visible
     if ring.sum() < LEAST_PX or inside.sum() < LEAST_PX:
         return None
     difference = cv2.blur(after - moved, (3, 3))
     return _change(difference[inside], difference[ring])
 
 
-def change_against(source: tuple[Levels, Levels], output: tuple[Levels, Levels]) -> Change:
-    """The same for pictures that are new as a whole: the source's own change, from before to after, is the ring's."""
+def change_against(source: tuple[FloatImage, FloatImage], output: tuple[FloatImage, FloatImage]) -> Change:
+    """Measure the change of frames that are new as a whole: the source's own change stands for the ring's."""
     matrix = _motion(*source, np.ones(source[0].shape[:2], np.bool_))
     differences = [
         cv2.blur(after - _moved(before, matrix)[0], (3, 3)).reshape(-1, 3) for before, after in (output, source)
@@ -204,7 +215,7 @@ def change_against(source: tuple[Levels, Levels], output: tuple[Levels, Levels])
     return _change(*differences)
 
 
-def _change(inside: Levels, ring: Levels) -> Change:
+def _change(inside: FloatImage, ring: FloatImage) -> Change:
     shift = inside.mean(axis=0) - ring.mean(axis=0)
     return Change(
         inside=float(np.abs(inside).mean()),
@@ -213,35 +224,35 @@ def _change(inside: Levels, ring: Levels) -> Change:
     )
 
 
-def _moved(image: Levels, matrix: npt.NDArray[Any]) -> tuple[Levels, Bits]:
-    """The image under a motion, and where it shows something."""
+def _moved(image: FloatImage, matrix: npt.NDArray[Any]) -> tuple[FloatImage, Bits]:
+    """Warp an image by a motion; return the image, and a mask of its valid pixels."""
     size = image.shape[1::-1]
-    there = cv2.warpAffine(np.ones(image.shape[:2], np.float32), matrix, size, flags=cv2.INTER_LINEAR) > 0.99
-    return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), there
+    valid = cv2.warpAffine(np.ones(image.shape[:2], np.float32), matrix, size, flags=cv2.INTER_LINEAR) > 0.99
+    return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), valid
 
 
-def _motion(before: Levels, after: Levels, ring: Bits) -> npt.NDArray[Any]:
-    """The ring's motion as an affine matrix, by tracked corners; the identity where there are none."""
+def _motion(before: FloatImage, after: FloatImage, ring: Bits) -> npt.NDArray[Any]:
+    """Estimate the ring's motion as an affine matrix from tracked corners; the identity without corners."""
     gray: list[Any] = [np.clip(luma(image), 0, 255).astype(np.uint8) for image in (before, after)]
     corners = cv2.goodFeaturesToTrack(gray[0], 80, 0.01, 4, mask=ring.astype(np.uint8) * 255)
     still = np.eye(2, 3, dtype=np.float32)
     if corners is None or len(corners) < 8:
         return still
     start: Any = corners
-    found, status, _ = cv2.calcOpticalFlowPyrLK(gray[0], gray[1], start, start.copy(), winSize=(15, 15), maxLevel=3)
+    end, status, _ = cv2.calcOpticalFlowPyrLK(gray[0], gray[1], start, start.copy(), winSize=(15, 15), maxLevel=3)
     good = status.ravel() == 1
     if good.sum() < 8:
         return still
-    matrix, inliers = cv2.estimateAffinePartial2D(start[good], found[good], ransacReprojThreshold=1)
+    matrix, inliers = cv2.estimateAffinePartial2D(start[good], end[good], ransacReprojThreshold=1)
     if matrix is None or inliers.sum() < 8:
         return still
     return np.asarray(matrix, np.float32)
 
 
 def block_change(source: npt.NDArray[np.uint8], output: npt.NDArray[np.uint8], allowed: Bits, side: int = 16) -> float:
-    """The largest mean change, in levels, of a `side` px block of brightness (H, W) outside `allowed`.
+    """Measure the largest mean change, in levels, of a `side` px block of brightness (H, W) outside `allowed`.
 
-    Coding noise goes to nothing in the mean of a block; a moved or recoloured thing does not.
+    Coding noise vanishes in the mean of a block; a moved or recoloured object does not.
     """
     kept = (~allowed).astype(np.float32)
     height, width = kept.shape

@@ -1,4 +1,4 @@
-"""The numbers of one clip, gathered frame by frame; what it keeps of a frame is some bytes."""
+"""Gather the metrics of one clip frame by frame, keeping a few bytes a frame."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from vace_batch.masks.store import Bits
 from vace_batch.quality import measures
 
 RING_PX = 24
-"""How far from the mask its surroundings are looked at."""
+"""Width of the ring of surroundings round a mask that is measured with it."""
 
-LOOK_EVERY = 4
-"""Still pictures are judged on one masked frame of so many, changes on all."""
+STILL_EVERY = 4
+"""Single frames are measured on every 4th masked frame, changes between frames on all."""
 
 _MOST_PX = 320 * 320
-"""Larger crops are shrunk: a frame's cost has a bound."""
+"""Pixels of a crop; larger crops are shrunk, which bounds the cost of a frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
-    """One frame round its mask: `box` in the output, the pixels of source and output there (H, W, 3; uint8), the mask.
+class CropPair:
+    """Source and output of one frame (H, W, 3; uint8), cropped to `box` round the mask, which is in output coordinates.
 
     `source` is None where the source has no such place or frame.
     """
@@ -39,9 +39,9 @@ class Sight:
 
 
 class Meter:
-    """Takes the masked frames of a clip in order, and says its numbers.
+    """Measures the masked frames of a clip, which are added in order.
 
-    `cuts` are frames that begin a shot; `joins` ranges of frames over which one window gives way to the next.
+    `cuts` are the frames that begin a shot, `joins` the ranges of frames in which one window cross-fades into the next.
     """
 
     def __init__(self, cuts: Iterable[int], joins: Iterable[range]) -> None:
@@ -50,29 +50,32 @@ class Meter:
         self._steps = array("f")
         self._frames = array("q")
         self._blocks = 0.0
-        self._before: Sight | None = None
+        self._before: CropPair | None = None
         self._count = 0
 
-    def add(self, sight: Sight) -> None:
-        """Look at the next masked frame."""
-        if self._count % LOOK_EVERY == 0:
-            self._look(_cut(sight, sight.box))
+    def add(self, crops: CropPair) -> None:
+        """Measure the next masked frame."""
+        if self._count % STILL_EVERY == 0:
+            self._measure_still(_cut(crops, crops.box))
         self._count += 1
-        before, self._before = self._before, sight
-        if before is not None and before.index + 1 == sight.index and sight.index not in self._cuts:
-            found = _changed(before, sight)
-            if found is not None:
-                self._frames.append(sight.index)
-                self._steps.extend((found.inside, found.ring, *found.shift))
+        before = self._before
+        self._before = crops
+        if before is not None and before.index + 1 == crops.index and crops.index not in self._cuts:
+            change = _changed(before, crops)
+            if change is not None:
+                self._frames.append(crops.index)
+                self._steps.extend((change.inside, change.ring, *change.shift))
 
     def add_outside(self, change: float) -> None:
-        """The largest change of a place in one frame that should have none, in levels."""
+        """Take a frame's largest change outside the masks, in levels."""
         self._blocks = max(self._blocks, change)
 
-    def _look(self, sight: Sight) -> None:
-        output, mask = sight.output.astype(np.float32), sight.mask
-        if sight.source is not None:
-            source = sight.source.astype(np.float32)
+    def _measure_still(self, crops: CropPair) -> None:
+        """Add the checks that one frame alone allows."""
+        output = crops.output.astype(np.float32)
+        mask = crops.mask
+        if crops.source is not None:
+            source = crops.source.astype(np.float32)
             self._sum("residual", *measures.remaining(source, output, mask))
             self._sum("uncovered", *measures.uncovered(source, mask))
         self._sum("foreign", *measures.foreign(output, mask))
@@ -90,19 +93,20 @@ class Meter:
         self._sums[name] = [one + other for one, other in zip(sums, values, strict=True)]
 
     def metrics(self) -> dict[str, float]:
-        """What could be measured, by the name of its check; the higher the worse."""
-        found = {"outside": self._blocks, **self._changes()}
+        """Finish: the metrics that could be measured, by check; higher is worse."""
+        metrics = {"outside": self._blocks, **self._changes()}
         for name in ("residual", "uncovered", "foreign", "gray"):
             part, whole = self._sums.get(name, (0.0, 0.0))
             if whole > 0:
-                found[name] = max(0.0, part / whole)
+                metrics[name] = max(0.0, part / whole)
         border, beside, count = self._sums.get("seam", (0.0, 0.0, 0.0))
         if beside > 0:
-            found["seam"] = max(0.0, border - beside) / count
-        found |= _blur(*self._sums.get("blur", (0.0,) * 4))
-        return {name: round(value, 4) for name, value in found.items()}
+            metrics["seam"] = max(0.0, border - beside) / count
+        metrics |= _blur(*self._sums.get("blur", (0.0,) * 4))
+        return {name: round(value, 4) for name, value in metrics.items()}
 
     def _changes(self) -> Mapping[str, float]:
+        """Reduce the changes between frames: the upper quartile as flicker, the largest shift of colour as step."""
         if not self._frames:
             return {}
         steps = np.frombuffer(self._steps, np.float32).reshape(-1, 5).astype(np.float64)
@@ -118,42 +122,44 @@ class Meter:
         return {"flicker": flicker, "step": max(0.0, step)}
 
 
-def _cut(sight: Sight, box: Box) -> Sight:
-    """What is seen in `box`, shrunk where that is large."""
-    inner = box.shift(-sight.box.x, -sight.box.y).slices
-    source, output, mask = None if sight.source is None else sight.source[inner], sight.output[inner], sight.mask[inner]
+def _cut(crops: CropPair, box: Box) -> CropPair:
+    """Crop to `box`, and shrink a large crop."""
+    inner = box.shift(-crops.box.x, -crops.box.y).slices
+    source = None if crops.source is None else crops.source[inner]
+    output = crops.output[inner]
+    mask = crops.mask[inner]
     shrink = max(1, round((box.width * box.height / _MOST_PX) ** 0.5))
     if shrink > 1:
         size = max(1, box.width // shrink), max(1, box.height // shrink)
-        output = np.asarray(cv2.resize(output, size, interpolation=cv2.INTER_AREA), np.uint8)
-        source = (
-            None if source is None else np.asarray(cv2.resize(source, size, interpolation=cv2.INTER_AREA), np.uint8)
-        )
-        mask = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
-    return Sight(index=sight.index, box=box, source=source, output=output, mask=np.asarray(mask, np.bool_))
+        source = None if source is None else _small(source, size)
+        output = _small(output, size)
+        mask = np.asarray(cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5, np.bool_)
+    return CropPair(index=crops.index, box=box, source=source, output=output, mask=mask)
 
 
 def _small(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _changed(before: Sight, after: Sight) -> measures.Change | None:
+def _changed(before: CropPair, after: CropPair) -> measures.Change | None:
+    """Measure the change from one frame to the next where both have crops; None where nothing can be measured."""
     common = before.box.intersect(after.box)
     if common is None:
         return None
-    before, after = _cut(before, common), _cut(after, common)
-    images = [each.output.astype(np.float32) for each in (before, after)]
-    found = measures.change(images[0], images[1], before.mask, after.mask)
-    if found is None and before.source is not None and after.source is not None and before.mask.all():
+    before = _cut(before, common)
+    after = _cut(after, common)
+    outputs = before.output.astype(np.float32), after.output.astype(np.float32)
+    change = measures.change(*outputs, before.mask, after.mask)
+    if change is None and before.source is not None and after.source is not None and before.mask.all():
         sources = before.source.astype(np.float32), after.source.astype(np.float32)
-        found = measures.change_against(sources, (images[0], images[1]))
-    return found
+        change = measures.change_against(sources, outputs)
+    return change
 
 
 def _blur(fine: float, coarse: float, ring_fine: float, ring_coarse: float) -> dict[str, float]:
-    """By how much the fill is softer than its ring: in its spectrum and in all, of which the smaller counts.
+    """Measure how much softer the fill is than its ring: by the fine share of contrast and by fine contrast itself.
 
-    A plain wall beside a hedge has less of everything, a blurred hedge less of what is fine.
+    The smaller loss counts: a plain wall beside a hedge has less contrast of every size, a blurred hedge less fine one.
     """
     if min(coarse, ring_fine, ring_coarse) <= 0:
         return {}

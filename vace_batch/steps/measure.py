@@ -19,9 +19,9 @@ from vace_batch.ledger.verdicts import with_verdict
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.refine import at_least_token
 from vace_batch.masks.store import FrameMask, MaskReader, make_mask
-from vace_batch.quality.compare import ReadMasks, Watched
-from vace_batch.quality.container import Contract, faults
-from vace_batch.quality.leftovers import look_for
+from vace_batch.quality.compare import Comparison, ReadMasks
+from vace_batch.quality.container import Contract, container_faults
+from vace_batch.quality.leftovers import detect_leftovers
 from vace_batch.quality.meter import Meter
 from vace_batch.quality.remedies import FIRST
 from vace_batch.quality.verdict import checks_of
@@ -86,18 +86,18 @@ def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger
         source = stack.enter_context(work.source())
         info = probe(source, work.options.media)
         kept = Contract(num_frames=plan.num_frames, size=plan.canvas.size, times_kept=not plan.canvas.grows)
-        broken = faults(info, probe(output), kept)
+        broken = container_faults(info, probe(output), kept)
         metrics: dict[str, float] = {}
         if plan.masks is not None and not broken:
             files = stack.enter_context(plan.open_files(ledger))
             masks = files.mask_reader("masks")
             assert masks is not None, "the plan names it"
-            watched = _watched(work, plan, (source, output), masks, _touched(plan, files))
+            comparison = _comparison(work, plan, (source, output), masks, _touched(plan, files))
             masked, meter = sorted(masks.boxes()), Meter(_cuts(plan), _joins(plan))
-            watched.watch(masked, meter)
+            comparison.compare(masked, meter)
             metrics = meter.metrics()
             if work.job.targets:
-                metrics |= look_for(work.job, watched, masked, models)
+                metrics |= detect_leftovers(work.job, comparison, masked, models)
     return with_verdict({**_blank(work), "metrics": metrics, "broken": broken}, work.options.quality)
 
 
@@ -107,10 +107,10 @@ def _finished_uri(work: ClipWork, ledger: Ledger) -> str:
     return first if storage.exists(first) else ledger.absolute(work.output)
 
 
-def _watched(
+def _comparison(
     work: ClipWork, plan: ClipPlan, paths: tuple[str, str], masks: MaskReader, touched: Sequence[ReadMasks]
-) -> Watched:
-    return Watched(
+) -> Comparison:
+    return Comparison(
         source=paths[0],
         output=paths[1],
         source_pts=packet_times(paths[0]),
