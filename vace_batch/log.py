@@ -116,9 +116,8 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         clock = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-        words = [clock, record.levelname.lower()]
-        words += [f"{name}={value}" for name, value in (bound_fields() | _extras(record)).items()]
-        text = " ".join([*words, record.getMessage()])
+        fields = [f"{name}={value}" for name, value in (bound_fields() | _extras(record)).items()]
+        text = " ".join([clock, record.levelname.lower(), *fields, record.getMessage()])
         if record.exc_info and record.exc_info[0] is not None:
             text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
         return redact(text)
@@ -173,7 +172,8 @@ def _configure_events(logger: logging.Logger, *, visible: bool) -> None:
     """To the file that is asked for, as JSON lines after what is there, and to the log where it shows debug."""
     for handler in logger.handlers:
         handler.close()
-    logger.handlers, path = [], os.environ.get(EVENTS_VARIABLE)
+    logger.handlers = []
+    path = os.environ.get(EVENTS_VARIABLE)
     if path:
         handler = logging.FileHandler(path, encoding="utf-8", delay=True)
         handler.setFormatter(JsonFormatter())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from pathlib import Path
@@ -131,6 +132,28 @@ def test_a_csv_becomes_rows_and_its_uris_hold_from_the_manifest(tmp_path: Path, 
     )
     assert (a.video_uri, b.video_uri) == (str(tmp_path / "in/v/a.mp4"), str(tmp_path / "b.mp4"))
     assert pq.read_table(out).column("x_note").to_pylist()[0] == "n"
+
+
+def test_every_file_that_a_csv_names_holds_from_the_manifest(tmp_path: Path) -> None:
+    """Whatever columns name files: those are the job's own declaration."""
+    (tmp_path / "in").mkdir()
+    row = {
+        "job_id": "a",
+        "video_uri": "v.mp4",
+        "task": "inpainting",
+        "mask_uri": "m.png",
+        "protect": json.dumps({"mask_uri": "p.png"}),
+        "reference_uris": json.dumps(["r.png"]),
+        "reference_mask_uris": json.dumps(["s.png"]),
+    }
+    with (tmp_path / "in/rows.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        writer.writeheader()
+        writer.writerow(row)
+    build_manifest(str(tmp_path / "in/rows.csv"), str(tmp_path / "m.parquet"))
+    [job] = read_manifest(tmp_path / "m.parquet").jobs
+    uris = {file.uri.removeprefix(f"{tmp_path}/in/") for file in job.files()}
+    assert uris == {"v.mp4", "m.png", "p.png", "r.png", "s.png"}
 
 
 def test_every_bad_cell_of_a_csv_is_reported_at_once(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import posixpath
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import pyarrow as pa
@@ -18,13 +19,14 @@ import pyarrow.parquet as pq
 
 from vace_batch.errors import Fault, ManifestError, UsageError
 from vace_batch.manifest.cells import MAX_JOB_ID_BYTES, shown
+from vace_batch.manifest.job import Job
 from vace_batch.manifest.reader import jobs_of
 from vace_batch.manifest.schema import SCHEMA, type_faults
 from vace_batch.manifest.uris import UriError, folder_of, relative_uri, resolve_uri
 from vace_batch.manifest.video_suffixes import VIDEO_SUFFIXES, is_unicode, is_video
 from vace_batch.storage import files as storage
 
-_URI_COLUMNS = ("video_uri", "mask_uri", "reference_uris", "protect")
+_URI_COLUMNS = {part.name for part in fields(Job) if part.metadata.get("counts") == "fingerprint"} | {"protect"}
 
 
 def build_manifest(prefix: str, output: str, *, task: str | None = None, **defaults: object) -> int:

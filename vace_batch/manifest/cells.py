@@ -182,20 +182,19 @@ def _integer(value: int | None, low: int, high: int, cell: Cell, at: str) -> int
     return int(value)
 
 
+def _side(value: float | None, cell: Cell, at: str) -> float:
+    if value is None or not 0 < value <= MAX_COORDINATE_PX:
+        cell.fault(at, value, f"above 0 and at most {MAX_COORDINATE_PX:,} px")
+    return float(value or 0)
+
+
 def _box(value: Mapping[str, Any], cell: Cell, at: str) -> BoxKey:
-    x, y = (_number(value.get(k), -MAX_COORDINATE_PX, MAX_COORDINATE_PX, cell, f"{at}.{k}", "px") for k in ("x", "y"))
-    sides = []
-    for name in ("width", "height"):
-        side = value.get(name)
-        if side is None or not 0 < side <= MAX_COORDINATE_PX:
-            cell.fault(f"{at}.{name}", side, f"above 0 and at most {MAX_COORDINATE_PX:,} px")
-        sides.append(float(side or 0))
     frame = value.get("frame")
     return BoxKey(
-        x=x,
-        y=y,
-        width=sides[0],
-        height=sides[1],
+        x=_number(value.get("x"), -MAX_COORDINATE_PX, MAX_COORDINATE_PX, cell, f"{at}.x", "px"),
+        y=_number(value.get("y"), -MAX_COORDINATE_PX, MAX_COORDINATE_PX, cell, f"{at}.y", "px"),
+        width=_side(value.get("width"), cell, f"{at}.width"),
+        height=_side(value.get("height"), cell, f"{at}.height"),
         frame=None if frame is None else _integer(frame, 0, MAX_FRAME, cell, f"{at}.frame"),
         object_id=_integer(value.get("object_id") or 0, 0, MAX_FRAME, cell, f"{at}.object_id"),
     )

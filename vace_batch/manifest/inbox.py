@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import posixpath
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -41,6 +41,15 @@ class Incoming:
     is_due: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Memory:
+    """OUT/watch/seen.json: files that wait by name, whether a batch is due, and a digest of the columns of all rows."""
+
+    waiting: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    is_due: bool = False
+    columns: str | None = None
+
+
 def poll(
     prefix: str,
     out: str,
@@ -59,47 +68,65 @@ def poll(
     """
     if settle_s < 0:
         raise UsageError(f"settle_s: expected 0 or more, got {settle_s:g}")
-    uri, memory = storage.join(out, "watch", "manifest.parquet"), storage.join(out, "watch", "seen.json")
     root = folder_of(storage.join(prefix, "x"))
     if f"{folder_of(storage.join(out, 'x'))}/".startswith(f"{root}/"):
         raise UsageError(f"{out}: expected an output that is not below {prefix}, or its videos would come in, too")
-    known, seen = _known(uri), _seen(memory)
-    found = {
+    manifest = storage.join(out, "watch", "manifest.parquet")
+    known = _known_rows(manifest)
+    memory = _recall(out)
+    versions = {
         entry.name: entry.version
         for entry in storage.list_entries(root)
         if is_video(entry.name) and is_unicode(entry.name) and not entry.is_temporary
     }
-    now, waiting = clock(), dict[str, tuple[str, float]]()
-    rows = {name: known[name] for name, version in found.items() if known.get(name, {}).get(_VERSION) == version}
-    fresh = list[str]()
-    for name in sorted(found.keys() - rows.keys()):
-        version, since = seen["waiting"].get(name, ("", now))
-        if version == found[name] and now - since >= settle_s:
-            fresh.append(name)
-        else:
-            waiting[name] = (found[name], since if version == found[name] else now)
-    ids = _ids(fresh, known, {row["job_id"] for row in rows.values()})
-    rows |= {name: {"job_id": ids[name], _FILE: name, _VERSION: found[name]} for name in fresh}
-    said = storage.digest(json.dumps(columns, sort_keys=True))
-    if rows.keys() != known.keys() or fresh or said != seen["columns"]:
+    rows = {name: known[name] for name, version in versions.items() if known.get(name, {}).get(_VERSION) == version}
+    pending = {name: version for name, version in versions.items() if name not in rows}
+    settled, waiting = _settled(pending, memory.waiting, clock(), settle_s)
+    ids = _ids(settled, known, {row["job_id"] for row in rows.values()})
+    rows |= {name: {"job_id": ids[name], _FILE: name, _VERSION: versions[name]} for name in settled}
+    columns_digest = storage.digest(json.dumps(columns, sort_keys=True))
+    changed = rows.keys() != known.keys() or bool(settled) or columns_digest != memory.columns
+    if changed:
         filled = [row | {"video_uri": storage.join(root, name)} | dict(columns) for name, row in sorted(rows.items())]
-        # First, or what a look that was killed has put into the manifest would be nobody's task.
-        _remember(memory, waiting, True, None)
-        _write(filled, uri)
-    is_due = bool(rows) and (seen["is_due"] or bool(fresh) or said != seen["columns"])
-    _remember(memory, waiting, is_due, said)
-    return Incoming(manifest=uri, rows=len(rows), new=len(fresh), waiting=len(waiting), is_due=is_due)
+        # First, or what a poll that was killed has put into the manifest would be nobody's task.
+        _remember(out, _Memory(waiting=waiting, is_due=True, columns=None))
+        _write(filled, manifest)
+    is_due = bool(rows) and (memory.is_due or bool(settled) or columns_digest != memory.columns)
+    _remember(out, _Memory(waiting=waiting, is_due=is_due, columns=columns_digest))
+    return Incoming(manifest=manifest, rows=len(rows), new=len(settled), waiting=len(waiting), is_due=is_due)
 
 
 def settle(out: str) -> None:
     """Say that a batch has ended with all that the manifest had."""
-    memory = storage.join(out, "watch", "seen.json")
-    seen = _seen(memory)
-    _remember(memory, seen["waiting"], False, seen["columns"])
+    _remember(out, replace(_recall(out), is_due=False))
 
 
-def _remember(uri: str, waiting: Mapping[str, object], is_due: bool, columns: str | None) -> None:
-    storage.publish(uri, json.dumps({"waiting": waiting, "is_due": is_due, "columns": columns}).encode())
+def _settled(
+    pending: Mapping[str, str], waiting: Mapping[str, Sequence[Any]], now: float, settle_s: float
+) -> tuple[list[str], dict[str, tuple[str, float]]]:
+    """The pending files that have stayed as they are for `settle_s`, and the others: (version, since when) by name."""
+    settled: list[str] = []
+    still_waiting: dict[str, tuple[str, float]] = {}
+    for name, version in sorted(pending.items()):
+        version_before, since = waiting.get(name, ("", now))
+        if version_before != version:
+            still_waiting[name] = (version, now)
+        elif now - since < settle_s:
+            still_waiting[name] = (version, since)
+        else:
+            settled.append(name)
+    return settled, still_waiting
+
+
+def _recall(out: str) -> _Memory:
+    try:
+        return _Memory(**storage.read_json(storage.join(out, "watch", "seen.json")))
+    except FileNotFoundError:
+        return _Memory()
+
+
+def _remember(out: str, memory: _Memory) -> None:
+    storage.publish(storage.join(out, "watch", "seen.json"), json.dumps(asdict(memory)).encode())
 
 
 def _write(rows: list[dict[str, Any]], uri: str) -> None:
@@ -113,21 +140,13 @@ def _write(rows: list[dict[str, Any]], uri: str) -> None:
     write_manifest(table, uri)
 
 
-def _known(uri: str) -> dict[str, dict[str, Any]]:
+def _known_rows(uri: str) -> dict[str, dict[str, Any]]:
     try:
         data = storage.read_bytes(uri)
     except FileNotFoundError:
         return {}
     rows = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False).to_pylist()
     return {row[_FILE]: {name: row[name] for name in ("job_id", _FILE, _VERSION)} for row in rows}
-
-
-def _seen(uri: str) -> dict[str, Any]:
-    try:
-        seen: dict[str, Any] = storage.read_json(uri)
-    except FileNotFoundError:
-        return {"waiting": {}, "is_due": False, "columns": None}
-    return seen
 
 
 def _ids(names: Iterable[str], known: Mapping[str, Mapping[str, Any]], taken: set[str]) -> dict[str, str]:

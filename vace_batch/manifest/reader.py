@@ -100,9 +100,10 @@ def _file_error(got: str, expected: str) -> ManifestError:
 
 
 def _jobs(schema: Any, batches: Iterable[Any], num_rows: int, folder: str) -> tuple[Job, ...]:
-    found = list(_schema_faults(schema))
-    rows = _Rows(folder=folder, broken=tuple(name for name in SCHEMA.names if any(name == about for about, _ in found)))
-    rows.faults.extend(fault for _, fault in found)
+    faults_by_column = list(_schema_faults(schema))
+    broken = {column for column, _ in faults_by_column}
+    rows = _Rows(folder=folder, broken=tuple(name for name in SCHEMA.names if name in broken))
+    rows.faults.extend(fault for _, fault in faults_by_column)
     if num_rows == 0:
         rows.faults.append(_whole_file(None, "no rows", "at least one row"))
     for batch in batches:
@@ -127,20 +128,20 @@ class _Rows:
     def add(self, batch: Any) -> None:
         """Take the next rows, at most some ten thousand, so that their plain values need little memory."""
         columns: dict[str, list[Any]] = {name: [UNKNOWN] * batch.num_rows for name in self.broken}
-        found: list[tuple[int, Fault]] = []
+        faults: list[tuple[int, Fault]] = []
         for name in batch.schema.names:
             if name in PARSERS and name not in columns:
-                columns[name] = _parse_column(name, _plain_values(batch.column(name)), self.folder, found)
+                columns[name] = _parse_column(name, _plain_values(batch.column(name)), self.folder, faults)
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         for index, row in enumerate(rows):
-            found.extend((index, fault) for fault in row_faults(row))
+            faults.extend((index, fault) for fault in row_faults(row))
             job_id, output_uri = row["job_id"], row.get("output_uri")
             if isinstance(job_id, str):
                 output_uri = output_uri if isinstance(output_uri, str) else None
-                found.extend((index, fault) for fault in self.outputs.add(self.count + index, job_id, output_uri))
-            if not found and not self.faults:
+                faults.extend((index, fault) for fault in self.outputs.add(self.count + index, job_id, output_uri))
+            if not faults and not self.faults:
                 self.jobs.append(Job(row=self.count + index, **row))
-        for index, fault in found:
+        for index, fault in faults:
             job_id = rows[index]["job_id"]
             name = one_line(job_id) if isinstance(job_id, str) else None
             self.faults.append(fault.of_row(self.count + index, name))
@@ -165,7 +166,7 @@ def _plain_value(scalar: Any) -> Any:
         return Undecodable()
 
 
-def _parse_column(name: str, values: list[Any], folder: str, found: list[tuple[int, Fault]]) -> list[Any]:
+def _parse_column(name: str, values: list[Any], folder: str, faults: list[tuple[int, Fault]]) -> list[Any]:
     """The parsed values of a column; equal texts and numbers are parsed once and share one object."""
     missing = INVALID if name in REQUIRED else _DEFAULTS[name]
     known: dict[Any, tuple[Any, list[Fault]]] = {}
@@ -174,18 +175,18 @@ def _parse_column(name: str, values: list[Any], folder: str, found: list[tuple[i
         if value is None:
             parsed.append(missing)
             if missing is INVALID:
-                found.append((index, Fault(name, "null", "a value")))
+                faults.append((index, Fault(name, "null", "a value")))
             continue
         if isinstance(value, list | dict):
-            result, faults = _parse(name, value, folder)
+            result, in_cell = _parse(name, value, folder)
         else:
             entry = known.get(value)
             if entry is None:
                 entry = known[value] = _parse(name, value, folder)
-            result, faults = entry
+            result, in_cell = entry
         parsed.append(result)
-        if faults:
-            found.extend((index, fault) for fault in faults)
+        if in_cell:
+            faults.extend((index, fault) for fault in in_cell)
     return parsed
 
 

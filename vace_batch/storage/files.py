@@ -220,10 +220,10 @@ def _create(uri: str, data: bytes) -> bool:
 
 
 def _is_mine(fs: Any, path: str, data: bytes) -> bool:
-    found: bytes = fs.cat_file(path)
-    if found != data and data.startswith(found):
+    stored: bytes = fs.cat_file(path)
+    if stored != data and data.startswith(stored):
         raise OSError(f"{path}: half an answer")
-    return found == data
+    return stored == data
 
 
 def _create_in_store(fs: Any, path: str, data: bytes) -> bool:
@@ -302,11 +302,11 @@ def _find_all(fs: Any, folders: Sequence[str], prefix: str) -> Iterator[dict[str
 
 def _local_entries(folder: str, below: str, prefix: str) -> Iterator[Entry]:
     try:
-        found = os.scandir(folder)
+        entries = os.scandir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return
-    with found:
-        for entry in found:
+    with entries:
+        for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 yield from _local_entries(entry.path, below + entry.name + "/", prefix)
             elif entry.name.startswith(prefix):

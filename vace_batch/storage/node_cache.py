@@ -134,8 +134,11 @@ def _fetch(uri: str, version: str | None, entry: Path) -> bool:
 
 
 def _check_version(uri: str, version: str | None) -> None:
-    if version is not None and (found := storage.fingerprint(uri)) != version:
-        reason = f"{uri} is another file than when it was planned ({found} instead of {version})"
+    if version is None:
+        return
+    now = storage.fingerprint(uri)
+    if now != version:
+        reason = f"{uri} is another file than when it was planned ({now} instead of {version})"
         raise ClipError("source_changed", reason, retryable=True)
 
 
@@ -143,14 +146,16 @@ def _make_room(folder: Path, size: int, mine: Path) -> bool:
     """Remove what was used longest ago until `size` bytes fit; False when what is left is in use."""
     with open(folder / "lock", "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        copies, used, on_disk = [], 0, 0
+        copies: list[tuple[int, Path, int]] = []
+        used = 0
+        on_disk = 0
         for path in folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                found = path.stat()
-                on_disk += found.st_size
+                stat = path.stat()
+                on_disk += stat.st_size
                 if path.suffix != _PART:
-                    used += found.st_size
-                    copies.append((found.st_mtime_ns, path, found.st_size))
+                    used += stat.st_size
+                    copies.append((stat.st_mtime_ns, path, stat.st_size))
                 elif path != mine and not _removed(path):  # a writer that lives: all of it will come
                     used += int(path.suffixes[-2][1:])
         gigabytes = float(os.environ.get(SIZE_VARIABLE) or _DEFAULT_GB)
