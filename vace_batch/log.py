@@ -67,10 +67,14 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 _bound: ContextVar[dict[str, str] | None] = ContextVar("vace_batch_log_fields", default=None)
 
 
-def quiet_environment(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Switch telemetry and third-party chatter off in `environ`; what the user has set is left alone."""
+def quiet_environment(environ: MutableMapping[str, str] = os.environ, prefix: str = "") -> None:
+    """Switch telemetry and third-party chatter off in `environ`, by the variables that begin with `prefix`.
+
+    Variables that the user has set are left alone.
+    """
     for name, value in (_NO_TELEMETRY | _NO_NOISE).items():
-        environ.setdefault(name, value)
+        if name.startswith(prefix):
+            environ.setdefault(name, value)
 
 
 def get_logger(name: str) -> logging.Logger:

@@ -13,12 +13,12 @@ def count_gpus(address: str | None = None) -> int:
     Of a cluster that has none yet, what its autoscaler may start; one where that has no bound.
     """
     if address is not None:
+        from vace_batch.cluster.ray_private import most_gpus  # isort: skip  (first: it sets Ray's environment)
         import ray
 
         if not ray.is_initialized():
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        here = int(ray.cluster_resources().get("GPU", 0))
-        most = here or int((ray._private.state.state.get_max_resources_from_cluster_config() or {}).get("GPU", 0))
+        most = int(ray.cluster_resources().get("GPU", 0)) or most_gpus()
         return 1 if most == sys.maxsize else most
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
-os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+from vace_batch.cluster import ray_private  # isort: skip  (first: it sets Ray's environment)
 
 import concurrent.futures
 import queue
@@ -113,7 +109,7 @@ class RayCluster:
         if time.monotonic() - self._looked_at < LOOK_FOR_DRAINS_S:
             return []
         self._looked_at = time.monotonic()
-        nodes = ray._private.state.state.get_draining_nodes()
+        nodes = ray_private.draining_nodes()
         return [Leaving(actor_id=actor_id) for actor_id, handle in self._handles.items() if handle.node in nodes]
 
     def wait(self, timeout_s: float) -> list[Fact]:

@@ -16,25 +16,21 @@ Facts about Ray 2.60 that this relies on, each seen by breaking it:
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
-os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+from vace_batch.cluster.ray_private import on_loopback  # isort: skip  (first: it sets Ray's environment)
 
 import contextlib
 import math
+import os
 import signal
 import sys
 import sysconfig
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 import ray
-from ray._private import ray_constants
 
 from vace_batch.cluster.dispatcher import ActorInfo, Dispatcher
 from vace_batch.cluster.events import Event
@@ -67,21 +63,6 @@ def check_room(pools: Iterable[PoolSpec], room: Mapping[str, float]) -> None:
                     f"pool {pool.name!r} wants {share:g} {name} an actor, this machine has {room.get(name, 0):g}; "
                     f"set its num_{name.lower()}s lower"
                 )
-
-
-@contextlib.contextmanager
-def on_loopback() -> Iterator[None]:
-    """A Ray that is started meanwhile listens at 127.0.0.1 alone, as it does on Windows and macOS.
-
-    On Linux Ray puts the machine's own address in place of a loopback one that it is given, and then its services
-    listen at every address: whoever reaches them runs code.
-    """
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 class Runtime:

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from vace_batch.cluster.runtime import on_loopback  # isort: skip  (first: Ray is told there not to phone home)
+from vace_batch.cluster.ray_private import on_loopback  # isort: skip  (first: it sets Ray's environment)
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig

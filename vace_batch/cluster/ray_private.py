@@ -1,0 +1,50 @@
+"""Ray's private members that the cluster needs, gathered here because an upgrade of Ray may remove them.
+
+Import this module before Ray: it sets Ray's environment variables, which Ray reads once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+
+from vace_batch.log import quiet_environment  # isort: skip
+
+quiet_environment(prefix="RAY_")
+
+from ray._private import ray_constants  # noqa: E402
+from ray._private.state import state  # noqa: E402
+
+MEMBERS = (
+    "ray._private.ray_constants:ENABLE_RAY_CLUSTER",
+    "ray._private.state:state.get_draining_nodes",
+    "ray._private.state:state.get_max_resources_from_cluster_config",
+)
+"""Every private member used below; `tests/cluster/test_ray_private.py` looks for each by name."""
+
+
+@contextlib.contextmanager
+def on_loopback() -> Iterator[None]:
+    """Let a Ray that is started inside this context listen at 127.0.0.1 alone, as it does on Windows and macOS.
+
+    On Linux Ray replaces a given loopback address by the machine's own address, and then its services listen at every
+    address: whoever reaches them can run code.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def draining_nodes() -> Collection[str]:
+    """Ids of the nodes that Ray has been told to drain."""
+    nodes: Collection[str] = state.get_draining_nodes()
+    return nodes
+
+
+def most_gpus() -> int:
+    """The number of GPUs that the cluster's autoscaler may start; 0 without an autoscaler, `sys.maxsize` without a
+    bound."""
+    return int((state.get_max_resources_from_cluster_config() or {}).get("GPU", 0))
