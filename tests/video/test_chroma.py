@@ -34,6 +34,6 @@ def test_the_frame_is_not_touched(size: tuple[int, int]) -> None:
 
 def test_what_cannot_be_said_is_told(tmp_path: Path) -> None:
     info = probe(make(tmp_path / "a.mkv", Media(codec="libvpx-vp9", options={"chroma_sample_location": "left"})))
-    assert choose_encoding(info, EncoderSettings(), "webm").words == ()
-    [word] = choose_encoding(info, EncoderSettings(), "mp4").words
+    assert choose_encoding(info, EncoderSettings(), "webm").notes == ()
+    [word] = choose_encoding(info, EncoderSettings(), "mp4").notes
     assert word == "chroma location left left out: libvpx-vp9 in mp4 does not say it"

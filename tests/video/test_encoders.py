@@ -17,7 +17,7 @@ from vace_batch.video.frame import Frame
 from vace_batch.video.hdr import Hdr
 from vace_batch.video.nal import split_start_codes, unit_type
 from vace_batch.video.probe import probe
-from vace_batch.video.rate_control import calibrate
+from vace_batch.video.rate_control import choose_crf
 from vace_batch.video.reader import read_frames
 from vace_batch.video.shots import scan
 from vace_batch.video.writer import rewrite, write_clip
@@ -62,7 +62,7 @@ def test_quality_follows_the_source(tmp_path: Path) -> None:
         sizes.append(Path(target).stat().st_size)
         ratios.append(sizes[-1] / Path(source).stat().st_size)
         info = probe(source)
-        finenesses.append(float(calibrate(info, choose_encoding(info, EncoderSettings())).options["crf"]))
+        finenesses.append(float(choose_crf(info, choose_encoding(info, EncoderSettings())).options["crf"]))
     assert finenesses[0] < finenesses[1] - 2
     # The fine source is not made coarser than it is, the coarse one not written as if it were fine.
     assert 0.8 < ratios[0] < 1.5 and sizes[1] < 0.7 * sizes[0]
@@ -117,7 +117,7 @@ def test_hdr10_is_kept(
         source = make(tmp_path / ("a" + suffix), media)
         target = str(tmp_path / ("out" + suffix))
         report = rewrite(source, target, same, None, edited)
-        assert report.words == () and report.copied_frames == (12 if edited else 0)
+        assert report.notes == () and report.copied_frames == (12 if edited else 0)
         info = probe(target)
         assert (info.matrix, info.primaries, info.trc, info.color_range, info.bit_depth) == (9, 9, 16, 1, 10)
         assert info.hdr.mastering_text == MASTERING and info.hdr.content_light == (1000, 400)
@@ -132,12 +132,12 @@ def test_hdr10_that_an_encoder_does_not_take_is_said(tmp_path: Path) -> None:
     info = probe(
         make(tmp_path / "a.mp4", Media(codec="libx265", pix_fmt="yuv420p10le", options={"x265-params": params}))
     )
-    assert choose_encoding(info, EncoderSettings()).words == ()
+    assert choose_encoding(info, EncoderSettings()).notes == ()
     told = choose_encoding(
         replace(info, codec="prores", pix_fmt="yuv422p10le", chroma_location="center"), EncoderSettings(), "mov"
-    ).words
+    ).notes
     assert told == ("HDR10 mastering and light levels left out: prores_ks does not take them",)
-    plus = choose_encoding(replace(info, hdr=replace(info.hdr, dynamic=("HDR10+",))), EncoderSettings()).words
+    plus = choose_encoding(replace(info, hdr=replace(info.hdr, dynamic=("HDR10+",))), EncoderSettings()).notes
     assert plus == ("HDR10+ left out of re-encoded frames: libx265 is not given them",)
 
 

@@ -16,13 +16,13 @@ import pytest
 from tests.support.media_files import Media, make
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
-from vace_batch.video import reader, thumbnails, tracks, writer
+from vace_batch.video import picture_tracks, reader, thumbnails, tracks
 from vace_batch.video.encoders import EncoderSettings, Encoding, choose_encoding
 from vace_batch.video.frame import Frame
 from vace_batch.video.libav import converting, refused_as
 from vace_batch.video.orientation import Orientation
 from vace_batch.video.probe import probe
-from vace_batch.video.rate_control import calibrate
+from vace_batch.video.rate_control import choose_crf
 from vace_batch.video.reader import demux, read_frames
 from vace_batch.video.shots import scan
 from vace_batch.video.thumbnails import sample_frames
@@ -132,9 +132,9 @@ def test_an_encoder_that_refuses_a_frame_leaves_a_reason_and_no_file(
         context.options = {"preset": "no such preset"}
 
     path, target = make(tmp_path / "a.mp4", Media()), tmp_path / "out.mp4"
-    configure = writer.configure
-    monkeypatch.setattr(writer, "configure", wrong)
-    with pytest.raises(ClipError, match=r"libx264 refuses a frame, .* \(") as caught:
+    configure = picture_tracks.configure
+    monkeypatch.setattr(picture_tracks, "configure", wrong)
+    with pytest.raises(ClipError, match=r"libx264 cannot encode frame 1 \(") as caught:
         rewrite(path, str(target), lambda frame: None, EncoderSettings(crf=20))
     assert caught.value.code == "cannot_write" and not target.exists()
 
@@ -200,7 +200,7 @@ def test_quality_is_not_sought_on_frames_of_another_size(tmp_path: Path) -> None
     path.write_bytes(small.read_bytes() + large.read_bytes())
     info = probe(str(path))
     encoding = choose_encoding(info, EncoderSettings())
-    assert calibrate(info, encoding).codec == "libx264"
+    assert choose_crf(info, encoding).codec == "libx264"
     with pytest.raises(ClipError) as caught:
         rewrite(str(path), str(tmp_path / "out.ts"), lambda frame: None)
     assert caught.value.code == "size_changed"

@@ -116,7 +116,7 @@ def spans(starts: tuple[int, ...], edited: set[int]) -> tuple[list[range], list[
 
 def check(source: str, target: str, starts: tuple[int, ...], edited: set[int], report: WriteReport) -> None:
     kept, _ = spans(starts, edited)
-    assert report.words == () and report.num_frames == FRAMES
+    assert report.notes == () and report.num_frames == FRAMES
     assert report.copied_frames == sum(map(len, kept))
     before, after = payloads(source), payloads(target)
     for group in kept:  # a group's packets and frames are the same places in the file
@@ -211,7 +211,7 @@ def test_open_groups_are_copied_where_nothing_looks_back(
 ) -> None:
     target = str(tmp_path / ("out_" + name))
     report = rewrite(open_sources[name], target, paint, None, edited.__contains__)
-    assert (report.copied_frames, report.words) == (len(copied), ())
+    assert (report.copied_frames, report.notes) == (len(copied), ())
     check_open(open_sources[name], target, edited, copied)
 
 
@@ -242,7 +242,7 @@ def test_any_edits_in_open_groups(
     report = rewrite(open_sources[name], target, paint, None, edited.__contains__)
     equal = check_open(open_sources[name], target, edited, [])
     assert equal >= report.copied_frames
-    assert not report.words or "open GOP" in report.words[0]
+    assert not report.notes or "open GOP" in report.notes[0]
 
 
 def check_open(source: str, target: str, edited: set[int], copied: list[int]) -> int:
@@ -264,7 +264,7 @@ def check_open(source: str, target: str, edited: set[int], copied: list[int]) ->
 def test_one_group_needs_no_words(tmp_path: Path) -> None:
     source = make(tmp_path / "a.mp4", h264(g="99"))
     report = rewrite(source, str(tmp_path / "out.mp4"), paint, None, [(20, 21)])
-    assert (report.copied_frames, report.words) == (0, ())
+    assert (report.copied_frames, report.notes) == (0, ())
 
 
 def test_what_cannot_be_joined_is_said(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_what_cannot_be_joined_is_said(tmp_path: Path) -> None:
     ):
         source = make(tmp_path / name, media)
         report = rewrite(source, str(tmp_path / ("out_" + name)), paint, None, [(20, 21)])
-        assert report.copied_frames == 0 and words in report.words[-1]
+        assert report.copied_frames == 0 and words in report.notes[-1]
         assert scan(source).pts == scan(str(tmp_path / ("out_" + name))).pts
 
 

@@ -85,9 +85,9 @@ def test_the_video_need_not_be_the_first_track(
 def test_attachments_are_kept(tmp_path: Path, edited: list[tuple[int, int]] | None) -> None:
     source = rearranged(tmp_path / "a.mkv", font=True)
     target = str(tmp_path / "out.mkv")
-    assert rewrite(source, target, same, None, edited).words == ()
+    assert rewrite(source, target, same, None, edited).notes == ()
     assert extras(source) == extras(target) == [("font.ttf", FONT)]
-    words = rewrite(source, str(tmp_path / "out.mp4"), same, None, edited).words
+    words = rewrite(source, str(tmp_path / "out.mp4"), same, None, edited).notes
     assert words[1] == "attachment track 2 left out: mp4 does not take it"
 
 
@@ -100,7 +100,7 @@ def test_cover_pictures_are_kept(
     before = rearranged(tmp_path / ("a" + source), cover=True)
     after = str(tmp_path / ("out" + target))
     report = rewrite(before, after, same, None, edited)
-    assert len(report.words) == (source != target)
+    assert len(report.notes) == (source != target)
     [(name, data)] = extras(after)
     assert data == picture() and name in ("poster.png", "cover.png", "cover")
     assert scan(after).num_frames == 24

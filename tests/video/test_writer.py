@@ -111,7 +111,7 @@ def test_everything_but_the_pictures_is_kept(tmp_path: Path, name: str) -> None:
     }
     assert before.duration_s and after.duration_s and abs(before.duration_s - after.duration_s) < Fraction(1, 40)
     assert scan(source).pts == scan(target).pts
-    assert report.num_frames == scan(source).num_frames and report.words == ()
+    assert report.num_frames == scan(source).num_frames and report.notes == ()
     assert copied(source) == copied(target)
     with av.open(source) as one, av.open(target) as other:
         last = [list(container.decode(video=0))[-1] for container in (one, other)]
@@ -136,7 +136,7 @@ def test_labels_chapters_and_timecode_are_kept(tmp_path: Path) -> None:
     for name in ("a.mp4", "a.mov", "a.mkv"):
         source = make(tmp_path / name, media)
         target = str(tmp_path / ("out_" + name))
-        assert rewrite(source, target, same).words == ()
+        assert rewrite(source, target, same).notes == ()
         with av.open(source) as one, av.open(target) as other:
             assert one.chapters() == other.chapters() and len(other.chapters()) == 2
             assert one.metadata == other.metadata and other.metadata["title"] == "Tést"
@@ -240,7 +240,7 @@ def test_containers_that_are_only_read_become_matroska(tmp_path: Path) -> None:
     assert probe(source).suffix == ".mkv"
     report = rewrite(source, str(tmp_path / "out.mkv"), same)
     assert report.codec == "libx264"
-    assert report.words == ("video codec flv1 written with libx264", "container flv written as Matroska")
+    assert report.notes == ("video codec flv1 written with libx264", "container flv written as Matroska")
     assert scan(str(tmp_path / "out.mkv")).num_frames == 12
 
 

@@ -104,7 +104,7 @@ def _region_patches(plan: ClipPlan, records: Mapping[Window, WindowRecord], ledg
 
 
 def _notes(report: WriteReport) -> ClipRecord:
-    return {"notes": list(report.words), "copied_frames": report.copied_frames}
+    return {"notes": list(report.notes), "copied_frames": report.copied_frames}
 
 
 def _window_record(ledger: Ledger, work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> WindowRecord:

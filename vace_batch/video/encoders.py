@@ -68,7 +68,7 @@ _FEWER_BITS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSettings:
-    """What a user may set. `crf` None: found by trial for each source, see `calibrate`; `preset` None: by encoder.
+    """What a user may set. `crf` None: found by trial for each source, see `choose_crf`; `preset` None: by encoder.
 
     `threads` is fixed, not "as many as there are", so that equal input gives equal bytes on every machine.
     """
@@ -94,7 +94,7 @@ class Encoding:
     frame_clock: bool
     time_base: Fraction
     rate: Fraction
-    words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def choose_encoding(info: VideoInfo, settings: EncoderSettings, container: str | None = None) -> Encoding:
@@ -154,20 +154,20 @@ def _encoding(codec: str, pix_fmt: str, info: VideoInfo, settings: EncoderSettin
         rate = rate.limit_denominator(1001)
     if codec == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # errors only; it prints its settings to stderr otherwise
-    words = []
+    notes = []
     if codec != _ENCODER.get(info.codec):
-        words.append(f"video codec {info.codec} written with {codec}")
+        notes.append(f"video codec {info.codec} written with {codec}")
     if pix_fmt != info.pix_fmt:
-        words.append(f"pixel format {info.pix_fmt} written as {pix_fmt}")
+        notes.append(f"pixel format {info.pix_fmt} written as {pix_fmt}")
     if info.hdr.dynamic:
-        words.append(f"{' and '.join(info.hdr.dynamic)} left out of re-encoded frames: {codec} is not given them")
+        notes.append(f"{' and '.join(info.hdr.dynamic)} left out of re-encoded frames: {codec} is not given them")
     if (info.hdr.mastering or info.hdr.content_light) and codec not in ("libx264", "libx265", "libsvtav1"):
-        words.append(f"HDR10 mastering and light levels left out: {codec} does not take them")
+        notes.append(f"HDR10 mastering and light levels left out: {codec} does not take them")
     options = _options(codec, info, settings, container)
     if info.chroma_location not in (None, _USUAL_LOCATION.get(codec, "center")):
         options["chroma_sample_location"] = info.chroma_location
         if codec not in _SAYS_LOCATION and container not in _CONTAINER_SAYS_LOCATION:
-            words.append(f"chroma location {info.chroma_location} left out: {codec} in {container} does not say it")
+            notes.append(f"chroma location {info.chroma_location} left out: {codec} in {container} does not say it")
     return Encoding(
         codec=codec,
         pix_fmt=pix_fmt,
@@ -175,7 +175,7 @@ def _encoding(codec: str, pix_fmt: str, info: VideoInfo, settings: EncoderSettin
         frame_clock=frame_clock,
         time_base=1 / rate if frame_clock else info.time_base,
         rate=rate,
-        words=tuple(words),
+        notes=tuple(notes),
     )
 
 

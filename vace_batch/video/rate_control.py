@@ -65,7 +65,7 @@ class _Sample:
     size: int
 
 
-def calibrate(info: VideoInfo, encoding: Encoding) -> Encoding:
+def choose_crf(info: VideoInfo, encoding: Encoding) -> Encoding:
     """`encoding` with the coarsest quality that keeps `TARGET_PSNR_DB`, and half as many bits again as the source has
     unless `ENOUGH_PSNR_DB` takes fewer.
 

@@ -19,7 +19,6 @@ from typing import Any
 import av
 import av.error
 import numpy as np
-from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 from av.video.codeccontext import VideoCodecContext
@@ -43,14 +42,16 @@ class SplicedTrack:
 
     def __init__(
         self,
-        sink: OutputContainer,
         target: VideoStream,
         source: VideoStream,
         info: VideoInfo,
         plan: SplicePlan,
         edit: Callable[[Frame], None],
     ) -> None:
-        self._sink, self._target, self._info, self._plan, self._edit = sink, target, info, plan, edit
+        self._target = target
+        self._info = info
+        self._plan = plan
+        self._edit = edit
         self._decoder = Decoder(source, info.path)
         self._next = 0
         self._read = self._written = self._until = 0

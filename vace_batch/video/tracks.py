@@ -49,9 +49,9 @@ def copy_packet(packet: Packet[Stream], target: Stream, sink: OutputContainer, l
 
 
 def add_copies(
-    source: InputContainer, sink: OutputContainer, track: VideoStream, muxer: str, words: list[str]
+    source: InputContainer, sink: OutputContainer, track: VideoStream, muxer: str, notes: list[str]
 ) -> dict[int, Stream]:
-    """Output streams for everything but `track`, by source index; `words` gets a line for each that cannot be kept.
+    """Output streams for everything but `track`, by source index; `notes` gets a line for each that cannot be kept.
 
     Raises:
         ClipError: as `check_sound`, and damaged_video.
@@ -66,7 +66,7 @@ def add_copies(
         elif _takes(muxer, stream):
             copies[stream.index] = _add_copy(sink, stream)
         else:
-            words.append(f"{stream.type} track {stream.index} left out: {muxer} does not take it")
+            notes.append(f"{stream.type} track {stream.index} left out: {muxer} does not take it")
     return copies
 
 

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
-import av.error
 import numpy as np
 from av.audio.stream import AudioStream
-from av.container import InputContainer, OutputContainer
-from av.packet import Packet
-from av.stream import Stream
+from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from vace_batch.video.canvas_frames import Canvas, CanvasFrames
-from vace_batch.video.encoders import EncoderSettings, Encoding, choose_encoding, configure
+from vace_batch.video.canvas_frames import Canvas
+from vace_batch.video.encoders import EncoderSettings, Encoding, choose_encoding
 from vace_batch.video.frame import SWS_FLAGS, Frame
-from vace_batch.video.libav import refused_as
-from vace_batch.video.probe import VideoInfo, local_url, open_source, probe, video_stream
-from vace_batch.video.rate_control import calibrate
-from vace_batch.video.reader import Decoder, demux
-from vace_batch.video.splice import SplicedTrack, SpliceFailed, check_result, to_encode
+from vace_batch.video.picture_tracks import CopiedTrack, EncodedTrack, PictureTrack, TrackTarget, add_video
+from vace_batch.video.probe import VideoInfo, open_source, probe, video_stream
+from vace_batch.video.rate_control import choose_crf
+from vace_batch.video.reader import demux
+from vace_batch.video.sink import muxer_options, open_sink
+from vace_batch.video.splice import SpliceFailed, check_result
 from vace_batch.video.splice_plan import Edited, SplicePlan, as_predicate, plan_splice
-from vace_batch.video.tracks import add_copies, check_sound, copy_labels, copy_packet, copy_stream_labels, mux
+from vace_batch.video.tracks import add_copies, check_sound, copy_labels, copy_packet
 
 __all__ = ["EncoderSettings", "WriteReport", "check_output", "encode_lossless", "rewrite", "write_clip"]
 
@@ -39,14 +36,14 @@ _TONE_BLOCK = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteReport:
-    """What was written; `words` says for people what could not be kept as it was.
+    """The written file; `notes` name, for people, each property of the source that could not be kept.
 
     `copied_frames` are bit for bit those of the source: their groups of pictures were not encoded again.
     """
 
     num_frames: int
     codec: str
-    words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     copied_frames: int = 0
 
 
@@ -98,54 +95,66 @@ def rewrite(
     muxer = info.container_for(dst)
     encoding = choose_encoding(canvas.info(info) if canvas else info, settings, muxer)
     if settings.crf is None:
-        encoding = calibrate(info, encoding)
-    words = list(encoding.words) + _container_words(info, muxer)
-    chosen = edit
-    if edited is not None:
-        is_edited = as_predicate(edited)
-        chosen = lambda frame: edit(frame) if is_edited(frame.index) else None  # noqa: E731
-        plan = "the canvas grows" if canvas else plan_splice(info, muxer, encoding, is_edited)
-        if isinstance(plan, str):
-            words.append(f"every frame was encoded again: {plan}")
-        elif plan.copied_frames:
-            try:
-                report = _write(info, dst, muxer, edit, encoding, plan, words)
-                check_result(dst, plan, info)
-                return report
-            except SpliceFailed as failure:
-                words.append(f"every frame was encoded again: the joined file was wrong ({failure})")
-    return _write(info, dst, muxer, chosen, encoding, None, words, canvas)
+        encoding = choose_crf(info, encoding)
+    output = _Output(info=info, dst=dst, muxer=muxer, encoding=encoding, canvas=canvas)
+    if edited is None:
+        return output.encode(edit)
+    is_edited = as_predicate(edited)
+    plan = "the canvas grows" if canvas else plan_splice(info, muxer, encoding, is_edited)
+    if isinstance(plan, SplicePlan) and plan.copied_frames:
+        try:
+            return output.splice(plan, edit)
+        except SpliceFailed as failure:
+            plan = f"the joined file was wrong ({failure})"
+
+    def edit_some(frame: Frame) -> None:
+        if is_edited(frame.index):
+            edit(frame)
+
+    return output.encode(edit_some, (f"every frame was encoded again: {plan}",) if isinstance(plan, str) else ())
 
 
-def _write(
-    info: VideoInfo,
-    dst: str,
-    muxer: str,
-    edit: Callable[[Frame], None],
-    encoding: Encoding,
-    plan: SplicePlan | None,
-    words: list[str],
-    canvas: Canvas | None = None,
-) -> WriteReport:
-    words = list(words)
-    with open_source(info.path) as source, _open_sink(dst, muxer, _muxer_options(source, info, muxer)) as sink:
-        track = video_stream(source, info.path)
-        picture: _Picture | _Joined
-        if plan is None:
-            picture = _Picture(sink, track, info, encoding, muxer, edit, canvas)
-        else:
-            picture = _Joined(sink, track, info, plan, muxer, edit)
-        copies = add_copies(source, sink, track, muxer, words)
-        copy_labels(source, sink, canvas.lead_s(info) if canvas else Fraction(0))
-        wanted = [stream for stream in source.streams if stream is track or stream.index in copies]
-        for packet in demux(source, info.path, *wanted):
-            if packet.stream.index == track.index:
-                picture.feed(packet)
-            elif packet.size:
-                copy_packet(packet, copies[packet.stream_index], sink, canvas.lead_s(info) if canvas else Fraction(0))
-        picture.finish()
-    copied = plan.copied_frames if plan else 0
-    return WriteReport(num_frames=picture.num_frames, codec=encoding.codec, words=tuple(words), copied_frames=copied)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Output:
+    """A file to write: `info` of its source, and how its pictures are encoded."""
+
+    info: VideoInfo
+    dst: str
+    muxer: str
+    encoding: Encoding
+    canvas: Canvas | None
+
+    def encode(self, edit: Callable[[Frame], None], notes: tuple[str, ...] = ()) -> WriteReport:
+        """Encode every frame."""
+        return self._write(lambda target: EncodedTrack(target, self.encoding, edit, self.canvas), notes)
+
+    def splice(self, plan: SplicePlan, edit: Callable[[Frame], None]) -> WriteReport:
+        """Copy the groups of pictures that `plan` keeps, encode the others, and check the result.
+
+        Raises:
+            SpliceFailed: the joined track is not as planned.
+        """
+        report = self._write(lambda target: CopiedTrack(target, plan, edit), ())
+        check_result(self.dst, plan, self.info)
+        return replace(report, copied_frames=plan.copied_frames)
+
+    def _write(self, make_track: Callable[[TrackTarget], PictureTrack], notes: tuple[str, ...]) -> WriteReport:
+        info, muxer = self.info, self.muxer
+        lead_s = self.canvas.lead_s(info) if self.canvas else Fraction(0)
+        written = [*self.encoding.notes, *_container_notes(info, muxer), *notes]
+        with open_source(info.path) as source, open_sink(self.dst, muxer, muxer_options(source, info, muxer)) as sink:
+            stream = video_stream(source, info.path)
+            track = make_track(TrackTarget(sink=sink, muxer=muxer, source=stream, info=info))
+            copies = add_copies(source, sink, stream, muxer, written)
+            copy_labels(source, sink, lead_s)
+            wanted = [each for each in source.streams if each is stream or each.index in copies]
+            for packet in demux(source, info.path, *wanted):
+                if packet.stream.index == stream.index:
+                    track.feed(packet)
+                elif packet.size:
+                    copy_packet(packet, copies[packet.stream_index], sink, lead_s)
+            track.finish()
+        return WriteReport(num_frames=track.num_frames, codec=self.encoding.codec, notes=tuple(written))
 
 
 def encode_lossless(frames_THWC: NDArray[np.uint8], rate: Fraction | int = 25) -> bytes:
@@ -185,9 +194,9 @@ def write_clip(
     Raises:
         ValueError: there are no frames.
     """
-    with _open_sink(path, None, {"fflags": "+bitexact"}) as sink:
+    with open_sink(path, None, {"fflags": "+bitexact"}) as sink:
         sink.metadata.update(tags)
-        stream = _add_video(sink, codec, rate)
+        stream = add_video(sink, codec, rate)
         tone = _Tone(sink, tone_hz) if tone_hz else None
         count = 0
         for count, frame_HWC in enumerate(frames, start=1):
@@ -210,124 +219,6 @@ def write_clip(
         sink.mux(stream.encode(None))
         if tone:
             tone.finish()
-
-
-class _Joined:
-    """The video track of a `SplicePlan`: copied packets and encoded ones."""
-
-    def __init__(
-        self,
-        sink: OutputContainer,
-        source: VideoStream,
-        info: VideoInfo,
-        plan: SplicePlan,
-        muxer: str,
-        edit: Callable[[Frame], None],
-    ) -> None:
-        self._sink = sink
-        boxed = muxer in ("mp4", "mov") and (info.hdr.mastering or info.hdr.content_light)
-        if boxed and "timecode" not in source.metadata:
-            # Carries the HDR10 boxes over; but not the rate, which a timecode track is made from.
-            stream = sink.add_stream_from_template(source, opaque=True)
-        else:
-            stream = _add_video(sink, plan.encoding.codec, plan.encoding.rate)
-            configure(stream.codec_context, plan.encoding, info)
-            stream.codec_context.open()
-            if info.display_matrix:
-                stream.set_display_matrix(info.display_matrix)
-        stream.time_base = info.time_base
-        stream.codec_context.extradata = plan.extradata
-        _copy_tag(source, stream, info, muxer)
-        copy_stream_labels(source, stream)
-        self._track = SplicedTrack(sink, stream, source, info, plan, edit)
-
-    def feed(self, packet: Packet[Stream]) -> None:
-        for made in self._track.feed(packet):
-            mux(self._sink, made)
-
-    def finish(self) -> None:
-        self._track.finish()
-
-    @property
-    def num_frames(self) -> int:
-        return self._track.num_frames
-
-
-class _Picture:
-    """The re-encoded video track: packets of the source in, packets with its time stamps out."""
-
-    def __init__(
-        self,
-        sink: OutputContainer,
-        source: VideoStream,
-        info: VideoInfo,
-        encoding: Encoding,
-        muxer: str,
-        edit: Callable[[Frame], None],
-        canvas: Canvas | None = None,
-    ) -> None:
-        self._sink = sink
-        self._edit = edit
-        self._canvas_frames = CanvasFrames(canvas, info) if canvas else None
-        info = canvas.info(info) if canvas else info
-        self._decoder = Decoder(source, info.path)
-        self._encoding = encoding
-        self._time_base = info.time_base
-        # AVI has no clock but the frame rate, and fills every gap of a finer one with empty frames.
-        self._count = muxer == "avi" and info.container != "avi"
-        self._stream = _add_video(sink, encoding.codec, encoding.rate)
-        configure(self._stream.codec_context, encoding, info)
-        self._stream.time_base = encoding.time_base if self._count else info.time_base
-        if info.display_matrix:
-            self._stream.set_display_matrix(info.display_matrix)
-        _copy_tag(source, self._stream, info, muxer)
-        copy_stream_labels(source, self._stream)
-        self._times: dict[int, tuple[int, int]] = {}
-        self.num_frames = 0
-
-    def feed(self, packet: Packet[Stream]) -> None:
-        frames = self._decoder.feed(packet)
-        self._add(self._canvas_frames.feed(frames) if self._canvas_frames else frames)
-
-    def _add(self, frames: Iterable[Frame]) -> None:
-        for frame in frames:
-            self._edit(frame)
-            self._encode(frame)
-
-    def _encode(self, frame: Frame) -> None:
-        native = to_encode(frame)
-        duration = native.duration
-        native.pts = frame.index if self._encoding.frame_clock else frame.pts
-        native.time_base = self._encoding.time_base
-        self._times[native.pts] = (frame.pts, duration)
-        native.duration = 1 if self._encoding.frame_clock else duration
-        self.num_frames += 1
-        with self._encoding_refused():
-            packets = self._stream.encode(native)
-        self._mux(packets)
-
-    def finish(self) -> None:
-        if self._canvas_frames:
-            self._add(self._canvas_frames.finish())
-        with self._encoding_refused():
-            packets = self._stream.encode(None)
-        self._mux(packets)
-        if self._times:
-            raise RuntimeError(f"{self._encoding.codec} kept {len(self._times)} of {self.num_frames} frames to itself")
-
-    def _encoding_refused(self) -> AbstractContextManager[None]:
-        return refused_as("cannot_write", f"{self._encoding.codec} refuses a frame, {self.num_frames} were given to it")
-
-    def _mux(self, packets: Iterable[Packet[VideoStream]]) -> None:
-        for packet in packets:
-            assert packet.pts is not None
-            pts, duration = self._times.pop(packet.pts)
-            if self._encoding.frame_clock and not self._count:
-                packet.pts = packet.dts = pts
-                packet.time_base = self._time_base
-            if not self._count:
-                packet.duration = duration
-            mux(self._sink, packet)
 
 
 class _Tone:
@@ -357,59 +248,13 @@ class _Tone:
         self._sink.mux(self._stream.encode(None))
 
 
-@contextmanager
-def _open_sink(path: str, muxer: str | None, options: dict[str, str]) -> Iterator[OutputContainer]:
-    """An output file that is removed when the block, or its trailer, fails."""
-    sink = av.open(local_url(path), "w", format=muxer, container_options=options, metadata_errors="surrogateescape")
-    try:
-        yield sink
-        with refused_as("cannot_write", f"the {sink.format.name} muxer cannot end its file"):
-            sink.close()
-    except BaseException:
-        with suppress(av.error.FFmpegError):
-            sink.close()
-        if os.path.isfile(path):
-            os.unlink(path)
-        raise
-
-
-def _add_video(sink: OutputContainer, codec: str, rate: Fraction) -> VideoStream:
-    stream = sink.add_stream(codec, rate=rate)
-    assert isinstance(stream, VideoStream)
-    return stream
-
-
-def _muxer_options(source: InputContainer, info: VideoInfo, muxer: str) -> dict[str, str]:
-    options = {"fflags": "+bitexact"}
-    if muxer in ("mp4", "mov"):
-        # QuickTime's reverse-domain keys have no place in the plain metadata box.
-        keys = "+use_metadata_tags" if any(key.startswith("com.") for key in source.metadata) else ""
-        options["movflags"] = "+faststart" + keys
-        if info.time_base.numerator == 1:
-            options["video_track_timescale"] = str(info.time_base.denominator)
-    elif muxer == "avi":
-        # Sound that begins before the first picture, as AAC does, would move the pictures by a frame.
-        options["avoid_negative_ts"] = "disabled"
-    elif muxer == "mpegts":
-        options["mpegts_copyts"] = "1"
-    return options
-
-
-def _copy_tag(source: VideoStream, target: VideoStream, info: VideoInfo, muxer: str) -> None:
-    """Apple's players read HEVC under the tag hvc1 only; a source in MP4 keeps the tag it has."""
-    if muxer not in ("mp4", "mov") or target.codec_context.name not in ("libx265", "hevc"):
-        return
-    kept = source.codec_context.codec_tag if info.codec == "hevc" and info.container in ("mp4", "mov") else "hvc1"
-    target.codec_context.codec_tag = kept if kept in ("hvc1", "hev1") else "hvc1"
-
-
-def _container_words(info: VideoInfo, muxer: str) -> list[str]:
-    words = []
+def _container_notes(info: VideoInfo, muxer: str) -> list[str]:
+    notes = []
     if muxer != info.container:
-        words.append(f"container {info.container} written as {muxer.capitalize() if len(muxer) > 4 else muxer}")
+        notes.append(f"container {info.container} written as {muxer.capitalize() if len(muxer) > 4 else muxer}")
     if info.display_matrix and muxer not in ("mp4", "mov", "matroska", "webm"):
-        words.append(f"rotation left out: {muxer} does not keep it")
-    return words
+        notes.append(f"rotation left out: {muxer} does not keep it")
+    return notes
 
 
 def _configure_clip(stream: VideoStream, first_HWC: NDArray[np.uint8], codec: str, crf: int) -> None:
