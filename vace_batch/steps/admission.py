@@ -37,8 +37,8 @@ def _admit_folder(column: str, uri: str, roots: Roots) -> None:
     """A folder of mask pictures may hold links, too."""
     if not storage.is_local(uri) or not os.path.isdir(uri):
         return
-    with os.scandir(uri) as found:
-        for entry in found:
+    with os.scandir(uri) as entries:
+        for entry in entries:
             if entry.is_symlink() and not roots.allow(entry.path):
                 raise ClipError("not_allowed", f"{column}: {entry.path} leads outside of {roots}")
 

@@ -23,7 +23,8 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
     Raises:
         ClipError: a reference cannot be read.
     """
-    window, region = planned.window, plan.region_of(planned)
+    window = planned.window
+    region = plan.region_of(planned)
     with plan.open_files(Ledger(work.out)) as files:
         holes = files.masks("holes", window.start, window.stop)
         selection = files.masks("selection", window.start, window.stop)
@@ -45,8 +46,8 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
         window_id=work.window_key(planned, region),
         frames_THWC=np.stack(frames + frames[-1:] * held),
         mask_THW=np.concatenate([mask_THW, mask_THW[-1:].repeat(held, axis=0)]),
-        references=_pictures(work, "reference_uris"),
-        reference_masks=_pictures(work, "reference_mask_uris", gray=True) or None,
+        references=_reference_pictures(work, "reference_uris"),
+        reference_masks=_reference_pictures(work, "reference_mask_uris", gray=True) or None,
         controls=controls,
         known_T=np.concatenate([known_T, known_T[-1:].repeat(held)]),
         seed=work.seed(planned),
@@ -54,7 +55,7 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
     )
 
 
-def _pictures(work: ClipWork, column: str, *, gray: bool = False) -> tuple[NDArray[np.uint8], ...]:
+def _reference_pictures(work: ClipWork, column: str, *, gray: bool = False) -> tuple[NDArray[np.uint8], ...]:
     pictures = []
     for number, uri in enumerate(getattr(work.job, column)):
         with local_file(uri, f"{column}.{number}", work.fingerprints) as path:

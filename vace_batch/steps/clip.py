@@ -92,11 +92,11 @@ class ClipWork:
     @property
     def settings(self) -> dict[str, Any]:
         """What every window of the job is made with, as it is shown and recorded."""
-        words = {name: getattr(self.job, name) for name in ("preset", "prompt", "negative_prompt", "seed_scope")}
+        asked = {name: getattr(self.job, name) for name in ("preset", "prompt", "negative_prompt", "seed_scope")}
         engine = {"engine": self.options.engine.pixel_fields()}
         windows = {name: getattr(self.limits, name) for name in ("max_tokens", "max_frames", "overlap_frames")}
         model = {"model": self.model, "revision": self.revision}
-        return {**model, **words, **windows, "sampling": asdict(self.sampling), **engine}
+        return {**model, **asked, **windows, "sampling": asdict(self.sampling), **engine}
 
     @property
     def control_models(self) -> ControlModels:
@@ -132,5 +132,6 @@ class ClipWork:
 
 def control_models(options: Options) -> ControlModels:
     """Which weights the control videos of a run may be drawn with."""
-    folders, pickles = options.weights_folders, options.pickles
-    return ControlModels(depth=options.depth, pose=options.pose, folders=folders, pickles=pickles)
+    return ControlModels(
+        depth=options.depth, pose=options.pose, folders=options.weights_folders, pickles=options.pickles
+    )

@@ -26,20 +26,20 @@ def control_videos(
     Raises:
         ClipError: weights or boxes cannot be used, and the errors of reading.
     """
-    window, region = planned.window, plan.region_of(planned)
+    window = planned.window
+    region = plan.region_of(planned)
     scales = plan.scales[region.shot] if plan.scales else {}
     videos: dict[str, Pixels] = {}
     for name in dict.fromkeys(name for name in work.job.controls if name not in SIMPLE):
-        start, start_pts = window.start, planned.start_pts
-        lead = name == "flow" and planned.lead_pts is not None
-        if name == "flow" and planned.lead_pts is not None:
-            start, start_pts = window.start - 1, planned.lead_pts
+        lead_pts = planned.lead_pts if name == "flow" else None
+        start = window.start if lead_pts is None else window.start - 1
+        start_pts = planned.start_pts if lead_pts is None else lead_pts
         source = Source(
             frames=(frame.rgb() for frame in read_frames(path, start, window.stop, start_pts=start_pts)),
             size=plan.size,
             box=window.box,
             model_size=region.size,
-            lead=lead,
+            lead=lead_pts is not None,
             layout=_layout(work, plan, name, window.start, selection) if name in LAYOUTS else None,
         )
         network = work.control_models.load(name, work.job.control_weights) if name in NETWORKS else None

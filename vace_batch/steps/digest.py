@@ -12,10 +12,10 @@ from vace_batch.planning.windows import Window
 from vace_batch.storage import files as storage
 
 
-def known_digest(said: Sequence[MaskReader], recovered: PatchReader | None, new: range, window: Window) -> str:
-    """The digest of what `said` masks and recovered pixels tell of a window, and of which of its frames are new."""
+def known_digest(masks: Sequence[MaskReader], recovered: PatchReader | None, new: range, window: Window) -> str:
+    """The digest of what `masks` and recovered pixels tell of a window, and of which of its frames are new."""
     parts: list[str | bytes] = [repr((new.start - window.start, new.stop - window.start))] if new else []
-    for number, reader in enumerate(said):
+    for number, reader in enumerate(masks):
         for mask in reader.get(window.start, window.stop).values():
             parts += [repr((number, mask.index - window.start, mask.box)), np.packbits(mask.bits).tobytes()]
     for patch in (recovered.get(window.start, window.stop) if recovered else {}).values():

@@ -63,7 +63,8 @@ def generate(vcus: Sequence[VCU], engine: Engine, out: str) -> Callable[[], list
 
 def _store(ledger: Ledger, vcu: VCU, frames: NDArray[np.uint8], device_s: float) -> WindowRecord | None:
     started = time.monotonic()
-    uri, data = ledger.artifact_uri(vcu.window_id, ".mkv"), encode_lossless(frames)
+    uri = ledger.artifact_uri(vcu.window_id, ".mkv")
+    data = encode_lossless(frames)
     storage.publish(uri, data)
     record: WindowRecord = {
         "artifact": ledger.relative(uri),

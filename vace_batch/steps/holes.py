@@ -42,7 +42,8 @@ def recover(clip: OpenClip, masks: ClipMasks) -> Holes:
             stillness=StillSegments(),
         )
     source = ClipSource(path=clip.path, size=clip.size, pts=clip.scan.pts, masks=masks.file)
-    recovered, file = clip.file("recovered"), clip.file("holes")
+    recovered = clip.file("recovered")
+    file = clip.file("holes")
     summary, share, stillness = recover_clip(source, clip.shots, recovered, file, job, clip.work.limits)
     return Holes(
         file=file if share else masks.file,

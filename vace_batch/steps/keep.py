@@ -25,15 +25,18 @@ def kept_name(work: ClipWork) -> str:
 
 def keep(work: ClipWork, plan: ClipPlan) -> None:
     """Write what was to change in a finished clip beside the results, and where that is into the clip's record."""
-    ledger, form = Ledger(work.out), work.options.keep_masks
+    form = work.options.keep_masks
     if form is None or plan.masks is None:
         return
-    name, draft = kept_name(work), ledger.artifact_uri(work.clip_key, SUFFIXES[form])
+    ledger = Ledger(work.out)
+    name = kept_name(work)
+    draft = ledger.artifact_uri(work.clip_key, SUFFIXES[form])
     with work.source() as path, open_cached(ledger.absolute(plan.masks)) as file:
-        rate, reader = probe(path, work.options.media).average_rate, MaskReader(file)
+        rate = probe(path, work.options.media).average_rate
+        reader = MaskReader(file)
         export_masks(reader, plan.num_frames, rate, form, ledger.absolute(name), draft)
-        said = inline_coco(reader, plan.num_frames, _stem(work))
-    ledger.amend(work.clip_key, {"masks": name, "masks_coco": said})
+        coco = inline_coco(reader, plan.num_frames, _stem(work))
+    ledger.amend(work.clip_key, {"masks": name, "masks_coco": coco})
 
 
 def _stem(work: ClipWork) -> str:

@@ -52,12 +52,11 @@ def find_masks(clip: OpenClip) -> ClipMasks:
         models=clip.models,
         fingerprints=clip.work.fingerprints,
     )
-    file, protected = clip.file("masks"), clip.file("protected")
-    summary, is_protected = _write_canvas_masks(clip, request, file, protected)
-    guards = protected if is_protected else None
+    file = clip.file("masks")
+    summary, protected = _write_canvas_masks(clip, request, file)
     if job.dilate and job.dilate.tokens and summary.boxes:
         tokens = job.dilate.tokens
-        summary = dilate_at_model_scale(summary, file, guards, tokens, clip.shots, clip.work.limits)
+        summary = dilate_at_model_scale(summary, file, protected, tokens, clip.shots, clip.work.limits)
     selection = None
     if job.masks_select and job.has_mask_source:
         selection = clip.file("selection")
@@ -66,15 +65,17 @@ def find_masks(clip: OpenClip) -> ClipMasks:
         file=file,
         masked_frames=len(summary.boxes),
         selection=selection,
-        protected=guards,
+        protected=protected,
         notes=tuple(request.notes.notes),
     )
 
 
-def _write_canvas_masks(clip: OpenClip, request: MaskRequest, file: str, protected: str) -> tuple[MaskSummary, bool]:
+def _write_canvas_masks(clip: OpenClip, request: MaskRequest, file: str) -> tuple[MaskSummary, str | None]:
     """Write the masks of the job and of the canvas to `file`; the whole picture where neither the job nor the canvas
-    has any. Write what must not change to `protected`; also returns whether there is any such pixel."""
-    job, canvas = clip.job, clip.canvas
+    has any. Also returns the file of what must not change, None without any such pixel."""
+    job = clip.job
+    canvas = clip.canvas
+    protected = clip.file("protected")
     start, stop = clip.frame_range
     canvas_decides = (canvas.kept.size != canvas.size or clip.new) and job.processes[:1] != ("control",)
     if job.masks_select:
@@ -88,7 +89,8 @@ def _write_canvas_masks(clip: OpenClip, request: MaskRequest, file: str, protect
             masks = clip_masks(request, guard)
         frames = range(start + canvas.before, stop + canvas.before)
         summary = write_masks(file, canvas.size, canvas_masks(job, canvas, masks, frames, clip.new))
-    return summary, guards is not None and bool(guards.summary.boxes)
+    is_protected = guards is not None and bool(guards.summary.boxes)
+    return summary, protected if is_protected else None
 
 
 def parts_of(reader: MaskReader, num_frames: int) -> dict[int, tuple[Box, ...]]:
@@ -101,36 +103,39 @@ def parts_of(reader: MaskReader, num_frames: int) -> dict[int, tuple[Box, ...]]:
 
 
 def dilate_at_model_scale(
-    masked: MaskSummary, masks: str, protected: str | None, tokens: float, shots: Sequence[Shot], limits: Limits
+    summary: MaskSummary, file: str, protected: str | None, tokens: float, shots: Sequence[Shot], limits: Limits
 ) -> MaskSummary:
     """Widen masks in the file `masks` that are dilated by `tokens` of 16 px where the model sees a crop smaller than it
     is, which makes its tokens larger. A wider mask may make a larger crop, so this is repeated while it changes."""
-    reader, guards = MaskReader(masks), None if protected is None else MaskReader(protected)
-    plan, num_frames = reader, max(masked.boxes) + 1
+    reader = MaskReader(file)
+    guards = None if protected is None else MaskReader(protected)
+    num_frames = max(summary.boxes) + 1
+    planned = reader
     with tempfile.TemporaryDirectory(prefix="vace-batch-") as folder:
         for number in range(_MOST_PASSES):
-            regions, windows = plan_clip(parts_of(plan, num_frames), shots, masked.size, limits)
-            where = [(window, tokens * max(0, regions[window.region].token_px - TOKEN_PX)) for window in windows]
-            wider = str(Path(folder, f"{number}.parquet"))
-            made = write_masks(wider, masked.size, _widened(reader, guards, where, num_frames))
-            if made.digest == masked.digest:
+            regions, windows = plan_clip(parts_of(planned, num_frames), shots, summary.size, limits)
+            growth = [(window, tokens * max(0, regions[window.region].token_px - TOKEN_PX)) for window in windows]
+            wider_file = str(Path(folder, f"{number}.parquet"))
+            wider = write_masks(wider_file, summary.size, _widened(reader, guards, growth, num_frames))
+            if wider.digest == summary.digest:
                 break
-            masked, plan = made, MaskReader(wider)
-        if plan is not reader:
-            shutil.copyfile(wider, masks)
-    return masked
+            summary = wider
+            planned = MaskReader(wider_file)
+        if planned is not reader:
+            shutil.copyfile(wider_file, file)
+    return summary
 
 
 def _widened(
-    reader: MaskReader, guards: MaskReader | None, where: Sequence[tuple[Window, float]], num_frames: int
+    reader: MaskReader, guards: MaskReader | None, growth: Sequence[tuple[Window, float]], num_frames: int
 ) -> Iterator[FrameMask]:
     for start in range(0, num_frames, CHUNK_FRAMES):
-        kept = {} if guards is None else guards.get(start, start + CHUNK_FRAMES)
+        protected = {} if guards is None else guards.get(start, start + CHUNK_FRAMES)
         for index, mask in reader.get(start, start + CHUNK_FRAMES).items():
-            holding = [(window.box, px) for window, px in where if window.start <= index < window.stop]
+            holding = [(window.box, px) for window, px in growth if window.start <= index < window.stop]
             parts = []
             for part in split_parts(mask):
                 px = min((px for box, px in holding if box.intersect(part.box) == part.box), default=0.0)
                 parts.append(dilate(part, reader.size, Dilation(px=px)))
-            wider = subtract(merge_masks(parts), kept.get(index))
+            wider = subtract(merge_masks(parts), protected.get(index))
             yield mask if wider is None else wider

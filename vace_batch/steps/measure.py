@@ -93,7 +93,8 @@ def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger
             masks = files.mask_reader("masks")
             assert masks is not None, "the plan names it"
             comparison = _comparison(work, plan, (source, output), masks, _touched(plan, files))
-            masked, meter = sorted(masks.boxes()), Meter(_cuts(plan), _joins(plan))
+            masked = sorted(masks.boxes())
+            meter = Meter(_cuts(plan), _joins(plan))
             comparison.compare(masked, meter)
             metrics = meter.metrics()
             if work.job.targets:

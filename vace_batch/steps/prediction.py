@@ -35,8 +35,11 @@ def prepare_cost(work: ClipWork, plan: ClipPlan) -> Used:
 
 def _prepared(work: ClipWork, plan: ClipPlan) -> dict[str, Used]:
     """Decoding, cuts and masks; recovered background; the files of the plan."""
-    rates, sizes, mpx = work.options.calibration.cpu, work.options.calibration.bytes, _mpx(plan)
-    masked_mpx, background = plan.masked_frames * mpx, Used()
+    rates = work.options.calibration.cpu
+    sizes = work.options.calibration.bytes
+    mpx = _mpx(plan)
+    masked_mpx = plan.masked_frames * mpx
+    background = Used()
     seconds = rates.scan.seconds(plan.num_frames, mpx)
     if work.job.needs_pixels:
         seconds += rates.look.seconds(plan.num_frames, mpx)
@@ -48,7 +51,8 @@ def _prepared(work: ClipWork, plan: ClipPlan) -> dict[str, Used]:
 
 def windows_cost(work: ClipWork, plan: ClipPlan, windows: Iterable[PlannedWindow]) -> dict[str, Used]:
     """Building and generating windows."""
-    build, generate = Used(), Used()
+    build = Used()
+    generate = Used()
     for planned in windows:
         build += build_cost(work, plan, planned)
         generate += window_cost(work, plan, planned)
@@ -82,7 +86,8 @@ def window_cost(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> Used:
 
 def finish_cost(work: ClipWork, plan: ClipPlan) -> dict[str, Used]:
     """Stitching with its encoding, and measuring the result."""
-    rates, mpx = work.options.calibration.cpu, _mpx(plan)
+    rates = work.options.calibration.cpu
+    mpx = _mpx(plan)
     measured = rates.quality.seconds(plan.masked_frames, mpx) if work.options.quality.enabled else 0.0
     return {
         "stitch": Used(

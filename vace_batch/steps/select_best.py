@@ -20,10 +20,10 @@ def attempts_key(clip_key: str, options: Options) -> str:
     return make_key("attempts", clip_key, options.attempts.model_dump(), options.quality.model_dump())
 
 
-def attempt_name(clip: ClipWork | PlannedJob, what: str) -> str:
+def attempt_name(clip: ClipWork | PlannedJob, remedy: str) -> str:
     """Where in OUT an attempt at the clip lies that is not the one in videos/; a changed row is another clip."""
     stem, suffix = posixpath.splitext(clip.output.removeprefix("videos/"))
-    return f"attempts/{stem}.{clip.clip_key.removeprefix('clip-')[:8]}.{what}{suffix}"
+    return f"attempts/{stem}.{clip.clip_key.removeprefix('clip-')[:8]}.{remedy}{suffix}"
 
 
 def set_aside(ledger: Ledger, clip: PlannedJob) -> None:
@@ -32,7 +32,8 @@ def set_aside(ledger: Ledger, clip: PlannedJob) -> None:
     Raises:
         OSError: it cannot be copied.
     """
-    output, kept = ledger.absolute(clip.output), ledger.absolute(attempt_name(clip, FIRST))
+    output = ledger.absolute(clip.output)
+    kept = ledger.absolute(attempt_name(clip, FIRST))
     if storage.exists(output) and not storage.exists(kept):
         _copy(ledger, clip, output, kept)
 
@@ -44,7 +45,8 @@ def select_best(work: ClipWork, attempts: Sequence[AttemptRecord], chosen: int) 
         OSError: a file cannot be copied.
     """
     ledger = Ledger(work.out)
-    output, first = ledger.absolute(work.output), ledger.absolute(attempt_name(work, FIRST))
+    output = ledger.absolute(work.output)
+    first = ledger.absolute(attempt_name(work, FIRST))
     if chosen == 0 and storage.exists(first):
         _copy(ledger, work, first, output)
     if chosen > 0:

@@ -35,7 +35,8 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> ClipRecord:
     Raises:
         ClipError: the source can no longer be read as it was planned.
     """
-    ledger, started = Ledger(work.out), time.monotonic()
+    started = time.monotonic()
+    ledger = Ledger(work.out)
     record = ledger.clip(work.clip_key)
     if record is not None:
         return record
