@@ -87,7 +87,8 @@ def test_another_revision_than_planned_is_refused(saved: Path) -> None:
 
 
 def test_no_text_encoder_is_loaded_when_none_is_wanted(saved: Path) -> None:
-    assert load(str(saved), text_encoder=False).text_encoder is None
+    model = load(str(saved), text_encoder=False)
+    assert model.text_encoder is None and model.tokenizer is None
 
 
 def test_incomplete_weights_are_refused_not_made_up(copy: Path) -> None:

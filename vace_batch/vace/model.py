@@ -7,30 +7,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import diffusers
 import torch
-import transformers
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanVACETransformer3DModel
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanRMS_norm
+from diffusers.utils import logging as diffusers_log
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoTokenizer, UMT5EncoderModel
 
 from vace_batch.errors import UsageError
 from vace_batch.vace import profiles, step_cache, weights
 from vace_batch.vace.profiles import TINY, ModelProfile, is_directory, model_files
 
-_PARTS = ("transformer", "transformer_2", "vae", "tokenizer", "scheduler")
+if TYPE_CHECKING:
+    from transformers import UMT5EncoderModel
+
+_PARTS = ("transformer", "transformer_2", "vae", "scheduler")
+_TEXT_PARTS = ("tokenizer", "text_encoder")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class VaceModel:
     """A loaded model. The VAE keeps state on itself while it works: one engine a model, one thread an engine.
 
-    `text_encoder` is None where the model was loaded without it. `revision` identifies the weights in every result.
-    Wan 2.2 has two experts: `transformer` for high noise, then `transformer_2`, None in Wan 2.1.
+    `tokenizer` and `text_encoder` are None where the model was loaded without them. `revision` identifies the weights
+    in every result. Wan 2.2 has two experts: `transformer` for high noise, then `transformer_2`, None in Wan 2.1.
     """
 
     ref: str
@@ -72,8 +74,8 @@ def load(
     """
     known, found = profiles.profile(ref), _revision(ref, revision)
     place, dtype = place_of(device), dtype or dtype_of(place_of(device))
-    _hide_progress()
-    parts = (*_PARTS, "text_encoder") if text_encoder else _PARTS
+    diffusers_log.disable_progress_bar()
+    parts = (*_PARTS, *_TEXT_PARTS) if text_encoder else _PARTS
     try:
         with _local_folder(ref, found, parts) as path:
             vae = _load(AutoencoderKLWan, path, "vae", place, torch_dtype=torch.float32)
@@ -86,6 +88,7 @@ def load(
             for expert in experts:
                 step_cache.install(expert)
             scheduler = UniPCMultistepScheduler.load_config(path, subfolder="scheduler")
+            tokenizer, encoder = _load_text_parts(path, place, dtype) if text_encoder else (None, None)
             return VaceModel(
                 ref=ref,
                 revision=found,
@@ -93,10 +96,8 @@ def load(
                 transformer=experts[0],
                 transformer_2=experts[1] if len(experts) > 1 else None,
                 vae=vae,
-                tokenizer=AutoTokenizer.from_pretrained(path, subfolder="tokenizer"),
-                text_encoder=_load(UMT5EncoderModel, path, "text_encoder", place, dtype=dtype)
-                if text_encoder
-                else None,
+                tokenizer=tokenizer,
+                text_encoder=encoder,
                 scheduler_config=scheduler,
                 device=place,
                 dtype=dtype,
@@ -123,18 +124,22 @@ def load_text(ref: str, revision: str, *, device: torch.device, dtype: torch.dty
     Raises:
         UsageError: as `load`.
     """
-    _hide_progress()
     try:
-        with _local_folder(ref, _revision(ref, revision), ("tokenizer", "text_encoder")) as path:
-            tokenizer = AutoTokenizer.from_pretrained(path, subfolder="tokenizer")
-            return tokenizer, _load(UMT5EncoderModel, path, "text_encoder", device, dtype=dtype)
+        with _local_folder(ref, _revision(ref, revision), _TEXT_PARTS) as path:
+            return _load_text_parts(path, device, dtype)
     except (OSError, SafetensorError) as error:
         raise UsageError(f"model {ref}: its text encoder cannot be loaded: {error}") from error
 
 
-def _hide_progress() -> None:
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+def _load_text_parts(path: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, UMT5EncoderModel]:
+    """Load the tokenizer and the text encoder from a local directory."""
+    # here for start-up time: an actor that finds all prompts stored needs neither
+    from transformers import AutoTokenizer, UMT5EncoderModel
+    from transformers.utils import logging as transformers_log
+
+    transformers_log.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(path, subfolder="tokenizer")
+    return tokenizer, _load(UMT5EncoderModel, path, "text_encoder", device, dtype=dtype)
 
 
 def _revision(ref: str, planned: str | None) -> str:

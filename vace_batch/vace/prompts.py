@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from diffusers.pipelines.wan.pipeline_wan_vace import prompt_clean
 from safetensors.torch import load, save
 
 from vace_batch.errors import UsageError
@@ -135,6 +134,9 @@ class PromptEncoder:
 
 def _embed(tokenizer: Any, encoder: Any, text: str) -> torch.Tensor:
     """Embedding (tokens, D) of one text."""
+    # here for start-up time: the pipelines are not needed where all prompts are stored
+    from diffusers.pipelines.wan.pipeline_wan_vace import prompt_clean
+
     tokens = tokenizer(
         [prompt_clean(text)],
         padding="max_length",
