@@ -197,7 +197,7 @@ def test_where_the_segmenter_finds_no_outline_the_box_is_the_mask_and_the_result
     notes = Notes()
     masks = masks_of(job(**fields, segmenter="sam"), video, notes=notes, models=MaskModels(every=1))
     assert masks[1].box == masks[3].box == Box(10, 20, 40, 40)
-    assert [note.partition(" the segm")[0] for note in notes.notes] == ["no_outline: for something on 2 frames (1, 3)"]
+    assert [note.partition(": the segm")[0] for note in notes.notes] == ["no_outline: 2 frames (1, 3)"]
 
 
 def test_boxes_and_points_prompt_the_segmenter(video: str, weights: Path) -> None:

@@ -1,4 +1,4 @@
-"""The one way to a clip's masks: find by boxes, mask file, YOLO or SAM, then refine and protect, frame by frame."""
+"""Make a clip's masks frame by frame: boxes, mask file, YOLO, SAM; then refine and protect."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ from vace_batch.video.shots import Scan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskRequest:
-    """One clip's masks, asked for: the job, and the local video at `path` with its display `size` and its `scan`.
+    """A request for one clip's masks: the job, and the local video at `path` with its display `size` and its `scan`.
 
-    `frame_range` is (start, stop). `models` None forbids looking at pixels: where the job needs them, the whole frame
-    counts as masked. `fingerprints` are the versions of the job's mask files, by column. `notes` is filled while masks
-    are made. Parts of a mask thinner than `min_px` grow; 1 leaves them to the windows, which know the model's scale.
+    `frame_range` is (start, stop). `models` None forbids looking at pixels: a job that needs pixels then masks whole
+    frames. `fingerprints` holds the versions of the job's mask files, by column. `notes` is filled while masks are
+    made. Parts of a mask thinner than `min_px` grow; 1 leaves that to the windows, which know the model's scale. A scan
+    without time stamps (`pts` empty) makes a second reading of frames decode from the clip's start.
     """
 
     job: Job
@@ -49,15 +50,16 @@ class MaskRequest:
 
 
 def clip_masks(request: MaskRequest, guard: Callable[[FrameMask], object] | None = None) -> Iterator[FrameMask]:
-    """What to replace in each frame of the request's range, in order; frames without a mask are left out.
+    """Yield the mask of each frame in the request's range, in order; frames without a mask are left out.
 
-    Boxes, mask file, detected targets and prompted objects of the job are joined; each object is shaped and dilated by
-    its own size, thin parts grow, and protected pixels are taken out last. An object marked by points is followed to
-    the next cut; by a segmenter that has a memory over all of its shot, as is one marked by a box on a single frame.
-    `guard` takes what is protected in each frame. Of a job that only protects, all else is replaced.
+    The masks of boxes, mask file, detected targets and prompted objects are joined. Each object is shaped and dilated
+    by its own size, thin parts grow, and protected pixels are subtracted last. An object marked by points is followed
+    to the next cut; a segmenter with a memory follows an object over its whole shot, also one marked by a box on a
+    single frame. `guard` receives the protected pixels of each frame. If a job only protects, everything else is
+    replaced.
 
     Raises:
-        ClipError: `no_mask_source`, and what boxes, mask files, weights, refining and reading raise; at any frame.
+        ClipError: `no_mask_source`, and errors of boxes, mask files, weights, refining and reading; at any frame.
     """
     if not request.job.has_mask_source and not request.job.protects:
         raise ClipError("no_mask_source", "expected boxes, mask_uri, targets or points; the job has none of them")
@@ -70,12 +72,13 @@ def clip_masks(request: MaskRequest, guard: Callable[[FrameMask], object] | None
 
 
 def whole_frames(request: MaskRequest) -> Iterator[FrameMask]:
-    """The whole picture of every frame."""
+    """Yield a mask of the whole frame for every frame of the request."""
     box = Box(0, 0, request.size.width, request.size.height)
     return (box_mask(index, box) for index in range(*request.frame_range))
 
 
 def _with_local_files(job: Job, fingerprints: Mapping[str, str], stack: contextlib.ExitStack) -> Job:
+    """Replace the job's mask URIs by local files, which `stack` releases."""
     if job.mask_uri is not None:
         job = replace(job, mask_uri=stack.enter_context(local_file(job.mask_uri, "mask_uri", fingerprints)))
     if job.protect.mask_uri is not None:
@@ -85,6 +88,7 @@ def _with_local_files(job: Job, fingerprints: Mapping[str, str], stack: contextl
 
 
 def _refined_masks(request: MaskRequest, guard: Callable[[FrameMask], object] | None) -> Iterator[FrameMask]:
+    """Yield the request's masks; `guard` receives the protected pixels of each frame."""
     sources = _MaskSources.of(request)
     refiner = _Refiner(request)
     fallbacks = Fallbacks()
@@ -103,7 +107,7 @@ def _refined_masks(request: MaskRequest, guard: Callable[[FrameMask], object] | 
 
 
 class _Refiner:
-    """Refines each frame's parts; equal parts, as of a static object, only once."""
+    """Refine each frame's parts; parts equal to the last frame's, as of a static object, are refined once."""
 
     def __init__(self, request: MaskRequest) -> None:
         self._request = request
@@ -122,7 +126,7 @@ class _Refiner:
 
 
 def _same(parts: list[FrameMask], others: list[FrameMask]) -> bool:
-    """Equal but for the frame."""
+    """Compare the masks of two frames, without their frame numbers."""
     return len(parts) == len(others) and all(
         one.box == other.box and (one.bits is other.bits or np.array_equal(one.bits, other.bits))
         for one, other in zip(parts, others, strict=True)
@@ -130,7 +134,7 @@ def _same(parts: list[FrameMask], others: list[FrameMask]) -> bool:
 
 
 class _FileMasks:
-    """Walks a mask file in step with the frames."""
+    """Walk through a mask file in step with the frames."""
 
     def __init__(self, masks: Iterator[FrameMask]) -> None:
         self._masks = masks
@@ -138,24 +142,26 @@ class _FileMasks:
 
     @staticmethod
     def of(request: MaskRequest, path: str | None) -> _FileMasks | None:
+        """Open the mask file at `path` for the request's frames; None without a path."""
         if path is None:
             return None
         return _FileMasks(read_masks(path, request.size, request.scan.num_frames, *request.frame_range))
 
     def at(self, index: int) -> FrameMask | None:
+        """Return the mask of frame `index`, which must not fall from call to call."""
         while self._next is not None and self._next.index < index:
             self._next = next(self._masks, None)
         return self._next if self._next is not None and self._next.index == index else None
 
     def finish(self) -> None:
-        """Read to the end, where a file of the wrong length is found out."""
+        """Read the file to its end, which finds a file of the wrong length."""
         for _ in self._masks:
             pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _MaskSources:
-    """What one clip's job selects and protects in a frame."""
+    """The sources of one clip's masks: selected and protected boxes, mask files, and the finder of objects."""
 
     size: Size
     whole: bool
@@ -167,7 +173,7 @@ class _MaskSources:
 
     @staticmethod
     def of(request: MaskRequest) -> _MaskSources:
-        """Check all that can be checked before a frame is decoded."""
+        """Open all sources and check them before a frame is decoded."""
         job, size, scan = request.job, request.size, request.scan
         selected = box_tracks(job.boxes, size, scan.num_frames, scan.cuts)
         protected = box_tracks(job.protect.boxes, size, scan.num_frames, scan.cuts)
@@ -185,14 +191,14 @@ class _MaskSources:
         )
 
     def objects(self, request: MaskRequest) -> Iterator[FrameObjects]:
-        """What the pixels hold, frame by frame; nothing where nobody looks at them."""
+        """Yield the objects found in each frame's pixels; empty ones if no source needs pixels."""
         if self.finder is None:
             return (FrameObjects(index=index) for index in range(*request.frame_range))
         frames = read_frames(request.path, *request.frame_range)
         return self.finder.find(frames, request.scan.cuts, request.frame_range)
 
     def selected_at(self, objects: FrameObjects) -> list[FrameMask]:
-        """The selected objects' masks."""
+        """Return the masks of the selected objects of a frame."""
         index = objects.index
         parts = list(objects.selected)
         if self.whole:
@@ -203,7 +209,7 @@ class _MaskSources:
         return parts
 
     def protected_at(self, objects: FrameObjects) -> FrameMask | None:
-        """The union of what is protected."""
+        """Return the union of a frame's protected pixels, or None."""
         index = objects.index
         guards = list(objects.guarded)
         guards += [box_mask(index, box) for track in self.protected if (box := track.at(index, self.size))]
@@ -212,23 +218,26 @@ class _MaskSources:
         return merge_masks(guards)
 
     def finish(self) -> None:
+        """Check the rest of the mask files."""
         for file in (self.file, self.protect_file):
             if file is not None:
                 file.finish()
 
 
 def _object_finder(request: MaskRequest, boxes: Sequence[BoxTrack]) -> ObjectFinder:
-    """The finder of a job that needs pixels, with its weights loaded and its class names checked.
+    """Build the finder of a job that needs pixels: load its weights and check its class names.
 
-    An overlay is known only when all frames were seen: they are decoded once for it, last.
+    A static overlay is found last, because that decodes all frames once.
     """
     job, models = request.job, request.models
-    assert models is not None, "without models no job's pixels are looked at"
+    assert models is not None, "a request without models never needs pixels"
     points = points_by_object(job.points, request.size, request.frame_range)
     segmenter = _segmenter_or_note(job, models, request.notes)
     marked, prompted = _marked_objects(boxes, points, request.size, segmenter)
     if marked and segmenter is not None and segmenter.memory is None:
-        request.notes.add("no_memory: SAM 2 remembers what points marked; it is followed by its last outline")
+        request.notes.add(
+            "no_memory: this segmenter has no memory (SAM 2 has); objects are followed by their last outline"
+        )
     names = (*job.targets, *job.protect.targets)
     return ObjectFinder(
         job=job,
@@ -248,12 +257,13 @@ def _object_finder(request: MaskRequest, boxes: Sequence[BoxTrack]) -> ObjectFin
 
 
 def _overlay(request: MaskRequest) -> FrameMask | None:
+    """Find the static overlay in all frames of the request."""
     start, stop = request.frame_range
     return find_overlay(read_frames(request.path, start, stop), stop - start, request.size)
 
 
 def _reader(request: MaskRequest) -> Callable[[int, int], Iterator[Frame]]:
-    """Reads frames start..stop-1 once more; by their time stamps, not from the clip's start."""
+    """Return a function that reads frames start..stop-1 once more, seeking by their time stamps."""
     pts = request.scan.pts
 
     def read(start: int, stop: int) -> Iterator[Frame]:
@@ -268,9 +278,10 @@ def _marked_objects(
     size: Size,
     segmenter: Segmenter | None,
 ) -> tuple[list[MarkedObject], list[BoxTrack]]:
-    """Objects that are followed from where they are marked, and those that are prompted by a box on each frame.
+    """Split boxes and points into objects to follow from their marks, and boxes that prompt each frame.
 
-    A memory needs boxes only where they were drawn; one without a frame holds on every frame all the same.
+    A segmenter with a memory follows keyframed boxes from the frames that they were drawn on; a box without a frame
+    prompts every frame.
     """
     has_memory = segmenter is not None and segmenter.memory is not None
     keyed = {track.object_id: track for track in boxes if has_memory and track.span is not None}
@@ -290,7 +301,7 @@ def _marked_objects(
 
 
 def _segmenter_or_note(job: Job, models: MaskModels, notes: Notes) -> Segmenter | None:
-    """The segmenter that the job needs. Boxes and targets can do without one, points cannot.
+    """Load the job's segmenter, or note that it is missing: boxes and targets work without one, points do not.
 
     Raises:
         ClipError: as `MaskModels.load_segmenter`.
@@ -302,5 +313,7 @@ def _segmenter_or_note(job: Job, models: MaskModels, notes: Notes) -> Segmenter 
     except ClipError as error:
         if job.points or error.code not in ("weights_not_found", "bad_weights"):
             raise
-        notes.add(f"no_segmenter: masks are those of the detector or the boxes ({error.code})")
+        notes.add(
+            f"no_segmenter: the segmenter cannot be loaded ({error.code}); the detector's masks or the boxes are used"
+        )
         return None

@@ -1,4 +1,4 @@
-"""Masks as COCO run-length JSON: one annotation a video with a `segmentations` entry a frame, as YouTube-VIS has it."""
+"""Read and write masks as COCO run-length JSON: one annotation a video, with a segmentation a frame, as YouTube-VIS."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import Bits, FrameMask
 
 MAX_BYTES = 1 << 30
-"""A code a frame of a long film takes some hundred MB."""
+"""The largest file read; the codes of a long film take some hundred MB."""
 
 CATEGORY = {"id": 1, "name": "mask"}
 
 
 def encode(mask: FrameMask, size: Size) -> dict[str, Any]:
-    """A mask as compressed run-length code: `{"size": [H, W], "counts": str}`."""
+    """Encode a mask as compressed run-length code: `{"size": [H, W], "counts": str}`."""
     made = rle.encode(np.asfortranarray(mask.full(size).view(np.uint8)))
     return {"size": [size.height, size.width], "counts": made["counts"].decode("ascii")}
 
 
 def as_coco(name: str, size: Size, num_frames: int, masks: Iterable[FrameMask]) -> dict[str, Any]:
-    """Masks, in rising frames, as one annotation of video `name`; frames without a mask are null."""
+    """Return masks, in rising frames, as one annotation of the video `name`; frames without a mask are null."""
     segmentations: list[dict[str, Any] | None] = [None] * num_frames
     boxes: list[list[int] | None] = [None] * num_frames
     areas: list[int | None] = [None] * num_frames
@@ -44,12 +44,12 @@ def as_coco(name: str, size: Size, num_frames: int, masks: Iterable[FrameMask]) 
 
 
 def read_coco(path: Path, size: Size) -> tuple[int | None, Iterator[tuple[int, Bits]]]:
-    """How many frames a file speaks of, None where it does not say, and the (H,W) mask of each that has one, in order.
+    """Return the file's number of frames (None if it has none) and the (H,W) mask of each masked frame, in order.
 
-    A mask of another size than the video's `size` is not made: what a code says may be larger than any memory.
+    A mask of another size than the video's `size` is refused before it is decoded: its code may claim any size.
 
-    Read are a list with a code (or null) a frame; annotations with `segmentations` a frame; and annotations with a
-    `segmentation` of an image each, where frames are the images in order of their `id`. Masks of one frame are joined.
+    Three forms are read: a list with a code (or null) a frame; annotations with `segmentations` a frame; annotations
+    with one `segmentation` of an image each, frames in the order of the image `id`s. Masks of one frame are joined.
 
     Raises:
         ClipError: `bad_mask_file`, `mask_size_mismatch`.
@@ -60,11 +60,12 @@ def read_coco(path: Path, size: Size) -> tuple[int | None, Iterator[tuple[int, B
         content = json.loads(path.read_text(encoding="utf-8"))
         length, codes = _codes(content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ClipError("bad_mask_file", f"mask_uri: {path.name} is no COCO run-length file: {error}") from error
+        raise ClipError("bad_mask_file", f"mask_uri: {path.name} is not a COCO run-length file: {error}") from error
     return length, ((index, _decode(index, codes[index], path, size)) for index in sorted(codes))
 
 
 def _codes(content: Any) -> tuple[int | None, Mapping[int, list[Mapping[str, Any]]]]:
+    """Return a file's number of frames and the run-length codes of each frame."""
     codes: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     if isinstance(content, list):
         content = {"annotations": [{"segmentations": content}]}
@@ -87,6 +88,7 @@ def _id(image: Mapping[str, Any]) -> int:
 
 
 def _decode(index: int, codes: list[Mapping[str, Any]], path: Path, size: Size) -> Bits:
+    """Decode and join the run-length codes of one frame."""
     bits: Bits | None = None
     for code in codes:
         if code["size"] != [size.height, size.width]:

@@ -1,4 +1,4 @@
-"""Stored masks in forms that other tools read."""
+"""Export stored masks for other tools: FFV1 video, PNG folder, COCO run-length JSON, Parquet."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from vace_batch.video.mask_video import write_mask_video
 from vace_batch.video.read_ahead import CHUNK_FRAMES
 
 SUFFIXES = {"ffv1": ".mkv", "png": "", "coco": ".json", "parquet": ".parquet"}
-"""What each form's file ends in; png is a folder."""
+"""Each form's file suffix; png is a folder."""
 
 DEFAULT_RATE = Fraction(25)
 
 
 INLINE_BYTES = 64 << 10
-"""Longer run-length codes are not repeated in a clip's result."""
+"""Longer run-length codes are left out of a clip's result."""
 
 
 def export_masks(reader: MaskReader, num_frames: int, rate: Fraction | None, form: str, uri: str, draft: str) -> None:
-    """Write stored masks to `uri`, in any store, as `form`, one of `SUFFIXES`; `draft` is as for `storage.staging`.
+    """Write stored masks to `uri`, in any store, as `form`, a key of `SUFFIXES`; `draft` is as for `storage.staging`.
 
-    They appear whole or not at all; but for a folder in an object store, which cannot be renamed.
+    The target appears whole or not at all, except a folder in an object store, which cannot be renamed.
     """
     if form == "png":
         _export_pictures(reader, num_frames, uri, draft)
@@ -43,6 +43,7 @@ def export_masks(reader: MaskReader, num_frames: int, rate: Fraction | None, for
 
 
 def _export_pictures(reader: MaskReader, num_frames: int, uri: str, draft: str) -> None:
+    """Write a folder of PNG masks: picture by picture to an object store, else by renaming a draft folder."""
     if not storage.is_local(uri):
         for name, data in _pictures(reader, num_frames):
             storage.publish(storage.join(uri, name), data)
@@ -50,7 +51,7 @@ def _export_pictures(reader: MaskReader, num_frames: int, uri: str, draft: str) 
     target = storage.resolve(uri)[1]
     folder = storage.resolve(draft)[1]
     earlier = folder + ".old"
-    shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+    shutil.rmtree(folder, ignore_errors=True)  # the draft of a killed process
     write_export(reader, num_frames, None, folder, "png")
     os.makedirs(os.path.dirname(target), exist_ok=True)
     if os.path.isdir(target):  # a folder with files in it cannot be replaced
@@ -61,7 +62,7 @@ def _export_pictures(reader: MaskReader, num_frames: int, uri: str, draft: str) 
 
 
 def inline_coco(reader: MaskReader, num_frames: int, name: str) -> str | None:
-    """Stored masks as COCO run-length JSON, or None where that has more than `INLINE_BYTES`."""
+    """Return stored masks as COCO run-length JSON; None if the text exceeds `INLINE_BYTES`."""
     masks: list[FrameMask] = []
     length = 0
     for mask in every_mask(reader, num_frames):
@@ -77,7 +78,7 @@ def inline_coco(reader: MaskReader, num_frames: int, name: str) -> str | None:
 def write_export(
     reader: MaskReader, num_frames: int, rate: Fraction | None, target: str, form: str, *, name: str = ""
 ) -> None:
-    """Write stored masks to the local path `target` as `form`, one of `SUFFIXES`; `rate` and `name` say more of it."""
+    """Write stored masks to the local path `target` as `form`, a key of `SUFFIXES`, of a video `name` at `rate`."""
     if form == "ffv1":
         write_mask_video(
             target, (_full(mask, reader.size) for mask in every_mask(reader, num_frames)), rate or DEFAULT_RATE
@@ -94,7 +95,7 @@ def write_export(
 
 
 def every_mask(reader: MaskReader, num_frames: int) -> Iterator[FrameMask | None]:
-    """The mask of each frame of a video of `num_frames`, in order."""
+    """Yield the mask of each frame of a video of `num_frames`, or None, in order."""
     for start in range(0, num_frames, CHUNK_FRAMES):
         stop = min(start + CHUNK_FRAMES, num_frames)
         masks = reader.get(start, stop)
@@ -102,7 +103,7 @@ def every_mask(reader: MaskReader, num_frames: int) -> Iterator[FrameMask | None
 
 
 def _pictures(reader: MaskReader, num_frames: int) -> Iterator[tuple[str, bytes]]:
-    """Name and content of a picture for each frame."""
+    """Yield file name and PNG content for each frame."""
     for index, mask in enumerate(every_mask(reader, num_frames)):
         picture = io.BytesIO()
         Image.fromarray(_full(mask, reader.size)).save(picture, "png")

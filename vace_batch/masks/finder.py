@@ -1,4 +1,4 @@
-"""One pass over the pixels of a clip: what detector and segmenter find, made into whole objects shot by shot."""
+"""Find a job's objects in one pass over a clip's pixels: detect, segment, track and smooth, shot by shot."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from vace_batch.masks.tracking.trackers import CameraMotion
 from vace_batch.video.frame import Frame
 
 RGB = npt.NDArray[np.uint8]
-# How far an outline may leave the box that asked for it: a segmenter that takes the whole picture must not.
+# An outline may leave its prompt's box by this share of its longer side: a segmenter may take the whole frame.
 _OUTLINE_REACH = 0.25
 _COLOUR_BINS = 4
 _MOST_SPANS = 8
@@ -39,11 +39,11 @@ _MOST_SPANS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameObjects:
-    """What the pixels of frame `index` hold: masks to be replaced, masks to be kept, and which object each of the first
-    is, by number and class, where it is a tracked one.
+    """The objects found in frame `index`: `selected` masks to replace, `guarded` masks to protect.
 
-    `from_memory`: something was found by SAM 2's memory alone. `without_outline`: the segmenter found no outline of
-    something, and its box is the mask.
+    `names` has the class and number of each selected mask, empty if it is not a tracked object's. `from_memory`: SAM
+    2's memory alone found one of the objects. `without_outline`: the segmenter found no outline of one of the objects,
+    and its box is the mask.
     """
 
     index: int
@@ -56,21 +56,22 @@ class FrameObjects:
 
 @dataclass(slots=True)
 class Notes:
-    """What is worth saying of a clip's masks.
+    """Notes for people about a clip's masks.
 
-    `notes` are for its result; `objects`, where they are wanted (not None), each frame's tracked ones with their boxes.
+    `notes` go into the clip's result. `objects` holds each frame's tracked objects with their boxes; None does not
+    collect them.
     """
 
     notes: list[str] = field(default_factory=list)
     objects: dict[int, list[tuple[str, Box]]] | None = None
 
     def add(self, note: str) -> None:
-        """Add a note, once."""
+        """Add a note, unless the same note is there already."""
         if note not in self.notes:
             self.notes.append(note)
 
     def see(self, frame: FrameObjects) -> None:
-        """Note the objects of a frame."""
+        """Collect the named objects of a frame."""
         if self.objects is not None:
             named = zip(frame.names, frame.selected, strict=True)
             self.objects[frame.index] = [(name, mask.box) for name, mask in named if name]
@@ -78,30 +79,30 @@ class Notes:
 
 @dataclass(slots=True)
 class Fallbacks:
-    """The frames on which masks are not what was asked for."""
+    """The frames whose masks come from SAM 2's memory alone, or from a box in place of an outline."""
 
     from_memory: list[int] = field(default_factory=list)
     without_outline: list[int] = field(default_factory=list)
 
     def see(self, frame: FrameObjects) -> None:
-        """Take in the next frame."""
+        """Record the next frame."""
         if frame.from_memory:
             self.from_memory.append(frame.index)
         if frame.without_outline:
             self.without_outline.append(frame.index)
 
     def notes(self) -> Iterator[str]:
-        """What is worth saying of the frames seen so far."""
+        """Yield a note for each kind of fallback, with its frames."""
         if self.from_memory:
-            yield f"from_memory: something on {_listed(self.from_memory)} was found by SAM 2's memory alone"
+            yield f"from_memory: SAM 2's memory alone found an object on {_listed(self.from_memory)}"
         if self.without_outline:
-            reason = "the segmenter found no outline; the mask is the detector's or the box"
-            yield f"no_outline: for something on {_listed(self.without_outline)} {reason}"
+            reason = "the segmenter found no outline; the detector's mask or the box is used"
+            yield f"no_outline: {_listed(self.without_outline)}: {reason}"
 
 
 @dataclass(frozen=True, slots=True)
 class _FrameImages:
-    """What is kept of a frame until it has been looked at: for the networks, and for the text detector."""
+    """A frame's images, kept until the detectors have run: for the networks, and for the text detector."""
 
     rgb: RGB
     text: RGB | None
@@ -109,10 +110,10 @@ class _FrameImages:
 
 @dataclass(slots=True, kw_only=True)
 class _Shot:
-    """What a pass over the shot of frames start..stop-1 has found so far.
+    """The state of one pass over the shot of frames start..stop-1.
 
-    `outlines` are the masks of prompted objects by frame. On the frames `from_memory` and `without_outline` there is
-    something as `FrameObjects` says.
+    `outlines` holds the masks of prompted objects by frame; `from_memory` and `without_outline` the frames that
+    `FrameObjects` marks so.
     """
 
     start: int
@@ -125,6 +126,7 @@ class _Shot:
 
     @property
     def frames(self) -> tuple[int, int]:
+        """The shot's frame range (start, stop)."""
         return self.start, self.stop
 
 
@@ -132,8 +134,8 @@ class _Shot:
 class ObjectFinder:
     """Finds a job's objects in the pixels of one clip.
 
-    `boxes` prompt the segmenter on each frame; `marked` objects are followed from their marks. `overlay` is the mask
-    of static overlays. The detector looks at least at every `every`-th frame. `tracker` is bytetrack or botsort. `read`
+    `boxes` prompt the segmenter on each frame; `marked` objects are followed from their marks. `overlay` is the mask of
+    static overlays. The detector runs on at least every `every`-th frame. `tracker` is bytetrack or botsort. `read`
     reads frames once more, for a segmenter with a memory.
     """
 
@@ -153,13 +155,13 @@ class ObjectFinder:
 
     @property
     def memory(self) -> Memory | None:
-        """The segmenter's, if it has one."""
+        """The segmenter's memory; None if it has none."""
         return None if self.segmenter is None else self.segmenter.memory
 
     def find(
         self, frames: Iterable[Frame], cuts: Sequence[int], frame_range: tuple[int, int]
     ) -> Iterator[FrameObjects]:
-        """Every frame of start..stop-1, in order, once its shot is seen to the end."""
+        """Yield the objects of every frame of start..stop-1, in order; each shot is read to its end first."""
         first, last = frame_range
         remaining = iter(frames)
         next_id = 1
@@ -184,6 +186,7 @@ class ObjectFinder:
             yield from self._frame_objects(objects, shot)
 
     def _sightings(self, frames: Iterable[Frame], shot: _Shot) -> Iterator[Sighting]:
+        """Yield the detections of a shot as sightings."""
         shown: dict[int, _FrameImages] = {}
 
         def detect(index: int, images: _FrameImages) -> list[Detection]:
@@ -203,7 +206,7 @@ class ObjectFinder:
                 )
 
     def _images(self, frames: Iterable[Frame], shot: _Shot) -> Iterator[tuple[int, _FrameImages]]:
-        """What detectors look at, with the camera's motion and the prompted objects' outlines noted on the way."""
+        """Yield each frame's images; record the camera's motion and the prompted objects' outlines on the way."""
         for frame in frames:
             images = self._images_of(frame)
             if shot.camera is not None:
@@ -214,6 +217,7 @@ class ObjectFinder:
             yield frame.index, images
 
     def _images_of(self, frame: Frame) -> _FrameImages:
+        """Scale a frame for the networks and for the text detector."""
         text = None if self.text is None else frame.small(at_most(self.size, LONGEST_PX))
         if self.segmenter is None and isinstance(self.detector, ExportedDetector):
             letterbox = self.detector.letterbox(self.size)
@@ -222,10 +226,12 @@ class ObjectFinder:
         return _FrameImages(text if only_text and text is not None else frame.rgb(), text)
 
     def _detections(self, index: int, images: _FrameImages, shot: _Shot) -> list[Detection]:
+        """Detect text and objects in one frame."""
         lines = self.text.find(images.text, self.size, index) if self.text and images.text is not None else []
         return lines + self._objects(index, images.rgb, shot)
 
     def _objects(self, index: int, rgb: RGB, shot: _Shot) -> list[Detection]:
+        """Detect objects of the job's classes in one frame, outlined by the segmenter if there is one."""
         if self.detector is None:
             return []
         conf = min(self.confidence, LEAST_CONFIDENCE)
@@ -244,12 +250,13 @@ class ObjectFinder:
         ]
 
     def _outlines(self, index: int, rgb: RGB, prompts: Sequence[Prompt]) -> list[FrameMask | None]:
+        """Segment the prompted objects of one frame."""
         assert self.segmenter is not None
         outlines = self.segmenter.segment(rgb, prompts, index=index)
         return [clip_to_prompt(outline, prompt, self.size) for outline, prompt in zip(outlines, prompts, strict=True)]
 
     def _prompted(self, index: int, rgb: RGB, shot: _Shot) -> Iterator[FrameMask]:
-        """Outlines of boxes and points; where there is none, the box: an object to be removed must not stay."""
+        """Yield the masks of prompted objects in one frame; an object without an outline is masked by its box."""
         boxes = [(track.object_id, box) for track in self.boxes if (box := track.at(index, self.size))]
         prompts = [Prompt(box=box, points=self.points.get(number, {}).get(index, ())) for number, box in boxes]
         followers = shot.followers if self.memory is None else ()
@@ -267,6 +274,7 @@ class ObjectFinder:
             yield from self._remembered(self.memory, index, rgb, shot)
 
     def _remembered(self, memory: Memory, index: int, rgb: RGB, shot: _Shot) -> Iterator[FrameMask]:
+        """Yield the masks that the memory finds of marked objects in one frame."""
         memory.see(rgb)
         for follower in shot.followers:
             remembered = follower.remembered(memory, index, self.size)
@@ -277,6 +285,7 @@ class ObjectFinder:
             yield from remembered.masks
 
     def _look_back(self, shot: _Shot) -> None:
+        """Find marked objects in the frames of the shot before their first mark."""
         if self.memory is not None:
             for follower in shot.followers:
                 for mask in follower.before(self.memory, shot.frames, self.read):
@@ -284,6 +293,7 @@ class ObjectFinder:
                     shot.outlines[mask.index].append(PackedMask.of(mask))
 
     def _frame_objects(self, objects: Sequence[TrackedObject], shot: _Shot) -> Iterator[FrameObjects]:
+        """Yield the objects of each frame of a shot whose frames were all read."""
         targets = {fold_name(name) for name in self.job.targets}
         protected = {fold_name(name) for name in self.job.protect.targets}
         picked_objects = picked(self.job, [one for one in objects if fold_name(one.label) in targets])
@@ -304,9 +314,11 @@ class ObjectFinder:
             )
 
     def _overlay_at(self, index: int, names: Sequence[str]) -> list[FrameMask]:
+        """Return the static overlay on frame `index`, if `names` ask for overlays."""
         return [replace(self.overlay, index=index)] if self.overlay is not None and OVERLAY in names else []
 
     def _smoothed(self, one: TrackedObject, shot: _Shot) -> SmoothedObject:
+        """Smooth an object over its shot; a memory fills its gaps first."""
         if self.memory is not None and one.label != TEXT:
             seen = {sighting.index for sighting in one.sightings}
             one = fill_from_memory(one, self.memory, shot.frames, self.read)
@@ -315,13 +327,13 @@ class ObjectFinder:
 
 
 def classes_of(job: Job) -> tuple[str, ...]:
-    """Classes that a job asks the detector for; text and overlays have detectors of their own."""
+    """Return the classes that a job's detector must know; text and overlays have detectors of their own."""
     asked = (*job.targets, *job.pick.exclude, *job.protect.targets)
     return tuple(name for name in asked if name not in (TEXT, OVERLAY))
 
 
 def _listed(frames: Collection[int]) -> str:
-    """`3 frames (4, 7-8)`; of many spans the first."""
+    """Format frame numbers: `3 frames (4, 7-8)`; of many spans only the first."""
     spans: list[list[int]] = []
     for index in sorted(frames):
         if not spans or index > spans[-1][1] + 1:
@@ -332,13 +344,13 @@ def _listed(frames: Collection[int]) -> str:
 
 
 def at_most(size: Size, longest: int) -> Size:
-    """`size` in its proportions, no side longer than `longest`."""
+    """Shrink `size` in proportion until no side is longer than `longest`."""
     scale = min(1.0, longest / max(size.width, size.height))
     return Size(max(round(size.width * scale), 1), max(round(size.height * scale), 1))
 
 
 def picked(job: Job, objects: Sequence[TrackedObject]) -> list[TrackedObject]:
-    """Those of a shot's `objects` that the job means."""
+    """Keep the objects of a shot that the job's `pick` selects."""
     excluded = set(map(fold_name, job.pick.exclude))
     kept = [one for one in objects if fold_name(one.label) not in excluded]
     if job.pick.tracks:
@@ -355,7 +367,7 @@ def picked(job: Job, objects: Sequence[TrackedObject]) -> list[TrackedObject]:
 def points_by_object(
     points: Sequence[PointKey], size: Size, frame_range: tuple[int, int]
 ) -> dict[int, dict[int, PointPrompts]]:
-    """Object id to frame to its points (x, y, is on the object).
+    """Group point prompts by object id and frame: (x, y, is on the object).
 
     Raises:
         ClipError: `point_outside_frame`, `point_outside_range`, `no_positive_point`.
@@ -379,7 +391,7 @@ def points_by_object(
 
 
 def clip_to_prompt(outline: FrameMask | None, prompt: Prompt, size: Size) -> FrameMask | None:
-    """An outline, without what leaves the box that asked for it by much."""
+    """Cut an outline to its prompt's box and a margin around the box."""
     if outline is None or prompt.box is None:
         return outline
     reach = grow_box(prompt.box, _OUTLINE_REACH, size)
@@ -387,7 +399,7 @@ def clip_to_prompt(outline: FrameMask | None, prompt: Prompt, size: Size) -> Fra
 
 
 def _colours(rgb: RGB, box: Box, size: Size) -> tuple[float, ...]:
-    """A histogram of the colours in the middle of `box`, of a picture that shows a display of `size`."""
+    """Return the colour histogram of the middle of `box`, in an image that shows a display of `size`."""
     height, width = rgb.shape[:2]
     scale = min(width / size.width, height / size.height)
     left = (width - size.width * scale) / 2

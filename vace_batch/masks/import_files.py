@@ -1,5 +1,6 @@
-"""Masks made elsewhere: a video, a picture, or a folder with a picture a frame, white (above 127) is the mask; COCO
-run-length JSON; and this package's own Parquet.
+"""Read masks made elsewhere: a video, a picture, a folder with a picture a frame, COCO run-length JSON, or Parquet.
+
+In videos and pictures white (above 127) is the mask.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ _THRESHOLD = 127
 
 
 def read_masks(path: str, size: Size, num_frames: int, start: int = 0, stop: int | None = None) -> Iterator[FrameMask]:
-    """The non-empty masks of frames start..stop-1 of a video of `size` and `num_frames`, in order, from a local file.
+    """Yield the non-empty masks of frames start..stop-1 of a video of `size` and `num_frames`, from a local file.
 
-    A video or folder holds a mask for each of the video's frames, from its first; a single picture holds for all of
-    them. Whether their number fits is known at the end of a video, so the error may come after the last mask.
+    A video or folder holds one mask for each frame of the video, from its first; a single picture is the mask of every
+    frame. A mask video's length is known at its end, so its error may come after the last mask.
 
     Raises:
         ClipError: `mask_not_found`, `mask_size_mismatch`, `mask_length_mismatch`, `mask_too_dark`,
-            `mask_transparent`, `bad_mask_file`, and what reading a video or picture raises.
+            `mask_transparent`, `bad_mask_file`, and errors of reading a video or picture.
     """
     stop = num_frames if stop is None else stop
     source = Path(path)
@@ -57,7 +58,7 @@ def read_masks(path: str, size: Size, num_frames: int, start: int = 0, stop: int
 
 
 def _bits(source: Path, size: Size, num_frames: int, start: int, stop: int) -> Iterable[tuple[int, Bits]]:
-    """Frame number and mask (H, W) of each frame of a file that is not Parquet, at the file's size."""
+    """Yield frame number and mask (H, W), at the file's size, of any form but Parquet."""
     suffix = source.suffix.lower()
     if suffix == ".json":
         return _from_coco(source, size, num_frames, start, stop)
@@ -69,7 +70,7 @@ def _bits(source: Path, size: Size, num_frames: int, start: int, stop: int) -> I
 
 
 def _from_video(path: str, num_frames: int, start: int, stop: int) -> Iterator[tuple[int, Bits]]:
-    # One frame too many is enough to know; the rest of a longer file is not decoded.
+    # One frame too many is an error already; the rest of a longer file is not decoded.
     count = 0
     for gray in read_gray(path, 0, num_frames + 1):
         if start <= count < stop:
@@ -92,7 +93,7 @@ def _from_folder(folder: Path, num_frames: int, start: int, stop: int) -> Iterat
 def _from_coco(file: Path, size: Size, num_frames: int, start: int, stop: int) -> Iterator[tuple[int, Bits]]:
     length, masks = read_coco(file, size)
     if length is not None and length != num_frames:
-        reason = f"mask_uri: the video has {num_frames} frames, {file.name} speaks of {length}"
+        reason = f"mask_uri: the video has {num_frames} frames, {file.name} has {length}"
         raise ClipError("mask_length_mismatch", reason)
     return ((index, bits) for index, bits in masks if start <= index < stop)
 
@@ -102,7 +103,7 @@ def _from_parquet(file: Path, size: Size, num_frames: int, start: int, stop: int
         reader = MaskReader(file)
         last = max(reader.boxes(), default=0)
     except (ValueError, KeyError, OSError) as error:
-        raise ClipError("bad_mask_file", f"mask_uri: {file.name} is no mask file: {error}") from error
+        raise ClipError("bad_mask_file", f"mask_uri: {file.name} is not a mask file: {error}") from error
     if reader.size != size:
         raise ClipError("mask_size_mismatch", f"mask_uri: the masks are {reader.size}, the video is {size}")
     if last >= num_frames:
@@ -116,10 +117,11 @@ def _from_parquet(file: Path, size: Size, num_frames: int, start: int, stop: int
 
 
 def _picture(file: Path) -> Bits:
+    """Read a picture as a mask (H, W), and refuse one that is transparent or too dark."""
     _refuse_transparency(file)
     gray: npt.NDArray[np.uint8] = read_image(str(file), gray=True)
     brightest = int(gray.max())
-    # A mask of 0 and 1 is a common slip, and would pass for an empty one.
+    # A mask of 0 and 1 is a common mistake, and would pass for an empty one.
     if 0 < brightest <= _THRESHOLD and file.suffix.lower() not in {".jpg", ".jpeg"}:
         reason = f"mask_uri: expected 0 and 255 (above {_THRESHOLD} is masked), the brightest pixel of {file.name} is"
         raise ClipError("mask_too_dark", f"{reason} {brightest}")
@@ -128,8 +130,8 @@ def _picture(file: Path) -> Bits:
 
 
 def _refuse_transparency(file: Path) -> None:
-    # Over white, as pictures are read, all that is see-through would be masked; over black, perhaps what is meant.
-    # read_image says what is wrong, and what is too large
+    # Pictures are read over white: transparent pixels would be masked. read_image reports unreadable and large files.
+    """Raise `mask_transparent` for a picture with transparent pixels."""
     with contextlib.suppress(OSError, ValueError, Image.DecompressionBombError), Image.open(file) as image:
         if image.width * image.height > MAX_PIXELS:
             return
@@ -139,6 +141,6 @@ def _refuse_transparency(file: Path) -> None:
 
 
 def _natural(file: Path) -> tuple[list[tuple[int, str]], str]:
-    """Sorts 2.png before 10.png; the name itself decides between 1.png and 01.png."""
+    """Return a sort key that puts 2.png before 10.png; the name itself decides between 1.png and 01.png."""
     pieces = re.findall(r"\d+|\D+", file.name)
     return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces], file.name

@@ -1,4 +1,4 @@
-"""Boxes of a job, static or keyframed, as pixel boxes of a frame."""
+"""Turn a job's boxes, static or keyframed, into pixel boxes of a frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import BoxKey
 
-# Interpolated edges that should be whole come out a hair off; rounding them outward would add a pixel.
+# Interpolated edges miss whole numbers by rounding errors; rounding them outward would add a pixel.
 _EDGE_SLACK = 1e-6
 
 
@@ -21,8 +21,8 @@ _EDGE_SLACK = 1e-6
 class BoxTrack:
     """One object's box over time: `keys` by rising frame, or a single key without a frame for the whole clip.
 
-    Between two keys it moves linearly; across a cut (first frame of a shot) it does not move, each shot keeps the key
-    on its side.
+    Between two keys the box moves linearly. Across a cut (the first frame of a shot) it does not move: each shot keeps
+    the key on its side.
     """
 
     object_id: int
@@ -31,12 +31,12 @@ class BoxTrack:
 
     @property
     def span(self) -> tuple[int, int] | None:
-        """First and last frame of a keyframed object, both included; None when it is there in every frame."""
+        """First and last frame of a keyframed object, both included; None for an object on every frame."""
         first, last = self.keys[0].frame, self.keys[-1].frame
         return None if first is None or last is None else (first, last)
 
     def at(self, index: int, size: Size) -> Box | None:
-        """The box in frame `index`, rounded outward and clipped; None when it is not there or not in the frame."""
+        """Return the box in frame `index`, rounded outward and clipped; None outside the track or the frame."""
         if self.span is None:
             return _pixels(_edges(self.keys[0]), size)
         frames = [key.frame or 0 for key in self.keys]
@@ -53,7 +53,7 @@ class BoxTrack:
 
 
 def box_tracks(boxes: Sequence[BoxKey], size: Size, num_frames: int, cuts: Iterable[int] = ()) -> tuple[BoxTrack, ...]:
-    """Group a job's boxes into tracks, and check that each can mean something in a video of this size and length.
+    """Group a job's boxes into tracks, and check each against the video's size and length.
 
     A key without a frame is a track of its own; keys with frames are joined by `object_id`.
 

@@ -1,4 +1,4 @@
-"""Which weights make a job's masks, and the loaded detectors and segmenters of this process."""
+"""Find the weights of a job's masks, and keep the loaded detectors and segmenters of this process."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ DEFAULT_EVERY = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskModels:
-    """Which weights mask making may use; small and picklable, the loaded models stay in the process that used them.
+    """The weights that masks may be made with; small and picklable, loaded models stay in their process.
 
-    `detector` and `segmenter` are for jobs that name none. A job's own weights must be one of these two or lie in
-    `folders`, pickles with a SHA-256 of `pickles`; `downloads` is a folder for releases of ultralytics fetched by name,
-    None forbids fetching. `every` is how many frames one look of the detector may stand for, where all moves evenly;
-    `tracker` is bytetrack or botsort.
+    `detector` and `segmenter` are the defaults for jobs that name none. A job's own weights must be one of these two or
+    lie in `folders`; pickles also need their SHA-256 in `pickles`. `downloads` is a folder for releases of ultralytics
+    that are fetched by name; None forbids fetching. The detector runs on at least every `every`-th frame of even
+    motion. `tracker` is bytetrack or botsort.
     """
 
     detector: str | None = None
@@ -44,7 +44,7 @@ class MaskModels:
     tracker: str = "bytetrack"
 
     def load_detector(self, name: str | None) -> Detector | ExportedDetector:
-        """The detector that a job asks for by `name`, or the configured one.
+        """Load the detector that a job calls `name`, or the default one.
 
         Raises:
             ClipError: `no_detector`, `weights_not_found`, `weights_not_allowed`, `bad_weights`, `wrong_weights`.
@@ -53,7 +53,7 @@ class MaskModels:
         return _loaded_detector(path, os.stat(path).st_mtime_ns, self.device, self._text_encoders(path, name))
 
     def load_segmenter(self, name: str | None) -> Segmenter:
-        """The segmenter that a job asks for by `name`, or the configured one.
+        """Load the segmenter that a job calls `name`, or the default one.
 
         Raises:
             ClipError: `no_segmenter`, `weights_not_found`, `weights_not_allowed`, `bad_weights`, `wrong_weights`.
@@ -62,7 +62,7 @@ class MaskModels:
         return _loaded_segmenter(path, os.stat(path).st_mtime_ns, self.device)
 
     def weights_of(self, job: Job) -> dict[str, str | None]:
-        """Paths of the weights that decide the job's masks, by column; None where they are not needed or not there."""
+        """Return the paths of the weights that decide the job's masks, by column; None if not needed or not found."""
         wanted = {
             "detector": (job.detector, self.detector, bool(classes_of(job))),
             "segmenter": (job.segmenter, self.segmenter, bool(job.points or job.segmenter)),
@@ -71,17 +71,19 @@ class MaskModels:
         for column, (name, configured, needed) in wanted.items():
             paths[column] = None
             if needed and (name or configured):
-                with suppress(ClipError):  # prepare tells the row
+                with suppress(ClipError):  # the step prepare raises it
                     paths[column] = self._find(name or configured or "", configured)
         if (detector := paths["detector"]) is not None:
             paths |= {f"detector {Path(file).name}": file for file in self._text_encoders(detector, job.detector)}
         return paths
 
     def _text_encoders(self, weights: str, name: str | None) -> tuple[str, ...]:
+        """Return the text encoders beside the weights that a job calls `name`."""
         trusted = name is None or name in (self.detector, Path(self.detector or "").name)
         return files_beside(weights, (TOKENIZER, *ENCODERS.values()), trusted=trusted, pickles=self.pickles)
 
     def _path(self, name: str | None, configured: str | None, column: str, needed_by: str) -> str:
+        """Find weights by name or default; download a missing release if that is allowed."""
         chosen = name or configured
         if chosen is None:
             reason = f"{needed_by} need weights: set the column {column!r}, or configure a default {column}"
@@ -99,7 +101,7 @@ class MaskModels:
 
 @lru_cache(maxsize=2)
 def _loaded_detector(path: str, stamp: int, device: str, beside: tuple[str, ...]) -> Detector | ExportedDetector:
-    """On a CPU an exported model, which is up to four times as fast; torch where there is none to be had."""
+    """Load a detector: on a CPU its ONNX export, up to four times as fast; torch if the export fails."""
     if device != "cpu" and not is_exported(path):
         return Detector.load(path, device=device, beside=beside)
     try:
@@ -121,20 +123,22 @@ def _loaded_segmenter(path: str, stamp: int, device: str) -> Segmenter:
 
 @lru_cache(maxsize=1)
 def text_finder() -> TextFinder:
+    """Return this process's text detector."""
     return TextFinder()
 
 
 def check_names(job: Job, models: MaskModels) -> None:
-    """Load the weights that a job's class names are for, and look them up, before its video is opened.
+    """Load a job's detector and look up its class names, before its video is opened.
 
     Raises:
-        ClipError: `unknown_class`, `no_text_encoder`, and what `MaskModels.load_detector` raises.
+        ClipError: `unknown_class`, `no_text_encoder`, and errors of `MaskModels.load_detector`.
     """
     if job.needs_pixels:
         checked_detector(job, models)
 
 
 def checked_detector(job: Job, models: MaskModels) -> Detector | ExportedDetector | None:
+    """Load the job's detector and check its class names; None if the job names no class."""
     targets = classes_of(job)
     if not targets:
         return None

@@ -1,6 +1,6 @@
-"""From what was found to what is replaced: shapes, dilation, the least width a mask may have, protection, feathering.
+"""Refine masks: shapes, dilation, the least width of a part, protection, feathering.
 
-All of it is deterministic and works on the mask's box, never on the frame.
+Every function is deterministic and works on the mask's box, never on the frame.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from vace_batch.manifest.job import Dilation, Job
 from vace_batch.masks.store import Bits, FrameMask, make_mask, merge_masks
 
 DEFAULT_DILATION = Dilation(px=6.0)
-"""What detectors, segmenters and boxes may be off by."""
+"""The error of detectors, segmenters and boxes."""
 FILE_DILATION = Dilation(px=3.0)
-"""A mask file is taken at its word, but for the soft edge that a codec draws round things."""
+"""A mask file is exact but for the soft edge that a codec draws round objects."""
 
-# float32 distances: sqrt(36) may come back a hair above 6.
+# float32 distances: sqrt(36) may be slightly above 6.
 _DISTANCE_SLACK = 1e-3
-# Each pass gives squares to a sparser grid of thin pixels first; they hold most of the others, which need none then.
+# Passes over grids of thin pixels, coarsest first: their squares hold most of the other thin pixels already.
 _STRIDES = (8, 2, 1)
 
 # Both bound memory, not the result.
@@ -36,9 +36,7 @@ Indices = npt.NDArray[np.intp]
 
 
 def shape_mask(mask: FrameMask, shape: MaskShape) -> FrameMask:
-    """The mask itself or, of each of its connected parts, what its outline holds, convex hull or bounding box.
-
-    The shapes are `mask | filled | hull | box`; only `mask` keeps holes.
+    """Replace each connected part of a mask by `shape`: `mask | filled | hull | box`; only `mask` keeps holes.
 
     Hull and box hide the object's outline, which a tight mask gives away to the model.
 
@@ -63,7 +61,7 @@ def shape_mask(mask: FrameMask, shape: MaskShape) -> FrameMask:
 
 
 def split_parts(mask: FrameMask) -> list[FrameMask]:
-    """The 8-connected parts of a mask, in raster order of their first pixel."""
+    """Split a mask into its 8-connected parts, in raster order of their first pixel."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.bits.astype(np.uint8), connectivity=8)
     parts = []
     for label in range(1, count):
@@ -74,10 +72,10 @@ def split_parts(mask: FrameMask) -> list[FrameMask]:
 
 
 def dilate(mask: FrameMask, size: Size, dilation: Dilation) -> FrameMask:
-    """The mask and every pixel of the frame within the dilation's radius of it, by Euclidean distance.
+    """Add every pixel of the frame within the dilation's radius of the mask, by Euclidean distance.
 
-    The radius is in px, percent of the mask's longer side, or tokens; with several given the largest counts. The result
-    is clipped to the frame, and complete up to its edges.
+    The radius is in px, percent of the mask's longer side, or tokens; the largest of several counts. The result is
+    clipped to the frame, and complete up to its edges.
 
     Raises:
         ClipError: `bad_dilation`, the radius is negative or not finite.
@@ -95,11 +93,11 @@ def dilate(mask: FrameMask, size: Size, dilation: Dilation) -> FrameMask:
 
 
 def at_least_token(mask: FrameMask, size: Size, min_px: int = TOKEN_PX) -> FrameMask:
-    """Grows thin parts until every pixel of the mask lies in a `min_px` square of it; thick parts stay as they are.
+    """Grow thin parts until every pixel of the mask lies in a `min_px` square of it; thick parts stay as they are.
 
-    Thinner parts than one latent token vanish on the way to the model. Each pixel that no such square holds yet gets
-    the square that adds fewest pixels, of equals the one that has the mask in its middle; at an edge of the frame it
-    grows inwards. A frame narrower than `min_px` is filled across.
+    Parts thinner than one latent token vanish on the way to the model. Each pixel outside such a square gets the square
+    that adds the fewest pixels, of equals the most centred one; at an edge of the frame it grows inwards. A frame
+    narrower than `min_px` is filled across.
     """
     side = Size(min(min_px, size.width), min(min_px, size.height))
     box = mask.box.pad(max(side.width, side.height) - 1).clip(size)
@@ -123,7 +121,7 @@ def at_least_token(mask: FrameMask, size: Size, min_px: int = TOKEN_PX) -> Frame
 
 
 def subtract(mask: FrameMask | None, protect: FrameMask | None) -> FrameMask | None:
-    """The mask without the protected pixels; None when nothing is left."""
+    """Remove the protected pixels from a mask; None if no pixel remains."""
     if mask is None or protect is None or mask.box.intersect(protect.box) is None:
         return mask
     return make_mask(mask.index, mask.bits & ~protect.within(mask.box), (mask.box.x, mask.box.y))
@@ -137,7 +135,7 @@ def refine(
     dilation: Dilation | None = None,
     min_px: int = TOKEN_PX,
 ) -> FrameMask | None:
-    """Shape and dilate each object of a frame by its own size, join them, and grow what is thinner than `min_px`.
+    """Shape and dilate each object of a frame by its own size, join them, and grow parts thinner than `min_px`.
 
     Raises:
         ClipError: `unknown_mask_shape`, `bad_dilation`.
@@ -148,7 +146,8 @@ def refine(
 
 
 def feather_alpha(bits: Bits, feather_px: float) -> npt.NDArray[np.float32]:
-    """Blending weights of (h,w) bool `bits`: 1 on the mask, falling smoothly to exactly 0 at `feather_px` outside.
+    """Return blending weights of (h,w) bool `bits`: 1 on the mask, falling smoothly to exactly 0 at `feather_px`
+    outside.
 
     The caller pads the mask's box by ceil(feather_px), or the ring is cut off at the array's edge.
     """
@@ -160,19 +159,19 @@ def feather_alpha(bits: Bits, feather_px: float) -> npt.NDArray[np.float32]:
 
 
 def _distance(bits: Bits) -> npt.NDArray[np.float32]:
-    """Distance in pixels of each pixel to the nearest set one; exact, unlike OpenCV's 3x3 and 5x5 approximations."""
+    """Return each pixel's distance to the nearest set one in px; exact, unlike OpenCV's 3x3 and 5x5 approximations."""
     outside = np.logical_not(bits).astype(np.uint8)
     return cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float32)
 
 
 def _squares(corners: npt.NDArray[Any], side: Size) -> Bits:
-    """The union of `side` windows whose upper left pixels are set in (h,w) `corners`."""
+    """Join the `side` windows whose upper left pixels are set in (h,w) `corners`."""
     square = np.ones((side.height, side.width), np.uint8)
     return cv2.dilate(corners, square, anchor=(side.width - 1, side.height - 1), borderValue=0).astype(np.bool_)
 
 
 def _best_squares(bits: Bits, pixels: npt.NDArray[np.intp], side: Size) -> tuple[Indices, Indices]:
-    """For each (y, x) of `pixels`, which lie close together, the corner (ys, xs) of the best window that holds it."""
+    """Return, for each (y, x) of nearby `pixels`, the corner (ys, xs) of the best window that holds it."""
     reach = np.array([side.height - 1, side.width - 1])
     first = np.maximum(pixels.min(axis=0) - reach, 0)
     last = np.minimum(pixels.max(axis=0) + reach, np.array(bits.shape) - 1)
@@ -188,7 +187,7 @@ def _best_squares(bits: Bits, pixels: npt.NDArray[np.intp], side: Size) -> tuple
 
 
 def _window_scores(bits: Bits, side: Size) -> npt.NDArray[np.float64]:
-    """By upper left pixel of each `side` window: its set bits, less under 1 for how far their middle is off its own."""
+    """Score each `side` window by its upper left pixel: its set bits, less up to 1 for how far off centre they lie."""
     y, x = np.mgrid[: bits.shape[0], : bits.shape[1]]
     covered = _window_sums(bits, side)
     corner_y, corner_x = np.mgrid[: covered.shape[0], : covered.shape[1]]
@@ -199,7 +198,7 @@ def _window_scores(bits: Bits, side: Size) -> npt.NDArray[np.float64]:
 
 
 def _window_sums(values: npt.NDArray[Any], side: Size) -> npt.NDArray[np.float64]:
-    """Sums of (h,w) `values` over each `side` window inside the array, by the window's upper left pixel."""
+    """Sum (h,w) `values` over each `side` window inside the array, by the window's upper left pixel."""
     table: npt.NDArray[np.float64] = np.asarray(cv2.integral(values.astype(np.float64), sdepth=cv2.CV_64F), np.float64)
     below = table[side.height :]
     above = table[: -side.height]
@@ -213,6 +212,6 @@ def _made(index: int, bits: Bits, box: Box) -> FrameMask:
 
 
 def dilation_of(job: Job) -> Dilation:
-    """How far the job's masks grow: as it says, else little where all there is is a mask file, taken as exact."""
+    """Return the job's dilation; by default a small one if a mask file is the only source."""
     only_file = job.mask_uri is not None and not (job.boxes or job.targets or job.points)
     return job.dilate or (FILE_DILATION if only_file else DEFAULT_DILATION)

@@ -1,4 +1,4 @@
-"""One frame's mask as a tight box and its bits, and the lossless Parquet file that holds a clip's masks.
+"""One frame's mask as a tight box and its bits, and the lossless Parquet file of a clip's masks.
 
 Shape suffixes: H, W are the frame's rows and columns; h, w those of the mask's box.
 """
@@ -37,7 +37,7 @@ _ROW_GROUP_ROWS = 256
 # 256 full 4K masks are 265 MB packed; a row group is closed early so that the writer's memory stays flat.
 _ROW_GROUP_BYTES = 16 << 20
 _MOST_BYTES = 1 << 30
-"""What a row group may have where another program wrote it."""
+"""The most bytes of a row group that another program wrote."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,7 +45,7 @@ class FrameMask:
     """The non-empty mask of frame `index`: `bits` (h,w) bool inside `box`, the tight bounding box in display pixels.
 
     Raises:
-        ValueError: bits are not bool, do not fit the box, or touch not all four sides of it.
+        ValueError: bits are not bool, do not fit the box, or do not touch all four sides of it.
     """
 
     index: int
@@ -74,7 +74,7 @@ class FrameMask:
     __hash__ = None  # type: ignore[assignment]
 
     def within(self, box: Box) -> Bits:
-        """The mask cut to `box` (which may leave the mask's box, or miss it): a new (h,w) bool array."""
+        """Cut the mask to `box`, which may leave the mask's box or miss it; a new (h,w) bool array."""
         out = np.zeros((box.height, box.width), np.bool_)
         common = self.box.intersect(box)
         if common is not None:
@@ -82,12 +82,12 @@ class FrameMask:
         return out
 
     def full(self, size: Size) -> Bits:
-        """The whole frame's mask, (H,W) bool."""
+        """Return the whole frame's mask, (H,W) bool."""
         return self.within(Box(0, 0, size.width, size.height))
 
 
 def make_mask(index: int, bits: Bits, origin: tuple[int, int] = (0, 0)) -> FrameMask | None:
-    """The tight mask of `bits` (h,w) bool whose upper left pixel is `origin` (x, y); None when no bit is set.
+    """Make a tight mask of `bits` (h,w) bool whose upper left pixel is `origin` (x, y); None if no bit is set.
 
     `make_mask(3, np.eye(2, dtype=bool), (10, 20)).box == Box(10, 20, 2, 2)`
     """
@@ -105,7 +105,7 @@ def make_mask(index: int, bits: Bits, origin: tuple[int, int] = (0, 0)) -> Frame
 
 @dataclass(frozen=True, slots=True)
 class PackedMask:
-    """A `FrameMask` in about a hundredth of its memory, to be kept over a shot."""
+    """A compressed `FrameMask`, about a hundredth of its memory, to keep over a shot."""
 
     index: int
     box: Box
@@ -113,20 +113,22 @@ class PackedMask:
 
     @staticmethod
     def of(mask: FrameMask) -> PackedMask:
+        """Compress a mask."""
         return PackedMask(mask.index, mask.box, zlib.compress(np.packbits(mask.bits).tobytes(), 1))
 
     def unpack(self) -> FrameMask:
+        """Decompress the mask."""
         box = self.box
         return _unpack(self.index, box.x, box.y, box.width, box.height, zlib.decompress(self.data))
 
 
 def box_mask(index: int, box: Box) -> FrameMask:
-    """A mask that fills `box`."""
+    """Make a mask that fills `box`."""
     return FrameMask(index=index, box=box, bits=np.ones((box.height, box.width), np.bool_))
 
 
 def merge_masks(masks: Iterable[FrameMask]) -> FrameMask | None:
-    """The union of masks of one frame; None when there are none."""
+    """Join masks of one frame; None without masks."""
     parts = tuple(masks)
     box = union_of(mask.box for mask in parts)
     if box is None or len(parts) == 1:
@@ -139,7 +141,7 @@ def merge_masks(masks: Iterable[FrameMask]) -> FrameMask | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskSummary:
-    """What planning needs of a stored mask set: the tight box of each non-empty frame and the content's digest."""
+    """A stored mask set as planning needs it: the tight box of each non-empty frame and the content's digest."""
 
     size: Size
     boxes: Mapping[int, Box]
@@ -172,7 +174,7 @@ class MaskWriter:
 
     @property
     def summary(self) -> MaskSummary:
-        """What was added up to now."""
+        """The summary of the masks added so far."""
         return MaskSummary(size=self._size, boxes=self._boxes, digest=self._digest.hexdigest())
 
     def add(self, mask: FrameMask) -> None:
@@ -207,7 +209,7 @@ class MaskWriter:
 def write_masks(target: str | Path | BinaryIO, size: Size, masks: Iterable[FrameMask]) -> MaskSummary:
     """Stream masks, one frame each in rising order, into a Parquet file of frames of `size`.
 
-    The digest is over size, frame numbers, boxes and bits: equal masks have equal digests whatever wrote the file.
+    The digest is over size, frame numbers, boxes and bits: equal masks have equal digests in any file.
 
     Raises:
         ValueError: as `MaskWriter.add`.
@@ -219,10 +221,10 @@ def write_masks(target: str | Path | BinaryIO, size: Size, masks: Iterable[Frame
 
 
 class MaskReader:
-    """Reads what `write_masks` wrote, from a path, from the file's bytes or from an open file.
+    """Reads a file of `write_masks`, from a path, from the file's bytes or from an open file.
 
     Raises:
-        ValueError: the file is no mask file of a known version.
+        ValueError: the file is not a mask file of a known version.
     """
 
     def __init__(self, source: str | Path | bytes | BinaryIO) -> None:
@@ -236,13 +238,13 @@ class MaskReader:
         self.size = Size(int(metadata[b"vace_batch.masks.width"]), int(metadata[b"vace_batch.masks.height"]))
 
     def boxes(self) -> dict[int, Box]:
-        """The tight box of each non-empty frame; does not read the bits."""
+        """Return the tight box of each non-empty frame, without reading the bits."""
         table = self._file.read(columns=["frame", "x", "y", "width", "height"], use_threads=False)
         columns = (table.column(name).to_pylist() for name in table.column_names)
         return {frame: Box(*box) for frame, *box in zip(*columns, strict=True)}
 
     def get(self, start: int, stop: int) -> dict[int, FrameMask]:
-        """The non-empty masks of frames start..stop-1; reads only the row groups that hold them."""
+        """Return the non-empty masks of frames start..stop-1, from only the row groups that hold them."""
         masks: dict[int, FrameMask] = {}
         for group in range(self._file.num_row_groups):
             frames = self._file.metadata.row_group(group).column(0).statistics
@@ -255,7 +257,7 @@ class MaskReader:
         return masks
 
     def _check_room(self, group: int) -> None:
-        """Compressed, a thousand times as much takes no room in the file."""
+        """Refuse a row group that decompresses to more than `_MOST_BYTES`: a small file may hold a huge one."""
         num_bytes = self._file.metadata.row_group(group).total_byte_size
         if num_bytes > _MOST_BYTES:
             raise ValueError(f"mask file: expected at most {_MOST_BYTES:,} bytes in a row group, got {num_bytes:,}")

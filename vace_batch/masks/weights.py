@@ -1,4 +1,4 @@
-"""Which weights file a job may load, and the settings ultralytics must see before it is imported."""
+"""Decide which weights file a job may load, and set up ultralytics before its import."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from vace_batch.errors import ClipError
 from vace_batch.log import quiet_environment
 
 DEMO_DETECTOR = "demo"
-"""The detector that comes with the package: drawn balls, horses and cars."""
+"""The name of the package's own detector, of drawn balls, horses and cars."""
 
 
 def prepare_ultralytics() -> None:
-    """Set what ultralytics reads once, at its import: no telemetry, no installs, no talk, no code from pickles.
+    """Set the environment that ultralytics reads at its import: no telemetry, installs, messages, or code from pickles.
 
-    With the last one a `.pt` is read by torch's `weights_only` loader against ultralytics' list of known classes.
+    ULTRALYTICS_SAFE_LOAD makes it read a `.pt` by torch's `weights_only` loader against its list of known classes.
     """
     quiet_environment()
     os.environ["ULTRALYTICS_SAFE_LOAD"] = "true"
 
 
 def find_weights(name: str, *, configured: str | None, folders: Sequence[str] = (), pickles: Sequence[str] = ()) -> str:
-    """The local file for what a job or the configuration calls its weights.
+    """Return the local file of the weights that a job or the configuration calls `name`.
 
-    A manifest is untrusted: only the `configured` weights, by path or file name, and files inside `folders` are
-    opened, and the package's own `DEMO_DETECTOR`. Of what a job names in `folders`, exported models are data; anything
-    else is read as a pickle, and must have its SHA-256 in `pickles`. Downloads are the business of `download_release`.
+    A manifest is untrusted. It may name only the `configured` weights, by path or file name, files inside `folders`,
+    and the package's own `DEMO_DETECTOR`. An exported model in `folders` is data; any other file is read as a pickle
+    and needs its SHA-256 in `pickles`. `download_release` fetches weights.
 
     Raises:
         ClipError: `weights_not_found`, `weights_not_allowed`.
@@ -49,9 +49,10 @@ def find_weights(name: str, *, configured: str | None, folders: Sequence[str] = 
 
 
 def files_beside(weights: str, names: Iterable[str], *, trusted: bool, pickles: Sequence[str]) -> tuple[str, ...]:
-    """Those of `names` that lie in the folder of `weights` and may be opened.
+    """Return the files of `names` that lie in the folder of `weights` and may be opened.
 
-    Where who starts the run has named the weights (`trusted`) all may be; else data, and what `pickles` allows.
+    All may be opened if the person who starts the run named the weights (`trusted`); else JSON files, and pickles by
+    their SHA-256.
     """
     found = []
     for name in names:
@@ -65,24 +66,24 @@ def files_beside(weights: str, names: Iterable[str], *, trusted: bool, pickles: 
 
 
 def network_of(weights: str) -> str | None:
-    """The network's file in a folder that is a model as OpenVINO has it (`*.xml`, `*.bin`, `metadata.yaml`); None for
-    anything else."""
+    """Return the network's file of an OpenVINO folder (`*.xml`, `*.bin`, `metadata.yaml`), None for anything else."""
     found = sorted(Path(weights).glob("*.xml")) if os.path.isdir(weights) else []
     return str(found[0]) if len(found) == 1 else None
 
 
 def is_exported(weights: str) -> bool:
-    """Whether it is data alone, which no code is run from: an ONNX file or an OpenVINO folder."""
+    """Return whether weights are data that runs no code: an ONNX file or an OpenVINO folder."""
     return weights.lower().endswith(".onnx") or network_of(weights) is not None
 
 
 def _check_pickle(path: str, pickles: Sequence[str]) -> None:
+    """Raise `weights_not_allowed` for a pickle whose SHA-256 is not in `pickles`."""
     if is_exported(path):
         return
     stat = os.stat(path)
     if (digest := _sha256(path, stat.st_mtime_ns, stat.st_size)) not in pickles:
         reason = (
-            f"weights {path}: a pickle, and no row may name one whose SHA-256 is not allowed; expected an .onnx file, "
+            f"weights {path}: a row may name a pickle only if its SHA-256 is allowed; expected an .onnx file, "
             "an OpenVINO folder"
         )
         raise ClipError("weights_not_allowed", f"{reason}, or --allow-pickle {digest}")
@@ -95,7 +96,7 @@ def _sha256(path: str, stamp: int, size: int) -> str:
 
 
 def _inside(name: str, folder: str) -> Path | None:
-    """`name` taken from `folder`, links followed; None when that leads out of it."""
+    """Resolve `name` in `folder`, links followed; None if it leads out of the folder."""
     root = Path(folder).resolve()
     path = (root / name).resolve()
     return path if path.is_relative_to(root) else None
@@ -107,5 +108,5 @@ def _is_there(path: str | Path) -> bool:
 
 def _existing(path: str) -> str:
     if not _is_there(path):
-        raise ClipError("weights_not_found", f"weights {path}: no such file; give the path of a file that is here")
+        raise ClipError("weights_not_found", f"weights {path}: no such file; give a path on this machine")
     return path

@@ -39,7 +39,7 @@ RGB = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reviewed:
-    """What `review` made of one job: its mask file and its overlay video, or why there are none."""
+    """The result of `review` for one job: its mask file and overlay video, or its error."""
 
     job_id: str
     frames: int = 0
@@ -55,9 +55,9 @@ class Reviewed:
 
 
 def review(work: ClipWork, models: MaskModels, out: str, form: str) -> Reviewed:
-    """Make one job's masks, and a video that shows them over the source with the number of each object.
+    """Make one job's masks, and a video that shows them over the source with each object's number.
 
-    Its files are `<out>/<name of the job>.<suffix>` and `<out>/<name of the job>-overlay.mp4`; each appears when it is
+    The files are `<out>/<name of the job>.<suffix>` and `<out>/<name of the job>-overlay.mp4`. Each appears when it is
     whole, and replaces an earlier one.
     """
     job = work.job
@@ -111,12 +111,12 @@ def _reviewed(work: ClipWork, models: MaskModels, out: str, form: str) -> Review
 
 
 def _target_and_draft(out: str, file: str) -> tuple[str, str]:
-    """URIs of a file and of its draft; fixed names, so that the draft of a killed review is overwritten."""
+    """Return the URIs of a file and of its draft; fixed names, so that a killed review's draft is overwritten."""
     return storage.join(out, file), storage.join(out, f".draft-{file}")
 
 
 def _overlays(path: str, reader: MaskReader, num_frames: int, notes: Notes) -> Iterator[RGB]:
-    """Frames with the masked pixels tinted and each tracked object's box and name drawn, at most 1,280 px long."""
+    """Yield frames with tinted masks and each tracked object's box and name, at most 1,280 px long."""
     longest = at_most(reader.size, _LONGEST_PX)
     size = Size(longest.width // 2 * 2, longest.height // 2 * 2)
     scale = size.width / reader.size.width
@@ -132,6 +132,7 @@ def _overlays(path: str, reader: MaskReader, num_frames: int, notes: Notes) -> I
 
 
 def _draw_object(canvas: RGB, name: str, box: Box, scale: float) -> None:
+    """Draw an object's box and name."""
     left = round(box.x * scale)
     top = round(box.y * scale)
     cv2.rectangle(canvas, (left, top), (round(box.right * scale), round(box.bottom * scale)), _YELLOW, 1)

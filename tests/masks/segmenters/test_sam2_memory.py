@@ -166,9 +166,7 @@ def test_what_only_the_memory_found_is_said(memory: Memory, tmp_path: Path) -> N
     fallbacks = Fallbacks()
     for objects in objects_in(finder_of(memory, clip, marked=[marked]), clip, 8, (2,)):
         fallbacks.see(objects)
-    assert list(fallbacks.notes()) == [
-        "from_memory: something on 4 frames (2, 4, 6-7) was found by SAM 2's memory alone"
-    ]
+    assert list(fallbacks.notes()) == ["from_memory: SAM 2's memory alone found an object on 4 frames (2, 4, 6-7)"]
 
 
 def keyed(*frames: int) -> tuple[BoxKey, ...]:

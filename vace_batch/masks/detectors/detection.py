@@ -1,4 +1,4 @@
-"""What a detector finds: boxes, class names, and masks that are made inside their boxes."""
+"""Detections of an object: box, class name, and a mask that is made inside its box."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import FrameMask
 
 DEFAULT_CONFIDENCE = 0.25
-"""An object must have been this sure once."""
+"""Least confidence of an object on its best frame."""
 
 LEAST_CONFIDENCE = 0.1
-"""What was sure goes on with this."""
+"""Least confidence of an object on its other frames."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
-    """One found object: `box` in display pixels, rounded outward; `mask` from segmentation weights, else None."""
+    """One detected object: `box` in display pixels, rounded outward; `mask` from segmentation weights, else None."""
 
     box: Box
     label: str
@@ -37,8 +37,8 @@ class Detection:
 class MaskLogits:
     """A segmentation head's output, from which a mask is made inside its box only.
 
-    Scaling N masks to a 1080p frame first (`retina_masks`) costs 314 ms a frame. `gain` and `pad` lead from display
-    pixels (x, y) to prototype pixels.
+    Scaling N masks to a 1080p frame first (`retina_masks`) costs 314 ms a frame. `gain` and `pad` map display pixels
+    (x, y) to prototype pixels.
     """
 
     prototypes: npt.NDArray[np.float32]
@@ -55,7 +55,8 @@ class MaskLogits:
         network: tuple[int, int],
         display: tuple[int, int],
     ) -> MaskLogits:
-        """Undo the letterbox from `display` (H,W) to `network` (H,W), and the prototypes' coarser grid."""
+        """Compute `gain` and `pad` of the letterbox from `display` (H,W) to `network` (H,W) and the prototypes' coarser
+        grid."""
         scale = min(network[0] / display[0], network[1] / display[1])
         gains: list[float] = []
         pads: list[float] = []
@@ -69,11 +70,11 @@ class MaskLogits:
         )
 
     def bits(self, number: int, box: Box) -> npt.NDArray[np.bool_]:
-        """The mask of object `number` inside `box` (display pixels), (h,w) bool."""
+        """Return the mask of object `number` inside `box` (display pixels), (h,w) bool."""
         depth, rows, columns = self.prototypes.shape
         gain_x, gain_y = self.gain
         pad_x, pad_y = self.pad
-        # A pixel of margin for the interpolation, and one because samples sit in the middle of their pixels.
+        # One pixel of margin for the interpolation, and one because samples lie in the middle of their pixels.
         left = min(max(math.floor(box.x * gain_x + pad_x) - 2, 0), columns - 1)
         top = min(max(math.floor(box.y * gain_y + pad_y) - 2, 0), rows - 1)
         right = min(math.ceil(box.right * gain_x + pad_x) + 2, columns)
@@ -93,7 +94,8 @@ class MaskLogits:
 
 
 def class_numbers(targets: Sequence[str], classes: Mapping[int, str], weights: str) -> list[int]:
-    """The numbers of `targets` among the `classes` of the file `weights`, compared without case and outer blanks.
+    """Look up the numbers of `targets` among the `classes` of the file `weights`, without regard to case and outer
+    blanks.
 
     Raises:
         ClipError: `unknown_class`, with the nearest names that the weights know.
@@ -109,13 +111,13 @@ def class_numbers(targets: Sequence[str], classes: Mapping[int, str], weights: s
 
 
 def one_line(error: BaseException) -> str:
-    """An exception for a row: its kind and the first line of its message."""
+    """Format an exception for a row: its kind and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def outward(edges: Sequence[float], size: Size) -> Box | None:
-    """Left, top, right, bottom as a pixel box of a frame of `size`, rounded outward; None outside it."""
+    """Round left, top, right, bottom outward to a pixel box in a frame of `size`; None outside the frame."""
     left = max(math.floor(edges[0]), 0)
     top = max(math.floor(edges[1]), 0)
     right = min(math.ceil(edges[2]), size.width)
@@ -124,11 +126,12 @@ def outward(edges: Sequence[float], size: Size) -> Box | None:
 
 
 def fold_name(name: str) -> str:
-    """A class name as it is compared: without case, outer and doubled blanks."""
+    """Normalize a class name for comparison: without case, outer and doubled blanks."""
     return " ".join(name.casefold().split())
 
 
 def _near(target: str, names: Sequence[str]) -> str:
+    """Format a target with the nearest class names."""
     by_folded = {fold_name(name): name for name in names}
     close = difflib.get_close_matches(fold_name(target), by_folded, n=3, cutoff=0.5)
     close += [name for name in by_folded if fold_name(target) in name and name not in close][:3]

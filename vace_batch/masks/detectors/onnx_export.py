@@ -1,4 +1,4 @@
-"""Weights as an exported ONNX model: what CPU actors run instead of torch, kept by the digest of the weights."""
+"""Export detector weights to ONNX, which CPU actors run instead of torch, cached by the digest of the weights."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _OPSET = 17
 
 
 def export_onnx(weights: str, target: str, shape: tuple[int, int] | None = None) -> str:
-    """Write the ONNX model of local detection or segmentation weights to `target`, which is returned.
+    """Write the ONNX model of local detection or segmentation weights to `target`; return `target`.
 
-    It takes pictures of any size in multiples of the stride; `shape` (H, W) is the one it was made for.
+    The model accepts images of any size in multiples of the stride; `shape` (H, W) is the size of the traced one.
 
     Raises:
         ClipError: `weights_not_found`, `bad_weights`, `export_failed`.
@@ -32,7 +32,7 @@ def export_onnx(weights: str, target: str, shape: tuple[int, int] | None = None)
     from ultralytics import YOLO
 
     with tempfile.TemporaryDirectory(prefix="vace-batch-") as folder:
-        # ultralytics writes beside the weights, where there may be no leave to write.
+        # ultralytics writes beside the weights, in a folder that may be read-only.
         copy = Path(folder, "weights.pt")
         copy.symlink_to(path)
         try:
@@ -40,7 +40,10 @@ def export_onnx(weights: str, target: str, shape: tuple[int, int] | None = None)
         except UNREADABLE_WEIGHTS as error:
             raise ClipError("bad_weights", f"weights {weights} cannot be loaded: {one_line(error)}") from error
         if has_open_vocabulary(model):
-            raise ClipError("export_failed", f"weights {weights}: an export knows only the names it was made with")
+            raise ClipError(
+                "export_failed",
+                f"weights {weights}: an export of an open vocabulary knows only the names of its export",
+            )
         try:
             made = model.export(
                 format="onnx",
@@ -61,7 +64,8 @@ def export_onnx(weights: str, target: str, shape: tuple[int, int] | None = None)
 
 
 def cached_export(weights: str, cache: str) -> str:
-    """The ONNX model of a local `.pt` file, made unless folder `cache` has it; an exported one is its own.
+    """Return the ONNX model of a local `.pt` file, from the folder `cache` if it is there; an export is returned as it
+    is.
 
     Raises:
         ClipError: as `export_onnx`.
@@ -75,8 +79,10 @@ def cached_export(weights: str, cache: str) -> str:
 
 
 def new_segmentation_model(classes: Sequence[str], scale: Sequence[float], family: str = "yolo11") -> Any:
-    """An ultralytics segmentation model with random weights, of `scale` [depth, width, most channels]; ready to be
-    trained. `family` is yolo11 (its export needs suppression of doubles) or yolo26 (which has none)."""
+    """Build an ultralytics segmentation model with random weights, of `scale` [depth, width, most channels], to train.
+
+    `family` is yolo11 (its export needs non-maximum suppression) or yolo26 (end to end).
+    """
     import_ultralytics()
     from ultralytics import YOLO
     from ultralytics.cfg import get_cfg

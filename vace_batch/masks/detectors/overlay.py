@@ -1,6 +1,6 @@
-"""Static overlays, such as logos and watermarks: what stays where it is while the picture under it moves.
+"""Find static overlays, such as logos and watermarks: pixels that stand still while the picture under them moves.
 
-Shape suffixes: H, W are the rows and columns of the small picture that is looked at.
+Shape suffixes: H, W are the rows and columns of the shrunk frame.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.video.frame import Frame
 
 OVERLAY = "@overlay"
-"""What a job's `targets` call overlays that stand still."""
+"""The name of static overlays in a job's `targets`."""
 
 _LONGEST_PX = 640
 _MOST_FRAMES = 150
@@ -31,7 +31,10 @@ Floats = npt.NDArray[np.float32]
 
 
 def find_overlay(frames: Iterable[Frame], num_frames: int, size: Size) -> FrameMask | None:
-    """The mask of what stands still in all of `num_frames` frames of a video of `size`; None when there is nothing.
+    """Return the mask of pixels that stand still in all of `num_frames` frames of a video of `size`; None without any.
+
+    A pixel stands still if its gradient keeps its direction: the mean gradient's length is near the gradients' mean
+    length.
 
     Raises:
         ClipError: `nothing_moves`, overlay and picture cannot be told apart; mark the overlay by `boxes`.
@@ -50,7 +53,7 @@ def find_overlay(frames: Iterable[Frame], num_frames: int, size: Size) -> FrameM
         lengths += np.hypot(*gradient)
         count += 1
     if count < _LEAST_FRAMES:
-        raise ClipError("nothing_moves", f"targets: {OVERLAY} needs {_LEAST_FRAMES} frames to be told, got {count}")
+        raise ClipError("nothing_moves", f"targets: {OVERLAY} needs at least {_LEAST_FRAMES} frames, got {count}")
     steady = (lengths > _LEAST_GRADIENT * count) & (np.hypot(*total) > _STEADY * lengths)
     bits = _areas(steady)
     if bits.mean() > _MOST_OF_FRAME:
@@ -61,12 +64,13 @@ def find_overlay(frames: Iterable[Frame], num_frames: int, size: Size) -> FrameM
 
 
 def _gradient(frame: Frame, small: Size) -> Floats:
+    """Return the Sobel gradient (2, H, W) of the shrunk frame, in gray levels."""
     gray = cv2.cvtColor(frame.small(small), cv2.COLOR_RGB2GRAY)
     return np.stack([cv2.Sobel(gray, cv2.CV_32F, *axis, scale=0.25) for axis in ((1, 0), (0, 1))]).astype(np.float32)
 
 
 def _areas(steady_HW: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Outlines joined and filled to areas; specks are left out."""
+    """Join and fill outlines to areas (H, W); drop specks."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_BRIDGED_PX, _BRIDGED_PX))
     joined = cv2.morphologyEx(steady_HW.view(np.uint8), cv2.MORPH_CLOSE, kernel)
     contours, _ = cv2.findContours(joined, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -74,5 +78,5 @@ def _areas(steady_HW: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     for contour in contours:
         if cv2.contourArea(contour) >= _LEAST_OF_FRAME * steady_HW.size:
             cv2.drawContours(canvas, [contour], -1, 1, cv2.FILLED)
-    # A gradient stands beside the edge that it belongs to, on the outside too.
+    # Gradients lie on both sides of an edge, so the area grows by one pixel.
     return np.asarray(cv2.dilate(canvas, np.ones((3, 3), np.uint8)), np.uint8).astype(np.bool_)

@@ -1,4 +1,4 @@
-"""Burned-in text: subtitles, captions, titles. RapidOCR's detector finds it; its package ships the weights."""
+"""Find burned-in text (subtitles, captions, titles) with RapidOCR's detector, whose package ships its weights."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from vace_batch.masks.detectors.detection import Detection, outward
 from vace_batch.masks.store import make_mask
 
 TEXT = "@text"
-"""What a job's `targets` call burned-in text."""
+"""The name of burned-in text in a job's `targets`."""
 
 LONGEST_PX = 960
-"""Longer pictures are shrunk to this; letters of a subtitle are still 12 px high then."""
+"""Longer frames are shrunk to this length; letters of a subtitle are still 12 px high then."""
 
-# Outlines of letters reach a little over the line that the detector draws round them.
+# Outlines of letters reach slightly over the box that the detector draws around them.
 _MARGIN = 0.12
-# Lines that are a larger share of the picture's height must be this sure: things look like one huge letter, at 0.5.
+# Lines taller than this share of the frame need more confidence: objects pass for one huge letter, at 0.5.
 _TALL, _SURE_OF_TALL = 0.25, 0.7
 
 
 class TextFinder:
-    """The loaded detector; keep one an actor."""
+    """A loaded text detector; keep one an actor."""
 
     def __init__(self) -> None:
         """Load the detector.
@@ -52,7 +52,7 @@ class TextFinder:
         )
 
     def find(self, rgb_HWC: npt.NDArray[np.uint8], display: Size, index: int) -> list[Detection]:
-        """Lines of text of frame `index`, which `rgb_HWC` shows at any size, each with its slanted box as mask."""
+        """Detect lines of text in frame `index`; `rgb_HWC` shows it at any size, a line's mask is its slanted box."""
         bgr = np.ascontiguousarray(rgb_HWC[..., ::-1])
         result = self._reader(bgr, use_det=True, use_cls=False, use_rec=False)
         if result.boxes is None:
@@ -75,6 +75,7 @@ class TextFinder:
 
 
 def _polygon(corners: npt.NDArray[np.float64], box: Box) -> npt.NDArray[np.bool_]:
+    """Fill the four `corners` inside `box`, (h,w) bool."""
     canvas = np.zeros((box.height, box.width), np.uint8)
     inside = np.rint(corners - (box.x, box.y)).astype(np.int32)
     return np.asarray(cv2.fillConvexPoly(canvas, inside, 1), np.uint8).astype(np.bool_)

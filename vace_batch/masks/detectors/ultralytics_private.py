@@ -1,7 +1,7 @@
-"""Members of ultralytics that its documentation does not promise: every use of them in the package.
+"""Use the members of ultralytics that its documentation does not promise; no other file of the masks does.
 
-Callers import ultralytics first, by `yolo.import_ultralytics`. An upgrade that removes a member of `MEMBERS` fails its
-test by name.
+Callers import ultralytics first, by `yolo.import_ultralytics`. An upgrade that removes a member of `MEMBERS` fails that
+member's test by name.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _ANY_LENGTH = 1 << 30
 
 
 class VideoPredictor:
-    """SAM 2's video predictor, frame by frame: `see` encodes a frame once, `find` asks for one object in it."""
+    """SAM 2's video predictor, frame by frame: `see` encodes a frame once, `find` finds one object in it."""
 
     def __init__(self, model: Any, *, device: str, side: int) -> None:
         """`model` is a loaded SAM2Model, which may be shared; frames are scaled to `side` px."""
@@ -62,7 +62,7 @@ class VideoPredictor:
         return height, width
 
     def new_state(self) -> Any:
-        """The empty state of one object."""
+        """Return the empty state of one object."""
         return self._predictor._init_state(_ANY_LENGTH)
 
     def see(self, rgb_HWC: npt.NDArray[np.uint8]) -> None:
@@ -80,7 +80,7 @@ class VideoPredictor:
             predictor.backbone_out = predictor.model.forward_image(self._image)
 
     def find(self, state: Any, time: int, prompts: Mapping[str, Any] | None) -> npt.NDArray[np.bool_]:
-        """The mask (H, W) of the object of `state` in the frame seen last; `prompts` as ultralytics takes them."""
+        """Return the mask (H, W) of the object of `state` in the last frame; `prompts` in the form of ultralytics."""
         import torch
         from ultralytics.utils import ops
 
@@ -102,7 +102,7 @@ class VideoPredictor:
 
 @cache
 def box_mask_predictor() -> Any:
-    """A segmentation predictor class whose results have `mask_logits` in place of full-frame masks."""
+    """Return a segmentation predictor class whose results have `mask_logits` in place of full-frame masks."""
     from ultralytics.models.yolo.detect import DetectionPredictor
     from ultralytics.models.yolo.segment import SegmentationPredictor
 
@@ -120,22 +120,22 @@ def box_mask_predictor() -> Any:
 
 
 def saved_features(model: Any) -> Any:
-    """The text features that an open-vocabulary model was saved with, or None."""
+    """Return the text features that an open-vocabulary model was saved with, or None."""
     return getattr(model.model, "pe", getattr(model.model, "txt_feats", None))
 
 
 def has_fixed_names(model: Any) -> bool:
-    """Whether a YOLOE was made to find all names of a long list, and no others."""
+    """Return whether a YOLOE finds the names of a long fixed list, and no others."""
     return hasattr(model.model.model[-1], "lrpc")
 
 
 def text_encoder_kind(model: Any) -> str:
-    """The text encoder that an open-vocabulary model was trained with, as ultralytics calls it."""
+    """Return ultralytics' name of the text encoder that an open-vocabulary model was trained with."""
     return str(getattr(model.model, "text_model", "mobileclip:blt" if _is_yoloe(model) else "clip:ViT-B/32"))
 
 
 def class_features(model: Any, text_features: Any) -> Any:
-    """Text features as the model's head takes them: through YOLOE's own layer, unchanged for YOLO-World."""
+    """Convert text features for the model's head: through YOLOE's own layer, unchanged for YOLO-World."""
     features = text_features.to(next(model.model.parameters()))
     return model.model.model[-1].get_tpe(features).detach() if _is_yoloe(model) else features
 
@@ -153,7 +153,7 @@ def set_vocabulary(model: Any, names: Sequence[str], features: Any) -> None:
 
 
 def set_camera_motion(tracker: Any, warps: Sequence[npt.NDArray[np.float64]]) -> None:
-    """Let a BoT-SORT tracker take the camera's motion from `warps`, one a frame, in place of the frames."""
+    """Make a BoT-SORT tracker take the camera's motion from `warps`, one a frame, in place of the frames."""
     stored = iter(warps)
     tracker.gmc = SimpleNamespace(method="stored", apply=lambda *_: next(stored))
 

@@ -1,7 +1,7 @@
-"""Names as YOLOE and YOLO-World are told them: the vectors of a text encoder that lies beside the detector's weights.
+"""Encode class names for YOLOE and YOLO-World by the text encoder beside the detector's weights.
 
-Nothing is fetched, and no package is needed that a wheel index does not have: CLIP's tokens come from its
-`tokenizer.json`, the encoders run in torch. Shapes: N names, T tokens of a name, C the length of a vector.
+Nothing is downloaded, and every package needed is on the wheel index: CLIP's tokens come from its `tokenizer.json`, the
+encoders run in torch. Shapes: N names, T tokens of a name, C the length of a vector.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ ENCODERS = {
     "mobileclip:blt": "mobileclip_blt.ts",
     "mobileclip2:b": "mobileclip2_b.ts",
 }
-"""The text encoder that weights were trained with, as ultralytics calls it, and the file it is published as."""
+"""File names of the text encoders, by the names that ultralytics gives them."""
 
 TOKENIZER = "tokenizer.json"
-"""That of CLIP, as `openai/clip-vit-base-patch32` on the Hugging Face hub has it."""
+"""CLIP's tokenizer, as in `openai/clip-vit-base-patch32` on the Hugging Face hub."""
 
 _MOST_TOKENS = 77
 _HEADS = 8
@@ -31,12 +31,12 @@ _LAYER_NAMES = {
 
 
 def text_features(names: Sequence[str], kind: str, files: Sequence[str]) -> Any:
-    """A float32 tensor (1, N, C) of unit vectors that say `names` to weights trained with the encoder `kind`.
+    """Encode `names` as unit vectors, a float32 tensor (1, N, C), for weights trained with the encoder `kind`.
 
-    `files` are the paths of what may be opened; the encoder of `ENCODERS` and `TOKENIZER` must be among them.
+    `files` are the paths that may be opened; the encoder's file in `ENCODERS` and `TOKENIZER` must be among them.
 
     Raises:
-        ClipError: `no_text_encoder`, they are not, or cannot be read.
+        ClipError: `no_text_encoder`, a file is missing or cannot be read.
     """
     import torch
 
@@ -45,7 +45,9 @@ def text_features(names: Sequence[str], kind: str, files: Sequence[str]) -> Any:
     missing = [file for file in (encoder, TOKENIZER) if file not in paths]
     if encoder is None or missing:
         wanted = f"encoder {kind!r} is not known" if encoder is None else f"expected {' and '.join(map(str, missing))}"
-        raise ClipError("no_text_encoder", f"targets: to take any name these weights need their text encoder: {wanted}")
+        raise ClipError(
+            "no_text_encoder", f"targets: these weights find any name only with their text encoder: {wanted}"
+        )
     try:
         tokens = tokens_of(names, paths[TOKENIZER])
         with torch.no_grad():
@@ -57,10 +59,10 @@ def text_features(names: Sequence[str], kind: str, files: Sequence[str]) -> Any:
 
 
 def tokens_of(names: Sequence[str], tokenizer: str) -> Any:
-    """CLIP's tokens of `names`, an int tensor (N, T) padded with 0; longer names lose what is too much.
+    """Return CLIP's tokens of `names`, an int tensor (N, T) padded with 0; longer names are cut.
 
     Raises:
-        ValueError: the file is no tokenizer.
+        ValueError: the file is not a tokenizer.
     """
     import torch
     from tokenizers import Tokenizer
@@ -79,7 +81,7 @@ def tokens_of(names: Sequence[str], tokenizer: str) -> Any:
 
 
 def _clip_text(state: Mapping[str, Any], tokens_NT: Any) -> Any:
-    """The text tower of CLIP as openai/CLIP's model.py has it, in float32 whatever it is stored in."""
+    """Run CLIP's text tower, as in openai/CLIP's model.py, in float32 whatever the stored type."""
     import torch
 
     weights = {name: tensor.float() for name, tensor in state.items() if not name.startswith("visual.")}
@@ -100,6 +102,7 @@ def _clip_text(state: Mapping[str, Any], tokens_NT: Any) -> Any:
 
 
 def _renamed(weights: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the weights of one layer of CLIP under torch's names."""
     layer = {}
     for name, tensor in weights.items():
         if name.startswith(prefix):

@@ -1,4 +1,4 @@
-"""Objects by class name: ultralytics YOLO detection and segmentation weights."""
+"""Detect objects by class name with ultralytics YOLO detection and segmentation weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vace_batch.masks.detectors.vocabulary import text_features
 from vace_batch.masks.store import make_mask
 from vace_batch.masks.weights import prepare_ultralytics
 
-# What a damaged, foreign or too new file raises, by its format and by how far the loader gets.
+# Errors of damaged, foreign and too new files, by their format and the loader's progress.
 UNREADABLE_WEIGHTS = (
     AttributeError, EOFError, ImportError, KeyError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError,
     pickle.UnpicklingError, zipfile.BadZipFile,
@@ -35,7 +35,7 @@ UNREADABLE_WEIGHTS = (
 
 
 class Detector:
-    """Loaded weights, ready to find objects frame by frame; keep one an actor, not one a frame."""
+    """Loaded weights that detect objects frame by frame; keep one an actor, not one a frame."""
 
     def __init__(self, model: Any, weights: str, device: str, beside: Sequence[str] = ()) -> None:
         self._model = model
@@ -71,10 +71,10 @@ class Detector:
         return cls(model, weights, device, beside)
 
     def check_targets(self, targets: Sequence[str]) -> list[int]:
-        """The class numbers of `targets`, compared without case and outer blanks.
+        """Look up the class numbers of `targets`, without regard to case and outer blanks.
 
-        YOLOE and YOLO-World find whatever is named. They are told it here, once, which takes their text encoder; unless
-        the file was saved with a vocabulary that holds all of it.
+        YOLOE and YOLO-World find any name. Their vocabulary is set here, which needs their text encoder unless the file
+        was saved with a vocabulary that holds all names.
 
         Raises:
             ClipError: `unknown_class`, with the nearest names that the weights know; `no_text_encoder`.
@@ -85,7 +85,7 @@ class Detector:
         return class_numbers(targets, self.classes, self._weights)
 
     def _set_vocabulary(self, names: list[str], saved_names: list[str], saved_features: Any) -> None:
-        """Give the model its vocabulary: the saved one where that holds all `names`, else just these."""
+        """Set the model's vocabulary: the saved one if it holds all `names`, else only `names`."""
         if private.has_fixed_names(self._model):
             return
         features = None
@@ -107,7 +107,7 @@ class Detector:
         conf: float = DEFAULT_CONFIDENCE,
         index: int = 0,
     ) -> list[Detection]:
-        """Objects of the `targets` classes in one frame, surest first; masks are at the frame's full resolution.
+        """Detect objects of the `targets` classes in one frame, highest confidence first; masks at full resolution.
 
         Raises:
             ClipError: `unknown_class`.
@@ -139,7 +139,7 @@ class Detector:
 
 
 def has_open_vocabulary(model: Any) -> bool:
-    """Whether a loaded ultralytics model has an open vocabulary."""
+    """Return whether a loaded ultralytics model has an open vocabulary."""
     from ultralytics import YOLOE, YOLOWorld
 
     return isinstance(model, (YOLOE, YOLOWorld))
@@ -147,9 +147,9 @@ def has_open_vocabulary(model: Any) -> bool:
 
 @cache
 def import_ultralytics() -> None:
-    """Import ultralytics for the first time: offline, and without the functions of other packages that it replaces.
+    """Import ultralytics offline, and undo its replacement of functions of other packages.
 
-    Its `PIL.Image.open` turns any unreadable picture into a missing package.
+    Its `PIL.Image.open` reports any unreadable picture as a missing package.
     """
     import torch
     from PIL import Image
@@ -162,7 +162,7 @@ def import_ultralytics() -> None:
 
 
 def local_path(weights: str) -> str:
-    """The absolute path of a local weights file, checked to be one that ultralytics opens as it stands.
+    """Return the absolute path of a local weights file that ultralytics opens under this very name.
 
     Raises:
         ClipError: `weights_not_found`, `bad_weights`.
@@ -176,24 +176,26 @@ def local_path(weights: str) -> str:
         raise UsageError("ultralytics was imported before vace_batch.masks: set ULTRALYTICS_SAFE_LOAD=true before it")
     path = str(Path(weights).absolute())
     if not Path(path).is_file():
-        raise ClipError("weights_not_found", f"weights {weights}: no such file; give the path of a file that is here")
-    # ultralytics drops quotes and blanks, renames old YOLOv5 files, and downloads what is then missing.
+        raise ClipError("weights_not_found", f"weights {weights}: no such file; give a path on this machine")
+    # ultralytics drops quotes and blanks, renames old YOLOv5 files, and downloads a file that is then missing.
     if check_yolov5u_filename(path.strip().replace("'", ""), verbose=False) != path:
-        raise ClipError("bad_weights", f"weights {weights}: rename the file without quotes, outer blanks and 'yolov5'")
+        raise ClipError(
+            "bad_weights", f"weights {weights}: rename the file: no quotes, outer blanks or 'yolov5' in its name"
+        )
     return path
 
 
 def download_release(name: str, folder: str) -> str:
-    """Fetch weights that ultralytics publishes under `name` (yolo11n-seg.pt, sam2.1_t.pt, ...) unless they are here.
+    """Download weights that ultralytics publishes as `name` (yolo11n-seg.pt, ...), unless `folder` holds them.
 
     Raises:
-        ClipError: `weights_not_found`, no release of that name or it cannot be fetched.
+        ClipError: `weights_not_found`, the name is not a release or the download fails.
     """
     import_ultralytics()
     from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
 
     if name not in GITHUB_ASSETS_NAMES:
-        raise ClipError("weights_not_found", f"weights {name!r} are no release of ultralytics")
+        raise ClipError("weights_not_found", f"weights {name!r} are not a release of ultralytics")
     Path(folder).mkdir(parents=True, exist_ok=True)
     target = Path(folder, name)
     try:

@@ -1,5 +1,4 @@
-"""Detection on a CPU: an exported model, ONNX or OpenVINO's own, in OpenVINO or ONNX Runtime, without torch and
-ultralytics.
+"""Detect objects on a CPU with an exported model, ONNX or OpenVINO, without torch and ultralytics.
 
 Shape suffixes: H, W are the network's rows and columns, C channels (RGB), N objects, A anchors, F an anchor's values.
 """
@@ -28,7 +27,7 @@ from vace_batch.masks.weights import network_of
 
 DEFAULT_SIDE_PX = 640
 
-# Both are ultralytics' defaults: its torch loop and this one must find the same.
+# Both are ultralytics' defaults: its torch loop and this one must find the same objects.
 _OVERLAP = 0.7
 _MOST_OBJECTS = 300
 _PAD_GRAY = 114
@@ -38,7 +37,8 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """How a picture of `display` size lies in a `network` one: shrunk to `inner`, moved by (`left`, `top`), gray round.
+    """The place of a picture of `display` size in the network's: shrunk to `inner`, moved by (`left`, `top`), gray
+    around.
 
     `Letterbox.of(Size(1920, 1080), 640, 32)` has a network of 640x384 and an inner of 640x360.
     """
@@ -51,7 +51,7 @@ class Letterbox:
 
     @staticmethod
     def of(display: Size, side: int, stride: int, fixed: Size | None = None) -> Letterbox:
-        """The smallest network size in multiples of `stride` whose longer side is `side`; or the `fixed` one."""
+        """Choose the smallest network size in multiples of `stride` with longer side `side`, or the `fixed` size."""
         room = fixed or Size(side, side)
         scale = min(room.width / display.width, room.height / display.height)
         inner = Size(max(round(display.width * scale), 1), max(round(display.height * scale), 1))
@@ -61,7 +61,7 @@ class Letterbox:
         return Letterbox(display, network, inner, left, top)
 
     def place(self, rgb_HWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """The network's picture (H, W, 3) of one of any size that shows all of the display."""
+        """Place an image of any size that shows the whole display in the network's image (H, W, 3)."""
         if rgb_HWC.shape[:2] != (self.inner.height, self.inner.width):
             rgb_HWC = np.asarray(cv2.resize(rgb_HWC, (self.inner.width, self.inner.height)), np.uint8)
         out = np.full((self.network.height, self.network.width, 3), _PAD_GRAY, np.uint8)
@@ -70,7 +70,7 @@ class Letterbox:
 
 
 class ExportedDetector:
-    """An exported detection or segmentation model; keep one an actor, not one a frame."""
+    """A loaded detection or segmentation export; keep one an actor, not one a frame."""
 
     def __init__(self, weights: str, metadata: Mapping[str, str], threads: int) -> None:
         self._weights = weights
@@ -85,16 +85,15 @@ class ExportedDetector:
 
     @classmethod
     def load(cls, weights: str, *, threads: int | None = None) -> ExportedDetector:
-        """Load what ultralytics exports, a local `.onnx` file or an OpenVINO folder, on `threads` CPU threads (default:
-        `OMP_NUM_THREADS`).
+        """Load an export of ultralytics, a local `.onnx` file or an OpenVINO folder, on `threads` CPU threads.
+
+        The default of `threads` is `OMP_NUM_THREADS`.
 
         Raises:
             ClipError: `weights_not_found`, `bad_weights`, `wrong_weights` (another task), `no_openvino`.
         """
         if not Path(weights).exists():
-            raise ClipError(
-                "weights_not_found", f"weights {weights}: no such file; give the path of a file that is here"
-            )
+            raise ClipError("weights_not_found", f"weights {weights}: no such file; give a path on this machine")
         threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 1)
         try:
             metadata = _metadata(weights, threads)
@@ -108,7 +107,7 @@ class ExportedDetector:
         return made
 
     def check_targets(self, targets: Sequence[str]) -> list[int]:
-        """The class numbers of `targets`, compared without case and outer blanks.
+        """Look up the class numbers of `targets`, without regard to case and outer blanks.
 
         Raises:
             ClipError: `unknown_class`, with the nearest names that the weights know.
@@ -116,13 +115,13 @@ class ExportedDetector:
         return class_numbers(targets, self.classes, self._weights)
 
     def letterbox(self, display: Size) -> Letterbox:
-        """How frames of `display` size are to be given to `detect`."""
+        """Return the letterbox in which `detect_small` takes frames of `display` size."""
         return Letterbox.of(display, self.side, self.stride, self._fixed)
 
     def detect(
         self, rgb_HWC: npt.NDArray[np.uint8], targets: Sequence[str], *, conf: float, index: int = 0
     ) -> list[Detection]:
-        """Objects of the `targets` classes in one frame, surest first; masks are at the frame's full resolution.
+        """Detect objects of the `targets` classes in one frame, highest confidence first; masks at full resolution.
 
         Raises:
             ClipError: `unknown_class`.
@@ -133,7 +132,7 @@ class ExportedDetector:
     def detect_small(
         self, placed_HWC: npt.NDArray[np.uint8], box: Letterbox, numbers: Sequence[int], *, conf: float, index: int = 0
     ) -> list[Detection]:
-        """As `detect`, of a frame that is placed in its letterbox already, of class `numbers`."""
+        """Detect objects of class `numbers` in a frame that lies in its letterbox already."""
         if not numbers:
             return []
         outputs = self._run(placed_HWC, box.network)
@@ -158,19 +157,20 @@ class ExportedDetector:
         return found
 
     def session(self, network: Size) -> Callable[[Floats], list[Floats]]:
-        """The bare network for pictures of one size: (1,3,H,W) in 0..1 to its outputs."""
+        """Return the bare network for images of one size: (1,3,H,W) in 0..1 to its outputs."""
         if network not in self._sessions:
             self._sessions[network] = _session(self._weights, self._threads, network)
         return self._sessions[network]
 
     def _run(self, placed_HWC: npt.NDArray[np.uint8], network: Size) -> list[Floats]:
-        # One pass: planes of floats straight from bytes.
+        # blobFromImage makes planes of floats from bytes in one pass.
         return self.session(network)(np.asarray(cv2.dnn.blobFromImage(placed_HWC, 1 / 255), np.float32))
 
     def _decode(
         self, found_FA: Floats, numbers: set[int], conf: float
     ) -> tuple[Floats, Floats, npt.NDArray[np.intp], Floats]:
-        """Edges (N,4) in network pixels, scores (N,), class numbers (N,) and mask coefficients (N,C), surest first."""
+        """Return edges (N,4) in network pixels, scores (N,), class numbers (N,) and mask coefficients (N,C), highest
+        score first."""
         if self._end2end:
             rows = found_FA[found_FA[:, 4] > conf]
             labels = rows[:, 5].astype(np.intp)
@@ -192,7 +192,7 @@ class ExportedDetector:
 
 
 def _suppressed(edges: Floats, scores: Floats, labels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Rows that no surer one of their class covers, surest first."""
+    """Return the rows that no row of their class with a higher score covers, highest score first."""
     order = np.argsort(-scores, kind="stable")
     areas = np.prod(edges[:, 2:] - edges[:, :2], axis=1)
     kept = []
@@ -203,7 +203,7 @@ def _suppressed(edges: Floats, scores: Floats, labels: npt.NDArray[np.intp]) -> 
         low = np.maximum(edges[first, :2], edges[rest, :2])
         high = np.minimum(edges[first, 2:], edges[rest, 2:])
         common = np.prod(np.clip(high - low, 0, None), axis=1)
-        # A head without distances' distributions may turn a box inside out: such a one has an area below 0.
+        # A head without distance distributions may turn a box inside out, which gives it a negative area.
         covered = (common > 0) & (common > _OVERLAP * (areas[first] + areas[rest] - common))
         order = rest[~covered | (labels[rest] != labels[first])]
     return np.array(kept, np.intp)
@@ -218,7 +218,7 @@ def _is_dynamic(metadata: Mapping[str, str]) -> bool:
 
 @cache
 def has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware, where OpenVINO is 2.4 times as fast as ONNX Runtime."""
+    """Return whether this CPU multiplies bfloat16 in hardware; OpenVINO is then 2.4 times as fast as ONNX Runtime."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -227,20 +227,20 @@ def has_bfloat16() -> bool:
 
 
 def backend() -> str:
-    """What exported models run in here: openvino where it is installed and the CPU has bfloat16, else onnxruntime."""
+    """Return the runtime of exported models: openvino if it is installed and the CPU has bfloat16, else onnxruntime."""
     return "openvino" if has_bfloat16() and importlib.util.find_spec("openvino") else "onnxruntime"
 
 
 def _metadata(weights: str, threads: int) -> dict[str, str]:
-    """What ultralytics writes into an export about it, each value as text."""
+    """Read the metadata that ultralytics writes into an export, each value as text."""
     network = network_of(weights)
     if network is None:
         return dict(_runtime_session(weights, threads, None).get_modelmeta().custom_metadata_map)
     if not importlib.util.find_spec("openvino"):
         raise ClipError("no_openvino", f"weights {weights} need openvino: pip install 'vace-batch[openvino]'")
-    said = yaml.safe_load(Path(weights, "metadata.yaml").read_text(encoding="utf-8"))
+    metadata = yaml.safe_load(Path(weights, "metadata.yaml").read_text(encoding="utf-8"))
     _read_openvino(weights)
-    return {name: str(value) for name, value in said.items()}
+    return {name: str(value) for name, value in metadata.items()}
 
 
 def _read_openvino(weights: str) -> Any:
@@ -294,7 +294,7 @@ def _openvino_session(weights: str, threads: int, network: Size) -> Callable[[Fl
 
 @cache
 def _runtime_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime and the metadata of a foreign file raise."""
+    """Return the exceptions of ONNX Runtime and of a foreign file's metadata."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     named = ("Fail", "InvalidProtobuf", "InvalidGraph", "InvalidArgument", "NotImplemented", "NoModel", "NoSuchFile")

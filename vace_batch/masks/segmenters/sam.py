@@ -1,4 +1,4 @@
-"""Outlines from prompts: SAM, MobileSAM and SAM 2 through ultralytics."""
+"""Outline prompted objects with SAM, MobileSAM and SAM 2 through ultralytics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _INPUT_PX = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """What marks one object: a box, or points (x, y, is on the object), or both; display pixels."""
+    """A prompt for one object: a box, or points (x, y, is on the object), or both; display pixels."""
 
     box: Box | None = None
     points: tuple[tuple[float, float, bool], ...] = ()
@@ -43,10 +43,10 @@ class Segmenter:
     def load(cls, weights: str, *, device: str = "cpu") -> Segmenter:
         """Load a local file whose name ends as ultralytics' releases do (sam_b.pt, mobile_sam.pt, sam2.1_t.pt, ...).
 
-        The name tells the architecture; the file is read without running code from it.
+        The name decides the architecture; the file is read without running code from it.
 
         Raises:
-            ClipError: `weights_not_found`, `bad_weights`, `wrong_weights` (a name that tells no architecture).
+            ClipError: `weights_not_found`, `bad_weights`, `wrong_weights` (a name without an architecture).
         """
         path = local_path(weights)
         import torch
@@ -58,7 +58,7 @@ class Segmenter:
             reason = f"weights {weights}: expected a file name ending in one of {', '.join(sam_model_map)}"
             raise ClipError("wrong_weights", reason)
         try:
-            # build_sam unpickles freely: only let it have what loads without running code.
+            # build_sam unpickles any code: load the file without running code first.
             torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
             model = build_sam(path)
         except UNREADABLE_WEIGHTS as error:
@@ -71,7 +71,7 @@ class Segmenter:
     def segment(
         self, rgb_HWC: npt.NDArray[np.uint8], prompts: Sequence[Prompt], *, index: int = 0
     ) -> list[FrameMask | None]:
-        """The mask of each prompt's object in one frame, at full resolution; None where nothing is found.
+        """Return the mask of each prompt's object in one frame, at full resolution; None for an object not found.
 
         The frame is encoded once for all prompts.
         """
@@ -82,8 +82,9 @@ class Segmenter:
         return [make_mask(index, self._mask(prompt, (height, width))) for prompt in prompts]
 
     def _mask(self, prompt: Prompt, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+        """Return the full-resolution mask (H, W) of one prompt."""
         box = prompt.box
-        # One point can mean a part, an object or a group: ask for all three and take the one SAM is surest of.
+        # One point can mean a part, an object or a group: predict all three and take the one of highest confidence.
         ambiguous = box is None and len(prompt.points) == 1
         masks, rows = self._predictor.inference_features(
             self._predictor.features,

@@ -1,4 +1,4 @@
-"""SAM 2's memory: an object that was prompted once is found again on the frames after it, gone and come back too."""
+"""Find an object again on later frames by SAM 2's memory of one prompt, also after the object was away."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PointPrompts = tuple[tuple[float, float, bool], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """What marks an object in one frame: a box, points (x, y, is on it) or both, in display pixels; or its mask."""
+    """A mark of an object in one frame: a box, points (x, y, is on it) or both, in display pixels; or its mask."""
 
     box: Box | None = None
     points: PointPrompts = ()
@@ -25,39 +25,40 @@ class Mark:
 
     @property
     def begins(self) -> bool:
-        """Whether it says where the object is, not only where it is not."""
+        """Whether the mark shows where the object is, not only where it is not."""
         return self.box is not None or self.mask is not None or any(positive for *_, positive in self.points)
 
 
 class Memory:
-    """Finds objects by what it saw of them before, in frames that come one after another, forwards or backwards.
+    """Finds objects by SAM 2's memory of them, in frames that come one after another, forwards or backwards.
 
-    `see` takes a frame, which is encoded once for all objects; then `find` is asked for each of them.
+    `see` encodes a frame once for all objects; then `find` is called for each object.
     """
 
     def __init__(self, model: Any, *, device: str, side: int) -> None:
-        """`model` is a loaded SAM2Model, which may be shared; pictures are shown to it at `side` px."""
+        """`model` is a loaded SAM2Model, which may be shared; frames are scaled to `side` px."""
         self._predictor = VideoPredictor(model, device=device, side=side)
 
     def new_past(self) -> Any:
-        """The empty past of one object."""
+        """Return the empty past of one object."""
         return self._predictor.new_state()
 
     def see(self, rgb_HWC: npt.NDArray[np.uint8]) -> None:
-        """The next frame."""
+        """Encode the next frame."""
         self._predictor.see(rgb_HWC)
 
     def find(self, past: Any, index: int, mark: Mark | None = None, *, time: int | None = None) -> FrameMask | None:
-        """The object of `past` in frame `index`, the one seen last; None where it is not.
+        """Return the mask of `past`'s object in frame `index`, the frame seen last; None if it is not found.
 
-        `mark` marks it: on its first frame one that `begins`, later ones correct what was found. `time` must rise from
-        frame to frame and is the index unless given: a past that goes backwards has its own.
+        `mark` marks the object: the first one must be one that `begins`, later ones correct the memory. `time` must
+        rise from frame to frame; the default is the index. A past that goes backwards needs its own `time`.
         """
         prompts = None if mark is None else _prompts(mark, self._predictor.shape)
         return make_mask(index, self._predictor.find(past, index if time is None else time, prompts))
 
 
 def _prompts(mark: Mark, shape: tuple[int, int]) -> dict[str, Any]:
+    """Return a mark in the form of ultralytics' prompts."""
     if mark.mask is not None:
         return {"masks": [mark.mask.full(Size(shape[1], shape[0])).astype(np.uint8)]}
     box, points = mark.box, mark.points

@@ -1,7 +1,7 @@
-"""Looking at every k-th frame: as long as what is found moves evenly, the frames between two looks are worked out.
+"""Run the detector on every k-th frame, and interpolate between two such frames while objects move evenly.
 
-k grows while everything goes on as expected and falls to one at any surprise; then the frames that were passed over are
-looked at after all, so that nothing appears late.
+k doubles while detections go on as expected, and falls to one at any surprise; the skipped frames are then detected
+too, so that no object appears late.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vace_batch.masks.detectors.detection import Detection
 from vace_batch.masks.store import box_mask
 from vace_batch.masks.tracking.smoothing import interpolate_mask
 
-# How far the middle of a span may lie from the straight line, by how much the speed changed over it.
+# The most that the middle of a span may lie off the straight line, judged by the change of speed over the span.
 _MOST_OFF_PX, _MOST_OFF_SHARE = 1.0, 0.005
 
 _Image = TypeVar("_Image")
@@ -32,7 +32,7 @@ def detect_with_skipping(
     size: Size,
     most: int,
 ) -> Iterator[FrameDetections]:
-    """Detections in each of `images`, by rising frame number; `detect` runs on at least every `most`-th."""
+    """Yield the detections of each of `images`, by rising frame; `detect` runs on at least every `most`-th frame."""
     detected: list[FrameDetections] = []
     step = 1
     waiting: list[tuple[int, _Image]] = []
@@ -61,7 +61,7 @@ def detect_with_skipping(
 
 
 def _even_pairs(detected: Sequence[FrameDetections], now: FrameDetections) -> list[tuple[Detection, Detection]] | None:
-    """The detections of the last look and this one in pairs; None where one came, went, or left the straight line."""
+    """Pair the detections of the last and this frame; None if an object came, went, or left its straight line."""
     if len(detected) < 2 or len({len(detections) for _, detections in (*detected, now)}) > 1:
         return None
     earlier, last = detected
@@ -82,7 +82,7 @@ def _even_pairs(detected: Sequence[FrameDetections], now: FrameDetections) -> li
 
 
 def _pairs(before: Sequence[Detection], after: Sequence[Detection]) -> list[tuple[Detection, Detection]] | None:
-    """Nearest first, of one class each; None where that does not work out for all."""
+    """Pair detections of one class by distance, nearest first; None if any remains without a partner."""
     if not before:
         return []
     ends = [np.array([_edges(one.box) for one in side]) for side in (before, after)]
@@ -95,7 +95,7 @@ def _pairs(before: Sequence[Detection], after: Sequence[Detection]) -> list[tupl
 def _interpolated(
     pairs: Sequence[tuple[Detection, Detection]], ends: tuple[int, int], index: int, size: Size
 ) -> list[Detection]:
-    """The detections on frame `index` between those of the frames `ends`."""
+    """Interpolate paired detections of the frames `ends` on frame `index`."""
     first, last = ends
     share = (index - first) / (last - first)
     detections = []

@@ -1,4 +1,4 @@
-"""Objects over their shot from where they are marked: frame by frame, and by SAM 2's memory also where nobody looked.
+"""Follow objects over their shot by SAM 2's memory or their last outline, from hand-made marks or from detections.
 
 A memory that goes backwards reads the frames again, a few at a time, so that no shot is held.
 """
@@ -21,38 +21,38 @@ from vace_batch.masks.store import FrameMask, PackedMask, box_mask
 from vace_batch.masks.tracking.objects import MOST_GAP_FRAMES, Sighting, TrackedObject
 from vace_batch.video.frame import Frame
 
-# A followed object's next box: its last outline's, with room for what it moves from frame to frame.
+# Padding of the last outline's box, for the object's motion from frame to frame.
 _FOLLOW_REACH = 0.05
-# A memory that takes the whole picture for the object has lost it.
+# A mask that grows by more from frame to frame means that the memory lost the object.
 _MOST_GROWTH = 2.5
 _HELD_FRAMES = 8
 
 FrameReader = Callable[[int, int], Iterable[Frame]]
-"""Frames start..stop-1 of the clip, once more."""
+"""Reads frames start..stop-1 of the clip once more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkedObject:
-    """An object marked on some frames; `track` are the boxes that it was marked by, of which it may have none."""
+    """An object marked by hand on some frames; `track` holds the boxes that marked it, if any."""
 
     marks: Mapping[int, Mark]
     track: BoxTrack | None = None
 
     def box_at(self, index: int, size: Size) -> Box | None:
-        """Where its boxes lead on frame `index`."""
+        """Return the interpolated box on frame `index`, or None."""
         return None if self.track is None else self.track.at(index, size)
 
     def covers(self, index: int) -> bool:
-        """Whether frame `index` may show the object: several boxes bound it to its first mark up to its last."""
+        """Return whether the object may be on frame `index`; a bounded one only from its first mark to its last."""
         return not self.is_bounded or min(self.marks) <= index <= max(self.marks)
 
     @property
     def is_bounded(self) -> bool:
-        """Whether it has several boxes, which say from when to when it is there."""
+        """Whether several boxes mark the object's first and last frame."""
         return self.track is not None and len(self.track.keys) > 1
 
     def first_mark(self, index: int, size: Size) -> Mark | None:
-        """The mark on frame `index` that may begin a memory; the track's box where its marks are in other shots."""
+        """Return the mark on frame `index` that may begin a memory; the track's box if its marks are in other shots."""
         mark, box = self.marks.get(index), self.box_at(index, size)
         if box is not None and (mark is None or mark.box is None):
             mark = Mark(box=box, points=mark.points if mark else ())
@@ -61,7 +61,7 @@ class MarkedObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
-    """An object's masks on one frame; `has_box`: the memory missed its box on that frame, and the box is masked."""
+    """An object's masks on one frame; `has_box`: the memory missed the object's box, so the box is masked too."""
 
     masks: tuple[FrameMask, ...] = ()
     has_box: bool = False
@@ -69,15 +69,14 @@ class Remembered:
 
 @dataclass(slots=True)
 class ObjectFollower:
-    """Follows a marked object through one shot: by the segmenter's memory or, where that has none and it is marked by
-    points, prompted by its own last outline."""
+    """Follows a marked object through one shot, by the segmenter's memory or, without one, by its last outline."""
 
     marked: MarkedObject
     last_outline: Box | None = None
     past: Any = None
 
     def remembered(self, memory: Memory, index: int, size: Size) -> Remembered:
-        """The object in the frame that `memory` saw last; nothing before it is marked and where it is not."""
+        """Find the object in the last frame that `memory` saw; empty before its first mark and while it is away."""
         mark = self.marked.marks.get(index)
         if self.past is None:
             mark = self.marked.first_mark(index, size)
@@ -94,13 +93,13 @@ class ObjectFollower:
         return Remembered(masks=masks)
 
     def before(self, memory: Memory, shot: tuple[int, int], read: FrameReader) -> Iterator[FrameMask]:
-        """The object in the frames of a shot before the first that it is marked on, the last of them first."""
+        """Yield the object's masks in the frames of the shot before its first mark, the last of these frames first."""
         begins = [index for index, mark in self.marked.marks.items() if shot[0] <= index < shot[1] and mark.begins]
         if begins and not self.marked.is_bounded:
             yield from track_by_memory(memory, self.marked.marks[min(begins)], min(begins), shot[0] - 1, read)
 
     def prompt(self, index: int, size: Size) -> Prompt | None:
-        """What the object is prompted by without a memory."""
+        """Return the prompt on frame `index` for a segmenter without a memory."""
         mark = self.marked.marks.get(index, Mark())
         if mark.begins:
             return Prompt(points=mark.points)
@@ -112,9 +111,10 @@ class ObjectFollower:
 def track_by_memory(
     memory: Memory, mark: Mark, index: int, stop: int, read: FrameReader, patience: int | None = None
 ) -> Iterator[FrameMask]:
-    """What `mark` marks on frame `index`, on the frames from there to `stop`, later or earlier, both left out.
+    """Track the object marked on frame `index` towards frame `stop`, in either direction, both ends excluded.
 
-    It ends when the object is lost for more than `patience` frames, if given; one that grows all at once is lost, too.
+    Tracking ends when the object is lost for more than `patience` frames, if given; an object that grows suddenly
+    counts as lost.
     """
     past = memory.new_past()
     num_lost = 0
@@ -135,7 +135,7 @@ def track_by_memory(
 
 
 def fill_from_memory(track: TrackedObject, memory: Memory, shot: tuple[int, int], read: FrameReader) -> TrackedObject:
-    """A tracked object with what `memory` finds of it where the detector did not: in its gaps, before and after it."""
+    """Add sightings by `memory` to a tracked object: in its gaps, before its first and after its last sighting."""
     seen = track.sightings
     by_frame = {one.index: one for one in seen}
     for one, stop in ((seen[0], shot[0] - 1), *_gaps(seen), (seen[-1], shot[1])):
@@ -146,19 +146,20 @@ def fill_from_memory(track: TrackedObject, memory: Memory, shot: tuple[int, int]
 
 
 def grow_box(box: Box, share: float, size: Size) -> Box:
-    """`box` and `share` of its longer side around it, in the frame."""
+    """Pad `box` by `share` of its longer side, inside the frame."""
     return box.pad(max(round(share * max(box.width, box.height)), 2)).clip(size) or box
 
 
 def _gaps(seen: Iterable[Sighting]) -> Iterator[tuple[Sighting, int]]:
-    """Between which sightings there may be something to fill, from both of its sides."""
+    """Yield each sighting beside a gap with the frame at the gap's other end: each gap is filled from both sides."""
     for before, after in pairwise(seen):
         yield before, after.index
         yield after, before.index
 
 
 def _frames_between(index: int, stop: int, read: FrameReader) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    if abs(stop - index) == 1:  # nothing but the marked one
+    """Yield number and pixels of the frames from `index` towards `stop`, `stop` excluded."""
+    if abs(stop - index) == 1:  # no frame between
         return
     if stop > index:
         yield from ((frame.index, frame.rgb()) for frame in read(index, stop))

@@ -1,4 +1,4 @@
-"""Objects of a shot: what was seen frame by frame, grouped by identity, without what was seen by mistake.
+"""Group a shot's detections into objects by identity, and drop false detections.
 
 Coordinates are display pixels; a centre is (x, y).
 """
@@ -19,16 +19,16 @@ from vace_batch.masks.store import PackedMask
 from vace_batch.masks.tracking.trackers import Warp, group_by_object
 
 MOST_GAP_FRAMES = 15
-"""An object that is not seen for so long is still where its way leads; its mask is filled in."""
+"""Gaps of at most this many frames are filled in; a longer absence ends an appearance."""
 
-# One or two frames in the middle of a shot are no object.
+# Fewer sightings in the middle of a shot are no object.
 _LEAST_SIGHTINGS = 3
 _LOST_FRAMES = 30
-# From frame to frame the edge of the picture may cut off most of an object; over a gap it must be of one size.
+# The most growth in area over a gap, and from frame to frame, as the edge of the frame may cut off most of an object.
 _MOST_GROWTH, _MOST_GROWTH_AT_ONCE = 2.5, 5.0
 _REACH, _REACH_A_FRAME, _REACH_OF_ONE = 1.25, 0.1, 1.6
 _STEPS_OF_SPEED = (1, 3)
-# A turn that nobody saw: within so many frames, at the pace of so many sightings and a quarter more.
+# An unseen turn: within so many frames, at most a quarter faster than the pace of so many sightings.
 _TURN_FRAMES, _PACE_SIGHTINGS, _FASTER = 3, 6, 1.25
 _COLOURS_ALIKE = 0.25
 
@@ -37,7 +37,7 @@ XY = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
-    """An object in one frame; `colours` is what its colours are like, equal lengths throughout, empty where unknown."""
+    """An object in one frame; `colours` is its colour histogram, of equal length throughout, empty if unknown."""
 
     index: int
     label: str
@@ -53,7 +53,7 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackedObject:
-    """One object's appearance: `sightings` by rising frame; an object that went and came back has two, of one `id`."""
+    """One appearance of an object: `sightings` by rising frame; an object that returned has two, of one `id`."""
 
     id: int
     label: str
@@ -61,7 +61,7 @@ class TrackedObject:
 
     @property
     def area(self) -> float:
-        """Its mean box in pixels, times the frames that it was seen in."""
+        """The sum of the object's box areas over its sightings, in pixels."""
         return float(sum(one.box.width * one.box.height for one in self.sightings))
 
 
@@ -74,10 +74,10 @@ def track_shot(
     first_id: int = 1,
     warps: Sequence[Warp] | None = None,
 ) -> list[TrackedObject]:
-    """The objects of the shot of frames start..stop-1, numbered from `first_id` by their first frame.
+    """Return the objects of the shot of frames start..stop-1, numbered from `first_id` by their first frame.
 
-    An object must have been seen `sure` once and three times in all; at the ends of a shot once is enough. `warps`, one
-    a frame, are the camera's motion for BoT-SORT; without them it is ByteTrack.
+    An object needs one sighting of confidence `sure` and three sightings in all; one sighting is enough at the ends of
+    a shot. `warps`, one a frame, are the camera's motion for BoT-SORT; ByteTrack runs without them.
     """
     by_label: dict[str, list[Sighting]] = defaultdict(list)
     for one in sorted(sightings, key=lambda one: (one.index, -one.confidence)):
@@ -94,6 +94,7 @@ def track_shot(
 def _pieces(
     seen: list[Sighting], shot: tuple[int, int], sure: float, unsure: float, warps: Sequence[Warp] | None
 ) -> list[list[Sighting]]:
+    """Group one class's sightings by ByteTrack or BoT-SORT, and split the groups at gaps."""
     indices = [one.index for one in seen]
     frames = []
     for index in range(*shot):
@@ -103,14 +104,14 @@ def _pieces(
         frames.append((first, np.array(rows, np.float64).reshape(-1, 5)))
     groups = group_by_object(frames, sure, unsure, _LOST_FRAMES, warps)
     taken = {number for group in groups for number in group}
-    # ByteTrack tells of an object from its second frame on, and never of what moves faster than it expects.
+    # ByteTrack reports an object from its second frame on, and never one that moves faster than it expects.
     groups += [[number] for number in range(len(seen)) if number not in taken]
     pieces = [[seen[number] for number in group] for group in groups]
     return [part for piece in pieces for part in _split_at_gaps(piece)]
 
 
 def _split_at_gaps(piece: list[Sighting]) -> list[list[Sighting]]:
-    """Cut at every gap: what ByteTrack did not take for the object may be what fills it, and linking decides again."""
+    """Split at every gap; `_linked` decides which pieces belong together, as another piece may fill the gap."""
     parts = [piece[:1]]
     for before, after in zip(piece, piece[1:], strict=False):
         if after.index > before.index + 1:
@@ -120,8 +121,7 @@ def _split_at_gaps(piece: list[Sighting]) -> list[list[Sighting]]:
 
 
 def _whole(pieces: list[list[Sighting]]) -> list[list[Sighting]]:
-    """Pieces joined where one goes on where another ends, over shorter gaps first: a sighting alone has no speed, with
-    its neighbour it has."""
+    """Join pieces of one object, over shorter gaps first: a lone sighting has no speed, two have one."""
     for steps in range(1, MOST_GAP_FRAMES + 2):
         count = len(pieces) + 1
         while len(pieces) < count:
@@ -131,7 +131,7 @@ def _whole(pieces: list[list[Sighting]]) -> list[list[Sighting]]:
 
 
 def _linked(pieces: list[list[Sighting]], steps: int) -> list[list[Sighting]]:
-    """Join pieces that lie `steps` frames apart: nearest first, each with one before and one after at most."""
+    """Join pieces that lie `steps` frames apart, nearest first, each to at most one before and one after it."""
     pieces = sorted(pieces, key=lambda piece: piece[0].index)
     following: dict[int, int] = {}
     taken: set[int] = set()
@@ -151,7 +151,8 @@ def _linked(pieces: list[list[Sighting]], steps: int) -> list[list[Sighting]]:
 
 
 def _meetings(pieces: list[list[Sighting]], steps: int) -> Iterator[tuple[float, int, int]]:
-    """Distance and numbers of each two pieces, by rising first frame, that may be one object `steps` frames apart."""
+    """Yield distance and numbers of every two pieces, by rising first frame, that may be one object `steps` frames
+    apart."""
     starts = [piece[0].index for piece in pieces]
     for number, piece in enumerate(pieces):
         begin = piece[-1].index + steps
@@ -162,11 +163,10 @@ def _meetings(pieces: list[list[Sighting]], steps: int) -> Iterator[tuple[float,
 
 
 def _distance(before: list[Sighting], after: list[Sighting]) -> float | None:
-    """How near two pieces come in the gap between them, the one led on by its speed and the other back by its own; None
-    where they are no one object.
+    """Return how near two pieces come in their gap, extrapolated by their speeds; None if they cannot be one object.
 
-    They may meet anywhere in the gap, as what nobody saw may be a turn; a turn just before it spoils all but the last
-    step's speed. Over a short gap it is enough to have kept the pace.
+    The pieces may meet anywhere in the gap, which may hide a turn. A turn just before the gap spoils all but the last
+    step's speed. Over a short gap, keeping the pace is enough.
     """
     steps = after[0].index - before[-1].index
     few = len(before) + len(after) <= _LEAST_SIGHTINGS
@@ -187,17 +187,18 @@ def _distance(before: list[Sighting], after: list[Sighting]) -> float | None:
 
 
 def _centre(one: Sighting) -> complex:
-    """Its centre, x + yi."""
+    """Return the centre as x + yi."""
     return complex(one.box.x + one.box.width / 2, one.box.y + one.box.height / 2)
 
 
 def _speed(piece: list[Sighting]) -> complex:
+    """Return the mean motion of a piece, in px a frame, as x + yi."""
     steps = piece[-1].index - piece[0].index
     return (_centre(piece[-1]) - _centre(piece[0])) / steps if steps else 0j
 
 
 def _pace(piece: list[Sighting]) -> float:
-    """The most pixels that it went from a frame to the next, whatever way."""
+    """Return the largest motion from one sighting to the next, in px a frame, in any direction."""
     return max((abs(_speed(list(pair))) for pair in pairwise(piece)), default=0.0)
 
 
@@ -213,7 +214,7 @@ def _is_object(piece: list[Sighting], shot: tuple[int, int], sure: float) -> boo
 
 
 def _numbered(pieces: list[list[Sighting]], first_id: int) -> list[TrackedObject]:
-    """One that looks like the only one of its kind that went before is that one, come back."""
+    """Number the pieces; reuse the id of an earlier object if exactly one of the class looks alike and is gone."""
     made: list[TrackedObject] = []
     for piece in pieces:
         gone = {

@@ -1,4 +1,4 @@
-"""An object's mask on every frame of its life: gaps filled by its shape, jitter voted down, nothing that flickers.
+"""Smooth an object's masks over its life: gaps filled by its shape, jitter outvoted by its neighbours, no flicker.
 
 Arrays are bool (h,w) in a box of display pixels.
 """
@@ -20,28 +20,28 @@ from vace_batch.masks.refine import dilate, subtract
 from vace_batch.masks.store import Bits, FrameMask, box_mask, make_mask, merge_masks
 from vace_batch.masks.tracking.objects import MOST_GAP_FRAMES, Sighting
 
-# A box that jumps by chance is known by this many frames on each side, of which two vote on the mask's pixels.
+# Frames on each side that the path is fitted to, and that vote on the mask's pixels.
 _FIT_FRAMES = 4
 _VOTE_FRAMES = 2
 _LEAST_VOTES = 3
-# What its last sightings alone say of where it is: so many frames far, by fits of a degree to so many of them.
+# Extrapolation from one side: over so many frames, by fits of (degree, number of sightings).
 _LED_FRAMES = 3
 _LED_FITS = ((1, 2), (1, 3), (2, 5))
-# An object's first and last frames are those that a detector misses most.
+# A detector misses an object's first and last frames most.
 _GRACE_FRAMES = 2
 _SAME_PX = 0.5
-# A sighting that is off its neighbours' way by this share of their longer side may be another thing.
+# A sighting that is off its neighbours' path by this share of their longer side may be another object.
 _STRAY = 0.4
-# A box that jumps by n px both ways is off by 1.4 n where it was seen; the usual dilation holds the n.
+# A box that jumps by n px in x and y is off by 1.4 n; the usual dilation makes up for n.
 _SHAKE, _MOST_SHAKE_PX = 0.67, 2.0
-# Where it was not seen, and so near the picture's edge, which cuts it, its outline is known half as well.
+# Factor of the growth on frames without a sighting, and within so many px of the frame's edge.
 _UNSEEN, _EDGE_PX = 2, 8
 
 XY = npt.NDArray[np.float64]
 
 
 def interpolate_mask(before: FrameMask, after: FrameMask, index: int, share: float, size: Size) -> FrameMask | None:
-    """The shape `share` of the way between two masks: boxes move linearly, outlines by their signed distances."""
+    """Interpolate between two masks at `share` of the way: boxes linearly, outlines by their signed distances."""
     pairs = zip(_edges(before.box), _edges(after.box), strict=True)
     edges = [(1 - share) * one + share * other for one, other in pairs]
     left = math.floor(edges[0])
@@ -52,14 +52,14 @@ def interpolate_mask(before: FrameMask, after: FrameMask, index: int, share: flo
 
 
 def shift_mask(mask: FrameMask, index: int, dx: int, dy: int, size: Size) -> FrameMask | None:
-    """The mask at another place, as far as that is in the frame."""
+    """Shift a mask and clip it to the frame; None if it leaves the frame."""
     return _clip(index, mask.bits, mask.box.shift(dx, dy), size)
 
 
 class SmoothedObject:
     """The mask of one object by frame; `sightings` by rising frame, no gap longer than `MOST_GAP_FRAMES`.
 
-    Nothing that was seen is taken away; what most neighbouring frames show, led along the object's way, is added.
+    No seen pixel is removed; pixels that most neighbouring frames show, moved along the object's path, are added.
     """
 
     def __init__(self, sightings: tuple[Sighting, ...], shot: tuple[int, int], size: Size) -> None:
@@ -78,13 +78,13 @@ class SmoothedObject:
 
     @cached_property
     def _shake(self) -> float:
-        """How far the detector's boxes jump about the object's way, in px, as far as a mask need grow for it."""
+        """The growth in px that makes up for the jitter of the detector's boxes around the object's path."""
         ways = [(self._centre_at(index), centre) for index, centre in zip(self._indices, self._centres, strict=True)]
         jumps = [np.hypot(*(way - centre)) for way, centre in ways if way is not None]
         return min(float(np.rint(_SHAKE * np.median(jumps))), _MOST_SHAKE_PX) if jumps else 0.0
 
     def at(self, index: int) -> FrameMask | None:
-        """The mask on frame `index`; None where the object is not, or not in the picture."""
+        """Return the mask on frame `index`; None outside the object's life or the frame."""
         if not self.start <= index < self.stop:
             return None
         place = bisect_left(self._indices, index)
@@ -93,7 +93,7 @@ class SmoothedObject:
         return mask and self._with_room(mask, self._shake if seen else _UNSEEN * self._shake)
 
     def _with_room(self, mask: FrameMask, room: float) -> FrameMask | None:
-        """The mask with `room` px round it, and with twice as much at the picture's edge, which cuts what shakes."""
+        """Grow the mask by `room` px, and by twice as much at the frame's edge, which cuts shaking boxes."""
         if not room:
             return mask
         inside = mask.box.intersect(self._inside) if self._inside else None
@@ -102,16 +102,19 @@ class SmoothedObject:
         return merge_masks([dilate(part, self._size, Dilation(px=px)) for part, px in rooms if part is not None])
 
     def _mask_seen(self, place: int) -> FrameMask | None:
+        """Return the mask on a frame with a sighting, joined with the votes of its neighbours."""
         parts = (self._mask(place), self._instead_of_stray(place), self._voted(self._indices[place]))
         return merge_masks([mask for mask in parts if mask is not None])
 
     def _mask_unseen(self, place: int, index: int) -> FrameMask | None:
+        """Return the mask on a frame without a sighting: interpolated in a gap, extrapolated at the ends."""
         if not 0 < place < len(self._indices):
             return self._extrapolated(0 if place == 0 else len(self._indices) - 1, index)
         parts = (self._filled(place, index), self._voted(index))
         return merge_masks([mask for mask in parts if mask is not None])
 
     def _mask(self, place: int) -> FrameMask:
+        """Unpack the mask of the sighting at `place`; the last few stay unpacked."""
         if place not in self._unpacked:
             self._unpacked[place] = self._sightings[place].mask.unpack()
             while len(self._unpacked) > 4 * _VOTE_FRAMES + 4:
@@ -119,7 +122,7 @@ class SmoothedObject:
         return self._unpacked[place]
 
     def _instead_of_stray(self, place: int) -> FrameMask | None:
-        """What is between the neighbours of a sighting that leaves them: it may be something else, seen instead."""
+        """Interpolate the neighbours of a sighting far off their path: it may show another object."""
         if not 0 < place < len(self._indices) - 1:
             return None
         first, index, last = self._indices[place - 1 : place + 2]
@@ -132,11 +135,12 @@ class SmoothedObject:
         return interpolate_mask(self._mask(place - 1), self._mask(place + 1), index, share, self._size)
 
     def _filled(self, place: int, index: int) -> FrameMask | None:
+        """Fill a gap: interpolate its ends, and join both ends moved to all places where the object may be."""
         first, last = self._indices[place - 1], self._indices[place]
-        assert last - first <= MOST_GAP_FRAMES + 1, "longer gaps are two lives"
+        assert last - first <= MOST_GAP_FRAMES + 1, "longer gaps end an appearance"
         share = (index - first) / (last - first)
         parts = [interpolate_mask(self._mask(place - 1), self._mask(place), index, share, self._size)]
-        # A drop may hide a turn, or that the picture's edge cuts it by now: as all saw it, as it left, and as it comes.
+        # A gap may hide a turn, or the edge may cut the object: join both ends on the path, and as extrapolated.
         if (way := self._centre_at(index)) is not None:
             parts += [self._placed(neighbour, way, index) for neighbour in (place - 1, place)]
         straight = (1 - share) * self._centres[place - 1] + share * self._centres[place]
@@ -146,21 +150,22 @@ class SmoothedObject:
         return merge_masks([part for part in parts if part is not None])
 
     def _extrapolated(self, place: int, index: int) -> FrameMask | None:
-        """Before its first and after its last frame an object goes on as it came."""
+        """Extrapolate the object's motion before its first and after its last sighting."""
         ahead = [way for way in (self._centre_at(index),) if way is not None]
         ahead += self._led_centres(place, index, 1 if index < self._indices[place] else -1)
         parts = [self._placed(place, way, index) for way in (*ahead, self._centres[place])]
         return merge_masks([part for part in parts if part is not None])
 
     def _placed(self, place: int, centre: XY, index: int) -> FrameMask | None:
-        """The mask of the sighting at `place`, with its centre moved to `centre`."""
+        """Move the mask of the sighting at `place` to the centre `centre`."""
         dx, dy = np.rint(centre - self._centres[place]).astype(int)
         return shift_mask(self._mask(place), index, int(dx), int(dy), self._size)
 
     def _led_centres(self, place: int, index: int, side: int) -> list[XY]:
-        """Where the sighting at `place` goes on to (`side` -1) or comes from (1), by those on its side alone.
+        """Extrapolate the centre on frame `index` from the sightings on one side of `place` alone (`side` -1 before, 1
+        after).
 
-        At an even speed, and at one that changes as it did.
+        Returns centres by even and by evenly changing speed.
         """
         if abs(self._indices[place] - index) > _LED_FRAMES:
             return []
@@ -175,7 +180,7 @@ class SmoothedObject:
         return found
 
     def _centre_at(self, index: int) -> XY | None:
-        """Where the object's centre is on frame `index` by a smooth path through its sightings; None with too few."""
+        """Return the object's centre on frame `index` by a smooth path through its sightings; None with too few."""
         first = bisect_left(self._indices, index - _FIT_FRAMES)
         last = bisect_left(self._indices, index + _FIT_FRAMES + 1)
         if last - first < _LEAST_VOTES:
@@ -187,6 +192,7 @@ class SmoothedObject:
         return np.asarray(np.linalg.lstsq(powers, self._centres[first:last], rcond=None)[0][-1], np.float64)
 
     def _voted(self, index: int) -> FrameMask | None:
+        """Vote on each pixel by the neighbouring sightings, moved to frame `index`; None if all are equal."""
         first = bisect_left(self._indices, index - _VOTE_FRAMES)
         last = bisect_left(self._indices, index + _VOTE_FRAMES + 1)
         if last - first < _LEAST_VOTES or (way := self._centre_at(index)) is None:
@@ -206,11 +212,13 @@ class SmoothedObject:
         return _clip(index, count * 2 > len(votes), whole, self._size)
 
     def _are_equal(self, first: int, last: int) -> bool:
+        """Return whether sightings have equal masks in boxes of equal size."""
         sightings = self._sightings[first:last]
         return len({one.box.size for one in sightings}) == 1 and len({one.mask.data for one in sightings}) == 1
 
 
 def _clip(index: int, bits: Bits, box: Box, size: Size) -> FrameMask | None:
+    """Make a mask of `bits` in `box`, clipped to the frame."""
     inside = box.clip(size)
     if inside is None:
         return None
@@ -222,7 +230,7 @@ def _edges(box: Box) -> tuple[int, int, int, int]:
 
 
 def _signed_distances(bits: Bits, size: Size) -> npt.NDArray[np.float32]:
-    """Distance to the outline of `bits` stretched to `size`: positive inside."""
+    """Return the distance to the outline of `bits` stretched to `size`, positive inside, in px."""
     stretched = bits.view(np.uint8)
     if stretched.shape != (size.height, size.width):
         stretched = np.asarray(

@@ -1,4 +1,4 @@
-"""Identities from frame to frame: ByteTrack and BoT-SORT, as ultralytics has them."""
+"""Group detections into objects by ultralytics' ByteTrack and BoT-SORT."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from vace_batch.geometry import Size
 from vace_batch.masks.detectors.ultralytics_private import set_camera_motion
 from vace_batch.masks.detectors.yolo import import_ultralytics
 
-# Boxes are compared with this share of their longer side around them, or a ball that moves by more than its own width
-# from frame to frame would never meet itself.
+# Boxes are padded by this share of their longer side: a ball that moves by more than its own width from frame to
+# frame would never overlap itself.
 _REACH = 0.75
 _MOST_DISTANCE = 0.9
 
 Rows = npt.NDArray[np.float64]
 Warp = npt.NDArray[np.float64]
-"""Where a frame's pixels are in the next one: (2, 3)."""
+"""The affine map (2, 3) from a frame's pixels to the next frame's."""
 
 
 class CameraMotion:
-    """How the picture moves from frame to frame, as BoT-SORT measures it; `warps` has one a frame."""
+    """The picture's motion from frame to frame, as BoT-SORT measures it; `warps` has one entry a frame."""
 
     LONGEST_PX = 320
 
@@ -38,10 +38,10 @@ class CameraMotion:
         self.warps: list[Warp] = []
 
     def see(self, rgb_HWC: npt.NDArray[np.uint8], display: Size) -> None:
-        """The next frame of a shot, which shows a picture of `display` size."""
+        """Measure the motion to the next frame of a shot, which shows a picture of `display` size."""
         try:
             warp = np.array(self._gmc.apply(np.ascontiguousarray(rgb_HWC[..., ::-1])), np.float64)
-        except cv2.error:  # nothing in the picture holds a corner
+        except cv2.error:  # the frame has no corner to follow
             warp = np.eye(2, 3)
         warp[:, 2] *= display.width / rgb_HWC.shape[1]
         self.warps.append(warp)
@@ -54,11 +54,11 @@ def group_by_object(
     lost_frames: int,
     warps: Sequence[Warp] | None = None,
 ) -> list[list[int]]:
-    """Group the detections of one class over a shot: lists of their numbers, each list one object, in order of frames.
+    """Group the detections of one class over a shot: lists of their numbers, one list an object, in order of frames.
 
-    `frames` has, by rising frame, a detection's number in the whole shot's list and rows (n, 5) of left, top, right,
-    bottom and confidence; numbers count on from frame to frame. Objects begin with `sure` ones and go on with `unsure`
-    ones. What belongs to no object is in no list. ByteTrack does it, or with `warps`, one a frame, BoT-SORT.
+    `frames` has, by rising frame, the number of its first detection in the whole shot's list and rows (n, 5) of left,
+    top, right, bottom and confidence. Objects begin with detections of confidence `sure` and go on with `unsure` ones.
+    Detections of no object are in no list. ByteTrack runs, or BoT-SORT with `warps`, one a frame.
     """
     import_ultralytics()
     from ultralytics.engine.results import Boxes
@@ -79,7 +79,7 @@ def group_by_object(
     )
     tracker: Any = BYTETracker(settings) if warps is None else BOTSORT(settings)
     picture = None
-    if warps is not None:  # measured while the frames were there
+    if warps is not None:  # the camera's motion was measured while the frames were read
         set_camera_motion(tracker, warps)
         picture = np.zeros((1, 1, 3), np.uint8)
     groups: dict[int, list[int]] = defaultdict(list)
@@ -91,5 +91,6 @@ def group_by_object(
 
 
 def _reaching(rows: Rows) -> Rows:
+    """Pad each box by `_REACH` of its longer side."""
     reach = _REACH * (rows[:, 2:4] - rows[:, :2]).max(axis=1, initial=0, keepdims=True)
     return np.column_stack([rows[:, :2] - reach, rows[:, 2:4] + reach, rows[:, 4]])
