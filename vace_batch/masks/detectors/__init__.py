@@ -1,4 +1,4 @@
-"""Find objects in one frame: YOLO by torch or ONNX, open vocabulary, text, a station's overlay.
+"""Detect objects in one frame: YOLO by torch or ONNX, open vocabularies, burned-in text, static overlays.
 
-May import the mask store, weights and refine; `yolo` and `onnx_export` import ultralytics.
+May import the mask store, weights and refine; `yolo`, `onnx_export` and `ultralytics_private` import ultralytics.
 """
