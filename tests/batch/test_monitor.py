@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.support.records import check_records
 from vace_batch.batch.heartbeat import ENDED, GOES_ON, Heartbeat, cold_start, read_heartbeat
 from vace_batch.batch.monitor import RunView, watch
 from vace_batch.batch.progress import LiveView, PlainView, Progress
@@ -45,7 +46,7 @@ class Run:
     def __init__(self, out: str, *then: Any) -> None:
         self.out, self.then, self.slept = out, list(then), list[float]()
         planned = [PlannedJob(job_id=n, clip_key=f"clip-{n}", prep_key="p", output=n, row="{}") for n in "abc"]
-        write_plan(out, planned, {"manifest": "m", "options": {}})
+        write_plan(out, planned, {"manifest": "m", "manifest_digest": "d", "options": {}})
         self.done("a")
 
     def done(self, name: str) -> None:
@@ -114,6 +115,7 @@ def test_the_driver_tells_where_it_is_and_how_long_it_took_to_start(tmp_path: Pa
             assert time.monotonic() < deadline
             time.sleep(0.01)
     assert shown == [PROGRESS] and told["state"] == GOES_ON
+    assert "HeartbeatRecord" in check_records(tmp_path)
     [view] = run.seen()
     assert view.is_over and view.heartbeat is not None
     assert cold_start(view.heartbeat) == "first window after 5 s (planned 2, masks 5, Ray 7 s)"

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.media_files import Media, make
+from tests.support.records import check_records
 from vace_batch.batch.batch import open_batch
 from vace_batch.batch.retry import prepare_retry
 from vace_batch.errors import ManifestError, UsageError
@@ -102,6 +103,7 @@ def test_a_reviewed_row_is_made_anew_with_something_changed_and_its_output_kept(
     after = archive.planned()
     assert [one == two for one, two in zip(before, after, strict=True)] == [True, False, True]
     assert summarise(archive.out).pending == 1
+    assert check_records(archive.out) >= {"OverrideRecord", "RunRecord", "QualityRecord", "FailureRecord"}
     assert "override  20" in "\n".join(as_lines(explain(archive.out, "b")))
     # The batch's own command means the same rows from now on.
     assert set(archive.pending(read_manifest(str(archive.path)), Options())) == {"b"}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.records import check_records
 from vace_batch.batch.spending import Spending
 from vace_batch.cluster.events import ActorDied, ActorReady, UnitRan
 from vace_batch.cluster.units import Unit
@@ -69,6 +70,7 @@ def test_runs_that_came_to_nothing_are_told_apart(tmp_path: Path) -> None:
     found = read_usage(str(tmp_path))
     assert found.repeated == Used(gpu_s=8, cpu_s=1.5) and found.real["generate"].gpu_s == 16
     assert found.spent == Used(gpu_s=24, cpu_s=1.5, num_bytes=1)
+    assert check_records(tmp_path) == {"UsageRecord"}
     lines = "\n".join(cost_lines(found.as_dict(Prices(gpu_hour=3600, currency="EUR")) | {"further_gpu_s": 3.0}))
     assert "predicted 10.0 s, real 16.0 s (1.60 of it), and 8.0 s that came to nothing" in lines
     assert "3.0 s of the GPU's time went into further attempts" in lines

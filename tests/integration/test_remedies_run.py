@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.records import check_records
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.video.writer import write_clip
 
@@ -66,3 +67,11 @@ def test_a_mask_that_is_too_small_is_found_and_mended(tmp_path: Path) -> None:
     assert attempts["chosen"] > 0 and attempts["attempts"][attempts["chosen"]]["verdict"] == "pass"
     assert row["retry_gpu_s"] == pytest.approx(sum(one["gpu_s"] for one in attempts["attempts"][1:]), abs=0.01)
     assert run(manifest, out, "--retries", "2") == summary
+    assert check_records(out) >= {
+        "PrepRecord",
+        "WindowRecord",
+        "ClipRecord",
+        "QualityRecord",
+        "AttemptsRecord",
+        "UsageRecord",
+    }

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.support.media_files import Media, Sound, make
+from tests.support.records import check_records
 from vace_batch.batch import workers
 from vace_batch.batch.identity import works_of
 from vace_batch.cluster.units import Call
@@ -275,3 +276,4 @@ def test_a_finished_clip_is_measured_once_and_never_lost(tmp_path: Path) -> None
     verdict = verdict_of(record, QualitySettings())
     assert verdict.verdict == "review" and "could not be measured" in verdict.reasons[0]
     assert Ledger(works[1].out).done(works[1].clip_key) is not None
+    assert check_records(works[0].out) == {"PrepRecord", "ClipRecord", "QualityRecord"}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.media_files import Media, make
+from tests.support.records import check_records
 from vace_batch.batch import workers
 from vace_batch.batch.batch import Batch, close_batch, open_batch
 from vace_batch.batch.graph import ClipGraph
@@ -202,6 +203,7 @@ def test_the_best_attempt_is_kept_and_all_are_recorded(tmp_path: Path) -> None:
     run = Run(opened, [9.0, 0.0]).run()
     assert run.done == ["prepare", "stitch", "measure"] * 2 + ["select_best"]
     assert run.graph.status["done"] == 1 and run.graph.num_clips == 1
+    assert check_records(opened.out) >= {"PrepRecord", "QualityRecord", "AttemptsRecord"}
     output = Path(opened.out, opened.works[0].output)
     assert "15.0" in output.read_text()
     assert Path(opened.out, attempt_name(opened.works[0], "first")).read_text().startswith("None")

@@ -10,14 +10,14 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any
 
 from vace_batch import log
 from vace_batch.batch.progress import Progress, Show
 from vace_batch.ledger.ledger import now
+from vace_batch.ledger.schema import HeartbeatRecord, RunRecord
 from vace_batch.storage import files as storage
 
 NAME = "progress.json"
@@ -72,24 +72,30 @@ class Heartbeat:
 
     def _beat(self, state: str) -> None:
         self._beats += 1
-        body: dict[str, Any] = {"at": now(), "beat": self._beats, "state": state, "host": socket.gethostname()}
-        body |= {"firsts": dict(self._firsts), "progress": self._progress and asdict(self._progress)}
+        record: HeartbeatRecord = {
+            "at": now(),
+            "beat": self._beats,
+            "state": state,
+            "host": socket.gethostname(),
+            "firsts": dict(self._firsts),
+            "progress": None if self._progress is None else asdict(self._progress),
+        }
         try:
-            storage.publish(storage.join(self._out, NAME), json.dumps(body).encode())
+            storage.publish(storage.join(self._out, NAME), json.dumps(record).encode())
         except OSError as error:
             _LOG.debug("%s cannot be written: %s", NAME, error)
 
 
-def read_heartbeat(out: str, run: Mapping[str, Any]) -> dict[str, Any] | None:
+def read_heartbeat(out: str, run: RunRecord) -> HeartbeatRecord | None:
     """The last that the driver of `run`, the last one on OUT, told; None where it told nothing yet."""
     try:
-        body: dict[str, Any] = storage.read_json(storage.join(out, NAME))
+        record: HeartbeatRecord = storage.read_json(storage.join(out, NAME))
     except (FileNotFoundError, OSError):
         return None
-    return body if body["at"] >= run["started_at"] else None
+    return record if record["at"] >= run["started_at"] else None
 
 
-def cold_start(heartbeat: Mapping[str, Any]) -> str:
+def cold_start(heartbeat: HeartbeatRecord) -> str:
     """How long it took until there was something: `first window after 94 s (planned 14, Ray 34, model 88)`."""
     firsts = dict(heartbeat["firsts"])
     window = firsts.pop("window", None)

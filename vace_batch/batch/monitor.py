@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from vace_batch.batch.heartbeat import ENDED, cold_start, read_heartbeat
 from vace_batch.batch.progress import Progress
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.run_plan import read_plan, read_run
+from vace_batch.ledger.schema import HeartbeatRecord
 
 EVERY_S, SILENCE_S = 2.0, 120.0
 _SHARE = 0.1
@@ -25,7 +25,7 @@ class RunView:
     done: int
     failed: int
     windows: int
-    heartbeat: Mapping[str, Any] | None
+    heartbeat: HeartbeatRecord | None
 
     @property
     def is_over(self) -> bool:
@@ -36,7 +36,7 @@ class RunView:
 
     def as_progress(self) -> Progress:
         """Of all clips of the batch, those of earlier runs included; speed and windows are the driver's."""
-        told = (self.heartbeat or {}).get("progress") or {}
+        told = (self.heartbeat["progress"] if self.heartbeat is not None else None) or {}
         note = "" if self.heartbeat is None else f"{cold_start(self.heartbeat)}; on {self.heartbeat['host']}"
         return Progress(
             clips=self.planned,

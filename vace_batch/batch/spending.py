@@ -12,6 +12,7 @@ from vace_batch.batch.budget import Account
 from vace_batch.cluster.events import ActorDied, ActorReady, Event, UnitRan
 from vace_batch.costs import Used
 from vace_batch.ledger.ledger import now
+from vace_batch.ledger.schema import UsageRecord
 from vace_batch.ledger.usage import FOLDER, read_usage
 from vace_batch.options import Options
 from vace_batch.steps.clip import ClipWork
@@ -63,13 +64,18 @@ class Spending:
     def _write(self) -> None:
         """Put it into OUT; that it cannot be written is no reason to stop."""
         self._told_at = self._clock()
-        body = {"began_at": self._began, "at": now()}
-        body |= {"predicted": _as_dicts(self.predicted), "real": _as_dicts(self.real)}  # type: ignore[dict-item]
         held = sum((self._stood(*since) for since in self._ready.values()), self._held)
-        body |= {"repeated": self.repeated.as_dict(), "held": held.as_dict()}  # type: ignore[dict-item]
-        body |= {"stopped": self._account.stopped}  # type: ignore[dict-item]
+        record: UsageRecord = {
+            "began_at": self._began,
+            "at": now(),
+            "predicted": _as_dicts(self.predicted),
+            "real": _as_dicts(self.real),
+            "repeated": self.repeated.as_dict(),
+            "held": held.as_dict(),
+            "stopped": self._account.stopped,
+        }
         try:
-            storage.publish(self._uri, json.dumps(body).encode())
+            storage.publish(self._uri, json.dumps(record).encode())
         except OSError as error:
             _LOG.warning("what the run used cannot be written: %s", error)
 
