@@ -198,7 +198,7 @@ def test_what_is_made_already_is_stitched_without_a_budget_for_it(tmp_path: Path
 
 def test_a_bound_in_money_needs_prices(tmp_path: Path) -> None:
     manifest, out, options = archive(tmp_path, budget=BudgetSettings(max_cost=1))
-    with pytest.raises(UsageError, match="--max-cost: expected prices"):
+    with pytest.raises(UsageError, match="--max-cost: needs prices"):
         open_batch(manifest, out, options)
 
 

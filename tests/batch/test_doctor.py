@@ -42,7 +42,7 @@ def test_the_embedded_model_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_model_that_cannot_be_loaded_is_a_fault(tmp_path: Path) -> None:
     (check,) = doctor._model(str(tmp_path))
-    assert not check.ok and "model_index.json is missing" in check.found
+    assert not check.ok and "model_index.json is missing" in check.result
 
 
 def advice(trial: doctor.Trial, tflops: float) -> str:

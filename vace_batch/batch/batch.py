@@ -1,4 +1,4 @@
-"""Run a batch: give every job its identity, skip what the ledger has, run the rest as units, write the results.
+"""Open and close a batch: give every job its identity, find the clips to run, write the results.
 
 open_batch  ->  run_clips (any subset, any number of times, on any number of drivers)  ->  close_batch
 """
@@ -41,8 +41,11 @@ def open_manifest(source: ManifestSource) -> Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """A planned manifest and its output folder. `finished` are the clips that were done or failed before this run, and
-    `unkept` those done clips whose masks are asked for and not kept yet."""
+    """A planned manifest and its output folder.
+
+    `finished`: keys of clips that were done or failed before this run; `unkept`: keys of done clips whose masks are to
+    be kept and are not kept yet.
+    """
 
     out: str
     options: Options
@@ -53,25 +56,26 @@ class Batch:
 
     @property
     def pending(self) -> tuple[ClipWork, ...]:
-        planned, ended = zip(self.works, self.planned, strict=True), self.finished - self.unkept
-        return tuple(work for work, job in planned if job.clip_key not in ended)
+        """Clips to run, in the manifest's order."""
+        ended = self.finished - self.unkept
+        pairs = zip(self.works, self.planned, strict=True)
+        return tuple(work for work, job in pairs if job.clip_key not in ended)
 
 
 def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
-    """Plan a manifest into an output folder; nothing is run yet.
+    """Plan a manifest into an output folder; no clip is run yet.
 
     Raises:
-        UsageError: a model is not known or not there, the folder cannot be written, or a bound in money has no
-            prices.
+        UsageError: a model is unknown or missing, the folder cannot be written, or a bound in money has no prices.
     """
     if options.budget.max_cost is not None and not options.prices.given:
-        raise UsageError("--max-cost: expected prices to reckon with, such as --price gpu_hour=2.5; got none")
+        raise UsageError("--max-cost: needs prices, such as --price gpu_hour=2.5")
     find_run(out)  # an OUT that another version made is refused before any work
     works = works_of(manifest.jobs, out, options, folder_of(manifest.uri))
-    planned = list[PlannedJob]()
+    planned: list[PlannedJob] = []
 
     def with_rows() -> Iterator[PlannedJob]:
-        """Each job's row goes into the plan and is not kept: it is most of what there is to say of a job."""
+        """Planned jobs with their manifest rows; rows are large, so `planned` holds the jobs without them."""
         for work in works:
             prep, clip = work.prep_key, work.clip_key
             job = PlannedJob(job_id=work.job.job_id, clip_key=clip, prep_key=prep, output=work.output, row="")
@@ -90,30 +94,34 @@ def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
 
 
 def _unkept(works: Iterable[ClipWork], out: str) -> frozenset[str]:
-    """Done clips whose masks were kept in no or in another form, or are no longer there."""
-    there = {entry.name for entry in storage.list_entries(storage.join(out, "masks"))}
-    there |= {name.rsplit("/", 1)[0] for name in there}
-    said = {key: record.get("masks") for key, record in read_records(out, "done", "clip") if record["status"] == "done"}
-    names = ((work.clip_key, kept_name(work)) for work in works)
-    return frozenset(
-        key for key, name in names if key in said and not (said[key] == name and name.removeprefix("masks/") in there)
-    )
+    """Keys of done clips whose masks were not kept, were kept in another form, or are missing."""
+    names = {entry.name for entry in storage.list_entries(storage.join(out, "masks"))}
+    names |= {name.rsplit("/", 1)[0] for name in names}  # masks as a folder of files
+    done = read_records(out, "done", "clip")
+    recorded = {key: record.get("masks") for key, record in done if record["status"] == "done"}
+
+    def is_kept(work: ClipWork) -> bool:
+        name = kept_name(work)
+        return recorded[work.clip_key] == name and name.removeprefix("masks/") in names
+
+    return frozenset(work.clip_key for work in works if work.clip_key in recorded and not is_kept(work))
 
 
 def _finished(ledger: Ledger, options: Options) -> frozenset[str]:
-    """Clips that nothing is left to do for: failed, or done, measured and either good enough or tried often enough."""
-    done, failed = ledger.keys("done", "clip"), ledger.keys("quarantine", "clip")
+    """Keys of clips without remaining work: failed, or done, measured, and passed or out of attempts."""
+    done = ledger.keys("done", "clip")
     if options.quality.enabled:
         measured = ledger.keys("done", "quality")
         done = {key for key in done if quality_key(key) in measured}
         if options.attempts.max_attempts > 1:
-            climbed, passed = ledger.keys("done", "attempts"), Verdicts(ledger.out, options.quality).passing()
-            done = {key for key in done if key in passed or attempts_key(key, options) in climbed}
-    return frozenset(done | failed)
+            attempted = ledger.keys("done", "attempts")
+            passed = Verdicts(ledger.out, options.quality).passing()
+            done = {key for key in done if key in passed or attempts_key(key, options) in attempted}
+    return frozenset(done | ledger.keys("quarantine", "clip"))
 
 
 def close_batch(batch: Batch) -> Summary:
-    """Count what the ledger says of the batch's jobs and write the results."""
+    """Count the batch's jobs by their ledger records and write the results."""
     summary = summarise(batch.out, batch.planned, compact=True)
     write_results(summary)
     return summary

@@ -1,8 +1,8 @@
-"""Measures a machine for predictions: a made-up clip goes through the run's own steps at two sizes, windows of several
-shapes through the model, and the rates are what fits best.
+"""Measure a machine for predictions of cost.
 
-Processor time is counted, one thread a step as in an actor, so that other work on the machine matters little; a GPU's
-time is that of the clock.
+A synthetic clip goes through the run's own steps at two sizes, windows of several shapes go through the model, and the
+rates are fitted to the measured times. Steps are measured in processor time with one thread, as in an actor, so that
+other work on the machine matters little; a GPU is measured in wall-clock time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 import numpy as np
@@ -47,12 +47,14 @@ from vace_batch.vcu.unit import VCU
 from vace_batch.video.writer import write_clip
 
 if TYPE_CHECKING:
+    import torch
+
     from vace_batch.vace.engine import VaceEngine
 
 _SIZES = (Size(320, 180), Size(960, 540))
 _FRAMES = 33
 _SHAPES = ((9, Size(128, 128), 1), (33, Size(256, 256), 1), (33, Size(256, 256), 3))
-"""Frames, size and in how many parts of its steps a window is made: what tells transformer, VAE and the rest apart."""
+"""Frames, size and tenths of the steps of a window; they vary, so that transformer, VAE and constant can be fitted."""
 
 _LARGE = (832, 480)
 _STEPS_SHARE = 10
@@ -62,8 +64,9 @@ Seconds = dict[str, float]
 
 
 def calibrate(model: str, detector: str | None = None) -> Calibration:
-    """Measure this machine with `model`, and `detector` for `targets` (the demo's unless given). Takes a minute or two
-    without a GPU.
+    """Measure this machine with `model`, and with `detector` for `targets` (by default the demo's).
+
+    Takes a minute or two without a GPU.
 
     Raises:
         UsageError: the model cannot be loaded.
@@ -77,8 +80,7 @@ def calibrate(model: str, detector: str | None = None) -> Calibration:
             speed = _speed(engine, profiles.profile(model))
             _clip(_SIZES[0], options, engine)  # warms up: what is imported on the way, the first frames of a codec
             clips = [_clip(size, options, engine) for size in _SIZES]
-            place = engine.model.device
-            device = _device_name(place)
+            device = _device_name(engine.model.device)
         finally:
             engine.close()
     return Calibration(
@@ -93,29 +95,30 @@ def calibrate(model: str, detector: str | None = None) -> Calibration:
 _BYTES = tuple(ByteRates.model_fields)
 
 
-def _device_name(place: Any) -> str:
+def _device_name(device: torch.device) -> str:
     import torch
 
-    return str(torch.cuda.get_device_name(place)) if place.type == "cuda" else "no GPU"
+    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else "no GPU"
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """As in an actor of one core."""
+    """Let torch and OpenCV use one thread each, as in an actor of one core."""
     import torch
 
-    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch_threads = torch.get_num_threads()
+    cv2_threads = cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before[0])
-        cv2.setNumThreads(before[1])
+        torch.set_num_threads(torch_threads)
+        cv2.setNumThreads(cv2_threads)
 
 
 def _rate(seconds: Sequence[float]) -> Rate:
-    """Core-seconds a frame at the sizes, as so many a frame and a million pixels."""
+    """Fit core-seconds per frame at both sizes by a constant per frame and a rate per million pixels."""
     mpx = [size.width * size.height / 1e6 for size in _SIZES]
     frame, per_mpx = nnls(np.array([[1.0, each] for each in mpx]), np.array(seconds))[0]
     return Rate(frame=round(float(frame), 6), mpx=round(float(per_mpx), 6))
@@ -125,14 +128,16 @@ def _rate(seconds: Sequence[float]) -> Rate:
 
 
 def _speed(engine: VaceEngine, profile: profiles.ModelProfile) -> Speed:
-    """A window's device seconds, fitted: a constant, a TFLOP of transformer, a TFLOP of VAE."""
-    shapes, clock = list(_SHAPES), time.process_time
+    """Fit a window's device seconds: a constant, a rate per TFLOP of the transformer, a rate per TFLOP of the VAE."""
+    shapes = list(_SHAPES)
+    clock = time.process_time
     if engine.model.device.type == "cuda":
         clock = time.perf_counter
-        shapes.append((profile.max_frames, Size(*_LARGE), 1))  # it uses a GPU better than a small one
+        shapes.append((profile.max_frames, Size(*_LARGE), 1))  # large windows use a GPU better than small ones
     sampling = profile.sampling("removal")
     each = max(1, sampling.num_inference_steps // _STEPS_SHARE)
-    rows, seconds = [], []
+    rows: list[list[float]] = []
+    seconds: list[float] = []
     for frames, size, parts in [shapes[0], *shapes]:  # the first warms up
         sampled = replace(sampling, num_inference_steps=each * parts)
         vcu = _half_masked(frames, size, sampled)
@@ -140,7 +145,7 @@ def _speed(engine: VaceEngine, profile: profiles.ModelProfile) -> Speed:
         engine.generate([vcu])
         seconds.append(clock() - started)
         rows.append([1.0, *(flop / 1e12 for flop in profile.window_parts(frames, size, sampled, guided=False))])
-    weights = 1 / np.array(seconds[1:])  # relative errors count, not those of the longest
+    weights = 1 / np.array(seconds[1:])  # fit relative errors, not those of the longest window
     call, transformer, vae = nnls(np.array(rows[1:]) * weights[:, None], np.ones(len(weights)))[0]
     return Speed(call_s=round(float(call), 4), transformer_s=float(transformer), vae_s=float(vae))
 
@@ -163,11 +168,11 @@ def _half_masked(frames: int, size: Size, sampling: ResolvedSampling) -> VCU:
 
 
 def _clip(size: Size, options: Options, engine: VaceEngine) -> tuple[Seconds, dict[str, float]]:
-    """Core-seconds a frame of each step, and the rates of bytes, of one clip of `size`."""
+    """Measure one clip of `size`: core-seconds per frame of each step, and the rates of bytes."""
     with tempfile.TemporaryDirectory(prefix="vace-batch-") as name:
         folder = Path(name)
         path = str(folder / "clip.mp4")
-        write_clip(path, _pictures(size), rate=Fraction(25), crf=20)
+        write_clip(path, _frames_of(size), rate=Fraction(25), crf=20)
         job = Job(job_id="a", video_uri=path, task="removal", boxes=_boxes(size))
         jobs = (
             job,
@@ -186,15 +191,17 @@ def _clip(size: Size, options: Options, engine: VaceEngine) -> tuple[Seconds, di
 
 
 def _made(work: ClipWork, models: MaskModels, engine: VaceEngine) -> tuple[Seconds, dict[str, float]]:
-    """Core-seconds a frame of what follows a plan, by the run's own steps; and the rates of bytes."""
-    plan, ledger = prepare(work, models), Ledger(work.out)
+    """Measure build, stitch and quality in core-seconds per frame, and the rates of bytes, by the run's own steps."""
+    plan = prepare(work, models)
+    ledger = Ledger(work.out)
     build = pixels = stored = frames = 0.0
     for planned in plan.windows:
         spent, vcu = _timed(partial(build_step.build, work, plan, planned))
         [record] = generate([vcu], engine, work.out)()
         if isinstance(record, Exception):
             raise record
-        build, frames = build + spent, frames + planned.window.stop - planned.window.start
+        build += spent
+        frames += planned.window.stop - planned.window.start
         pixels += vcu.num_frames * vcu.size.width * vcu.size.height
         stored += storage.num_bytes(ledger.absolute(record["artifact"]))
     stitch, _ = _timed(lambda: stitch_step.stitch(work, plan))
@@ -205,7 +212,7 @@ def _made(work: ClipWork, models: MaskModels, engine: VaceEngine) -> tuple[Secon
 
 
 def _file_sizes(ledger: Ledger, plan: ClipPlan) -> dict[str, float]:
-    """Bytes of the plan's files a million pixels of masked frames."""
+    """Bytes of the plan's files per million pixels of masked frames."""
     mpx = plan.masked_frames * plan.size.width * plan.size.height / 1e6
     sizes = {kind: storage.num_bytes(ledger.absolute(name)) for kind, name in plan.files.items()}
     masks = sizes.pop("masks", 0)
@@ -218,16 +225,16 @@ def _timed(do: Callable[[], _T]) -> tuple[float, _T]:
     return time.process_time() - started, result
 
 
-def _pictures(size: Size) -> Iterator[NDArray[np.uint8]]:
-    """A disc that crosses a textured ground, seen by a camera that pans."""
+def _frames_of(size: Size) -> Iterator[NDArray[np.uint8]]:
+    """Draw frames of a disc that crosses a textured ground under a panning camera."""
     width, height = size.width, size.height
     noise = np.random.default_rng(7).uniform(-127, 127, (height, width + _FRAMES, 3)).astype(np.float32)
     ground = 120 + cv2.GaussianBlur(noise, (0, 0), 1.5) * 0.3 + cv2.GaussianBlur(noise, (0, 0), height / 12) * 8
     y, x = np.mgrid[:height, :width]
     for index in range(_FRAMES):
         disc = (x - _centre(size, index)) ** 2 + (y - height / 2) ** 2 < (height / 8) ** 2
-        picture = np.where(disc[..., None], (225, 220, 205), ground[:, index : index + width])
-        yield picture.clip(0, 255).astype(np.uint8)
+        frame = np.where(disc[..., None], (225, 220, 205), ground[:, index : index + width])
+        yield frame.clip(0, 255).astype(np.uint8)
 
 
 def _centre(size: Size, index: int) -> float:

@@ -27,7 +27,7 @@ from vace_batch.steps.clip import ClipWork
 from vace_batch.storage import files as storage
 
 DRAIN_GRACE_S = 20.0
-"""For running steps after SIGTERM: Kubernetes kills after 30 s, and stopping Ray and writing results take some, too."""
+"""Seconds for running steps after SIGTERM: Kubernetes kills after 30 s, and Ray's stop and the results take time."""
 
 
 def run(
@@ -74,9 +74,9 @@ def run_clips(
     show: Show = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> str | None:
-    """Run clips to their end, or until `should_stop`: what runs then is finished or given back, never half recorded.
+    """Run clips on a runtime to their end, or until `should_stop`; running steps then finish or are given back.
 
-    Returns: why the budget let no more begin; None where it did.
+    Returns: the reason why the budget let no more work begin, else None.
 
     Raises:
         ClusterError: no actor can be started.

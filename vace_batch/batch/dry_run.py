@@ -1,4 +1,4 @@
-"""A dry run: what a manifest would cost, from probing and planning alone."""
+"""Estimate the cost of a manifest by probing and planning its clips, without running them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -32,11 +32,11 @@ from vace_batch.steps.prepare import survey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipEstimate:
-    """One job: `state` is todo, done, skipped or failed; the numbers are of what is still to do, `steps` by step.
+    """Estimate of one job's remaining work; `state` is todo, done, skipped or failed, `steps` the cost of each step.
 
-    `looked`: masks and background were made for it, so that its windows are those of the run; else where only the run
-    can tell they are at most that. `bound_gpu_s` is what would have been said of one that was looked at. `settings` is
-    what its windows are made with, nothing left to a default.
+    `looked`: the windows are those of the run, because masks and background were computed or are not needed; otherwise
+    `windows` is an upper bound. `bound_gpu_s`: upper bound that a computed clip would have had without computing.
+    `settings`: every value that the windows are made with, defaults filled in.
     """
 
     job_id: str
@@ -59,7 +59,7 @@ class ClipEstimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """The dry run of a manifest: arithmetic times `calibration`, at `prices`."""
+    """Estimate of a manifest: predicted work by the rates of `calibration`, at `prices`."""
 
     clips: tuple[ClipEstimate, ...]
     calibration: Calibration = field(default_factory=Calibration)
@@ -71,12 +71,12 @@ class Estimate:
 
     @property
     def likely_gpu_s(self) -> float | None:
-        """With the others needing as much of their bound as those that were looked at; None where that says nothing."""
-        bounds = [(clip.used.gpu_s, clip.bound_gpu_s) for clip in self.clips if clip.bound_gpu_s is not None]
-        bound = sum(most for _, most in bounds)
+        """GPU seconds if every clip needs the share of its bound that computed clips need; None without a bound."""
+        computed = [(clip.used.gpu_s, clip.bound_gpu_s) for clip in self.clips if clip.bound_gpu_s is not None]
+        bound = sum(bound for _, bound in computed)
         if not bound:
             return None
-        share = sum(seen for seen, _ in bounds) / bound
+        share = sum(gpu_s for gpu_s, _ in computed) / bound
         return sum(clip.used.gpu_s * (1.0 if clip.looked else share) for clip in self.clips)
 
     @property
@@ -98,19 +98,19 @@ class Estimate:
         }
 
     def _clip(self, clip: ClipEstimate) -> dict[str, Any]:
-        told = {one.name: getattr(clip, one.name) for one in fields(clip) if one.name != "steps"}
-        return {**told, **clip.used.as_dict(), "cost": self.prices.both(clip.used)}
+        values = {each.name: getattr(clip, each.name) for each in fields(clip) if each.name != "steps"}
+        return {**values, **clip.used.as_dict(), "cost": self.prices.both(clip.used)}
 
     def _steps(self) -> dict[str, Used]:
         return {name: total(clip.steps.get(name, Used()) for clip in self.clips) for name in STEPS}
 
     def cost_lines(self) -> Iterator[str]:
-        """What it takes and costs, and what the numbers are worth."""
+        """Lines of text: GPU and CPU time, storage, cost, and the rates they were predicted with."""
         used = self.used
         at_most = "at most " if any(clip.state == "todo" and not clip.looked for clip in self.clips) else ""
         yield f"GPU       {at_most}{used.gpu_s:,.1f} s ({duration(used.gpu_s)})"
         if at_most and self.likely_gpu_s is not None:
-            yield f"          about {self.likely_gpu_s:,.1f} s if all are like those that were looked at"
+            yield f"          about {self.likely_gpu_s:,.1f} s if all clips are like the computed ones"
         by_step = ", ".join(f"{name} {part.cpu_s:,.1f}" for name, part in self._steps().items() if part.cpu_s)
         yield f"CPU       {used.cpu_s:,.1f} core-s ({duration(used.cpu_s)}): {by_step or 'none'}"
         yield f"storage   {used.num_bytes / 1e6:,.1f} MB in OUT"
@@ -119,12 +119,12 @@ class Estimate:
             yield "cost      no prices are given (--price gpu_hour=..., gpu_hour_spot, cpu_hour, gb_month)"
         else:
             yield "cost      " + ", ".join(
-                f"{self.prices.say(sum_)} {market.replace('_', ' ')}" for market, sum_ in money.items()
+                f"{self.prices.say(cost)} {market.replace('_', ' ')}" for market, cost in money.items()
             )
         yield f"rates     {self.calibration.machine}, {self.calibration.measured_at}"
 
     def settings_lines(self) -> Iterator[str]:
-        """One line for each set of values that jobs are made with: preset, jobs, then every value."""
+        """Lines of text, one for each set of settings: preset, number of jobs, every value."""
         counts = Counter(json.dumps(clip.settings, ensure_ascii=False) for clip in self.clips if clip.settings)
         for text, count in counts.items():
             settings = json.loads(text)
@@ -133,11 +133,11 @@ class Estimate:
                 name: value for name, value in {**settings, **sampling}.items() if name not in ("preset", "loras")
             }
             loras = [f"{lora['uri']}@{lora['revision'][:12]}={lora['weight']:g}" for lora in sampling["loras"]]
-            said = ", ".join(f"{name}={_short(value)}" for name, value in values.items())
+            shown = ", ".join(f"{name}={_short(value)}" for name, value in values.items())
             warning = ""
             if settings["preset"] in LORA_PRESETS and not loras:
-                warning = " (no LoRA is given: right only for weights that have one in them)"
-            yield f"{settings['preset']}, {count} jobs: {said}, loras={'+'.join(loras) or 'none'}{warning}"
+                warning = " (no LoRA is given: right only for weights that include one)"
+            yield f"{settings['preset']}, {count} jobs: {shown}, loras={'+'.join(loras) or 'none'}{warning}"
 
     def __str__(self) -> str:
         states = ", ".join(f"{count} {state}" for state, count in sorted(Counter(c.state for c in self.clips).items()))
@@ -164,46 +164,70 @@ def plan(
     options = options or Options()
     manifest = open_manifest(manifest)
     works = works_of(manifest.jobs, out or "", options, folder_of(manifest.uri))
-    done: set[str] = set()
-    failed: set[str] = set()
-    windows: set[str] = set()
-    if out is not None:
-        find_run(out)  # refuses the OUT of another version
-        ledger = Ledger(out)
-        done, failed = ledger.keys("done", "clip"), ledger.keys("quarantine", "clip")
-        windows = ledger.keys("done", "window")
-    open_works = [work for work in works if work.clip_key not in done | failed]
-    looked = {work.clip_key for work in open_works[:: max(1, len(open_works) // look)][:look]} if look else set[str]()
-
-    def one(work: ClipWork) -> ClipEstimate:
-        if work.clip_key in done:
-            return ClipEstimate(job_id=work.job.job_id, state="done", settings=work.settings)
-        if work.clip_key in failed:
-            reason = "failed before; `vace-batch retry` tries it again"
-            return ClipEstimate(job_id=work.job.job_id, state="failed", reason=reason)
-        is_looked = work.clip_key in looked
-        models = mask_models(options) if is_looked else MaskModels()
-        try:
-            with tempfile.TemporaryDirectory(prefix="vace-batch-") as folder:
-                found = survey(work, models, Path(folder), look=is_looked)
-                bound = survey(work, models, Path(folder), look=False) if is_looked else found
-        except ClipError as error:
-            return ClipEstimate(job_id=work.job.job_id, state="failed", reason=str(error))
-        if not is_looked or not may_shrink(work.job):
-            return _todo(work, found, windows)
-        most = total(predict(work, bound).values()).gpu_s
-        return replace(_todo(work, found, windows), looked=True, bound_gpu_s=most, reason=None)
-
+    dry_run = _DryRun.of(works, options, out, look)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return Estimate(
-            clips=tuple(pool.map(one, works)),
-            calibration=options.calibration,
-            prices=options.prices,
-        )
+        clips = tuple(pool.map(dry_run.estimate, works))
+    return Estimate(clips=clips, calibration=options.calibration, prices=options.prices)
 
 
-def _todo(work: ClipWork, plan: ClipPlan, made: set[str]) -> ClipEstimate:
-    left = [each for each in plan.windows if work.window_key(each, plan.region_of(each)) not in made]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DryRun:
+    """Keys of finished clips and windows in OUT, keys of the clips to survey fully, and the models for these."""
+
+    done: Collection[str] = frozenset()
+    failed: Collection[str] = frozenset()
+    windows: Collection[str] = frozenset()
+    looked: Collection[str] = frozenset()
+    models: MaskModels
+
+    @classmethod
+    def of(cls, works: Sequence[ClipWork], options: Options, out: str | None, look: int) -> _DryRun:
+        """Read the ledger of `out` and choose `look` unfinished clips, evenly spaced in the manifest."""
+        models = mask_models(options)
+        if out is None:
+            return cls(models=models, looked=_spread([work.clip_key for work in works], look))
+        find_run(out)  # refuses an OUT of another version
+        ledger = Ledger(out)
+        done = ledger.keys("done", "clip")
+        failed = ledger.keys("quarantine", "clip")
+        unfinished = [work.clip_key for work in works if work.clip_key not in done | failed]
+        windows = ledger.keys("done", "window")
+        return cls(models=models, done=done, failed=failed, windows=windows, looked=_spread(unfinished, look))
+
+    def estimate(self, work: ClipWork) -> ClipEstimate:
+        """Estimate one clip; a clip that cannot be planned is failed, with the reason."""
+        job_id = work.job.job_id
+        if work.clip_key in self.done:
+            return ClipEstimate(job_id=job_id, state="done", settings=work.settings)
+        if work.clip_key in self.failed:
+            reason = "failed before; `vace-batch retry` tries it again"
+            return ClipEstimate(job_id=job_id, state="failed", reason=reason)
+        try:
+            return self._unfinished(work)
+        except ClipError as error:
+            return ClipEstimate(job_id=job_id, state="failed", reason=str(error))
+
+    def _unfinished(self, work: ClipWork) -> ClipEstimate:
+        with tempfile.TemporaryDirectory(prefix="vace-batch-") as name:
+            folder = Path(name)
+            if work.clip_key not in self.looked:
+                return _todo(work, survey(work, MaskModels(), folder, look=False), self.windows)
+            estimate = _todo(work, survey(work, self.models, folder), self.windows)
+            if not may_shrink(work.job):
+                return estimate
+            bound = survey(work, self.models, folder, look=False)
+        bound_gpu_s = total(predict(work, bound).values()).gpu_s
+        return replace(estimate, looked=True, bound_gpu_s=bound_gpu_s, reason=None)
+
+
+def _spread(keys: Sequence[str], count: int) -> frozenset[str]:
+    """Choose `count` of `keys`, evenly spaced."""
+    return frozenset(keys[:: max(1, len(keys) // count)][:count]) if count else frozenset()
+
+
+def _todo(work: ClipWork, plan: ClipPlan, made: Collection[str]) -> ClipEstimate:
+    """Estimate of an unfinished clip from its plan; windows in `made` are not counted."""
+    windows = [each for each in plan.windows if work.window_key(each, plan.region_of(each)) not in made]
     references = len(work.job.reference_uris)
     return ClipEstimate(
         job_id=work.job.job_id,
@@ -211,10 +235,10 @@ def _todo(work: ClipWork, plan: ClipPlan, made: set[str]) -> ClipEstimate:
         frames=plan.num_frames,
         masked_frames=plan.masked_frames,
         shots=len(plan.shots),
-        windows=len(left),
-        tokens=sum(token_count(w.window.num_frames, plan.region_of(w).size, references) for w in left),
+        windows=len(windows),
+        tokens=sum(token_count(w.window.num_frames, plan.region_of(w).size, references) for w in windows),
         looked=not may_shrink(work.job),
-        steps=predict(work, plan, left),
+        steps=predict(work, plan, windows),
         reason="at most" if may_shrink(work.job) else None,
         settings=work.settings,
     )

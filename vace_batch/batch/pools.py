@@ -1,4 +1,4 @@
-"""The actor pools of a run: how many CPU and GPU actors, and how each starts."""
+"""Size and start the CPU and GPU actor pools of a run."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ from vace_batch.vace.profiles import revision
 
 
 def pools_of(options: Options, machine_gpus: int, batch: Batch | None = None) -> tuple[PoolSpec, PoolSpec]:
-    """The CPU and the GPU pool. Without a GPU the same VACE actor runs on one CPU core.
+    """Describe the CPU and the GPU pool. Without a GPU the VACE actor runs on one CPU core.
 
-    The prompts of `batch` are embedded before the model is loaded, and the embeddings kept in its folder.
+    The prompts of `batch` are embedded before the model is loaded; the embeddings are kept in the batch's folder.
 
     Raises:
-        UsageError: a pool is to keep more actors than it may have.
+        UsageError: a pool's smallest number of actors exceeds its largest.
     """
     cores = os.cpu_count() or 1
     devices = options.engine.devices
     gpu_actors = options.gpu_actors or machine_gpus // devices or 1
     cpu_actors = options.cpu_actors or max(1, cores - gpu_actors)
-    for name, least, most in (("cpu", options.min_cpu_actors, cpu_actors), ("gpu", options.min_gpu_actors, gpu_actors)):
-        if least is not None and least > most:
-            raise UsageError(f"--min-{name}-actors: expected at most {most}, which is --{name}-actors, got {least}")
+    _check_size("cpu", options.min_cpu_actors, cpu_actors)
+    _check_size("gpu", options.min_gpu_actors, gpu_actors)
     cpu = PoolSpec(
         name="cpu",
         num_actors=cpu_actors,
@@ -60,15 +59,20 @@ def pools_of(options: Options, machine_gpus: int, batch: Batch | None = None) ->
     return cpu, gpu
 
 
+def _check_size(pool: str, least: int | None, most: int) -> None:
+    if least is not None and least > most:
+        raise UsageError(f"--min-{pool}-actors: expected at most {most}, which is --{pool}-actors, got {least}")
+
+
 def _texts(works: Iterable[ClipWork]) -> dict[str, tuple[str, ...]]:
-    """The prompts of `works` by model."""
+    """Group the prompts of `works` by model."""
     texts: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for work in works:
         texts[work.model] |= dict.fromkeys((work.job.prompt, work.job.negative_prompt or ""))
-    return {model: tuple(found) for model, found in texts.items()}
+    return {model: tuple(prompts) for model, prompts in texts.items()}
 
 
 def open_runtime(options: Options, batch: Batch | None = None) -> Runtime:
-    """A Ray runtime, to be entered, that holds both pools; started here or attached to by RAY_ADDRESS."""
+    """Make the Ray runtime of both pools, to be entered; it starts Ray here, or attaches to RAY_ADDRESS."""
     address = os.environ.get("RAY_ADDRESS")
     return Runtime(pools_of(options, count_gpus(address), batch), address=address)

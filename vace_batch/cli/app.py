@@ -116,7 +116,7 @@ def doctor(
         print_json({"ok": all(check.ok for check in checks), "checks": [check.as_dict() for check in checks]})
     else:
         for check in checks:
-            OUT.print(f"{'ok   ' if check.ok else 'FAULT'}  {check.name}: {check.found}")
+            OUT.print(f"{'ok   ' if check.ok else 'FAULT'}  {check.name}: {check.result}")
     raise typer.Exit(EXIT_DONE if all(check.ok for check in checks) else EXIT_FAILED)
 
 
