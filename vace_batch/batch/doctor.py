@@ -127,7 +127,7 @@ def _model(model: str) -> Iterator[Check]:
     yield Check(
         name="window",
         ok=True,
-        result=f"one of {trial.size}x{_TRIAL_FRAMES} in {trial.window_s:.2f} s, {sampling.num_inference_steps} steps of "
+        result=f"{trial.size}x{_TRIAL_FRAMES} in {trial.window_s:.2f} s, {sampling.num_inference_steps} steps of "
         f"one forward: {sustained:.3g} TFLOP/s",
         details={"tflop": flop / 1e12, "tflops": sustained},
     )
@@ -189,12 +189,12 @@ def _run_trial(model: str) -> Trial:
         started = time.monotonic()
         engine.generate([vcu])
         took = time.monotonic() - started
-    total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else _machine_bytes()
+    is_gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if is_gpu else f"CPU, {torch.get_num_threads()} threads"
+    total = torch.cuda.get_device_properties(device).total_memory if is_gpu else _machine_bytes()
     return Trial(
         revision=engine.model.revision,
-        device=torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads",
+        device=name,
         dtype=str(engine.model.dtype).removeprefix("torch."),
         size=size,
         load_s=loaded_s,
@@ -241,4 +241,4 @@ def _advice(profile: profiles.ModelProfile, trial: Trial, seconds: dict[Size, fl
     if not trial.device.startswith("CPU") and trial.dtype == "float32":
         yield "float32 on a GPU: bfloat16 is several times as fast"
     if slowest > _TOO_SLOW_S and not trial.device.startswith("CPU"):
-        yield "a few-step LoRA (preset fast) or fewer steps (sampling.num_inference_steps) shorten a window in proportion"
+        yield "a few-step LoRA (preset fast) or fewer steps (sampling.num_inference_steps) take less time in proportion"
