@@ -32,9 +32,10 @@ import pyarrow.parquet as pq
 import typer
 
 from vace_batch.batch.batch import open_batch
-from vace_batch.cluster.dispatcher import Dispatcher, Ended, Fact, Placed, SetUp, Started
+from vace_batch.cluster.calls import Order, Reply
+from vace_batch.cluster.dispatcher import Dispatcher
 from vace_batch.cluster.events import Event, UnitDone
-from vace_batch.cluster.run_state import Order, Reply
+from vace_batch.cluster.facts import Ended, Fact, Placed, SetUp, Started
 from vace_batch.cluster.units import Failure, Limits, PoolSpec, Unit
 from vace_batch.ledger import ledger as ledger_module
 from vace_batch.ledger.ledger import Ledger

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from vace_batch.cluster.calls import Ending, Order, Reply
 from vace_batch.cluster.policy import Blame, Places, Trouble
-from vace_batch.cluster.run_state import Ending, Order, Reply, RunState
+from vace_batch.cluster.run_state import RunState
 from vace_batch.cluster.units import Limits, PoolSpec, Unit
 
 POOLS = {"cpu": PoolSpec(name="cpu"), "gpu": PoolSpec(name="gpu", max_batch=4)}

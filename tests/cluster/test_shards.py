@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import pytest
 
 from tests.support.simulated_cluster import RandomGraph, SimCluster
+from vace_batch.cluster.calls import Order
 from vace_batch.cluster.dispatcher import Dispatcher
 from vace_batch.cluster.events import Event
-from vace_batch.cluster.run_state import Order
 from vace_batch.cluster.units import Failure, Limits, PoolSpec, Totals, Unit
 
 BUDGET = 100

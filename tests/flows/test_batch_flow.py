@@ -24,8 +24,8 @@ from flows.batch import batch, main
 from flows.driving import FAILURES_KEY, SUMMARY_KEY, WITH_FAILURES, Machines, is_cluster_failure, shards
 from vace_batch.batch.batch import Batch
 from vace_batch.batch.pools import open_runtime
-from vace_batch.cluster.dispatcher import ActorInfo
 from vace_batch.cluster.runtime import Runtime
+from vace_batch.cluster.staff import ActorInfo
 from vace_batch.cluster.units import PoolSpec
 from vace_batch.errors import ClusterError, ManifestError, UsageError
 from vace_batch.options import Options

@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from vace_batch.cluster.dispatcher import Cause, Died, Ended, Fact, Leaving, Placed, SetUp, Started
+from vace_batch.cluster.calls import Order, Reply
+from vace_batch.cluster.facts import Cause, Died, Ended, Fact, Leaving, Placed, SetUp, Started
 from vace_batch.cluster.policy import Trouble
-from vace_batch.cluster.run_state import Order, Reply
 from vace_batch.cluster.units import Failure, PoolSpec, Unit
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from ray.util.metrics import Counter, Gauge
 
 from vace_batch.cluster.events import ActorDied, ActorReady, Event, UnitDone, UnitFailed, UnitStarted
+from vace_batch.cluster.units import Unit
 from vace_batch.costs import StepKind
 
 METRICS = {
@@ -84,14 +85,17 @@ class Metrics:
         if unit.pool == "gpu":
             _add(self._busy, event.seconds)
         if unit.kind == StepKind.GENERATE:
-            self._windows.inc(1, {"status": "done" if done else "failed"})
-            if done:
-                _add(self._made, self._frames[unit.key])
+            self._count_window(unit, "done" if done else "failed")
         if isinstance(event, UnitDone) and unit.kind == StepKind.MEASURE and isinstance(event.meta, dict):
             self._verdicts.inc(1, {"verdict": event.meta["verdict"]})
         if done and unit.kind in (StepKind.GENERATE, StepKind.STITCH):
             self._committed.set(self._clock())
         self._count_clips()
+
+    def _count_window(self, unit: Unit, status: str) -> None:
+        self._windows.inc(1, {"status": status})
+        if status == "done":
+            _add(self._made, self._frames[unit.key])
 
     def _count_clips(self) -> None:
         for status, count in self._clips.items():

@@ -15,9 +15,9 @@ import ray
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
 
-from vace_batch.cluster.dispatcher import Cause, Died, Ended, Fact, Leaving, Placed, SetUp, Started
+from vace_batch.cluster.calls import Order, Reply
+from vace_batch.cluster.facts import Cause, Died, Ended, Fact, Leaving, Placed, SetUp, Started
 from vace_batch.cluster.policy import Trouble
-from vace_batch.cluster.run_state import Order, Reply
 from vace_batch.cluster.units import PoolSpec
 from vace_batch.cluster.worker import UnitCall, Worker
 

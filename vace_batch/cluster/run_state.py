@@ -6,14 +6,12 @@ handles are opaque; dropping the board's reference is what frees a payload.
 
 from __future__ import annotations
 
-import enum
-import heapq
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
+from vace_batch.cluster.calls import Ending, Item, Order, Reply
 from vace_batch.cluster.policy import (
-    SUSPECT,
     Blame,
     Head,
     History,
@@ -25,107 +23,8 @@ from vace_batch.cluster.policy import (
     inherited,
     startable,
 )
+from vace_batch.cluster.ready_queue import Lane, ReadyQueue, Record, RecordState
 from vace_batch.cluster.units import Failure, Limits, PoolSpec, Unit
-
-Lane = tuple[str, int, bool]
-Rank = tuple[int, int, int]
-Entry = tuple[Rank, int, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """One unit of a call, with the handles of its inputs."""
-
-    unit: Unit
-    inputs: tuple[object, ...]
-    attempt: int
-    last_code: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """One call to be placed at an actor of `pool`; nothing may be placed behind one that `is_suspect`."""
-
-    call_id: int
-    pool: str
-    fn: str
-    items: tuple[Item, ...]
-
-    @property
-    def is_suspect(self) -> bool:
-        return any(item.last_code in SUSPECT for item in self.items)
-
-    @property
-    def time_limit_s(self) -> float:
-        return sum(item.unit.time_limit_s for item in self.items)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """What an actor answers for one unit of a call.
-
-    `trouble` set means no result; `shared` that it concerns the whole batch. `lost_inputs` are positions of inputs
-    whose payload could not be fetched; the unit was not run then. `cpu_s` and `num_bytes` are what it took and wrote.
-    """
-
-    seconds: float = 0.0
-    cpu_s: float = 0.0
-    num_bytes: int = 0
-    meta: object = None
-    has_payload: bool = False
-    trouble: Trouble | None = None
-    shared: bool = False
-    lost_inputs: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """A unit that has ended: with `failure`, or done with `meta`."""
-
-    unit: Unit
-    meta: object = None
-    failure: Failure | None = None
-    seconds: float = 0.0
-
-
-class _State(enum.Enum):
-    BLOCKED = enum.auto()
-    READY = enum.auto()
-    IN_CALL = enum.auto()
-    DONE = enum.auto()
-    FAILED = enum.auto()
-
-
-@dataclass(slots=True)
-class _Record:
-    """`consumers` have not ended and need the payload; `dependants` are all known units that list this one as input."""
-
-    unit: Unit
-    rank: Rank
-    depth: int
-    history: History
-    state: _State = _State.BLOCKED
-    payload: object = None
-    reserved_bytes: int = 0
-    ticket: int = 0
-    ended: bool = False
-    announced: bool = False
-    consumers: set[str] = field(default_factory=set)
-    dependants: int = 0
-
-    @property
-    def lane(self) -> Lane:
-        return self.unit.pool, self.depth, self.unit.leaves_bytes > 0
-
-    @property
-    def group(self) -> tuple[object, ...]:
-        """Units of one group may share a call; suspects are kept among themselves."""
-        own = self.unit.unit_id if self.unit.batch_key is None else ""
-        return (*self.lane, self.unit.fn, self.unit.batch_key, own, self.history.batch_limit, self.is_suspect)
-
-    @property
-    def is_suspect(self) -> bool:
-        return self.history.last_code in SUSPECT
 
 
 class RunState:
@@ -134,13 +33,10 @@ class RunState:
     def __init__(self, pools: Mapping[str, PoolSpec], limits: Limits) -> None:
         self._pools = pools
         self._limits = limits
-        self._records: dict[str, _Record] = {}
+        self._records: dict[str, Record] = {}
         self._seen: set[str] = set()
         self._failures: dict[str, Failure] = {}
-        self._lanes: dict[Lane, list[Entry]] = defaultdict(list)
-        self._groups: dict[tuple[object, ...], list[Entry]] = defaultdict(list)
-        self._mates: Counter[tuple[object, ...]] = Counter()
-        self._queued: Counter[str] = Counter()
+        self._ready = ReadyQueue(self._records)
         self._open: Counter[str] = Counter()
         self._calls: dict[int, Order] = {}
         self._next_call_id = 0
@@ -160,7 +56,7 @@ class RunState:
 
     def needed(self, pool: str) -> int:
         """Units of a pool that have not ended, or that wait to be made again for another."""
-        return max(self._open[pool], self._queued[pool])
+        return max(self._open[pool], self._ready.queued(pool))
 
     def add(self, units: Iterable[Unit]) -> list[Ending]:
         """Take new units; those whose input has already failed end at once.
@@ -190,7 +86,7 @@ class RunState:
             raise ValueError(f"unit {unit.unit_id}: inputs {missing} are unknown or their payloads are no longer kept")
         producers = [self._records[i] for i in dict.fromkeys(unit.inputs)]
         stage, priority = unit.priority
-        record = _Record(
+        record = Record(
             unit=unit,
             rank=(-stage, -priority, len(self._seen)),
             depth=1 + max((producer.depth for producer in producers), default=-1),
@@ -210,7 +106,7 @@ class RunState:
                 return None
             if self._inputs_held(record):
                 return self._form(record, places[record.unit.pool])
-            self._leave_queue(record)
+            self._ready.take(record)
             self._make_ready_or_block(record)
 
     def finish(self, call_id: int, replies: Sequence[Reply], handles: Sequence[object]) -> list[Ending]:
@@ -222,10 +118,10 @@ class RunState:
             if reply.lost_inputs:
                 self.retries += 1
                 self._release(record)
-                record.state = _State.BLOCKED
+                record.state = RecordState.BLOCKED
                 for position in reply.lost_inputs:
                     endings += self._input_lost(item.unit.inputs[position], item.inputs[position])
-                if not record.ended or record.state is _State.BLOCKED:
+                if not record.ended or record.state is RecordState.BLOCKED:
                     self._make_ready_or_block(record)
             elif reply.trouble is not None:
                 size = len(order.items) if reply.shared else 1
@@ -257,44 +153,45 @@ class RunState:
             record.announced = True
             self._settle(record)
 
-    def _first(self, places: Mapping[str, Places]) -> _Record | None:
-        heads: dict[Lane, _Record] = {}
-        views: list[Head] = []
-        for lane in list(self._lanes):
-            record = self._peek(self._lanes[lane])
-            if record is None:
-                del self._lanes[lane]
-                continue
-            heads[lane] = record
-            can_start = startable(
-                places.get(record.unit.pool, Places()),
-                queued=self._queued[record.unit.pool],
-                mates=self._mates[record.group],
-                batch_limit=record.history.batch_limit,
-                alone=record.is_suspect and self._pools[record.unit.pool].overlaps,
-            )
-            cost = record.unit.leaves_bytes
-            views.append(
-                Head(lane=lane, rank=record.rank, depth=record.depth, cost_bytes=cost, startable=can_start),
-            )
+    def _first(self, places: Mapping[str, Places]) -> Record | None:
+        """The unit that starts next."""
+        records: dict[Lane, Record] = {}
+        heads: list[Head] = []
+        for record in self._ready.heads():
+            records[record.lane] = record
+            heads.append(self._head(record, places.get(record.unit.pool, Places())))
         head = choose(
-            views,
+            heads,
             held_bytes=self.held_bytes,
             budget_bytes=self._limits.payload_bytes,
             moving=bool(self._calls),
         )
-        return None if head is None else heads[head.lane]
+        return None if head is None else records[head.lane]
 
-    def _form(self, first: _Record, places: Places) -> Order:
-        size = batch_size(places, mates=self._mates[first.group], batch_limit=first.history.batch_limit)
-        heap = self._groups[first.group]
+    def _head(self, record: Record, places: Places) -> Head:
+        can_start = startable(
+            places,
+            queued=self._ready.queued(record.unit.pool),
+            mates=self._ready.mates(record),
+            batch_limit=record.history.batch_limit,
+            alone=record.is_suspect and self._pools[record.unit.pool].overlaps,
+        )
+        return Head(
+            lane=record.lane,
+            rank=record.rank,
+            depth=record.depth,
+            cost_bytes=record.unit.leaves_bytes,
+            startable=can_start,
+        )
+
+    def _form(self, first: Record, places: Places) -> Order:
+        """Make a call of `first` and the units that may share it."""
+        size = batch_size(places, mates=self._ready.mates(first), batch_limit=first.history.batch_limit)
         members = [first]
         self._start(first)
         while len(members) < size:
-            mate = self._peek(heap)
-            if mate is None or not self._inputs_held(mate):
-                break
-            if mate.unit.leaves_bytes and self.held_bytes + mate.unit.leaves_bytes > self._limits.payload_bytes:
+            mate = self._ready.first_of(first.group)
+            if mate is None or not self._inputs_held(mate) or not self._fits(mate):
                 break
             self._start(mate)
             members.append(mate)
@@ -303,72 +200,52 @@ class RunState:
             call_id=self._next_call_id,
             pool=first.unit.pool,
             fn=first.unit.fn,
-            items=tuple(
-                Item(
-                    unit=member.unit,
-                    inputs=tuple(self._records[i].payload for i in member.unit.inputs),
-                    attempt=member.history.attempts + 1,
-                    last_code=member.history.last_code,
-                )
-                for member in members
-            ),
+            items=tuple(self._item(member) for member in members),
         )
         self._calls[order.call_id] = order
         return order
 
-    def _start(self, record: _Record) -> None:
-        self._leave_queue(record)
-        record.state = _State.IN_CALL
+    def _item(self, record: Record) -> Item:
+        return Item(
+            unit=record.unit,
+            inputs=tuple(self._records[i].payload for i in record.unit.inputs),
+            attempt=record.history.attempts + 1,
+            last_code=record.history.last_code,
+        )
+
+    def _fits(self, record: Record) -> bool:
+        """Whether the payload that a unit leaves fits into the budget."""
+        leaves = record.unit.leaves_bytes
+        return not leaves or self.held_bytes + leaves <= self._limits.payload_bytes
+
+    def _start(self, record: Record) -> None:
+        self._ready.take(record)
+        record.state = RecordState.IN_CALL
         record.reserved_bytes = record.unit.leaves_bytes
         self.held_bytes += record.reserved_bytes
 
-    def _release(self, record: _Record) -> None:
+    def _release(self, record: Record) -> None:
         self.held_bytes -= record.reserved_bytes
         record.reserved_bytes = 0
 
-    def _peek(self, heap: list[Entry]) -> _Record | None:
-        """The first record in the heap that is still queued under that entry; stale entries are thrown away."""
-        while heap:
-            _, ticket, unit_id = heap[0]
-            record = self._records.get(unit_id)
-            if record is not None and record.state is _State.READY and record.ticket == ticket:
-                return record
-            heapq.heappop(heap)
-        return None
-
-    def _enqueue(self, record: _Record) -> None:
-        record.state = _State.READY
-        record.ticket += 1
-        entry = (record.rank, record.ticket, record.unit.unit_id)
-        heapq.heappush(self._lanes[record.lane], entry)
-        heapq.heappush(self._groups[record.group], entry)
-        self._mates[record.group] += 1
-        self._queued[record.unit.pool] += 1
-
-    def _leave_queue(self, record: _Record) -> None:
-        self._queued[record.unit.pool] -= 1
-        self._mates[record.group] -= 1
-        if not self._mates[record.group]:
-            del self._mates[record.group], self._groups[record.group]
-
-    def _inputs_held(self, record: _Record) -> bool:
+    def _inputs_held(self, record: Record) -> bool:
         return all(self._records[i].payload is not None for i in record.unit.inputs)
 
-    def _make_ready_or_block(self, record: _Record) -> None:
+    def _make_ready_or_block(self, record: Record) -> None:
         """Queue the record, or let its inputs be made again first where they are gone."""
         producers = [self._records[input_id] for input_id in record.unit.inputs]
         for producer in producers:
             producer.consumers.add(record.unit.unit_id)
         if self._inputs_held(record):
-            self._enqueue(record)
+            self._ready.put(record)
             return
-        record.state = _State.BLOCKED
+        record.state = RecordState.BLOCKED
         for producer in producers:
-            if producer.payload is None and producer.state is _State.DONE:
+            if producer.payload is None and producer.state is RecordState.DONE:
                 self._make_ready_or_block(producer)
 
-    def _complete(self, record: _Record, reply: Reply, handle: object) -> list[Ending]:
-        record.state = _State.DONE
+    def _complete(self, record: Record, reply: Reply, handle: object) -> list[Ending]:
+        record.state = RecordState.DONE
         record.payload = handle
         if not reply.has_payload:
             self._release(record)
@@ -380,13 +257,13 @@ class RunState:
             endings.append(Ending(unit=record.unit, meta=reply.meta, seconds=reply.seconds))
         for consumer in sorted(record.consumers):
             waiting = self._records[consumer]
-            if waiting.state is _State.BLOCKED and self._inputs_held(waiting):
-                self._enqueue(waiting)
+            if waiting.state is RecordState.BLOCKED and self._inputs_held(waiting):
+                self._ready.put(waiting)
         self._detach(record)
         self._settle(record)
         return endings
 
-    def _troubled(self, record: _Record, trouble: Trouble, size: int, seconds: float) -> list[Ending]:
+    def _troubled(self, record: Record, trouble: Trouble, size: int, seconds: float) -> list[Ending]:
         self._release(record)
         record.history, failure = charge(
             record.unit.unit_id, record.history, trouble, batch_size=size, limits=self._limits
@@ -408,23 +285,23 @@ class RunState:
         record.history, failure = charge(unit_id, record.history, trouble, batch_size=1, limits=self._limits)
         return [] if failure is None else self._fail(record, failure, 0.0)
 
-    def _fail(self, record: _Record, failure: Failure, seconds: float) -> list[Ending]:
+    def _fail(self, record: Record, failure: Failure, seconds: float) -> list[Ending]:
         """End a unit and all that wait for it; a unit that was done and only made again keeps its own verdict."""
         endings: list[Ending] = []
         if record.ended:
-            record.state = _State.DONE
+            record.state = RecordState.DONE
         else:
-            record.state = _State.FAILED
+            record.state = RecordState.FAILED
             record.ended = True
             self._open[record.unit.pool] -= 1
             self._count_failed(failure)
             endings.append(Ending(unit=record.unit, failure=failure, seconds=seconds))
         for consumer_id in sorted(record.consumers):
             consumer = self._records.get(consumer_id)
-            if consumer is None or consumer.state not in (_State.BLOCKED, _State.READY):
+            if consumer is None or consumer.state not in (RecordState.BLOCKED, RecordState.READY):
                 continue
-            if consumer.state is _State.READY:
-                self._leave_queue(consumer)
+            if consumer.state is RecordState.READY:
+                self._ready.take(consumer)
             cascade = inherited(consumer_id, consumer.history.attempts, failure)
             endings += self._fail(consumer, cascade, 0.0)
         self._detach(record)
@@ -435,15 +312,15 @@ class RunState:
         self.failed += 1
         self._failures[failure.unit_id] = replace(failure, traceback=None)
 
-    def _detach(self, record: _Record) -> None:
+    def _detach(self, record: Record) -> None:
         for input_id in record.unit.inputs:
             producer = self._records[input_id]
             producer.consumers.discard(record.unit.unit_id)
             self._settle(producer)
 
-    def _settle(self, record: _Record) -> None:
+    def _settle(self, record: Record) -> None:
         """Free the payload of an ended unit that nobody waits for, and forget the unit when nobody can ask again."""
-        if record.state not in (_State.DONE, _State.FAILED) or not record.announced or record.consumers:
+        if record.state not in (RecordState.DONE, RecordState.FAILED) or not record.announced or record.consumers:
             return
         record.payload = None
         self._release(record)

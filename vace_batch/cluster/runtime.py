@@ -32,9 +32,10 @@ from typing import Any
 
 import ray
 
-from vace_batch.cluster.dispatcher import ActorInfo, Dispatcher
+from vace_batch.cluster.dispatcher import Dispatcher
 from vace_batch.cluster.events import Event
 from vace_batch.cluster.ray_cluster import RayCluster
+from vace_batch.cluster.staff import ActorInfo
 from vace_batch.cluster.units import Graph, Limits, PoolSpec, Totals, Unit
 from vace_batch.errors import ClusterError, UsageError
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import ray
 
+from vace_batch.cluster.calls import Reply
 from vace_batch.cluster.policy import Trouble
-from vace_batch.cluster.run_state import Reply
 from vace_batch.cluster.units import Call, Outcome
 from vace_batch.errors import ClipError, is_out_of_memory
 from vace_batch.storage.retry import is_disk_full
