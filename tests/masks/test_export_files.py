@@ -10,12 +10,10 @@ import pytest
 from pycocotools import mask as rle
 
 from tests.support.media_files import Media, make
-from tests.support.noise_engine import Noise
 from vace_batch.batch.identity import works_of
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
-from vace_batch.ledger.ledger import Ledger
-from vace_batch.manifest.job import BoxKey, Dilation, Job
+from vace_batch.manifest.job import Job
 from vace_batch.masks import export_files
 from vace_batch.masks.coco import as_coco, encode
 from vace_batch.masks.export_files import SUFFIXES, every_mask, inline_coco, write_export
@@ -25,11 +23,7 @@ from vace_batch.masks.store import FrameMask, MaskReader, make_mask, write_masks
 from vace_batch.masks.weights import DEMO_DETECTOR
 from vace_batch.options import Options
 from vace_batch.report.mask_review import review
-from vace_batch.steps.build import build
-from vace_batch.steps.generate import generate
-from vace_batch.steps.keep import keep
 from vace_batch.steps.prepare import prepare
-from vace_batch.steps.stitch import stitch
 
 SIZE, NUM_FRAMES = Size(70, 40), 6
 
@@ -68,26 +62,6 @@ def test_what_is_kept_says_of_what_it_is(reader: MaskReader, tmp_path: Path, for
     with pytest.raises(ClipError) as error:
         list(read_masks(str(target), SIZE, NUM_FRAMES - 1))
     assert error.value.code == "mask_length_mismatch"
-
-
-@pytest.mark.parametrize("form", SUFFIXES)
-def test_a_run_keeps_masks_in_each_form_and_says_them_in_the_result(tmp_path: Path, form: str) -> None:
-    path = make(tmp_path / "clip.mkv", Media(num_frames=4, codec="ffv1"))
-    boxes = tuple(BoxKey(x=8 + 12 * index, y=12, width=12, height=12, frame=index) for index in range(4))
-    job = Job(job_id="a", video_uri=path, task="removal", boxes=boxes, dilate=Dilation(px=0.0))
-    work = works_of([job], str(tmp_path / "out"), Options(keep_masks=form), str(tmp_path))[0]  # type: ignore[arg-type]
-    plan = prepare(work, MaskModels())
-    generate([build(work, plan, planned) for planned in plan.windows], Noise(), work.out)()  # type: ignore[arg-type]
-    stitch(work, plan)
-    keep(work, plan)
-    record = Ledger(work.out).done(work.clip_key)
-    assert record is not None and record["masks"] == f"masks/a{SUFFIXES[form]}"
-    size = Size(64, 48)
-    found = list(read_masks(Ledger(work.out).absolute(record["masks"]), size, 4))
-    assert [(mask.index, mask.box) for mask in found] == [(n, Box(8 + 12 * n, 12, 12, 12)) for n in range(4)]
-    said = tmp_path / "said.json"
-    said.write_text(record["masks_coco"])
-    assert list(read_masks(str(said), size, 4)) == found
 
 
 def test_class_names_are_looked_up_before_the_video_is_opened(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Masks for people: made alone for review, or kept of clips that were done before; a death leaves nothing half."""
+"""Masks for people, made alone for review; a death leaves nothing half."""
 
 from __future__ import annotations
 
@@ -11,52 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.media_files import Media, make
-from tests.support.noise_engine import Noise
-from vace_batch.batch.batch import Batch, close_batch, open_batch
-from vace_batch.batch.graph import ClipGraph
+from tests.support.moving_box import NUM_FRAMES, boxes, job
 from vace_batch.batch.identity import works_of
-from vace_batch.batch.workers import keep
-from vace_batch.cluster.units import Call, Failure
-from vace_batch.geometry import Size
-from vace_batch.ledger.ledger import Ledger
-from vace_batch.manifest.job import BoxKey, Dilation, Job
-from vace_batch.manifest.reader import Manifest
 from vace_batch.masks import export_files as kept
 from vace_batch.masks.export_files import SUFFIXES
-from vace_batch.masks.import_files import read_masks
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.store import MaskWriter
-from vace_batch.options import Options, QualitySettings
+from vace_batch.options import Options
 from vace_batch.report import mask_review as reviewing
 from vace_batch.report.mask_review import Reviewed, review
-from vace_batch.steps.build import build
-from vace_batch.steps.generate import generate
-from vace_batch.steps.prepare import prepare
-from vace_batch.steps.stitch import stitch
 from vace_batch.video.reader import read_frames
 
-SIZE, NUM_FRAMES = Size(64, 48), 6
 FORMS = list(SUFFIXES)
-
-
-def job(tmp_path: Path, first: int = 8) -> Job:
-    """A box that moves over a clip; `first` is where it begins."""
-    path = tmp_path / "clip.mkv"
-    if not path.exists():
-        make(path, Media(num_frames=NUM_FRAMES, codec="ffv1"))
-    boxes = tuple(BoxKey(x=first + 6 * index, y=12, width=12, height=12, frame=index) for index in range(NUM_FRAMES))
-    return Job(job_id="a", video_uri=str(path), task="removal", boxes=boxes, dilate=Dilation(px=0.0))
-
-
-def boxes(path: Path) -> list[int]:
-    """Where the masks of a whole file begin."""
-    masks = list(read_masks(str(path), SIZE, NUM_FRAMES))
-    assert [mask.index for mask in masks] == list(range(NUM_FRAMES))
-    return [mask.box.x for mask in masks]
-
-
-# --- vace-batch masks ------------------------------------------------------------------------------------------------
 
 
 def reviewed(tmp_path: Path, form: str, first: int) -> Reviewed:
@@ -115,63 +81,3 @@ def test_a_review_that_is_killed_leaves_nothing_half(
     assert boxes(target)[0] == (20 if place is reviewing else 8) and overlay.read_bytes() == before
     assert reviewed(tmp_path, form, 20).error is None and boxes(target)[0] == 20 and overlay.read_bytes() != before
     assert {path.name for path in (tmp_path / "out").iterdir()} == {target.name, overlay.name}, "nothing is left over"
-
-
-# --- --keep-masks ----------------------------------------------------------------------------------------------------
-
-
-OFF = QualitySettings(enabled=False)
-
-
-def opened(tmp_path: Path, form: str | None) -> Batch:
-    manifest = Manifest(jobs=(job(tmp_path),), digest="d", uri=str(tmp_path / "m.parquet"))
-    return open_batch(manifest, str(tmp_path / "out"), Options(keep_masks=form, quality=OFF))  # type: ignore[arg-type]
-
-
-def finish(batch: Batch) -> None:
-    [work] = batch.pending
-    plan = prepare(work, MaskModels())
-    generate([build(work, plan, planned) for planned in plan.windows], Noise(), work.out)()  # type: ignore[arg-type]
-    assert stitch(work, plan)["status"] == "done"
-
-
-def kept_again(batch: Batch) -> list[str]:
-    """Run what a run of `batch` would, which must be one step; the kinds of its units."""
-    graph = ClipGraph(batch.pending, batch.unkept)
-    units = list(graph.first_units())
-    for unit in units:
-        [outcome] = keep(MaskModels(), [Call(unit_id=unit.unit_id, payload=unit.payload)])
-        assert list(graph.on_done(unit, outcome.meta)) == []
-    return [unit.kind for unit in units]
-
-
-def test_masks_of_clips_that_are_done_are_kept_when_they_are_asked_for(tmp_path: Path) -> None:
-    finish(opened(tmp_path, None))
-    videos = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "videos").iterdir()}
-    assert opened(tmp_path, None).pending == ()
-    for form in FORMS:
-        assert kept_again(opened(tmp_path, form)) == ["keep"]
-        [row] = close_batch(opened(tmp_path, form)).jobs
-        assert row["status"] == "done" and row["masks"] == f"masks/a{SUFFIXES[form]}"
-        assert boxes(tmp_path / "out" / row["masks"])[0] == 8 and '"length": 6' in row["masks_coco"]
-        assert opened(tmp_path, form).pending == (), "once is enough"
-    (tmp_path / "out" / "masks" / "a.parquet").unlink()
-    assert kept_again(opened(tmp_path, "parquet")) == ["keep"], "they are no longer there"
-    assert videos == {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "videos").iterdir()}
-
-
-def test_a_clip_stays_done_where_its_masks_cannot_be_kept(tmp_path: Path) -> None:
-    finish(opened(tmp_path, None))
-    batch = opened(tmp_path, "ffv1")
-    graph = ClipGraph(batch.pending, batch.unkept)
-    [unit] = graph.first_units()
-    failure = Failure(unit_id=unit.unit_id, code="not_found", reason="the video is gone", retryable=False, attempts=1)
-    assert list(graph.on_failed(unit, failure)) == [] and graph.status["failed"] == 1
-    summary = close_batch(batch)
-    assert (summary.done, summary.failed) == (1, 0) and len(opened(tmp_path, "ffv1").pending) == 1
-
-
-def test_what_is_not_changed_has_no_masks_to_keep(tmp_path: Path) -> None:
-    batch = opened(tmp_path, None)
-    Ledger(batch.out).commit(batch.works[0].clip_key, {"status": "skipped", "windows": 0})
-    assert opened(tmp_path, "png").pending == ()

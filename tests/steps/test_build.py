@@ -2,66 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-from skimage.data import astronaut
 
 from tests.support.media_files import Media, make
+from tests.support.prepared_clips import FRAMES, Prepare, Windows
 from vace_batch.batch.dry_run import plan as estimate
-from vace_batch.batch.identity import works_of
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
-from vace_batch.ledger.ledger import Ledger
 from vace_batch.manifest.job import BoxKey, Expand, Extend, Job
 from vace_batch.manifest.reader import Manifest
-from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options
 from vace_batch.steps import build as build_step
-from vace_batch.steps import prepare as prepare_step
-from vace_batch.steps.clip import ClipWork
-from vace_batch.steps.clip_plan import ClipPlan
-from vace_batch.steps.stitch import stitch
-from vace_batch.storage import files as storage
 from vace_batch.vcu.controls import simple_control
 from vace_batch.vcu.sampling import ResolvedSampling
-from vace_batch.vcu.unit import VCU
-from vace_batch.video.reader import read_frames
-from vace_batch.video.writer import encode_lossless
 
-FRAMES = 24
 BOX = BoxKey(x=16, y=16, width=24, height=24)
-Windows = Callable[..., list[VCU]]
-
-
-@pytest.fixture
-def prepared(tmp_path: Path) -> Callable[..., tuple[ClipWork, ClipPlan]]:
-    path = tmp_path / "clip.mp4"
-    make(path, Media(width=96, height=64, num_frames=FRAMES))
-    cv2.imwrite(str(tmp_path / "face.png"), astronaut()[..., ::-1])
-
-    def prepare(task: str, media: Media | None = None, **fields: object) -> tuple[ClipWork, ClipPlan]:
-        if media:
-            make(path, media)
-        job = Job(job_id="j", video_uri=str(path), task=task, prompt="x", background="off")
-        row = replace(job, **fields)  # type: ignore[arg-type]
-        [work] = works_of([row], str(tmp_path / "out"), Options(), str(tmp_path))
-        return work, prepare_step.prepare(work, MaskModels())
-
-    return prepare
-
-
-@pytest.fixture
-def windows(prepared: Callable[..., tuple[ClipWork, ClipPlan]]) -> Windows:
-    def build(task: str, **fields: object) -> list[VCU]:
-        work, plan = prepared(task, **fields)
-        return [build_step.build(work, plan, planned) for planned in plan.windows]
-
-    return build
 
 
 def test_text_and_references_to_video_cover_the_source_and_show_nothing_of_it(windows: Windows, tmp_path: Path) -> None:
@@ -111,7 +70,7 @@ def test_of_two_controls_the_second_rules_where_the_mask_source_says(windows: Wi
 
 
 def test_flow_is_drawn_alike_in_every_window_of_a_shot_and_by_one_scale(
-    prepared: Callable[..., tuple[ClipWork, ClipPlan]],
+    prepared: Prepare,
 ) -> None:
     media = Media(width=96, height=64, num_frames=50, cut_at=40)
     work, plan = prepared("restyle", media, control="flow")
@@ -133,7 +92,7 @@ def test_flow_is_drawn_alike_in_every_window_of_a_shot_and_by_one_scale(
     ],
 )
 def test_extension_in_place_makes_its_frames_anew_from_known_ones(
-    prepared: Callable[..., tuple[ClipWork, ClipPlan]], mode: str, unit: str, new: tuple[int, int]
+    prepared: Prepare, mode: str, unit: str, new: tuple[int, int]
 ) -> None:
     start_s, end_s = (frame / 25 if 0 < frame < FRAMES else None for frame in new)
     work, plan = prepared("extension", extend=Extend(mode=mode, unit=unit), start_s=start_s, end_s=end_s)
@@ -149,7 +108,7 @@ def test_extension_in_place_makes_its_frames_anew_from_known_ones(
         assert sum(known) <= 5
 
 
-def test_an_extension_that_no_window_holds_is_a_failed_row(prepared: Callable[..., tuple[ClipWork, ClipPlan]]) -> None:
+def test_an_extension_that_no_window_holds_is_a_failed_row(prepared: Prepare) -> None:
     with pytest.raises(ClipError, match="39 new frames and 1 known; a window of this model takes 33"):
         prepared("extension", Media(width=96, height=64, num_frames=40), extend=Extend())
     media = Media(width=96, height=64, num_frames=40, cut_at=20)
@@ -157,7 +116,7 @@ def test_an_extension_that_no_window_holds_is_a_failed_row(prepared: Callable[..
         prepared("extension", media, extend=Extend(), start_s=0.6, end_s=1.2)
 
 
-def test_outpainting_shows_the_source_on_a_larger_canvas(prepared: Callable[..., tuple[ClipWork, ClipPlan]]) -> None:
+def test_outpainting_shows_the_source_on_a_larger_canvas(prepared: Prepare) -> None:
     work, plan = prepared("outpainting", expand=Expand(left=0.25, down=0.25))
     assert plan.size == Size(128, 80) and plan.canvas.source == Box(32, 0, 96, 64)
     vcu = build_step.build(work, plan, plan.windows[0])
@@ -168,9 +127,7 @@ def test_outpainting_shows_the_source_on_a_larger_canvas(prepared: Callable[...,
 
 
 @pytest.mark.parametrize(("mode", "known"), [("first", range(0, 24)), ("last", range(6, 30))])
-def test_an_extension_that_adds_frames_shows_the_source_beside_them(
-    prepared: Callable[..., tuple[ClipWork, ClipPlan]], mode: str, known: range
-) -> None:
+def test_an_extension_that_adds_frames_shows_the_source_beside_them(prepared: Prepare, mode: str, known: range) -> None:
     work, plan = prepared("extension", extend=Extend(mode=mode, seconds=0.24))
     assert plan.num_frames == 30 and plan.span == known
     [planned] = plan.windows
@@ -184,37 +141,6 @@ def test_an_extension_that_adds_frames_shows_the_source_beside_them(
     np.testing.assert_array_equal(vcu.frames_THWC[is_known], source.frames_THWC[shown])
 
 
-@pytest.mark.parametrize(
-    ("fields", "size", "frames"),
-    [
-        ({"task": "outpainting", "expand": Expand(left=0.25)}, Size(128, 64), FRAMES),
-        ({"task": "extension", "extend": Extend(mode="last", seconds=0.24)}, Size(96, 64), FRAMES + 6),
-        ({"task": "composition", "compose": "expand", "extend": Extend(seconds=0.2)}, Size(160, 96), FRAMES + 5),
-    ],
-)
-def test_what_grows_is_stitched_whole(
-    prepared: Callable[..., tuple[ClipWork, ClipPlan]], fields: dict[str, object], size: Size, frames: int
-) -> None:
-    work, plan = prepared(**fields)
-    ledger = Ledger(work.out)
-    for planned in plan.windows:
-        vcu = build_step.build(work, plan, planned)
-        uri = ledger.artifact_uri(vcu.window_id, ".mkv")
-        red = np.full_like(vcu.frames_THWC, (255, 0, 0))
-        storage.publish(uri, encode_lossless(red))
-        ledger.commit(vcu.window_id, {"artifact": ledger.relative(uri), "seconds": 0.0, "seed": vcu.seed})
-    assert stitch(work, plan)["status"] == "done"
-    source = [frame.rgb() for frame in read_frames(work.job.video_uri)]
-    output = [frame.rgb() for frame in read_frames(ledger.absolute(work.output))]
-    assert len(output) == frames and {frame.shape for frame in output} == {(size.height, size.width, 3)}
-    for index, picture in enumerate(output):
-        kept = picture[plan.canvas.source.slices]
-        if index in plan.span:
-            assert np.abs(kept[8:-8, 8:-8].astype(int) - source[index - plan.canvas.before][8:-8, 8:-8]).mean() < 4
-        else:
-            assert (kept[..., 0] > 180).all() and (kept[..., 1] < 80).all()
-
-
 def test_move_is_a_known_first_frame_and_a_layout(windows: Windows) -> None:
     keys = (replace(BOX, frame=0), replace(BOX, frame=FRAMES - 1, x=50.0))
     fields = {"compose": "move", "control": "layout_bbox", "boxes": keys, "extend": Extend(unit="frame")}
@@ -226,17 +152,6 @@ def test_move_is_a_known_first_frame_and_a_layout(windows: Windows) -> None:
 def test_swap_is_the_mask_and_the_references(windows: Windows, tmp_path: Path) -> None:
     [vcu] = windows("composition", compose="swap", boxes=(BOX,), reference_uris=(str(tmp_path / "face.png"),))
     assert vcu.mask_THW.any() and not vcu.mask_THW.all() and len(vcu.references) == 1
-
-
-def test_seeds_are_shared_as_far_as_their_scope_says(prepared: Callable[..., tuple[ClipWork, ClipPlan]]) -> None:
-    media = Media(width=96, height=64, num_frames=60, cut_at=45)
-    seeds = {}
-    for scope in ("window", "shot", "programme"):
-        work, plan = prepared("restyle", media, control="gray", seed_scope=scope)
-        seeds[scope] = [work.seed(planned) for planned in plan.windows]
-    assert [len(set(found)) for found in seeds.values()] == [3, 2, 1]
-    work, plan = prepared("restyle", Media(width=96, height=64), control="gray", seed_scope="programme")
-    assert work.seed(plan.windows[0]) == seeds["programme"][0], "another video of the same programme"
 
 
 def test_a_control_drawn_here_is_the_one_of_the_frames(windows: Windows) -> None:

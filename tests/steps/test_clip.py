@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.media_files import Media, make
+from tests.support.prepared_clips import Prepare
 from vace_batch.batch.identity import works_of
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import BoxKey, Dilation, Expand, Extend, Job, LoraRef, Pick, PointKey, Protect, Sampling
@@ -122,3 +123,14 @@ def test_the_programme_shares_a_seed_by_prompt_and_references(work: ClipWork) ->
         for video, reference in (("1", "a"), ("2", "a"), ("1", "b"))
     ]
     assert seeds[0] == seeds[1] != seeds[2]
+
+
+def test_seeds_are_shared_as_far_as_their_scope_says(prepared: Prepare) -> None:
+    media = Media(width=96, height=64, num_frames=60, cut_at=45)
+    seeds = {}
+    for scope in ("window", "shot", "programme"):
+        work, plan = prepared("restyle", media, control="gray", seed_scope=scope)
+        seeds[scope] = [work.seed(planned) for planned in plan.windows]
+    assert [len(set(found)) for found in seeds.values()] == [3, 2, 1]
+    work, plan = prepared("restyle", Media(width=96, height=64), control="gray", seed_scope="programme")
+    assert work.seed(plan.windows[0]) == seeds["programme"][0], "another video of the same programme"
