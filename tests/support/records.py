@@ -1,4 +1,4 @@
-"""Check every record in an output folder against its type in `ledger/schema.py`."""
+"""Records for tests of the ledger, and a check of every record in an output folder against its type."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from vace_batch.ledger import schema
+from vace_batch.ledger.ledger import make_key
+from vace_batch.ledger.run_plan import PlannedJob
 
 _DONE = {
     "prep": schema.PrepRecord,
@@ -24,6 +26,20 @@ _PLACES = {
     "ledger/overrides/*.json": schema.OverrideRecord,
     "ledger/usage/*.json": schema.UsageRecord,
 }
+
+
+def planned_jobs(n: int) -> list[PlannedJob]:
+    """Plan `n` jobs j0, j1, ... with keys of their numbers."""
+    return [
+        PlannedJob(
+            job_id=f"j{k}",
+            clip_key=make_key("clip", k),
+            prep_key=make_key("prep", k),
+            output=f"videos/j{k}.mp4",
+            row="{}",
+        )
+        for k in range(n)
+    ]
 
 
 def check_records(out: str | Path) -> set[str]:
