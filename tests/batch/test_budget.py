@@ -102,8 +102,11 @@ def test_money_bounds_looking_too() -> None:
 def test_no_more_is_spent_than_what_ran_was_mispredicted_by(seed: int) -> None:
     """Windows of any cost, all mispredicted by one factor: the bound is passed by at most the first ones' error."""
     rng = Random(seed)
-    error, actors = rng.choice([0.3, 1.0, 4.0]), rng.choice([1, 3])
-    one, spent, running = Bounded(1000, gpu_actors=actors, max_batch=2), 0.0, []
+    error = rng.choice([0.3, 1.0, 4.0])
+    actors = rng.choice([1, 3])
+    one = Bounded(1000, gpu_actors=actors, max_batch=2)
+    spent = 0.0
+    running: list[tuple[str, Used]] = []
     for number in range(10_000):
         expected = window(rng.uniform(1, 20))
         while not one.may_begin(str(number), expected) and running:

@@ -63,7 +63,7 @@ def test_a_clip_goes_through_its_steps_in_order(tmp_path: Path) -> None:
     assert names(units) == ["build", "build", "generate", "generate"]
     for unit in units:
         assert unit.pool == ("gpu" if unit.kind == "generate" else "cpu")
-    one, two = (unit for unit in units if unit.kind == "generate")
+    one, two = [unit for unit in units if unit.kind == "generate"]
     assert list(graph.on_done(one, 0.0)) == []
     assert names(graph.on_done(two, 0.0)) == ["stitch"]
 

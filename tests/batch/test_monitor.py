@@ -44,7 +44,9 @@ class Run:
     """A run of three clips, one of them finished before, whose driver is this object; `then` is what happens when."""
 
     def __init__(self, out: str, *then: Any) -> None:
-        self.out, self.then, self.slept = out, list(then), list[float]()
+        self.out = out
+        self.then = list(then)
+        self.slept: list[float] = []
         planned = [PlannedJob(job_id=n, clip_key=f"clip-{n}", prep_key="p", output=n, row="{}") for n in "abc"]
         write_plan(out, planned, {"manifest": "m", "manifest_digest": "d", "options": {}})
         self.done("a")
@@ -104,8 +106,9 @@ def test_what_an_earlier_run_told_does_not_end_this_one(tmp_path: Path) -> None:
 
 
 def test_the_driver_tells_where_it_is_and_how_long_it_took_to_start(tmp_path: Path) -> None:
-    run, seconds = Run(str(tmp_path)), iter([0.0, 2.0, 5.0, 5.0, 7.0])
-    shown = list[Progress]()
+    run = Run(str(tmp_path))
+    seconds = iter([0.0, 2.0, 5.0, 5.0, 7.0])
+    shown: list[Progress] = []
     with Heartbeat(run.out, every_s=0.01, clock=lambda: next(seconds)) as heartbeat:
         heartbeat.mark("planned")
         heartbeat.through(shown.append)(PROGRESS)

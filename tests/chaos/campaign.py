@@ -149,7 +149,8 @@ def check(stage: Stage, name: str) -> Row:
     Raises:
         AssertionError: something was.
     """
-    trial, lines = replace(stage.trial, out=str(stage.out)), stage.lines()
+    trial = replace(stage.trial, out=str(stage.out))
+    lines = stage.lines()
     summary = summarise(trial.out)
     bad_clips = {window // trial.clip_windows: code for window, code in stage.hopeless.items()}
     counts = (trial.clips, summary.planned, summary.done + summary.failed)
@@ -277,13 +278,15 @@ def kill_driver(stage: Stage) -> None:
 
 
 def poison(stage: Stage) -> None:
-    stage.trial, stage.hopeless = replace(stage.trial, words={"7": "poison"}), {7: "worker_died"}
+    stage.trial = replace(stage.trial, words={"7": "poison"})
+    stage.hopeless = {7: "worker_died"}
     assert stage.start().end() == 1
 
 
 def hang(stage: Stage) -> None:
     words = {"7": "hang", "11": "hang once"}
-    stage.trial, stage.hopeless = replace(stage.trial, words=words, time_limit_s=3.0), {7: "timeout"}
+    stage.trial = replace(stage.trial, words=words, time_limit_s=3.0)
+    stage.hopeless = {7: "timeout"}
     stage.running = 1  # the one that hangs once; the other is hopeless
     assert stage.start().end() == 1
 
@@ -293,7 +296,8 @@ def host_memory(stage: Stage) -> None:
     memory = {line.split(":")[0]: int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines()}
     share = 1 - (memory["MemAvailable"] - (3 << 20)) / memory["MemTotal"]
     stage.environment |= {"RAY_memory_usage_threshold": f"{share:.4f}", "RAY_memory_monitor_refresh_ms": "50"}
-    stage.trial, stage.hopeless = replace(stage.trial, words={"7": "host memory"}), {7: "out_of_memory"}
+    stage.trial = replace(stage.trial, words={"7": "host memory"})
+    stage.hopeless = {7: "out_of_memory"}
     assert stage.start().end() == 1
 
 
@@ -383,8 +387,10 @@ def kill_prefect_server(stage: Stage) -> None:
 def random_kills(stage: Stage) -> None:
     """Three to six times an actor or the driver is killed; one window kills its process whatever happens."""
     bad = stage.random.randrange(stage.trial.windows)
-    stage.trial, stage.hopeless = replace(stage.trial, words={str(bad): "poison"}), {bad: "worker_died"}
-    driver, killed = stage.start(), set[int]()
+    stage.trial = replace(stage.trial, words={str(bad): "poison"})
+    stage.hopeless = {bad: "worker_died"}
+    driver = stage.start()
+    killed: set[int] = set()
     for _ in range(stage.random.randint(3, 6)):
         target = driver.windows_done() + stage.random.randint(1, stage.trial.windows // 6)
         while driver.process.poll() is None and driver.windows_done() < target:
@@ -411,7 +417,8 @@ def _children(pid: int) -> set[int]:
     """All processes below this one, so that nobody else's process with a reused number is hit."""
     listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     parents = {int(child): int(parent) for child, parent in map(str.split, listed.splitlines())}
-    found, new = set[int](), {pid}
+    found: set[int] = set()
+    new = {pid}
     while new:
         new = {child for child, parent in parents.items() if parent in new} - found
         found |= new

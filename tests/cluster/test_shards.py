@@ -51,7 +51,8 @@ def test_a_shard_that_kills_and_hangs_delays_the_next_but_never_keeps_it_from_it
                     leaves_bytes=cost, time_limit_s=TIME_LIMIT_S, **more,  # type: ignore[arg-type]
                 )  # fmt: skip
 
-            graph, begin = RandomGraph(seed + shard, make), cluster.now()
+            graph = RandomGraph(seed + shard, make)
+            begin = cluster.now()
             cluster.start_order.clear()
             totals = _shard(graph, cluster, dispatcher, graph.first(8))
             assert totals.pending == 0 and set(graph.ends.values()) == {1} and set(graph.ends) == set(graph.units)
@@ -91,7 +92,8 @@ class Stream(RandomGraph):
 
 
 def _work(rng: random.Random, name: str, inputs: tuple[str, ...]) -> Unit:
-    key, cost = rng.choice([None, "wide", "narrow"]), rng.choice([0, 0, 30])
+    key = rng.choice([None, "wide", "narrow"])
+    cost = rng.choice([0, 0, 30])
     return Unit(kind="any", key=name, pool="gpu", fn="work:a", payload="ok", batch_key=key, leaves_bytes=cost)
 
 
@@ -114,7 +116,8 @@ def test_however_much_an_owner_adds_what_came_before_goes_before(seed: int) -> N
     What leaves a payload waits for room as well, and lets pass what leaves none: both are counted by themselves. The
     few: a place behind a running call wants a full batch.
     """
-    cluster, graph = CallsSeen(seed), Stream(seed, owners=4, follow=3)
+    cluster = CallsSeen(seed)
+    graph = Stream(seed, owners=4, follow=3)
     pool = PoolSpec(name="gpu", num_actors=3, max_batch=4, queue_depth=2)
     totals = _shard(graph, cluster, Dispatcher([pool], cluster), graph.first(6))
     assert totals.pending == totals.failed == 0 and totals.done > 300

@@ -39,7 +39,7 @@ def main(port: int) -> None:
     metrics.add(UnitStarted(unit=made, actor_id=1, attempt=2))
     metrics.add(UnitDone(unit=made, meta=None, seconds=2.5))
     measured = Unit(kind="measure", key="d", pool="cpu", fn=fn)
-    metrics.add(UnitDone(unit=measured, meta={"status": "review"}, seconds=1.0))
+    metrics.add(UnitDone(unit=measured, meta={"verdict": "review"}, seconds=1.0))
     clips["failed"] = 2
     metrics.add(UnitFailed(unit=lost, failure=failure, seconds=1.0))
     print(json.dumps(exported(port)))

@@ -43,7 +43,8 @@ class EventLog:
         if isinstance(event, UnitRan):
             if event.ok:  # done follows
                 return
-            name, fields = "run without result", self._where(event.unit) | {"seconds": round(event.seconds, 3)}
+            name = "run without result"
+            fields = self._where(event.unit) | {"seconds": round(event.seconds, 3)}
         elif isinstance(event, UnitStarted | UnitDone | UnitFailed):
             name, fields = self._of_unit(event)
         else:

@@ -31,8 +31,11 @@ class Heartbeat:
     """Writes OUT/progress.json every few seconds from the first `mark` on, and at the end."""
 
     def __init__(self, out: str, *, every_s: float = EVERY_S, clock: Callable[[], float] = time.monotonic) -> None:
-        self._out, self._every_s, self._clock = out, every_s, clock
-        self._began, self._beats = clock(), 0
+        self._out = out
+        self._every_s = every_s
+        self._clock = clock
+        self._began = clock()
+        self._beats = 0
         self._progress: Progress | None = None
         self._firsts: dict[str, float] = {}
         self._over = threading.Event()

@@ -66,13 +66,17 @@ def watch(
     Raises:
         UsageError: OUT is no output folder.
     """
-    ledger, plan, keys = Ledger(out), "", set[str]()
-    before, since = None, clock()
+    ledger = Ledger(out)
+    plan = ""
+    keys: set[str] = set()
+    before = None
+    since = clock()
     while True:
         began = clock()
         run = read_run(out)
         if run["plan"] != plan:
-            plan, keys = run["plan"], {job.clip_key for job in read_plan(out)}
+            plan = run["plan"]
+            keys = {job.clip_key for job in read_plan(out)}
         done = ledger.keys("done", "clip") & keys
         view = RunView(
             planned=len(keys),

@@ -85,7 +85,8 @@ class PlainView:
     def _show(self, progress: Progress) -> None:
         if progress.clips_finished == self._finished and time.monotonic() - self._shown_at < self._every_s:
             return
-        self._finished, self._shown_at = progress.clips_finished, time.monotonic()
+        self._finished = progress.clips_finished
+        self._shown_at = time.monotonic()
         self._console.print(str(progress), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -39,7 +39,9 @@ def prepare_retry(
         UsageError: there are no such rows, or finished ones are to be run again as they were.
         ManifestError: with everything that is wrong with the rows then.
     """
-    run, summary, values = read_run(out), summarise(out, shown_only=True), dict(values or {})
+    run = read_run(out)
+    summary = summarise(out, shown_only=True)
+    values = dict(values or {})
     wanted = tuple(rows) or (ROWS if jobs and values else ROWS[:1])
     if set(wanted) - set(ROWS):
         raise UsageError(f"expected rows that are {', '.join(ROWS)}, got {', '.join(sorted(set(wanted) - set(ROWS)))}")
@@ -51,7 +53,8 @@ def prepare_retry(
     options = Options.model_validate(run["options"])
     options = options.model_copy(update={"allow_roots": tuple(dict.fromkeys((*options.allow_roots, *roots)))})
     manifest = read_manifest(run["manifest"])
-    chosen, folder = [job for job in manifest.jobs if job.job_id in found], folder_of(manifest.uri)
+    chosen = [job for job in manifest.jobs if job.job_id in found]
+    folder = folder_of(manifest.uri)
     if gone := found.keys() - {job.job_id for job in chosen}:
         raise UsageError(f"{manifest.uri}: has no longer the rows {', '.join(sorted(gone))}")
     if values:
@@ -67,7 +70,7 @@ def _word(row: JobRow) -> str:
 
 
 def _check(jobs: Sequence[Job], values: Mapping[str, object], folder: str) -> None:
-    faults = list[Fault]()
+    faults: list[Fault] = []
     for job in jobs:
         try:
             with_values(job, values, folder)

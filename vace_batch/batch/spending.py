@@ -40,11 +40,15 @@ class Spending:
     ) -> None:
         self._uri = storage.join(out, *FOLDER, f"{uuid.uuid4().hex[:12]}.json")
         self._account = account or Account()
-        self._devices, self._has_gpu, self._clock = options.engine.devices, has_gpu, clock
-        self._began, self._told_at = now(), clock()
+        self._devices = options.engine.devices
+        self._has_gpu = has_gpu
+        self._clock = clock
+        self._began = now()
+        self._told_at = clock()
         self.predicted: dict[str, Used] = {}
         self.real: dict[str, Used] = {}
-        self.repeated = self._held = Used()
+        self.repeated = Used()
+        self._held = Used()
         self._ready = {actor_id: (pool, clock()) for actor_id, pool in (standing or {}).items()}
 
     def add(self, event: Event) -> None:
@@ -80,7 +84,8 @@ class Spending:
             _LOG.warning("what the run used cannot be written: %s", error)
 
     def _ran(self, event: UnitRan) -> None:
-        unit, used = event.unit, self._used(event)
+        unit = event.unit
+        used = self._used(event)
         if not event.ok:
             self.repeated += used
             self._account.add(used)

@@ -51,7 +51,8 @@ def select_best_unit(work: ClipWork, attempts: Sequence[AttemptRecord], best: in
 
 def window_units(work: ClipWork, plan: ClipPlan, planned: PlannedWindow, key: str) -> tuple[Unit, Unit]:
     """Build a window's VCU, then generate its frames."""
-    size, num_frames = plan.region_of(planned).size, planned.window.num_frames
+    size = plan.region_of(planned).size
+    num_frames = planned.window.num_frames
     build = Unit(
         kind=StepKind.BUILD,
         key=key,

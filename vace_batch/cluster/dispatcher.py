@@ -149,7 +149,10 @@ class _Run:
             self._remove(actor, "drain", "its machine leaves", kill=True)
 
     def _placed(self, actor: Actor, fact: Placed) -> None:
-        actor.phase, actor.since, actor.node, actor.pid = "setup", self._cluster.now(), fact.node, fact.pid
+        actor.phase = "setup"
+        actor.since = self._cluster.now()
+        actor.node = fact.node
+        actor.pid = fact.pid
         self._cluster.set_up(actor.actor_id)
 
     def _set_up(self, actor: Actor, fact: SetUp) -> None:

@@ -41,7 +41,9 @@ class Metrics:
         clips: Mapping[str, int],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._frames, self._clips, self._clock = frames, clips, clock
+        self._frames = frames
+        self._clips = clips
+        self._clock = clock
         self._told = dict.fromkeys(clips, 0)
         self._held: dict[str, int] = {}
         self._gpu_actors: set[int] = set()

@@ -61,7 +61,9 @@ class Worker:
         self._device = threading.Lock()
         self._begun = threading.Semaphore(0)
         self._finishing = threading.Lock()
-        self._meter, self._cpu_s, self._written = threading.Lock(), 0.0, 0
+        self._meter = threading.Lock()
+        self._cpu_s = 0.0
+        self._written = 0
 
     def place(self) -> tuple[str, int]:
         """Node id and process id; resolves as soon as the process runs."""
@@ -80,9 +82,12 @@ class Worker:
         """Processor time and written bytes of this process since it was asked last; of calls beside each other the one
         that ends first has both's."""
         with self._meter:
-            before, self._cpu_s = self._cpu_s, time.process_time()
-            wrote, self._written = self._written, written_bytes()
-            return self._cpu_s - before, self._written - wrote
+            cpu_s = time.process_time()
+            written = written_bytes()
+            taken = cpu_s - self._cpu_s, written - self._written
+            self._cpu_s = cpu_s
+            self._written = written
+            return taken
 
     def begin(self) -> None:
         """Sent before each `work`, for which it takes the device; its return tells the driver that the call starts."""
