@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pty
@@ -14,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from tests.support.records import check_records
 from vace_batch.batch.heartbeat import ENDED, GOES_ON, Heartbeat, cold_start, read_heartbeat
 from vace_batch.batch.monitor import RunView, watch
-from vace_batch.batch.progress import LiveView, PlainView, Progress
+from vace_batch.batch.progress import Progress
 from vace_batch.errors import UsageError
 from vace_batch.ledger.ledger import Ledger, now
 from vace_batch.ledger.run_plan import PlannedJob, read_run, write_plan
@@ -125,21 +123,6 @@ def test_the_driver_tells_where_it_is_and_how_long_it_took_to_start(tmp_path: Pa
     seen = view.as_progress()
     assert (seen.clips, seen.clips_finished, seen.windows_done, seen.frames_per_s) == (3, 1, 3, 2.0)
     assert "first window after 5 s" in str(seen)
-
-
-def test_an_output_that_cannot_be_written_costs_the_run_nothing(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with Heartbeat(str(tmp_path / "file")) as heartbeat:
-        heartbeat.mark("planned")
-
-
-def test_both_views_show_the_note() -> None:
-    progress = RunView(planned=3, done=1, failed=0, windows=2, heartbeat=None).as_progress()
-    for kind in (PlainView, LiveView):
-        said = io.StringIO()
-        with kind(Console(file=said, force_terminal=kind is LiveView, width=200)) as show:
-            show(Progress(**{**{f: getattr(progress, f) for f in progress.__slots__}, "note": "on h"}))
-        assert "1/3" in said.getvalue() and "on h" in said.getvalue()
 
 
 def test_ctrl_c_leaves_a_terminal_as_it_was(tmp_path: Path) -> None:

@@ -11,14 +11,17 @@ from vace_batch.cluster.policy import (
     Head,
     History,
     Places,
+    Spare,
     Trouble,
     batch_size,
     charge,
     choose,
     inherited,
+    retired,
     startable,
+    wanted_actors,
 )
-from vace_batch.cluster.units import Failure, Limits, PoolSpec, Unit
+from vace_batch.cluster.units import Failure, Limits, PoolSpec
 
 LIMITS = Limits(attempts=3, losses=4)
 DIED = Trouble(code="worker_died", reason="its worker process died")
@@ -182,20 +185,21 @@ def test_while_something_moves_the_budget_holds(heads: list[Head], held: int) ->
         assert choose(heads, held_bytes=0, budget_bytes=10**6, moving=False) is not None
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"fn": "no_colon"}, "fn must be 'package.module:function', got 'no_colon'"),
-        ({"leaves_bytes": -1}, "expected leaves_bytes >= 0"),
-        ({"time_limit_s": 0.0}, "time_limit_s > 0"),
-    ],
-)
-def test_a_unit_that_cannot_be_is_refused(change: dict[str, object], message: str) -> None:
-    fields: dict[str, object] = {"kind": "any", "key": "u", "pool": "cpu", "fn": "module:function"}
-    with pytest.raises(ValueError, match=message):
-        Unit(**{**fields, **change})  # type: ignore[arg-type]
+@given(low=st.integers(0, 5), more=st.integers(0, 20), units=st.integers(0, 500), batch=st.integers(1, 8))
+def test_a_pool_is_as_large_as_its_work_within_its_bounds(low: int, more: int, units: int, batch: int) -> None:
+    pool = PoolSpec(name="gpu", num_actors=max(1, low + more), min_actors=low, max_batch=batch)
+    wanted = wanted_actors(pool, units)
+    assert low <= wanted <= pool.num_actors
+    assert wanted == pool.num_actors or wanted * batch >= units
+    assert wanted == low or (wanted - 1) * batch < units
+    assert wanted_actors(PoolSpec(name="fixed", num_actors=3), units) == 3
 
 
-def test_a_pool_needs_actors() -> None:
-    with pytest.raises(ValueError, match="must be at least 1"):
-        PoolSpec(name="cpu", num_actors=0)
+@given(st.lists(st.floats(0, 300), max_size=12), st.integers(0, 15), st.integers(0, 15))
+def test_only_the_coldest_go(idle: list[float], busy: int, wanted: int) -> None:
+    pool = PoolSpec(name="gpu", num_actors=30, min_actors=0, idle_s=120.0)
+    gone = retired(pool, len(idle) + busy, wanted, [Spare(actor_id=n, idle_s=s) for n, s in enumerate(idle)])
+    assert len(gone) <= max(0, len(idle) + busy - wanted)
+    assert all(idle[number] >= 120 for number in gone)
+    kept = [seconds for number, seconds in enumerate(idle) if number not in gone and seconds >= 120]
+    assert not gone or not kept or max(kept) <= min(idle[number] for number in gone)

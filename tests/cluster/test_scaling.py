@@ -5,13 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.support.simulated_cluster import RandomGraph, SimCluster
 from vace_batch.cluster.dispatcher import Dispatcher
 from vace_batch.cluster.events import ActorDied, Event
-from vace_batch.cluster.policy import Spare, retired, wanted_actors
 from vace_batch.cluster.units import Limits, PoolSpec, Totals, Unit
 
 BUDGET = 100
@@ -128,23 +125,3 @@ def test_a_machine_with_notice_finishes_what_runs_and_gets_nothing_more() -> Non
     totals, events, _ = _run(cluster, graph, 40)
     causes = {event.cause for event in events if isinstance(event, ActorDied)}
     assert totals.failed == 0 and "drain" in causes and causes <= {"drain", "machine"}
-
-
-@given(low=st.integers(0, 5), more=st.integers(0, 20), units=st.integers(0, 500), batch=st.integers(1, 8))
-def test_a_pool_is_as_large_as_its_work_within_its_bounds(low: int, more: int, units: int, batch: int) -> None:
-    pool = PoolSpec(name="gpu", num_actors=max(1, low + more), min_actors=low, max_batch=batch)
-    wanted = wanted_actors(pool, units)
-    assert low <= wanted <= pool.num_actors
-    assert wanted == pool.num_actors or wanted * batch >= units
-    assert wanted == low or (wanted - 1) * batch < units
-    assert wanted_actors(PoolSpec(name="fixed", num_actors=3), units) == 3
-
-
-@given(st.lists(st.floats(0, 300), max_size=12), st.integers(0, 15), st.integers(0, 15))
-def test_only_the_coldest_go(idle: list[float], busy: int, wanted: int) -> None:
-    pool = PoolSpec(name="gpu", num_actors=30, min_actors=0, idle_s=120.0)
-    gone = retired(pool, len(idle) + busy, wanted, [Spare(actor_id=n, idle_s=s) for n, s in enumerate(idle)])
-    assert len(gone) <= max(0, len(idle) + busy - wanted)
-    assert all(idle[number] >= 120 for number in gone)
-    kept = [seconds for number, seconds in enumerate(idle) if number not in gone and seconds >= 120]
-    assert not gone or not kept or max(kept) <= min(idle[number] for number in gone)
