@@ -230,13 +230,13 @@ def test_a_cell_is_parsed(column: str, value: Any, parsed: Any) -> None:
         (
             "extend",
             {"mode": "firstlast", "seconds": 1.0},
-            Fault("extend.seconds", "1.0", "nothing with firstlast, which bridges start_s to end_s"),
+            Fault("extend.seconds", "1.0", "no value with firstlast, which bridges start_s to end_s"),
         ),
         ("expand", {}, Fault("expand", "no side", "at least one of left, right, up, down above 0")),
         (
             "expand",
             {"left": 0.5, "right": 0.5, "inner": True},
-            Fault("expand", "nothing of the picture left", "left + right and up + down below 1 with inner"),
+            Fault("expand", "sides that cover the whole frame", "left + right and up + down below 1 with inner"),
         ),
         ("background", "on", Fault("background", "'on'", "one of auto, off")),
         ("reference_uris", ["a.png"] * 9, Fault("reference_uris", "9 references", "at most 8")),

@@ -74,7 +74,7 @@ def test_ids_that_differ_by_case_or_normalisation_are_not_faults() -> None:
     ("row", "fault"),
     [
         ({"task": "t2v", "prompt": " "}, Fault("prompt", "' '", "for t2v a prompt")),
-        ({"task": "t2v", "prompt": "a lake", "boxes": BOXES}, Fault(SOURCES, "boxes", "nothing for t2v")),
+        ({"task": "t2v", "prompt": "a lake", "boxes": BOXES}, Fault(SOURCES, "boxes", "no source of masks for t2v")),
         ({"task": "extension"}, Fault("extend", "null", "a value for extension, such as {'mode': 'first'}")),
         ({"task": "composition"}, Fault("compose", "null", "a value for composition, such as swap")),
         (
@@ -94,7 +94,7 @@ def test_ids_that_differ_by_case_or_normalisation_are_not_faults() -> None:
                 "extend": Extend(),
                 "control": "gray",
             },
-            Fault("control", "'gray'", "nothing for compose repaint+extension"),
+            Fault("control", "'gray'", "no control for compose repaint+extension"),
         ),
         (
             {"task": "composition", "compose": "extension+control", "control": "gray", "extend": Extend(seconds=1.0)},
@@ -102,23 +102,23 @@ def test_ids_that_differ_by_case_or_normalisation_are_not_faults() -> None:
         ),
         (
             {"task": "restyle", "control": "gray+depth", "prompt": "night"},
-            Fault(SOURCES, "none of them", "where the second control rules"),
+            Fault(SOURCES, "none of them", "a source of masks, where the second control applies"),
         ),
         (
             {"task": "restyle", "control": "layout_bbox", "prompt": "night"},
-            Fault("boxes", "null", "the outlines that layout_bbox draws"),
+            Fault("boxes", "null", "the boxes whose outlines layout_bbox draws"),
         ),
         (
             {"task": "outpainting", "expand": Expand(left=0.5), "start_s": 1.0},
-            Fault("start_s", "1.0", "nothing where the picture grows, which all frames do"),
+            Fault("start_s", "1.0", "no value where the frame grows: every frame of the clip grows"),
         ),
         (
             {"task": "removal", "boxes": BOXES, "expand": Expand(left=0.5, inner=True)},
-            Fault("expand", "values", "nothing for removal; outpainting and composition take it"),
+            Fault("expand", "values", "no value for removal: only outpainting and composition take expand"),
         ),
         (
             {"task": "inpainting", "boxes": BOXES, "reference_uris": ("r.png",), "reference_mode": "subject"},
-            Fault("reference_mode", "subject", "reference_boxes or reference_mask_uris that say where it is"),
+            Fault("reference_mode", "subject", "reference_boxes or reference_mask_uris that mark the subject"),
         ),
     ],
 )

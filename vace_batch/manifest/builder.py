@@ -1,4 +1,4 @@
-"""Makes a manifest from the videos below a folder or bucket prefix, or from a CSV."""
+"""Build a manifest from the videos below a folder or bucket prefix, or from a CSV."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ _URI_COLUMNS = {part.name for part in fields(Job) if part.metadata.get("counts")
 
 
 def build_manifest(prefix: str, output: str, *, task: str | None = None, **defaults: object) -> int:
-    """Write the manifest of what is at `prefix` to `output` (Parquet, appears whole or not at all); returns its rows.
+    """Write a manifest of the videos at `prefix` to `output`, a Parquet file, and return the number of its rows.
 
-    `prefix` is a folder or bucket prefix, searched for videos at any depth (hidden files left out, sorted; a row's
-    job_id is its path without suffix), or a .csv whose columns are the manifest's (lists and structs as JSON; one class
-    may stand alone; empty is null, "" an empty text). `task` and `defaults`, plain values of the manifest's columns,
-    fill what a row does not say. Videos below the manifest's own folder are named relative to it.
+    `prefix` is a folder or bucket prefix, searched for videos at any depth (sorted, hidden files left out; a row's
+    job_id is the video's path without suffix), or a .csv with the manifest's columns (lists and structs as JSON; a
+    single class needs no list; an empty cell is null, "" an empty text). `task` and `defaults`, plain values by column,
+    fill the cells that a row leaves empty. URIs of videos below the manifest's folder are relative. The file appears
+    whole or not at all.
 
     Raises:
-        UsageError: nothing at `prefix`, or no video there.
+        UsageError: `prefix` does not exist, or no video is below `prefix`.
         ManifestError: the rows would not be a valid manifest.
     """
     filler = {name: value for name, value in {"task": task, **defaults}.items() if value is not None}
@@ -50,7 +51,7 @@ def build_manifest(prefix: str, output: str, *, task: str | None = None, **defau
     else:
         rows = _video_rows(prefix, folder)
         table = _table(rows, filler)
-        # All rows share the defaults: what is wrong with the first is wrong with each.
+        # All rows share the defaults, so the first row already has every fault of the defaults.
         jobs_of(table.slice(0, 1), folder)
     jobs_of(table, folder)
     write_manifest(table, output)
@@ -58,10 +59,10 @@ def build_manifest(prefix: str, output: str, *, task: str | None = None, **defau
 
 
 def parse_defaults(assignments: Sequence[str]) -> dict[str, object]:
-    """`column=value` texts, values written as in a CSV, as keyword arguments of `build_manifest`.
+    """Parse `column=value` texts, with values written as in a CSV, into keyword arguments of `build_manifest`.
 
     Raises:
-        UsageError: one has no `=`, names no column, or holds what its column cannot.
+        UsageError: a text has no `=`, names no column, or has a value that its column cannot hold.
     """
     defaults: dict[str, object] = {}
     columns = [name for name in SCHEMA.names if name != "task"]  # a parameter of its own
@@ -94,7 +95,7 @@ def write_manifest(table: Any, uri: str) -> None:
 
 
 def _table(rows: Sequence[Mapping[str, object]], filler: Mapping[str, object]) -> Any:
-    """Columns that have a value somewhere, `filler` where a row has none. Unknown ones stay: the check reports them."""
+    """Make a table of the columns with a value in any row; `filler` fills empty cells, unknown columns stay."""
     columns: dict[str, Any] = {}
     for name in dict.fromkeys([*SCHEMA.names, *rows[0]]):
         values = [filler.get(name) if (value := row.get(name)) is None else value for row in rows]
@@ -127,7 +128,7 @@ def _video_rows(prefix: str, folder: str) -> list[dict[str, object]]:
 
 
 def job_ids(names: Sequence[str]) -> list[str]:
-    """Ids for relative paths: the path without suffix; with it where two would be equal; shortened where too long."""
+    """Make job ids of relative paths: the path without suffix, or with it where two would be equal; cut if too long."""
     stems = [posixpath.splitext(name)[0] for name in names]
     uses = Counter(stems)
     taken: set[str] = set()
@@ -181,7 +182,7 @@ def _csv_table(uri: str) -> Any:
     try:
         # One block, or a long cell could straddle two.
         read = pa_csv.ReadOptions(block_size=max(len(data), 1), use_threads=False)
-        # Every column as text; only what stands empty without quotes is null, so that "" can be an empty text.
+        # Every column as text; only an empty cell without quotes is null, so that "" can be an empty text.
         convert = pa_csv.ConvertOptions(
             column_types={name: pa.string() for name in SCHEMA.names},
             null_values=[""],
@@ -195,10 +196,10 @@ def _csv_table(uri: str) -> Any:
 
 
 def _cell_value(name: str, text: str | None) -> object:
-    """A CSV cell as a plain value of its column.
+    """Parse a cell of a CSV into a plain value of its column.
 
     Raises:
-        ValueError: says what was expected.
+        ValueError: the cell is wrong; the message is the expected form.
     """
     if text is None:
         return None
@@ -236,7 +237,7 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _check_nested(name: str, value: object) -> None:
-    """Inferred, not given types: converting to the column's type would drop unknown keys in silence.
+    """Check a plain value against its column's type, by the inferred type: converting would drop unknown keys silently.
 
     Raises:
         ValueError: the value does not fit the column's type.
@@ -250,7 +251,7 @@ def _check_nested(name: str, value: object) -> None:
 
 
 def _moved(row: Mapping[str, object], source: str, target: str) -> dict[str, object]:
-    """`row` with relative URIs, meant from folder `source`, rewritten to hold from folder `target`."""
+    """Rewrite the relative URIs of `row` from folder `source` to folder `target`."""
 
     def move(value: object) -> object:
         if isinstance(value, list):

@@ -1,6 +1,6 @@
-"""One manifest cell to one `Job` value; whatever is wrong with it is noted on the `Cell`.
+"""Parse cells of a manifest into values of `Job`; a parser notes every fault on the `Cell`.
 
-Parsers get values of the schema's type (`schema.type_faults` has seen to that) and never null.
+A parser never gets null, and gets only values of the column's type, which `schema.type_faults` has checked.
 """
 
 from __future__ import annotations
@@ -56,38 +56,38 @@ _repr.maxlevel = 3
 
 
 def shown(value: object) -> str:
-    """`repr` of `value` in about 60 characters, control characters escaped."""
+    """Return the `repr` of `value` in at most 60 characters, control characters escaped."""
     text = _repr.repr(value)
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
 
 
 def one_line(text: str) -> str:
-    """`text` short and on one line; a plain short text stays as it is."""
+    """Return a short printable `text` unchanged, any other as `shown` shows it."""
     return text if text.isprintable() and len(text) <= _SHOWN_CHARS else shown(text)
 
 
 @dataclass(slots=True)
 class Cell:
-    """A cell that is being parsed: its column, the folder of relative URIs, and the faults that parsers found in it."""
+    """A cell that is being parsed: its column, the folder of relative URIs, and the faults that parsers found."""
 
     column: str
     folder: str
     faults: list[Fault] = field(default_factory=list)
 
     def fault(self, at: str, got: object, expected: str) -> None:
-        """Note that the value at the path `at` inside the cell is `got`."""
+        """Note that the value `got`, at the path `at` inside the cell, is wrong."""
         self.note(at, shown(got), expected)
 
     def note(self, at: str, got: str, expected: str) -> None:
-        """Note a fault whose `got` is a text for people, such as "8 references"."""
+        """Note a fault that describes the value in words, such as "9 references"."""
         self.faults.append(Fault(self.column + at, got, expected))
 
 
 class Undecodable:
-    """Stands for a text that is no UTF-8."""
+    """The value of a cell whose text is not UTF-8."""
 
     def __repr__(self) -> str:
-        return "bytes that are no UTF-8 text"
+        return "bytes that are not UTF-8 text"
 
 
 Parser = Callable[[Any, Cell], Any]
@@ -140,7 +140,7 @@ def _labels(value: Sequence[str | None], cell: Cell, at: str = "") -> tuple[str,
 
 
 def _weights(value: str, cell: Cell, at: str = "") -> str:
-    """A release name or a hub id stays as it is; only what is plainly a URI is checked as one."""
+    """Check a name of weights: release names and hub ids stay as they are, URIs are resolved."""
     if not value.strip() or len(value) > MAX_JOB_ID_BYTES or not value.isprintable():
         cell.fault(at, value, "a path or a release name")
     elif "://" in value and not value.startswith("hf://"):
@@ -153,7 +153,7 @@ def _lora(value: Mapping[str, Any], cell: Cell, at: str) -> LoraRef:
     if uri.endswith(".safetensors"):
         uri = _weights(uri, cell, f"{at}.uri")
     else:
-        cell.fault(f"{at}.uri", uri, "a .safetensors file; pickles can run code and are not read")
+        cell.fault(f"{at}.uri", uri, "a .safetensors file: pickles can run code and are not read")
     return LoraRef(
         uri=uri,
         weight=1.0 if weight is None else _number(weight, -MAX_LORA_WEIGHT, MAX_LORA_WEIGHT, cell, f"{at}.weight"),
@@ -282,7 +282,7 @@ def _references(value: Sequence[str | None], cell: Cell) -> tuple[str, ...]:
 
 
 def _joined(allowed: Sequence[str], ready_made: Sequence[str] = ()) -> Parser:
-    """One of `ready_made`, or of `allowed`, or two of `allowed` joined by '+'."""
+    """Make a parser of one word of `ready_made` (by default of `allowed`), or of two of `allowed` joined by '+'."""
 
     def parse(value: str, cell: Cell) -> str:
         parts = value.split("+")
@@ -304,7 +304,7 @@ def _expand(value: Mapping[str, Any], cell: Cell) -> Expand:
     if not any(sides.values()):
         cell.note("", "no side", "at least one of left, right, up, down above 0")
     if grown.inner and max(grown.left + grown.right, grown.up + grown.down) >= 1:
-        cell.note("", "nothing of the picture left", "left + right and up + down below 1 with inner")
+        cell.note("", "sides that cover the whole frame", "left + right and up + down below 1 with inner")
     return grown
 
 
@@ -316,7 +316,7 @@ def _extend(value: Mapping[str, Any], cell: Cell) -> Extend:
         seconds=None if seconds is None else _number(seconds, 0, MAX_TIME_S, cell, ".seconds", "s"),
     )
     if seconds is not None and made.mode == "firstlast":
-        cell.fault(".seconds", seconds, "nothing with firstlast, which bridges start_s to end_s")
+        cell.fault(".seconds", seconds, "no value with firstlast, which bridges start_s to end_s")
     if seconds == 0:
         cell.fault(".seconds", seconds, "more than 0 s")
     return made
@@ -372,7 +372,7 @@ def _output(value: str, cell: Cell) -> str:
         or not value.isprintable()
         or not _OUTPUT_SUFFIX.fullmatch(parts[-1])
     ):
-        cell.fault("", value, "a relative path with a suffix that stays below OUT/videos, such as 'news/0042.mp4'")
+        cell.fault("", value, "a relative path below OUT/videos with a suffix, such as 'news/0042.mp4'")
     return value
 
 

@@ -1,4 +1,4 @@
-"""The words that columns of a manifest choose from, each as a type and as a tuple, and the tasks that take a column."""
+"""Choices of a manifest: each column's words as a type and as a tuple, and the tasks that take a column."""
 
 from __future__ import annotations
 

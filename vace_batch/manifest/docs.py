@@ -1,4 +1,4 @@
-"""Writes the column dictionary and the example manifests from the schema: `python -m vace_batch.manifest.docs`."""
+"""Write the column dictionary and the example manifests from the schema: `python -m vace_batch.manifest.docs`."""
 
 from __future__ import annotations
 
@@ -234,12 +234,12 @@ Examples: {", ".join(f"[{name}](examples/{name}.parquet)" for name in EXAMPLES)}
 
 
 def column_dictionary() -> str:
-    """The text of manifests/README.md."""
+    """Return the text of manifests/README.md."""
     return _HEAD + "".join(f"{line}\n" for field in SCHEMA for line in _lines(field, field.name))
 
 
 def example_table(name: str) -> Any:
-    """One of EXAMPLES as a table of the columns that it uses."""
+    """Return one of EXAMPLES as a table of the columns that the example uses."""
     rows = EXAMPLES[name]
     parts = [field for field in SCHEMA if any(field.name in row for row in rows)]
     return pa.Table.from_pylist(rows, schema=pa.schema(parts, metadata=SCHEMA.metadata))

@@ -1,8 +1,9 @@
-"""New files below a folder or bucket prefix, as rows of a manifest that grows: OUT/watch/manifest.parquet.
+"""Turn new files below a folder or bucket prefix into rows of a growing manifest, OUT/watch/manifest.parquet.
 
-A file becomes a row once it has been the same in two looks far enough apart: what is still being uploaded waits. It
-keeps its job_id; the ledger sees to it that nothing is done twice. A file that is written again is no row until it has
-settled again, and then the same row with another video; a file that is gone is a row no more, its output stays.
+A file becomes a row when two polls, at least `settle_s` apart, have seen the same version: a file that is still being
+uploaded waits. A row keeps its job_id; the ledger keeps work from being done twice. A file that is written again loses
+its row until the file has settled again, then has the same row with another video. A deleted file loses its row; its
+output stays.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _FILE, _VERSION = "x_file", "x_version"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incoming:
-    """What a look at the folder found. `is_due`: the manifest has something that no batch has ended with yet."""
+    """The result of a poll. `is_due`: the manifest has rows that no batch has finished yet."""
 
     manifest: str
     rows: int
@@ -58,19 +59,19 @@ def poll(
     settle_s: float = SETTLE_S,
     clock: Callable[[], float] = time.time,
 ) -> Incoming:
-    """Look once at what is below `prefix`, and bring the manifest in OUT up to date with it.
+    """List the files below `prefix` once, and bring the manifest in OUT up to date.
 
-    `columns` are the manifest's values in every row, `task` among them.
+    `columns` are values for every row, `task` among them.
 
     Raises:
-        ManifestError: the columns are not such as a row may have.
-        UsageError: `prefix` cannot be a place, OUT is below it, or the time is negative.
+        ManifestError: a row cannot have these values.
+        UsageError: `prefix` is not a place, OUT is below `prefix`, or `settle_s` is negative.
     """
     if settle_s < 0:
         raise UsageError(f"settle_s: expected 0 or more, got {settle_s:g}")
     root = folder_of(storage.join(prefix, "x"))
     if f"{folder_of(storage.join(out, 'x'))}/".startswith(f"{root}/"):
-        raise UsageError(f"{out}: expected an output that is not below {prefix}, or its videos would come in, too")
+        raise UsageError(f"{out}: expected an output that is not below {prefix}: its videos would become rows, too")
     manifest = storage.join(out, "watch", "manifest.parquet")
     known = _known_rows(manifest)
     memory = _recall(out)
@@ -88,7 +89,7 @@ def poll(
     changed = rows.keys() != known.keys() or bool(settled) or columns_digest != memory.columns
     if changed:
         filled = [row | {"video_uri": storage.join(root, name)} | dict(columns) for name, row in sorted(rows.items())]
-        # First, or what a poll that was killed has put into the manifest would be nobody's task.
+        # Before the manifest: if a poll is killed in between, a batch is still due.
         _remember(out, _Memory(waiting=waiting, is_due=True, columns=None))
         _write(filled, manifest)
     is_due = bool(rows) and (memory.is_due or bool(settled) or columns_digest != memory.columns)
@@ -97,14 +98,14 @@ def poll(
 
 
 def settle(out: str) -> None:
-    """Say that a batch has ended with all that the manifest had."""
+    """Record that a batch has finished every row of the manifest."""
     _remember(out, replace(_recall(out), is_due=False))
 
 
 def _settled(
     pending: Mapping[str, str], waiting: Mapping[str, Sequence[Any]], now: float, settle_s: float
 ) -> tuple[list[str], dict[str, tuple[str, float]]]:
-    """The pending files that have stayed as they are for `settle_s`, and the others: (version, since when) by name."""
+    """Split pending files into settled names and waiting files; a waiting file is (version, first seen) by name."""
     settled: list[str] = []
     still_waiting: dict[str, tuple[str, float]] = {}
     for name, version in sorted(pending.items()):
@@ -130,7 +131,7 @@ def _remember(out: str, memory: _Memory) -> None:
 
 
 def _write(rows: list[dict[str, Any]], uri: str) -> None:
-    """A manifest without rows is none."""
+    """Write the manifest, or delete it when no row is left."""
     if not rows:
         storage.delete(uri)
         return
@@ -150,7 +151,7 @@ def _known_rows(uri: str) -> dict[str, dict[str, Any]]:
 
 
 def _ids(names: Iterable[str], known: Mapping[str, Mapping[str, Any]], taken: set[str]) -> dict[str, str]:
-    """The path without suffix, with it where another file has that; a file that is known keeps what it has."""
+    """Choose job ids: a known file keeps its id, a new one gets its path without suffix, or with it if taken."""
     ids: dict[str, str] = {}
     for name in names:
         job_id = known[name]["job_id"] if name in known else posixpath.splitext(name)[0]

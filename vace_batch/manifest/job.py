@@ -1,4 +1,4 @@
-"""What one manifest row asks for, as frozen values."""
+"""A job: one row of a manifest, parsed into frozen values."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from vace_batch.manifest.choices import (
 from vace_batch.options import LoraExpert
 
 Decides = Literal["nothing", "masks", "plan", "pixels"]
-"""What a column decides. `masks`: the masks, and through them the plan; `plan`: the plan of the clip and the pixels of
-each window; `pixels`: the pixels of each window alone. The identities of a clip are made from this declaration.
+"""The results that a column changes. `masks`: the masks and, through the masks, the plan; `plan`: the clip's plan and
+each window's pixels; `pixels`: each window's pixels alone. The identities of a clip are made from this declaration.
 """
 
 _NOTHING = {"decides": "nothing"}
@@ -40,7 +40,7 @@ _RESOLVED = {"counts": "resolved"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxKey:
-    """A box in display pixels; `frame` None holds for the whole clip, else a keyframe of `object_id`'s track."""
+    """A box in display pixels: a keyframe of the track `object_id`, or with `frame` None a box for the whole clip."""
 
     x: float
     y: float
@@ -52,7 +52,7 @@ class BoxKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointKey:
-    """A SAM prompt in display pixels on `frame`; `positive` False marks background."""
+    """A point prompt for SAM, in display pixels on `frame`; `positive` False marks background."""
 
     x: float
     y: float
@@ -63,8 +63,11 @@ class PointKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pick:
-    """Which of the objects that `targets` find are meant: not classes `exclude`, of each shot the `largest` alone, or
-    those numbered `tracks` (as `vace-batch masks` shows them)."""
+    """A choice among the objects that `targets` find.
+
+    `exclude` leaves out classes, `largest` keeps only the largest object of each shot, and `tracks` keeps only the
+    objects with these numbers, which `vace-batch masks` shows.
+    """
 
     exclude: tuple[str, ...] = ()
     largest: bool = False
@@ -73,7 +76,7 @@ class Pick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protect:
-    """What must not change; subtracted from every mask, and wins."""
+    """Regions that must not change: they are subtracted from every mask, whatever else grows the mask."""
 
     targets: tuple[str, ...] = ()
     boxes: tuple[BoxKey, ...] = ()
@@ -82,9 +85,9 @@ class Protect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dilation:
-    """How far a mask grows: `px` source pixels, `percent` of the object's longer side, or `tokens` of 16 px.
+    """The growth of a mask: `px` source pixels, `percent` of the object's longer side, or `tokens` of 16 px.
 
-    A token is 16 source pixels wherever the model sees the picture at its own size.
+    A token is 16 source pixels where the model sees the frame at the source's size.
     """
 
     px: float | None = None
@@ -94,7 +97,7 @@ class Dilation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """Overrides of the model profile's sampling; None keeps the profile's value."""
+    """A job's sampling values; None keeps the value of the preset or of the model profile."""
 
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
@@ -113,9 +116,9 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraRef:
-    """A LoRA file and how much of it: 1 is all, less is weaker, below 0 away from it.
+    """A LoRA file and its weight: 1 is full strength, less is weaker, and below 0 inverts the LoRA.
 
-    `expert` says into which transformer of a model that has two: high or low (noise), or both.
+    `expert` names the transformer of a two-expert model that takes the LoRA: high or low (noise), or both.
     """
 
     uri: str
@@ -125,9 +128,9 @@ class LoraRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expand:
-    """How far the picture grows on each side, as a share of its width or height.
+    """The growth of the frame on each side, as a share of the frame's width or height.
 
-    `inner` keeps the size: the share of the picture along each side is made anew instead.
+    `inner` keeps the frame's size: the share along each side is generated anew inside the frame instead.
     """
 
     left: float = 0.0
@@ -139,10 +142,11 @@ class Expand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extend:
-    """Which frames are new. `mode`: what is known comes first, last, or first and last.
+    """The frames to generate beside known frames.
 
-    `unit`: one known frame (frame) or as many as a window takes (clip). `seconds`: the clip grows by that much; without
-    it the frames from start_s to end_s are made anew.
+    `mode`: the known frames come first, last, or first and last. `unit`: one known frame (frame), or as many as fit
+    into a window (clip). `seconds`: the time by which the clip grows; None generates the frames from start_s to end_s
+    anew.
     """
 
     mode: ExtendMode = "first"
@@ -152,7 +156,7 @@ class Extend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFile:
-    """A file that a job reads: its column, its place in a column that is a list, and what the file decides."""
+    """A file that a job reads, with its column, its place in a list column, and the results that the file changes."""
 
     column: str
     number: int | None = None
@@ -161,22 +165,22 @@ class JobFile:
 
     @property
     def cell(self) -> str:
-        """The file's place in its row, as messages show it: `reference_uris[0]`."""
+        """The place of the file in its row, as messages show it: `reference_uris[0]`."""
         return self.column if self.number is None else f"{self.column}[{self.number}]"
 
     @property
     def fingerprint_name(self) -> str:
-        """The name of the file's fingerprint: `reference_uris.0`."""
+        """The name of the file's fingerprint in an identity: `reference_uris.0`."""
         return self.column if self.number is None else f"{self.column}.{self.number}"
 
 
 def split_controls(control: str | None) -> tuple[Control, ...]:
-    """The controls that the column `control` names, in order: none, one, or two joined by "+"."""
+    """Split the column `control` into at most two controls, in order."""
     return cast("tuple[Control, ...]", tuple(control.split("+"))) if control else ()
 
 
 def split_processes(compose: str | None) -> tuple[Process, ...]:
-    """The processes that the column `compose` combines, in order: by a composition's name, or joined by "+"."""
+    """Split the column `compose` into processes, in order; a composition's name stands for its processes."""
     if not compose:
         return ()
     if compose in COMPOSITIONS:
@@ -186,7 +190,7 @@ def split_processes(compose: str | None) -> tuple[Process, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One manifest row: one video, one task. URIs are absolute (relative ones were resolved against the manifest)."""
+    """One manifest row: one video and one task. URIs are absolute; the reader resolved relative URIs."""
 
     job_id: str = field(metadata=_NOTHING)
     video_uri: str = field(metadata=_PLAN | _FILE)
@@ -230,43 +234,43 @@ class Job:
 
     @property
     def controls(self) -> tuple[Control, ...]:
-        """The controls that steer this job, in order: none, one, or two that are combined."""
+        """The controls that steer this job, in order: at most two, which are combined."""
         return split_controls(self.control)
 
     @property
     def masks_select(self) -> bool:
-        """Whether masks say where a control rules or what a layout shows, and not what changes: all of it does."""
+        """Whether masks select where a control or a layout applies, while the whole frame changes."""
         by_layout = any(name.startswith("layout") for name in self.controls)
         return "repaint" not in self.processes and (by_layout or len(self.controls) == 2)
 
     @property
     def processes(self) -> tuple[Process, ...]:
-        """What a composition combines, in order: at most two of repaint, extension, control."""
+        """The processes that a composition combines, in order: at most two of repaint, extension, control."""
         return split_processes(self.compose)
 
     def files(self) -> Iterator[JobFile]:
-        """Every file that the job names to be read, but for weights."""
+        """List every file that the job reads, weights excepted."""
         yield from _files_of("", self, "nothing")
 
     @property
     def has_mask_source(self) -> bool:
-        """Whether the job says where to change the frames; without it a task changes all of a frame, or nothing."""
+        """Whether the job has a mask source; without a mask source a task changes whole frames, or nothing."""
         return bool(self.boxes or self.mask_uri or self.targets or self.points)
 
     @property
     def protects(self) -> bool:
-        """Whether the job names pixels that must not change."""
+        """Whether the job names regions that must not change."""
         return self.protect != Protect()
 
     @property
     def needs_pixels(self) -> bool:
-        """Whether a model makes the masks from frames, so that making masks decodes the video."""
+        """Whether a model finds the masks in frames, so that the mask step decodes the video."""
         by_model = self.targets or self.protect.targets or self.points
         return bool(by_model or (self.boxes and self.segmenter))
 
 
 def _files_of(at: str, part: Any, decides: Decides) -> Iterator[JobFile]:
-    """The files that the fields of `part`, a job or a struct in it, name."""
+    """List the files that the fields of `part`, a job or a struct of a job, name."""
     for column in fields(part):
         value, decided = getattr(part, column.name), column.metadata.get("decides", decides)
         if is_dataclass(value):
@@ -281,13 +285,13 @@ def _files_of(at: str, part: Any, decides: Decides) -> Iterator[JobFile]:
 
 
 DECIDES: dict[str, Decides] = {part.name: part.metadata["decides"] for part in fields(Job)}
-"""By column, what it decides."""
+"""The results that each column of a job changes."""
 
 
 def identity_fields(job: Job) -> dict[str, Any]:
-    """The columns of `job` that decide something, as plain JSON values, for identity digests.
+    """Return the columns of `job` that change a result, as plain JSON values, for identity digests.
 
-    Files and LoRAs are left out: an identity has the fingerprints of their content instead.
+    Files and LoRAs are left out: an identity holds the fingerprints of their content instead.
     """
     kept = {name: value for name, value in _counted(job).items() if DECIDES[name] != "nothing"}
     plain: dict[str, Any] = json.loads(json.dumps(kept, default=_counted))
@@ -295,16 +299,16 @@ def identity_fields(job: Job) -> dict[str, Any]:
 
 
 def _counted(part: Any) -> dict[str, Any]:
-    """The fields of a job, or of a struct in it, that count in an identity by their value."""
+    """Return the fields of a job, or of a struct of a job, that count in an identity by their value."""
     counted = (column.name for column in fields(part) if column.metadata.get("counts", "value") == "value")
     return {name: getattr(part, name) for name in counted}
 
 
 def job_json(job: Job) -> str:
-    """A manifest row as one line of JSON."""
+    """Write a job as one line of JSON."""
     return json.dumps(members(job), default=members, sort_keys=True)
 
 
 def members(part: Any) -> dict[str, Any]:
-    """The fields of a part of a job; `dataclasses.asdict` copies each value deeply, most of planning's time."""
+    """Return the fields of a job or of a struct of a job, not copied: deep copies took most of planning's time."""
     return {name: getattr(part, name) for name in part.__dataclass_fields__}

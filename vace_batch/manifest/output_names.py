@@ -1,6 +1,6 @@
-"""Output names that are safe on every file system, and distinct there for distinct job ids.
+"""Make output names that are safe on every file system, and distinct for distinct job ids.
 
-`OUT/videos/<safe_name(job_id)><suffix>`: the suffix must be one dot and a word, never empty, or names could meet.
+An output is `OUT/videos/<safe_name(job_id)><suffix>`; the suffix is a dot and a word, never empty, or names could meet.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ MAX_PLAIN_BYTES = 120
 MAX_NAME_BYTES = 150
 
 _PLAIN = re.compile(r"[a-z0-9_][a-z0-9._-]*")
-# An id that already looks like a hashed name is hashed again, or it could be chosen to meet one. 11 digits, because ids
-# really end in 8 (dates), 10 (Unix times) or 12 (UUIDs) of them.
+# An id that looks like a hashed name is hashed again, or an id could be chosen to equal a hashed name. 11 digits, since
+# real ids end in 8 (dates), 10 (Unix times) or 12 (UUIDs) digits.
 _HASH_DIGITS = 11
 _LOOKS_HASHED = re.compile(rf".*-[0-9a-f]{{{_HASH_DIGITS}}}")
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 
 
 def safe_name(job_id: str) -> str:
-    """A file name without suffix: `job_id` itself where that is safe, else a readable slug, a dash and 11 hex digits.
+    """Make a file name without suffix: a safe `job_id` itself, else a readable slug, a dash and 11 hex digits.
 
-    At most 150 bytes of UTF-8; no separator, control character, leading dot or dash, "..", or Windows device name.
-    Names of different ids differ even after case folding and Unicode normalisation.
+    A name has at most 150 bytes of UTF-8 and no separator, control character, leading dot or dash, "..", or Windows
+    device name. Names of different ids differ even after case folding and Unicode normalisation.
 
     Example:
         >>> safe_name("news_0042"), safe_name("../News 42")
@@ -37,7 +37,10 @@ def safe_name(job_id: str) -> str:
 
 
 def collision_key(path: str) -> str:
-    """Equal for two paths that some file system takes for one: case folded, normalised, no trailing dots or spaces."""
+    """Return a key that is equal for paths that any file system takes for one path.
+
+    The key is case folded and normalised, without trailing dots and spaces.
+    """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", path).casefold())
     return "/".join(part.rstrip(". ") for part in folded.split("/"))
 
@@ -57,7 +60,7 @@ def _slug(text: str, max_bytes: int) -> str:
     if text.isascii():
         return re.sub("[^a-z0-9]+", "_", text.lower()).strip("_")[:max_bytes].rstrip("_") or "clip"
     lowered = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
-    # Marks are kept with the letters they belong to: Thai and Devanagari are unreadable without.
+    # Marks are kept with their letters: Thai and Devanagari are unreadable without marks.
     kept = "".join(char if unicodedata.category(char)[0] in "LM" or char.isdecimal() else "_" for char in lowered)
     slug = re.sub("_+", "_", kept).strip("_")
     short = slug.encode()[:max_bytes].decode(errors="ignore").rstrip("_")

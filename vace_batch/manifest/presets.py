@@ -1,4 +1,4 @@
-"""Presets: named bundles of LoRAs, sampling settings and prompts that a row may ask for."""
+"""Presets: named values of sampling, negative prompt and seed scope that a row may ask for."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ WAN_NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，"
     "画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
 )
-"""The fixed list of Wan's command line; diffusers passes none."""
+"""The negative prompt of Wan's command line; diffusers has no default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """Named values for a kind of job; what a job says itself wins over them, the model profile fills what they leave.
+    """Named values for a kind of job: the job's own values win over the preset, the preset over the model profile.
 
-    `negative_prompt` empty and an empty prompt are equal embeddings, so that each step is one forward instead of two.
+    An empty `negative_prompt` and an empty prompt have equal embeddings, so that each step needs one forward, not two.
     """
 
     sampling: Sampling
@@ -32,7 +32,7 @@ PRESETS: dict[PresetName, Preset] = {
     "standard": Preset(sampling=Sampling(mask_rule="nearest", conditioning_scale=1.0)),
     # With the stock rule a fast object is partly uncovered in the mask channels.
     "removal": Preset(sampling=Sampling(mask_rule="max4", conditioning_scale=1.0), negative_prompt=""),
-    # With removal LoRAs: SVOR's published values.
+    # For removal LoRAs: SVOR's published values.
     "removal-lora": Preset(
         sampling=Sampling(
             num_inference_steps=20, guidance_scale=6.0, flow_shift=5.0, conditioning_scale=1.0, mask_rule="max4"
@@ -40,7 +40,7 @@ PRESETS: dict[PresetName, Preset] = {
     ),
     "restyle": Preset(sampling=Sampling(mask_rule="nearest", conditioning_scale=1.0), seed_scope="shot"),
     "reference": Preset(sampling=Sampling(mask_rule="nearest", conditioning_scale=1.0), seed_scope="shot"),
-    # With a few-step LoRA: these are distilled with guidance inside.
+    # For few-step LoRAs, which are distilled with guidance inside.
     "fast": Preset(
         sampling=Sampling(
             num_inference_steps=4, guidance_scale=1.0, flow_shift=5.0, conditioning_scale=1.0, mask_rule="max4"
@@ -50,7 +50,7 @@ PRESETS: dict[PresetName, Preset] = {
 }
 
 LORA_PRESETS = ("removal-lora", "fast")
-"""Presets whose values are for a LoRA, which the run gives (`--lora removal-lora:FILE`) or the weights have in them."""
+"""Presets whose values need a LoRA, given to the run (`--lora removal-lora:FILE`) or already in the weights."""
 
 _PRESET_OF_TASK: dict[Task, PresetName] = {
     "removal": "removal",
@@ -61,10 +61,10 @@ _PRESET_OF_TASK: dict[Task, PresetName] = {
 
 
 def preset_name(task: Task, name: PresetName | None = None) -> PresetName:
-    """The preset a job gets: the one it names, else its task's.
+    """Return the name of a job's preset: the named preset, else the task's.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: no preset has that name.
     """
     chosen = name or _PRESET_OF_TASK.get(task, "standard")
     if chosen not in PRESETS:
@@ -73,12 +73,12 @@ def preset_name(task: Task, name: PresetName | None = None) -> PresetName:
 
 
 def with_preset(job: Job, changes: Iterable[PresetOption] = ()) -> Job:
-    """The job with its preset's name and every value of it that the job leaves open, so that nothing is implied.
+    """Fill every value that a job leaves open from its preset, and name the preset in the job.
 
-    `changes` are the run's values for presets.
+    `changes` are the run's values for presets; they win over the preset's own.
 
     Raises:
-        ValueError: there is no such preset.
+        ValueError: no preset has that name.
     """
     name = preset_name(job.task, job.preset)
     preset, own = PRESETS[name], members(job.sampling)
@@ -96,5 +96,5 @@ def with_preset(job: Job, changes: Iterable[PresetOption] = ()) -> Job:
 
 
 def default_negative_prompt(task: Task) -> str:
-    """The negative prompt of a job that gives none: its task's preset's."""
+    """Return the negative prompt of the task's preset."""
     return PRESETS[preset_name(task)].negative_prompt

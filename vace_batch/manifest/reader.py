@@ -1,4 +1,4 @@
-"""Reads a manifest: Parquet rows to `Job`s, or one error that holds every fault of every row and column."""
+"""Read a manifest: Parquet rows become `Job`s, or one error holds every fault of every row and column."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _POSITION = {name: index for index, name in enumerate(SCHEMA.names)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """A manifest without faults: its jobs in row order, the digest of the file, and where it was."""
+    """A manifest without faults: its jobs in row order, the digest of the file, and the file's URI."""
 
     jobs: tuple[Job, ...]
     digest: str
@@ -116,7 +116,7 @@ def _jobs(schema: Any, batches: Iterable[Any], num_rows: int, folder: str) -> tu
 
 @dataclass(slots=True)
 class _Rows:
-    """Jobs and faults of the rows so far; no more jobs are made after the first fault."""
+    """Jobs and faults of the rows read so far; after the first fault no more jobs are made."""
 
     folder: str
     broken: tuple[str, ...]
@@ -126,7 +126,7 @@ class _Rows:
     outputs: OutputNames = field(default_factory=OutputNames)
 
     def add(self, batch: Any) -> None:
-        """Take the next rows, at most some ten thousand, so that their plain values need little memory."""
+        """Add the next rows; a batch has at most `_BATCH_ROWS` rows, so that plain values need little memory."""
         columns: dict[str, list[Any]] = {name: [UNKNOWN] * batch.num_rows for name in self.broken}
         faults: list[tuple[int, Fault]] = []
         for name in batch.schema.names:
@@ -167,7 +167,7 @@ def _plain_value(scalar: Any) -> Any:
 
 
 def _parse_column(name: str, values: list[Any], folder: str, faults: list[tuple[int, Fault]]) -> list[Any]:
-    """The parsed values of a column; equal texts and numbers are parsed once and share one object."""
+    """Parse the values of a column; equal texts and numbers are parsed once and share one object."""
     missing = INVALID if name in REQUIRED else _DEFAULTS[name]
     known: dict[Any, tuple[Any, list[Fault]]] = {}
     parsed = []
@@ -199,7 +199,7 @@ def _parse(name: str, value: Any, folder: str) -> tuple[Any, list[Fault]]:
 
 
 def _schema_faults(schema: Any) -> Iterator[tuple[str, Fault]]:
-    """The columns that cannot be read, each with what is wrong with it."""
+    """Find the columns that cannot be read, and other faults of the schema; yield (column, fault)."""
     version = (schema.metadata or {}).get(VERSION_KEY.encode(), b"1")
     if version != str(SCHEMA_VERSION).encode():
         yield "", _whole_file(None, f"schema version {shown(version.decode(errors='replace'))}", f"{SCHEMA_VERSION}")
@@ -211,7 +211,7 @@ def _schema_faults(schema: Any) -> Iterator[tuple[str, Fault]]:
                 yield name, _whole_file(fault.column, fault.got, fault.expected)
         elif not name.startswith(FREE_PREFIX):
             near = difflib.get_close_matches(name, SCHEMA.names, n=1)
-            hint = f"{near[0]}?" if near else f"a column of the manifest, or a name with {FREE_PREFIX} in front"
+            hint = f"{near[0]}?" if near else f"a column of the manifest, or a name that starts with {FREE_PREFIX}"
             yield name, _whole_file(name, "an unknown column", hint)
     for name in REQUIRED:
         if name not in schema.names:

@@ -1,4 +1,4 @@
-"""What must hold between the columns of one row, and between rows."""
+"""Check rules between the columns of one row, and between rows."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from vace_batch.manifest.job import Expand, Extend, Protect, split_controls, spl
 from vace_batch.manifest.output_names import collision_key, safe_name
 
 INVALID: Any = object()
-"""In place of a value that has its own fault: given, but not to be looked into."""
+"""Stands for a value that has a fault of its own: rules treat the value as given and do not read it."""
 
 UNKNOWN: Any = object()
-"""In place of a value whose whole column cannot be read: nothing follows from it."""
+"""Stands for a value of a column that cannot be read: no rule draws a conclusion from the value."""
 
 MASK_SOURCES = ("boxes", "mask_uri", "targets", "points")
 _SOURCES_COLUMN = "/".join(MASK_SOURCES)
@@ -44,7 +44,7 @@ _NOT_GIVEN = (None, UNKNOWN, Protect())
 
 
 def row_faults(row: Mapping[str, Any]) -> Iterator[Fault]:
-    """Faults between the columns of one row of parsed values, INVALID or UNKNOWN."""
+    """Find faults between the columns of one row, whose values are parsed, INVALID or UNKNOWN."""
     yield from _mask_source(row)
     yield from _times(row)
     yield from _task_columns(row)
@@ -55,7 +55,7 @@ def row_faults(row: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def _processes(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a composition combines; empty for other tasks, and where the column has a fault of its own."""
+    """Return the processes of a composition; empty for other tasks and for a column with a fault of its own."""
     compose = row.get("compose")
     if row.get("task") != "composition" or not isinstance(compose, str):
         return ()
@@ -79,11 +79,11 @@ def _mask_source(row: Mapping[str, Any]) -> Iterator[Fault]:
             "one source of masks a row (SAM: points, or boxes or targets + segmenter)",
         )
     elif given and task in UNMASKED_TASKS:
-        yield Fault(_SOURCES_COLUMN, given[0], f"nothing for {task}")
+        yield Fault(_SOURCES_COLUMN, given[0], f"no source of masks for {task}")
     elif not given and (needer := _mask_needed_by(row)):
         yield Fault(_SOURCES_COLUMN, "none of them", f"for {needer} one source of masks")
     if "layout_bbox" in _controls(row) and given != ["boxes"]:
-        yield Fault("boxes", " and ".join(given) or "null", "the outlines that layout_bbox draws")
+        yield Fault("boxes", " and ".join(given) or "null", "the boxes whose outlines layout_bbox draws")
     if segmenter and segmenter is not UNKNOWN and given in ([], ["mask_uri"]):
         yield Fault(
             "segmenter",
@@ -110,7 +110,7 @@ def _times(row: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def _task_columns(row: Mapping[str, Any]) -> Iterator[Fault]:
-    """Columns that only some tasks take, and that these need."""
+    """Check columns that only some tasks take, and columns that a task needs."""
     task = row.get("task")
     if task is INVALID or task is UNKNOWN:
         return
@@ -120,7 +120,8 @@ def _task_columns(row: Mapping[str, Any]) -> Iterator[Fault]:
             shown_value = (
                 shown(value) if isinstance(value, str) else "values" if value is not INVALID else f"a {column}"
             )
-            yield Fault(column, shown_value, f"nothing for {task}; {' and '.join(takers)} {_TAKE[len(takers) == 1]} it")
+            take = _TAKE[len(takers) == 1]
+            yield Fault(column, shown_value, f"no value for {task}: only {' and '.join(takers)} {take} {column}")
     for column, needer, such in (("extend", "extension", "{'mode': 'first'}"), ("compose", "composition", "swap")):
         if task == needer and row.get(column) is None:
             yield Fault(column, "null", f"a value for {task}, such as {such}")
@@ -130,9 +131,11 @@ def _task_columns(row: Mapping[str, Any]) -> Iterator[Fault]:
     grows = not expand.inner if isinstance(expand, Expand) else expand is None and by_itself
     for column in ("start_s", "end_s"):
         if grows and isinstance(row.get(column), float):
-            yield Fault(column, shown(row[column]), "nothing where the picture grows, which all frames do")
+            yield Fault(column, shown(row[column]), "no value where the frame grows: every frame of the clip grows")
     if grows and row.get("control"):
-        yield Fault("control", "a control", "nothing where the picture grows: there is no control outside the source")
+        yield Fault(
+            "control", "a control", "no control where the frame grows: no control has pixels outside the source"
+        )
     if task == "t2v" and isinstance(prompt, str) and not prompt.strip():
         yield Fault("prompt", shown(prompt), "for t2v a prompt")
 
@@ -145,10 +148,10 @@ def _control(row: Mapping[str, Any]) -> Iterator[Fault]:
     if wanted and not control:
         yield Fault("control", "null", f"for {task} one of {', '.join(CONTROLS)}")
     elif task == "composition" and processes and control and len(_controls(row)) != wanted:
-        expected = ("nothing", "one control", "two joined by '+'")[wanted]
+        expected = ("no control", "one control", "two controls joined by '+'")[wanted]
         yield Fault("control", shown(control), f"{expected} for compose {row['compose']}")
     elif len(_controls(row)) == 2 and not any(row.get(name) for name in MASK_SOURCES):
-        yield Fault(_SOURCES_COLUMN, "none of them", "where the second control rules")
+        yield Fault(_SOURCES_COLUMN, "none of them", "a source of masks, where the second control applies")
     prompt, references = row.get("prompt"), row.get("reference_uris")
     needs_words = task == "restyle" or (task == "composition" and "control" in processes)
     if needs_words and not references and (not prompt or (isinstance(prompt, str) and not prompt.strip())):
@@ -159,7 +162,7 @@ def _control_weights(row: Mapping[str, Any]) -> Iterator[Fault]:
     kinds = {name.removesuffix("_body") for name in _controls(row)}
     if kinds == {"depth", "pose"} and row.get("control_weights") not in (None, UNKNOWN):
         yield Fault(
-            "control_weights", "one file", "for depth and pose together nothing: the run has --depth and --pose"
+            "control_weights", "one file", "no value for depth and pose together: give the run --depth and --pose"
         )
 
 
@@ -170,10 +173,10 @@ def _extension(row: Mapping[str, Any]) -> Iterator[Fault]:
     if not isinstance(extend, Extend):
         return
     if row.get("task") == "composition" and processes and "extension" not in processes:
-        yield Fault("extend", "values", f"nothing for compose {row['compose']}")
+        yield Fault("extend", "values", f"no value for compose {row['compose']}")
     if extend.seconds is not None and "control" in processes:
         yield Fault(
-            "extend.seconds", shown(extend.seconds), "nothing with a control, which has no picture of added frames"
+            "extend.seconds", shown(extend.seconds), "no value with a control, which has no pixels of added frames"
         )
 
 
@@ -183,7 +186,8 @@ def _references(row: Mapping[str, Any]) -> Iterator[Fault]:
         return
     count = len(uris or ())
     if count and task in TASKS and task not in REFERENCE_TASKS:
-        yield Fault("reference_uris", "references", f"nothing for {task}; {' and '.join(REFERENCE_TASKS)} take them")
+        takers = " and ".join(REFERENCE_TASKS)
+        yield Fault("reference_uris", "references", f"no value for {task}: only {takers} take references")
     if not count and (task == "r2v" or row.get("compose") in ("reference", "animate", "swap")):
         yield Fault("reference_uris", "none", f"1..{MAX_R2V_REFERENCES} references for {row.get('compose') or task}")
     if count > MAX_R2V_REFERENCES and (task == "r2v" or row.get("compose") == "reference"):
@@ -193,18 +197,18 @@ def _references(row: Mapping[str, Any]) -> Iterator[Fault]:
         if given and isinstance(given, tuple) and len(given) != count:
             yield Fault(column, f"{len(given)} {word}", f"one for each of the {count} references, or none")
     if row.get("reference_mode") == "subject" and not (row.get("reference_boxes") or row.get("reference_mask_uris")):
-        yield Fault("reference_mode", "subject", "reference_boxes or reference_mask_uris that say where it is")
+        yield Fault("reference_mode", "subject", "reference_boxes or reference_mask_uris that mark the subject")
 
 
 class OutputNames:
-    """Finds rows that would write the same file, on any file system."""
+    """A search for rows that would write the same file, on any file system."""
 
     def __init__(self) -> None:
         self._ids: dict[str, tuple[int, str, bool]] = {}
         self._outputs: dict[str, tuple[int, str]] = {}
 
     def add(self, row: int, job_id: str, output_uri: str | None) -> Iterator[Fault]:
-        """Takes a row with a good id, and yields what it clashes with among the rows before it."""
+        """Add a row with a valid job_id; yield its clashes with earlier rows."""
         name = safe_name(job_id)
         key = name if name.isascii() else collision_key(name)
         first_row, first_id, _ = self._ids.setdefault(key, (row, job_id, output_uri is None))
@@ -217,7 +221,7 @@ class OutputNames:
                 yield Fault("output_uri", shown(output_uri), f"a file of its own; row {other} writes it")
 
     def late_faults(self) -> Iterator[Fault]:
-        """Clashes that only show once every row is known."""
+        """Find the clashes that show only when every row is known."""
         for key, (row, job_id) in self._outputs.items():
             for expected in self._clashes(key, row):
                 yield Fault("output_uri", shown(key), expected, row=row, job_id=one_line(job_id))
@@ -229,5 +233,5 @@ class OutputNames:
             yield f"a file of its own; row {other} writes it by its job_id"
         while folder:
             if folder in self._outputs:
-                yield f"no file as a folder; row {self._outputs[folder][0]} writes {shown(folder)}"
+                yield f"a folder that is not a file; row {self._outputs[folder][0]} writes {shown(folder)}"
             folder = folder.rpartition("/")[0]

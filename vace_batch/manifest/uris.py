@@ -1,6 +1,6 @@
-"""URIs of a manifest: which are allowed, what relative ones mean. Text only, nothing is opened.
+"""Check and resolve the URIs of a manifest, as text: no file is opened.
 
-Names are taken literally: "%2F", "*" and "{}" are part of a name, never decoded or expanded.
+Names are taken literally: "%2F", "*" and "{}" are parts of a name, never decoded or expanded.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _EXPECTED = f"a path, or a URI with file:// or {', '.join(f'{scheme}://' for sch
 
 
 class UriError(ValueError):
-    """Says what was expected in place of the URI that came."""
+    """A URI is not allowed; the message is the expected form."""
 
 
 def folder_of(uri: str) -> str:
-    """The folder that a file lies in, absolute.
+    """Return the absolute folder of a file.
 
     Raises:
         UriError: the scheme is not allowed.
@@ -34,12 +34,12 @@ def folder_of(uri: str) -> str:
 
 
 def resolve_uri(uri: str, folder: str) -> str:
-    """`uri` as an absolute local path or a URI with scheme; a relative one is meant from `folder`.
+    """Resolve `uri` against `folder` into an absolute local path or a URI with a scheme.
 
-    ".." in relative ones is resolved as text, and cannot leave a bucket.
+    ".." in a relative URI is resolved as text, and cannot leave a bucket.
 
     Raises:
-        UriError: empty, with NUL, too long, or with a scheme that is not allowed.
+        UriError: the URI is empty, has a NUL, is too long, or has a scheme that is not allowed.
     """
     if not uri.strip():
         raise UriError(_EXPECTED)
@@ -55,7 +55,7 @@ def resolve_uri(uri: str, folder: str) -> str:
 
 
 def relative_uri(uri: str, folder: str) -> str:
-    """The shortest text that `resolve_uri(text, folder)` turns into `uri`: relative when `uri` lies below `folder`."""
+    """Shorten `uri` to a URI relative to `folder` where `uri` lies below `folder`; `resolve_uri` is the inverse."""
     prefix = folder.rstrip("/") + "/"
     rest = uri.removeprefix(prefix)
     if not uri.startswith(prefix) or not rest.strip():
@@ -77,7 +77,7 @@ def _with_scheme(uri: str) -> str:
     if scheme not in SCHEMES or "::" in path or "://" in path:
         raise UriError(_EXPECTED)
     if has_secret(uri):
-        raise UriError("a URI without credentials; give them by the environment")
+        raise UriError("a URI without credentials: give credentials by the environment")
     bucket, _, key = path.partition("/")
     if not (key.strip("/") if scheme != "memory" else path.strip("/")) or (scheme != "memory" and not bucket):
         raise UriError(f"{scheme}://bucket/path" if scheme != "memory" else "memory://path")

@@ -1,4 +1,4 @@
-"""Suffixes of video files: which files of a folder are videos, and which container a file without a suffix holds."""
+"""Know video files by their suffix, and containers without a suffix by their first bytes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ MAGIC_BYTES = max(map(len, _SUFFIX_OF_MAGIC))
 
 
 def suffix_of(name: str) -> str:
-    """The suffix of a path or URI in lower case, with its dot; empty where the name has none."""
+    """Return the suffix of a path or URI in lower case, with its dot, or an empty text."""
     return posixpath.splitext(name)[1].lower()
 
 
 def is_video(name: str) -> bool:
-    """Whether a path below a folder names a video: by its suffix, and hidden in no hidden folder."""
+    """Whether a path below a folder has a video's suffix and no hidden part."""
     return suffix_of(name) in VIDEO_SUFFIXES and not any(part.startswith(".") for part in name.split("/"))
 
 
@@ -27,5 +27,5 @@ def is_unicode(name: str) -> bool:
 
 
 def suffix_by_content(head: bytes) -> str:
-    """The suffix of a container by a file's first `MAGIC_BYTES` bytes."""
+    """Return the suffix of a container, by the first `MAGIC_BYTES` bytes of the file."""
     return next((suffix for magic, suffix in _SUFFIX_OF_MAGIC.items() if head.startswith(magic)), DEFAULT_SUFFIX)
