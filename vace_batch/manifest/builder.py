@@ -18,10 +18,12 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from vace_batch.errors import Fault, ManifestError, UsageError
-from vace_batch.manifest.cells import MAX_JOB_ID_BYTES, shown
+from vace_batch.manifest.cells import shown
+from vace_batch.manifest.column_types import type_faults
 from vace_batch.manifest.job import Job
+from vace_batch.manifest.limits import MAX_JOB_ID_BYTES
 from vace_batch.manifest.reader import jobs_of
-from vace_batch.manifest.schema import SCHEMA, type_faults
+from vace_batch.manifest.schema import SCHEMA
 from vace_batch.manifest.uris import UriError, folder_of, relative_uri, resolve_uri
 from vace_batch.manifest.video_suffixes import VIDEO_SUFFIXES, is_unicode, is_video
 from vace_batch.storage import files as storage

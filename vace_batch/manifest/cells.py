@@ -1,6 +1,6 @@
 """Parse cells of a manifest into values of `Job`; a parser notes every fault on the `Cell`.
 
-A parser never gets null, and gets only values of the column's type, which `schema.type_faults` has checked.
+A parser never gets null, and gets only values of the column's type, which `column_types` has checked.
 """
 
 from __future__ import annotations
@@ -28,22 +28,27 @@ from vace_batch.manifest.choices import (
     TASKS,
 )
 from vace_batch.manifest.job import BoxKey, Dilation, Expand, Extend, LoraRef, Pick, PointKey, Protect, Sampling
+from vace_batch.manifest.limits import (
+    LORA_WEIGHT_RANGE,
+    MAX_COORDINATE_PX,
+    MAX_DILATION,
+    MAX_FRAME,
+    MAX_JOB_ID_BYTES,
+    MAX_LABEL_CHARS,
+    MAX_LABELS,
+    MAX_LORAS,
+    MAX_PROMPT_CHARS,
+    MAX_REFERENCES,
+    MAX_SEED,
+    MAX_TIME_S,
+    MIN_WINDOW_TOKENS,
+    PRIORITY_RANGE,
+    SAMPLING_RANGES,
+    STEPS_RANGE,
+    WINDOW_FRAMES_RANGE,
+)
 from vace_batch.manifest.presets import PRESETS
 from vace_batch.manifest.uris import UriError, resolve_uri
-
-MAX_JOB_ID_BYTES = 512
-MAX_PROMPT_CHARS = 4_000
-MAX_LABELS, MAX_LABEL_CHARS = 200, 100
-MAX_REFERENCES = 8
-MAX_LORAS, MAX_LORA_WEIGHT = 8, 4
-MAX_SEED = 2**63 - 1
-MAX_PRIORITY = 1_000
-MAX_COORDINATE_PX = 1_000_000
-MAX_FRAME = 2**31 - 1
-MAX_TIME_S = 10_000_000
-MIN_WINDOW_FRAMES, MAX_WINDOW_FRAMES = 5, 241
-MIN_WINDOW_TOKENS = 64
-MAX_DILATION = {"px": 1_000, "%": 200, "token": 16}
 
 _SHOWN_CHARS = 60
 _DILATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(px|%|tokens?)")
@@ -156,7 +161,7 @@ def _lora(value: Mapping[str, Any], cell: Cell, at: str) -> LoraRef:
         cell.fault(f"{at}.uri", uri, "a .safetensors file: pickles can run code and are not read")
     return LoraRef(
         uri=uri,
-        weight=1.0 if weight is None else _number(weight, -MAX_LORA_WEIGHT, MAX_LORA_WEIGHT, cell, f"{at}.weight"),
+        weight=1.0 if weight is None else _number(weight, *LORA_WEIGHT_RANGE, cell, f"{at}.weight"),
         expert=_choice(LORA_EXPERTS)(value.get("expert") or "both", cell, f"{at}.expert"),
     )
 
@@ -269,7 +274,8 @@ def _dilation(value: str, cell: Cell) -> Dilation | None:
     match = _DILATION.fullmatch(value.strip())
     amount = float(match[1]) if match else -1.0
     if not match or amount > MAX_DILATION[match[2].rstrip("s")]:
-        cell.fault("", value, "a number and a unit: 0..1000px, 0..200% or 0..16tokens, such as '6px', '5%' or '1token'")
+        most = f"0..{MAX_DILATION['px']}px, 0..{MAX_DILATION['%']}% or 0..{MAX_DILATION['token']}tokens"
+        cell.fault("", value, f"a number and a unit: {most}, such as '6px', '5%' or '1token'")
         return None
     names = {"px": "px", "%": "percent", "token": "tokens"}
     return Dilation(**{names[match[2].rstrip("s")]: amount})
@@ -322,25 +328,13 @@ def _extend(value: Mapping[str, Any], cell: Cell) -> Extend:
     return made
 
 
-_SAMPLING_RANGES: dict[str, tuple[float, float]] = {
-    "guidance_scale": (0, 30),
-    "guidance_scale_2": (0, 30),
-    "boundary_ratio": (0, 1),
-    "flow_shift": (0.1, 50),
-    "conditioning_scale": (0, 4),
-    "guidance_from": (0, 1),
-    "guidance_until": (0, 1),
-    "step_cache": (0, 0.99),
-}
-
-
 def _sampling(value: Mapping[str, Any], cell: Cell) -> Sampling:
     given = {name: part for name, part in value.items() if part is not None}
-    for name, (low, high) in _SAMPLING_RANGES.items():
+    for name, (low, high) in SAMPLING_RANGES.items():
         if name in given:
             given[name] = _number(given[name], low, high, cell, f".{name}")
     if "num_inference_steps" in given:
-        _integer(given["num_inference_steps"], 1, 200, cell, ".num_inference_steps")
+        _integer(given["num_inference_steps"], *STEPS_RANGE, cell, ".num_inference_steps")
     if "max_tokens" in given:
         _integer(given["max_tokens"], MIN_WINDOW_TOKENS, MAX_FRAME, cell, ".max_tokens")
     if "mask_rule" in given and given["mask_rule"] not in MASK_RULES:
@@ -352,12 +346,13 @@ def _sampling(value: Mapping[str, Any], cell: Cell) -> Sampling:
 
 
 def _window_lengths(max_frames: int | None, overlap: int | None, cell: Cell) -> None:
-    longest = MAX_WINDOW_FRAMES
+    low, high = WINDOW_FRAMES_RANGE
+    longest = high
     if max_frames is not None:
-        if MIN_WINDOW_FRAMES <= max_frames <= MAX_WINDOW_FRAMES and max_frames % 4 == 1:
+        if low <= max_frames <= high and max_frames % 4 == 1:
             longest = max_frames
         else:
-            cell.fault(".max_frames", max_frames, f"4n+1 in {MIN_WINDOW_FRAMES}..{MAX_WINDOW_FRAMES}")
+            cell.fault(".max_frames", max_frames, f"4n+1 in {low}..{high}")
     if overlap is not None and not 0 <= overlap < longest:
         cell.fault(".overlap_frames", overlap, f"0..{longest - 1}, below max_frames")
 
@@ -413,7 +408,7 @@ PARSERS: dict[str, Parser] = {
     "seed": lambda value, cell: _integer(value, 0, MAX_SEED, cell, ""),
     "seed_scope": _choice(SEED_SCOPES),
     "preset": _choice(tuple(PRESETS)),
-    "priority": lambda value, cell: _integer(value, -MAX_PRIORITY, MAX_PRIORITY, cell, ""),
+    "priority": lambda value, cell: _integer(value, *PRIORITY_RANGE, cell, ""),
     "model": _weights,
     "loras": _loras,
     "sampling": _sampling,

@@ -202,21 +202,21 @@ _HEAD = f"""\
 <!-- Made by `python -m vace_batch.manifest.docs` from vace_batch/manifest/schema.py: change it there. -->
 # The manifest
 
-One Parquet file, one row a job: one video, one task. Schema version {SCHEMA_VERSION}.
+A Parquet file with a row for each job: one video, one task. Schema version {SCHEMA_VERSION}.
 
-- `vace-batch manifest PREFIX -o FILE` makes one from a folder, a bucket prefix or a CSV (lists and structs as JSON);
-  `vace-batch validate FILE` reports every fault of every row at once.
-- Leave out a column, or a value, to have its default. Unknown columns are faults, unless their name starts with `x_`.
-- Narrower integers, large or dictionary-encoded text and columns of nulls are read as what they stand for.
+- `vace-batch manifest PREFIX -o FILE` makes a manifest from a folder, a bucket prefix or a CSV (lists and structs as
+  JSON); `vace-batch validate FILE` reports every fault of every row at once.
+- A column or a value that is left out has its default. Unknown columns are faults, unless their name starts with `x_`.
+- Narrower integers, large or dictionary-encoded text and columns of nulls are accepted.
 - Pixels are display pixels of the source (rotation applied), from the top left. Frames count from 0.
-- URIs are taken literally (`%2F`, `*` and `{{}}` are parts of a name). Relative ones start at the manifest's folder.
+- URIs are taken literally (`%2F`, `*` and `{{}}` are parts of a name). Relative URIs start at the manifest's folder.
 - `removal` and `inpainting` need exactly one source of masks: `targets`, `boxes`, `points` or `mask_uri`. SAM makes the
   masks from `points`, or from `boxes` or `targets` when `segmenter` is given. `restyle` needs `control`, and a `prompt`
-  or references; without a source of masks the whole picture is restyled.
-- `t2v` and `r2v` take size, rate and length from `video_uri`, and nothing of its pictures; its sound stays.
-- `extension` makes `start_s` to `end_s` anew in place, or, with `extend.seconds`, adds frames.
+  or references; without a source of masks whole frames are restyled.
+- `t2v` and `r2v` take size, frame rate, length and sound from `video_uri`, and none of its frames.
+- `extension` generates `start_s` to `end_s` anew in place, or, with `extend.seconds`, adds frames.
 - A `preset` names values of sampling, negative prompt and seed scope; `vace-batch plan --json` shows what a row gets.
-- `loras` are for this row alone; without the column a row gets those that the run was given by `--lora`.
+- `loras` are for one row alone; without the column a row gets the LoRAs of the run (`--lora`).
 
 ```python
 import pyarrow as pa, pyarrow.parquet as pq

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from vace_batch.errors import UsageError
 from vace_batch.manifest.builder import job_ids, write_manifest
-from vace_batch.manifest.cells import MAX_JOB_ID_BYTES
+from vace_batch.manifest.limits import MAX_JOB_ID_BYTES
 from vace_batch.manifest.reader import jobs_of
 from vace_batch.manifest.schema import SCHEMA
 from vace_batch.manifest.uris import folder_of

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 
 from vace_batch.errors import Fault, ManifestError, UsageError
 from vace_batch.manifest.cells import PARSERS, Cell, Undecodable, one_line, shown
+from vace_batch.manifest.column_types import type_faults
 from vace_batch.manifest.job import Job
 from vace_batch.manifest.rules import INVALID, UNKNOWN, OutputNames, row_faults
-from vace_batch.manifest.schema import FREE_PREFIX, REQUIRED, SCHEMA, SCHEMA_VERSION, VERSION_KEY, type_faults
+from vace_batch.manifest.schema import FREE_PREFIX, REQUIRED, SCHEMA, SCHEMA_VERSION, VERSION_KEY
 from vace_batch.manifest.uris import UriError, folder_of
 from vace_batch.storage import files as storage
 
