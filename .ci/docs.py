@@ -1,9 +1,9 @@
 """Build the site: `python .ci/docs.py SITE`.
 
-Pages are docs/**.md, other pages of the repository, and the reference, which is written here from the command line's
-own options, the settings' own descriptions and the manifest's schema: nothing of it is kept, so nothing of it is out of
-date. A link to a page becomes one of the site's; a link to another file of the repository becomes its text. A link that
-leads nowhere, a page that the navigation does not know and one that it knows and is not there stop the build.
+Pages are docs/**.md, other pages of the repository, and the reference. The reference is generated at each build from
+the command line's options, the settings' descriptions and the manifest's schema, so it is never out of date. A link to
+a page becomes a link of the site; a link to another file of the repository becomes plain text. A broken link, a page
+outside the navigation and a missing page of the navigation stop the build.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ELSEWHERE = {
     "infra/README.md": "infra.md",
     "manifests/README.md": "reference/manifest.md",
 }
-"""Pages that are kept beside what they tell of; README itself is not in the site, which has an entrance of its own."""
+"""Pages of the site that lie elsewhere in the repository; links to README.md lead to docs/index.md."""
 
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)\s#]+)(#[^)\s]*)?\)")
 _FENCE = re.compile(r"^(```.*?^```\n?)", re.MULTILINE | re.DOTALL)
@@ -44,13 +44,13 @@ _TIGHT_LIST = re.compile(r"^((?![ \t>|#]|[-*] |\d+\. ).*\S.*)\n(?=[-*] |\d+\. )"
 
 
 def pages() -> dict[str, str]:
-    """Every page of the site: where it lies there, and its text."""
-    written = {"docs/reference/command-line.md": command_line, "docs/reference/settings.md": settings}
-    written["manifests/README.md"] = column_dictionary
+    """Text of every page, by its path in the site."""
+    generated = {"docs/reference/command-line.md": command_line, "docs/reference/settings.md": settings}
+    generated["manifests/README.md"] = column_dictionary
     places = {f"docs/{name}": name for name in (*_below_docs("*.md"), *_below_docs("*.png"))} | ELSEWHERE
-    places |= {source: source.removeprefix("docs/") for source in written if source not in places}
+    places |= {source: source.removeprefix("docs/") for source in generated if source not in places}
     return {
-        place: _for_the_site(written[source]() if source in written else _read(source), source, places)
+        place: _for_the_site(generated[source]() if source in generated else _read(source), source, places)
         for source, place in places.items()
         if place.endswith(".md") and source != "README.md"
     }
@@ -66,15 +66,15 @@ def _read(source: str) -> str:
 
 
 def _for_the_site(text: str, source: str, places: dict[str, str]) -> str:
-    """`text` with links of the site, and with the empty line before a list that its Markdown asks for."""
+    """Rewrite links for the site, and put an empty line before each list, as the site's Markdown needs it."""
 
-    def link(found: re.Match[str]) -> str:
-        mark, words, target, anchor = found.groups()
+    def link(match: re.Match[str]) -> str:
+        mark, words, target, anchor = match.groups()
         wanted = os.path.normpath(os.path.join(os.path.dirname(source), target))
         for name in (wanted, f"{wanted}/README.md"):
             if name in places:
                 here = os.path.relpath(places[name], os.path.dirname(places[source]) or ".")
-                part = "" if name == "README.md" else anchor or ""  # the entrance has other headings
+                part = "" if name == "README.md" else anchor or ""  # index.md has other headings
                 return f"{mark}[{words}]({here}{part})"
         if not (ROOT / wanted).exists():
             raise SystemExit(f"{source}: a link leads nowhere: {target}")
@@ -90,17 +90,17 @@ def _for_the_site(text: str, source: str, places: dict[str, str]) -> str:
 
 
 def command_line() -> str:
-    """Every command with its arguments and options, as Typer knows them."""
+    """Write the page of all commands with their arguments and options, from Typer."""
     lines = ["# Command line", "", *_paragraphs(app.__doc__), ""]
     lines += ["Made from the program's own options; `vace-batch COMMAND --help` says the same.", ""]
     for name, command in _commands().items():
         context = command.make_context(name, [], resilient_parsing=True)
-        words = " ".join(part for param in command.params for part in _usage(param))
-        lines += [f"## `{name}`", "", *_paragraphs(command.help), "", f"    vace-batch {name} {words}", ""]
+        usage = " ".join(part for param in command.params for part in _usage(param))
+        lines += [f"## `{name}`", "", *_paragraphs(command.help), "", f"    vace-batch {name} {usage}", ""]
         lines += ["| | | default |", "|---|---|---|"]
         for param in command.params:
-            declared, told = param.get_help_record(context)
-            text, _, rest = told.partition("  [")
+            declared, described = param.get_help_record(context)
+            text, _, rest = described.partition("  [")
             default, extra = _default(rest.rstrip("]"))
             lines.append(f"| {_code(declared)} | {_cell(text + extra)} | {default} |")
         lines.append("")
@@ -115,7 +115,7 @@ def _usage(param: Any) -> Iterator[str]:
 
 
 def _default(rest: str) -> tuple[str, str]:
-    """What Typer says in brackets behind a help text: the default, and what else (range, variable)."""
+    """Split Typer's bracket behind a help text into the default and the rest (range, variable)."""
     default, others = "", []
     for part in filter(None, rest.split("; ")):
         if part == "required":
@@ -128,23 +128,23 @@ def _default(rest: str) -> tuple[str, str]:
 
 
 def settings() -> str:
-    """Every setting of a run and of what it holds, as pydantic's JSON schema tells them."""
-    lines = ["# Settings", "", "What a run is given: `vace_batch.options.Options`, kept in `OUT/run.json`.", ""]
+    """Write the page of all settings of a run, from pydantic's JSON schema."""
+    lines = ["# Settings", "", "Options of a run: `vace_batch.Options` in Python, kept in `OUT/run.json`.", ""]
     schema = Options.model_json_schema()
     options = {param.name for command in _commands().values() for param in command.params}
     for name, model in {"Options": schema, **schema["$defs"]}.items():
         lines += [f"## {name}", "", *_paragraphs(model.get("description")), ""]
-        lines += ["| setting | what | values | default |", "|---|---|---|---|"]
+        lines += ["| setting | meaning | values | default |", "|---|---|---|---|"]
         for key, field in model["properties"].items():
             option = f"<br>`--{key.replace('_', '-')}`" if model is schema and key in options else ""
-            told = _cell(field.get("description", ""))
-            lines.append(f"| `{key}`{option} | {told} | {_cell(_values(field))} | {_preset(field)} |")
+            meaning = _cell(field.get("description", ""))
+            lines.append(f"| `{key}`{option} | {meaning} | {_cell(_values(field))} | {_preset(field)} |")
         lines.append("")
     return "\n".join(lines)
 
 
 def _values(field: dict[str, Any]) -> str:
-    """What a field of a JSON schema may be."""
+    """Values that a field of a JSON schema allows."""
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
@@ -188,17 +188,17 @@ def _code(text: str) -> str:
 
 
 def build(site: Path) -> None:
-    """Write the site into the folder `site`, in place of what is there.
+    """Write the site into the folder `site`, replacing an earlier site.
 
     Raises:
-        SystemExit: a link or the navigation is wrong; what and where is above.
+        SystemExit: a link or the navigation is wrong; the message names page and link.
     """
     texts = pages()
     project = tomllib.loads((DOCS / "zensical.toml").read_text())["project"]
     known = set(_navigated(project["nav"]))
-    lost = {name for name in texts.keys() ^ known if not name.startswith("decisions/0")}
-    if lost:
-        raise SystemExit(f"docs/zensical.toml: the navigation and the pages differ: {', '.join(sorted(lost))}")
+    unmatched = {name for name in texts.keys() ^ known if not name.startswith("decisions/0")}
+    if unmatched:
+        raise SystemExit(f"docs/zensical.toml: the navigation and the pages differ: {', '.join(sorted(unmatched))}")
     with tempfile.TemporaryDirectory(prefix="vace-batch-docs-") as folder:
         place = Path(folder)
         for name, text in texts.items():

@@ -1,9 +1,9 @@
-"""The batch as a Prefect flow: a manifest is cut into shards, one task a shard drives the whole Ray stage of it.
+"""Run a batch as a Prefect flow: the manifest is cut into shards, and one task runs the clips of one shard on Ray.
 
     python -m flows.batch manifest.parquet -o out       on the embedded server; exit codes are those of `vace-batch run`
 
-Prefect is the view, the ledger in the output is the truth. Nothing here is needed to resume: a flow that was killed, or
-whose server went away, is continued by the next run over the same output.
+Prefect only shows; the ledger in the output folder is the truth. A flow that was killed, or lost its server, is
+continued by the next run on the same output folder.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from prefect.states import Completed
 from flows.driving import drive, options_of
 from flows.hours import end_of_hours
 from vace_batch import log
+from vace_batch.cli.options import ALLOW_ROOT, CPU_ACTORS, GPU_ACTORS, MODEL, ManifestArg, OutOption, with_options
+from vace_batch.cli.running import EXIT_DONE, EXIT_FAILED, EXIT_USAGE
 from vace_batch.errors import ManifestError, UsageError
 from vace_batch.manifest.reader import read_manifest
+from vace_batch.options import Options
 
 OUT_OF_HOURS = "OutOfHours"
 MAX_CONTINUED = 5
@@ -42,31 +45,31 @@ def batch(
     timezone: str = "UTC",
     continued: int = 0,
 ) -> State[dict[str, int]]:
-    """Run every job of a manifest that the output does not have yet; its result are the counters.
+    """Run every job of a manifest that the output lacks; the result is the counters.
 
     Args:
         manifest: path or URI of the Parquet manifest.
-        output: path or URI of the output folder; an earlier one is continued.
-        shard_size: clips that one task takes through Ray.
-        model: what `vace-batch run --model` takes.
-        cpu_actors: processes for masks, VCUs and stitching; by default by the machine's cores.
-        gpu_actors: processes for VACE; by default one a GPU.
-        allow_roots: what rows may read beside the manifest's folder and the output.
-        min_cpu_actors: how many of the CPU processes stay where there is no work; all by default.
-        min_gpu_actors: how many of the GPU processes do.
-        settings: everything else that a run may be told, as run.json has it under `options`, such as
+        output: path or URI of the output folder; an earlier run in it is continued.
+        shard_size: clips in one shard, which one task runs.
+        model: a model as for `vace-batch run --model`.
+        cpu_actors: processes for masks, VCUs and stitching; by default one per free core.
+        gpu_actors: processes for VACE; by default one per GPU.
+        allow_roots: folders or URIs that rows may read besides the manifest's folder and the output.
+        min_cpu_actors: CPU processes that stay when idle; all by default.
+        min_gpu_actors: GPU processes that stay when idle; all by default.
+        settings: further options, in the form of `options` in run.json, such as
             {"attempts": {"max_attempts": 3}, "quality": {"seam": {"review": 4}}, "budget": {"max_gpu_hours": 20}}.
-        hours: when it may work, as 22:00-06:00; at the end it stops, and the next run goes on. Always by default.
-        timezone: of `hours`.
-        continued: how many runs before this one have crashed; after 5 in a row it is left to a person.
+        hours: hours in which the flow may work, such as 22:00-06:00; then it stops, and the next run continues.
+        timezone: time zone of `hours`.
+        continued: number of crashed runs directly before this run; after 5 a person must look.
 
     Raises:
         ManifestError: with every fault of every row.
-        UsageError: the model, the output or an option is wrong, or it has crashed too often.
-        ClusterError: Ray could not be started, also after retries.
+        UsageError: the model, the output or an option is wrong, or too many runs crashed.
+        ClusterError: Ray could not be started, even after retries.
     """
     if continued > MAX_CONTINUED:
-        raise UsageError(f"the {MAX_CONTINUED} runs before this one crashed, too: look at why, then start it by hand")
+        raise UsageError(f"the {MAX_CONTINUED} runs before this one crashed: find the cause, then start it by hand")
     options = options_of(
         settings,
         model=model,
@@ -78,11 +81,10 @@ def batch(
     )
     end = None if hours is None else end_of_hours(hours, timezone, datetime.now(UTC))
     if hours is not None and end is None:
-        get_run_logger().info("it is not %s in %s: nothing is done", hours, timezone)
+        get_run_logger().info("outside of the hours %s in %s: nothing is run", hours, timezone)
         return Completed(name=OUT_OF_HOURS, message=f"not {hours} in {timezone}")
-    found = read_manifest(manifest)
     return drive(
-        found,
+        read_manifest(manifest),
         output,
         options,
         shard_size=shard_size,
@@ -90,28 +92,31 @@ def batch(
     )
 
 
+@with_options(MODEL, CPU_ACTORS, GPU_ACTORS, ALLOW_ROOT)
 def main(
-    manifest: Annotated[str, typer.Argument(help="Parquet manifest, path or URI")],
-    output: Annotated[str, typer.Option("-o", "--out", help="output folder, path or URI")],
-    shard_size: Annotated[int, typer.Option(min=1, help="clips a task")] = 200,
-    model: Annotated[str, typer.Option(help="tiny, a local directory or a hub id")] = "tiny",
-    cpu_actors: Annotated[int | None, typer.Option(min=1, help="processes for masks and stitching")] = None,
-    gpu_actors: Annotated[int | None, typer.Option(min=1, help="processes for VACE")] = None,
-    allow_root: Annotated[
-        list[str] | None, typer.Option(help="what rows may read beside the manifest's folder")
-    ] = None,
+    manifest: ManifestArg,
+    out: OutOption,
+    options: Options,
+    shard_size: Annotated[int, typer.Option(min=1, help="Clips in one shard, which one task runs.")] = 200,
 ) -> None:
     """Run a manifest as a Prefect flow, on the server of PREFECT_API_URL or on an embedded one."""
     log.configure()
     try:
-        counters = cast(
-            dict[str, int], batch(manifest, output, shard_size, model, cpu_actors, gpu_actors, tuple(allow_root or ()))
+        state = batch(
+            manifest,
+            out,
+            shard_size=shard_size,
+            model=options.model,
+            cpu_actors=options.cpu_actors,
+            gpu_actors=options.gpu_actors,
+            allow_roots=options.allow_roots,
         )
     except (ManifestError, UsageError) as error:
         print(error, file=sys.stderr)
-        raise typer.Exit(2) from None
-    print(" ".join(f"{name}={value}" for name, value in counters.items()), f"output={output}")
-    raise typer.Exit(1 if counters["failed"] or counters["pending"] else 0)
+        raise typer.Exit(EXIT_USAGE) from None
+    counters = cast(dict[str, int], state)
+    print(" ".join(f"{name}={value}" for name, value in counters.items()), f"output={out}")
+    raise typer.Exit(EXIT_FAILED if counters["failed"] or counters["pending"] else EXIT_DONE)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every flow does with a batch: shard after shard through one Ray, then the counters as tables and as a state."""
+"""Drive a batch from a flow: run shard after shard on one Ray, publish counters as tables, end in a state."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from vace_batch.steps.clip import ClipWork
 SUMMARY_KEY = "vace-batch-summary"
 FAILURES_KEY = "vace-batch-failures"
 WITH_FAILURES = "CompletedWithFailures"
-"""Name of the final state when some rows failed, for automations to wait for; its type is COMPLETED."""
+"""Name of the final state when some rows failed, for automations; its type is COMPLETED."""
 IN_PART = "CompletedInPart"
-"""The same when its time was over before all rows were done: the next run goes on."""
+"""Name of the final state when rows are pending, because time or budget ended; the next run continues."""
 
 _ROWS_SHOWN = 500
 _PROGRESS_EVERY_S = 30.0
@@ -43,14 +43,14 @@ RunLogger = Logger | LoggerAdapter[Logger]
 Stop = Callable[[], bool]
 
 
-def options_of(settings: Mapping[str, Any] | None, **given: Any) -> Options:
-    """The settings of a run: `settings` as `run.json` writes them, and what a flow has parameters of its own for.
+def options_of(settings: Mapping[str, Any] | None, **parameters: Any) -> Options:
+    """Make options from `settings`, in the form of `run.json`, and from a flow's own `parameters`, which win.
 
     Raises:
-        UsageError: one is unknown or out of range.
+        UsageError: a setting is unknown or out of range.
     """
     try:
-        return Options.model_validate({**(settings or {}), **given})
+        return Options.model_validate({**(settings or {}), **parameters})
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise UsageError(f"settings: {faults}") from None
@@ -59,35 +59,33 @@ def options_of(settings: Mapping[str, Any] | None, **given: Any) -> Options:
 def drive(
     manifest: Manifest, output: str, options: Options, *, shard_size: int, should_stop: Stop = lambda: False
 ) -> State[dict[str, int]]:
-    """Run what the output does not have yet, until `should_stop`; what is left then is the next run's.
+    """Run the clips that the output lacks, until `should_stop`; the next run continues with the others.
 
     Raises:
         UsageError: the model, the output or an option is wrong.
         ClusterError: Ray could not be started, also after retries.
     """
     with Heartbeat(output) as heartbeat:
-        opened = open_batch(manifest, output, options)
+        batch = open_batch(manifest, output, options)
         heartbeat.mark("planned")
-        parts = list(shards(opened.pending, shard_size))
+        parts = list(shards(batch.pending, shard_size))
         get_run_logger().info(
-            "%d jobs, %d already finished, %d shards", len(opened.works), len(opened.finished), len(parts)
+            "%d jobs, %d already finished, %d shards", len(batch.works), len(batch.finished), len(parts)
         )
         with Machines(options, heartbeat, should_stop) as machines:
             for number, part in enumerate(parts, start=1):
                 if should_stop() or machines.stopped:
                     break
+                shard = run_shard.with_options(task_run_name=f"shard {number} of {len(parts)}")
                 # Quoted, or Prefect would walk through every row in search of futures.
-                named = run_shard.with_options(task_run_name=f"shard {number} of {len(parts)}")
-                named(
-                    cast(Batch, quote(opened)), cast(Sequence[ClipWork], quote(part)), cast(Machines, quote(machines))
-                )
-        summary = close_batch(opened)
+                shard(cast(Batch, quote(batch)), cast(Sequence[ClipWork], quote(part)), cast(Machines, quote(machines)))
+        summary = close_batch(batch)
     publish(summary)
     return final_state(summary)
 
 
 def shards(works: Sequence[ClipWork], shard_size: int) -> Iterator[Sequence[ClipWork]]:
-    """`works` in pieces of at most `shard_size`: by priority, which holds across shards, then in the manifest's order.
+    """Cut `works` into shards of at most `shard_size`, by priority across shards, then in the manifest's order.
 
     Raises:
         UsageError: `shard_size` is below 1.
@@ -100,14 +98,14 @@ def shards(works: Sequence[ClipWork], shard_size: int) -> Iterator[Sequence[Clip
 
 
 class Machines:
-    """One Ray runtime for all shards, so that models stay loaded; opened at the first, and anew after a failure."""
+    """One Ray runtime for all shards, so that models stay loaded; opened at the first shard and after a failure."""
 
     def __init__(self, options: Options, heartbeat: Heartbeat | None = None, should_stop: Stop = lambda: False) -> None:
         self._options, self._heartbeat, self._should_stop = options, heartbeat, should_stop
         self._opened = ExitStack()
         self._runtime: Runtime | None = None
         self.stopped: str | None = None
-        """Why the budget lets no more begin."""
+        """Reason why the budget lets no more work begin."""
 
     def __enter__(self) -> Machines:
         return self
@@ -115,19 +113,19 @@ class Machines:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, opened: Batch, works: Sequence[ClipWork], show: Show) -> None:
-        """Take clips through Ray.
+    def run(self, batch: Batch, works: Sequence[ClipWork], show: Show) -> None:
+        """Run clips on Ray.
 
         Raises:
-            ClusterError: Ray or its actors cannot be started; the next call starts them anew.
+            ClusterError: Ray or its actors cannot be started; the next call starts them again.
         """
         try:
             if self._runtime is None:
-                self._runtime = self._opened.enter_context(open_runtime(self._options, opened))
+                self._runtime = self._opened.enter_context(open_runtime(self._options, batch))
             if self._heartbeat is not None:
                 self._heartbeat.mark("Ray")
                 show = self._heartbeat.through(show)
-            self.stopped = run_clips(opened, works, self._runtime, show=show, should_stop=self._should_stop)
+            self.stopped = run_clips(batch, works, self._runtime, show=show, should_stop=self._should_stop)
         except BaseException:
             self.close()
             raise
@@ -138,12 +136,12 @@ class Machines:
 
 
 def is_cluster_failure(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failed shard is worth another try: machines are, faults in the data or the program are not."""
+    """Whether a shard failed for its machines and is worth another try; faults in data or program are not."""
     try:
         state.result()
     except ClusterError:
         return True
-    except Exception:  # whatever else the task raised: only the kind is asked for, Prefect keeps the error
+    except Exception:  # any other error of the task; Prefect keeps it
         return False
     return False
 
@@ -156,20 +154,20 @@ def is_cluster_failure(_task: Task[..., Any], _run: TaskRun, state: State[Any]) 
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def run_shard(opened: Batch, works: Sequence[ClipWork], machines: Machines) -> int:
-    """Take the clips of one shard through Ray; returns how many they were.
+def run_shard(batch: Batch, works: Sequence[ClipWork], machines: Machines) -> int:
+    """Run the clips of one shard on Ray; returns the number of clips.
 
     A clip that fails is a row in the ledger, never a failed task.
 
     Raises:
         ClusterError: no actor could be started.
     """
-    machines.run(opened, works, _logged(get_run_logger()))
+    machines.run(batch, works, _logged(get_run_logger()))
     return len(works)
 
 
 def publish(summary: Summary) -> None:
-    """Put the counters, and the failed rows if there are any, on the run's page as tables."""
+    """Put the counters and the failed rows on the flow run's page, as tables."""
     counters = {name: value for name, value in summary.counters.items() if isinstance(value, int)}
     create_table_artifact(
         [counters], key=SUMMARY_KEY, description=f"{summary.done} of {summary.planned} done in {summary.out}"
@@ -182,7 +180,7 @@ def publish(summary: Summary) -> None:
 
 
 def final_state(summary: Summary) -> State[dict[str, int]]:
-    """Completed, under another name when rows failed or are left; the counters are its data."""
+    """Final state with the counters as data: Completed, with a name of its own when rows failed or are pending."""
     counters = {name: getattr(summary, name) for name in ("planned", "done", "failed", "skipped", "pending", "windows")}
     message = f"{summary.done} of {summary.planned} jobs done, {summary.failed} failed, {summary.skipped} skipped"
     message += f"; {summary.stopped}" if summary.stopped else ""
@@ -191,7 +189,7 @@ def final_state(summary: Summary) -> State[dict[str, int]]:
 
 
 def _logged(logger: RunLogger) -> Show:
-    """Progress as a line in the run's log, now and then and at the end."""
+    """Log progress as a line, every 30 s and at the end."""
     last = 0.0
 
     def show(progress: Progress) -> None:

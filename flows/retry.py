@@ -1,4 +1,4 @@
-"""Rows of an earlier run once more, as a Prefect flow: `vace-batch retry` on the machines of the deployment."""
+"""Run rows of an earlier run again, as a Prefect flow: `vace-batch retry` on the deployment's machines."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def retry(
     allow_roots: tuple[str, ...] = (),
     shard_size: int = 200,
 ) -> State[dict[str, int]]:
-    """Try rows of the last run on `output` again, with that run's options; the rest is left alone.
+    """Run rows of the last run on `output` again, with the options of that run. Other rows are left alone.
 
     Args:
         output: path or URI of the output folder.
         jobs: only these job ids.
-        rows: failed, or finished ones by their verdict: review, fail; the failed ones by default.
-        values: columns of the manifest that these rows have other values in from now on, as text.
-        allow_roots: what rows may read in addition.
-        shard_size: clips that one task takes through Ray.
+        rows: failed (the default), or finished rows by verdict: review, fail.
+        values: values by column, as text, that replace the manifest's in these rows from now on.
+        allow_roots: further folders or URIs that rows may read.
+        shard_size: clips in one shard, which one task runs.
 
     Raises:
         ManifestError: a row with these values has faults.
-        UsageError: there are no such rows, or finished ones are to be run again as they were.
-        ClusterError: Ray could not be started, also after retries.
+        UsageError: no such row exists, or finished rows are to be run again without a change.
+        ClusterError: Ray could not be started, even after retries.
     """
     changes = parse_overrides([f"{name}={value}" for name, value in (values or {}).items()])
     manifest, options = prepare_retry(output, jobs=jobs, rows=rows, values=changes, roots=allow_roots)

@@ -1,4 +1,4 @@
-"""New files below a prefix become finished videos, as a Prefect flow that looks once each time it runs."""
+"""Turn new files below a prefix into finished videos, as a Prefect flow that polls once per flow run."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ def watch(
     model: str = "tiny",
     settings: dict[str, Any] | None = None,
 ) -> State[dict[str, int]]:
-    """Look once; files that have been the same for long enough are rows of OUT/watch/manifest.parquet, and are run.
+    """Poll once: add files that stopped changing as rows to OUT/watch/manifest.parquet, and run that manifest.
 
     Args:
-        prefix: the folder or bucket prefix that videos come to, at any depth.
+        prefix: the folder or bucket prefix that receives videos, at any depth.
         output: path or URI of the output folder; not below `prefix`.
-        task: of every row.
-        columns: the manifest's other columns for every row, as text: {"targets": "person", "dilate": "8px"}.
-        settle_s: how long a file has to stay as it is before it is taken; a run sees no more than it did in its look.
-        shard_size: clips that one task takes through Ray.
-        model: what `vace-batch run --model` takes.
-        settings: everything else that a run may be told, as run.json has it under `options`.
+        task: task of every row.
+        columns: other columns of the manifest for every row, as text: {"targets": "person", "dilate": "8px"}.
+        settle_s: seconds without a change after which a file is taken.
+        shard_size: clips in one shard, which one task runs.
+        model: a model as for `vace-batch run --model`.
+        settings: further options, in the form of `options` in run.json.
 
     Raises:
-        ManifestError: no row may have these columns.
+        ManifestError: a row may not have these columns.
         UsageError: a place, a column or a setting is wrong.
-        ClusterError: Ray could not be started, also after retries.
+        ClusterError: Ray could not be started, even after retries.
     """
-    filled = parse_overrides([f"{name}={value}" for name, value in (columns or {}).items()])
+    fixed = parse_overrides([f"{name}={value}" for name, value in (columns or {}).items()])
     roots = (*(settings or {}).get("allow_roots", ()), folder_of(storage.join(prefix, "x")))
     options = options_of(settings, model=model, allow_roots=roots)
-    found = poll(prefix, output, {"task": task, **filled}, settle_s=settle_s)
-    said = f"{found.rows} files, {found.new} of them new; {found.waiting} may still be written"
-    get_run_logger().info("%s", said)
-    if not found.is_due:
-        return Completed(name=NOTHING_NEW, message=said)
-    state = drive(read_manifest(found.manifest), output, options, shard_size=shard_size)
+    inbox = poll(prefix, output, {"task": task, **fixed}, settle_s=settle_s)
+    message = f"{inbox.rows} files, {inbox.new} of them new; {inbox.waiting} may still be written"
+    get_run_logger().info("%s", message)
+    if not inbox.is_due:
+        return Completed(name=NOTHING_NEW, message=message)
+    state = drive(read_manifest(inbox.manifest), output, options, shard_size=shard_size)
     if not state.result()["pending"]:
         settle(output)
     return state

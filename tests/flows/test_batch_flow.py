@@ -127,7 +127,7 @@ def test_the_command_prints_the_faults_and_exits_2(tmp_path: Path, capsys: pytes
     from typer import Exit
 
     with pytest.raises(Exit) as left:
-        main(str(tmp_path / "none.parquet"), str(tmp_path / "out"))
+        main(manifest=str(tmp_path / "none.parquet"), out=str(tmp_path / "out"))
     assert left.value.exit_code == 2
     assert "none.parquet" in capsys.readouterr().err
 

@@ -151,9 +151,11 @@ PIXELS = (
 )
 """Everything else that decides pixels."""
 
+CPU_ACTORS = Flag(field="cpu_actors", name="--cpu-actors")
+GPU_ACTORS = Flag(field="gpu_actors", name="--gpu-actors")
 ACTORS = (
-    Flag(field="cpu_actors", name="--cpu-actors"),
-    Flag(field="gpu_actors", name="--gpu-actors"),
+    CPU_ACTORS,
+    GPU_ACTORS,
     Flag(field="min_cpu_actors", name="--min-cpu-actors"),
     Flag(field="min_gpu_actors", name="--min-gpu-actors"),
     Flag(field="max_batch", name="--max-batch"),
@@ -203,7 +205,7 @@ def with_options(*flags: Flag) -> Callable[[Command], Command]:
         own = [each for each in _parameters(command) if each.name != "options"]
 
         def run(**given: Any) -> None:
-            options = options_from({flag: given.pop(flag.key) for flag in flags})
+            options = options_from({flag: given.pop(flag.key, None) for flag in flags})
             command(**given, options=options)
 
         run.__name__, run.__doc__ = command.__name__, command.__doc__
