@@ -17,7 +17,7 @@ from vace_batch.manifest.job import BoxKey, Expand, Extend, Job
 from vace_batch.manifest.reader import Manifest
 from vace_batch.options import Options
 from vace_batch.steps import build as build_step
-from vace_batch.vcu.controls import simple_control
+from vace_batch.vcu.controls.videos import simple_control
 from vace_batch.vcu.sampling import ResolvedSampling
 
 BOX = BoxKey(x=16, y=16, width=24, height=24)

@@ -24,7 +24,7 @@ from vace_batch.vace.model import VaceModel
 from vace_batch.vace.profiles import model_files
 from vace_batch.vace.sample import noise
 from vace_batch.vcu import tasks
-from vace_batch.vcu.controls import simple_control
+from vace_batch.vcu.controls.videos import simple_control
 from vace_batch.vcu.sampling import ResolvedSampling
 from vace_batch.vcu.unit import VCU
 

@@ -12,7 +12,7 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.manifest.presets import WAN_NEGATIVE_PROMPT
-from vace_batch.vcu.controls import simple_control
+from vace_batch.vcu.controls.videos import simple_control
 from vace_batch.vcu.references import fit_reference
 from vace_batch.vcu.sampling import ResolvedSampling
 from vace_batch.vcu.tasks import WindowSettings, make_vcu, outpainting, restyle

@@ -19,7 +19,7 @@ from vace_batch.steps.clip_plan import PlannedWindow
 from vace_batch.storage import files as storage
 from vace_batch.storage.node_cache import local_file
 from vace_batch.storage.roots import Roots
-from vace_batch.vcu.controls import ControlModels
+from vace_batch.vcu.controls.models import ControlModels
 from vace_batch.vcu.sampling import ResolvedSampling
 
 

@@ -17,7 +17,7 @@ from vace_batch.masks.store import FrameMask, MaskReader
 from vace_batch.planning.stills import Still
 from vace_batch.planning.windows import Region, Shot, Window
 from vace_batch.storage.node_cache import open_cached
-from vace_batch.vcu.controls import Scale
+from vace_batch.vcu.controls.videos import Scale
 from vace_batch.video.canvas_frames import Canvas
 
 FileKind = Literal["masks", "recovered", "holes", "selection", "protected"]

@@ -16,7 +16,7 @@ from vace_batch.steps.digest import known_digest
 from vace_batch.steps.holes import Holes
 from vace_batch.steps.masks import ClipMasks, parts_of
 from vace_batch.steps.open_clip import OpenClip
-from vace_batch.vcu.controls import MEASURED
+from vace_batch.vcu.controls.videos import MEASURED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

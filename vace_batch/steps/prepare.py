@@ -20,7 +20,7 @@ from vace_batch.steps.holes import Holes, recover
 from vace_batch.steps.masks import ClipMasks, find_masks
 from vace_batch.steps.open_clip import OpenClip, open_clip
 from vace_batch.storage import files as storage
-from vace_batch.vcu.controls import Scale
+from vace_batch.vcu.controls.videos import Scale
 from vace_batch.vcu.frames import measure_shots
 
 

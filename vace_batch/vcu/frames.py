@@ -15,14 +15,8 @@ from vace_batch.manifest.job import Job
 from vace_batch.masks.refine import at_least_token, subtract
 from vace_batch.masks.store import FrameMask
 from vace_batch.planning.windows import Region, Shot, Window
-from vace_batch.vcu.controls import (
-    MEASURED,
-    MEASURED_FRAMES,
-    NETWORKS,
-    ControlModels,
-    Scale,
-    measure,
-)
+from vace_batch.vcu.controls.models import NETWORKS, ControlModels
+from vace_batch.vcu.controls.videos import MEASURED, MEASURED_FRAMES, Scale, measure
 from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.reader import read_frames
 

@@ -18,7 +18,7 @@ from vace_batch.manifest.choices import MAX_R2V_REFERENCES, TASKS
 from vace_batch.manifest.job import Job
 from vace_batch.manifest.presets import default_negative_prompt
 from vace_batch.vcu.conditions import Condition, compose, control, extension, repaint, unseen
-from vace_batch.vcu.controls import SIMPLE, simple_control
+from vace_batch.vcu.controls.videos import SIMPLE, simple_control
 from vace_batch.vcu.references import prepare_references
 from vace_batch.vcu.sampling import ResolvedSampling
 from vace_batch.vcu.unit import VCU, Mask, Pixels

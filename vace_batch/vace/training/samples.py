@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vace_batch.geometry import Box, Size
 from vace_batch.vace.training.clips import Clips
 from vace_batch.vace.training.styles import STYLES, prompt_of, styled
-from vace_batch.vcu.controls import simple_control
+from vace_batch.vcu.controls.videos import simple_control
 from vace_batch.vcu.references import fit_reference
 from vace_batch.vcu.sampling import ResolvedSampling
 from vace_batch.vcu.tasks import WindowSettings, extended, inpainting, outpainting, removal, restyle
