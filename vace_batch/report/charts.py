@@ -63,7 +63,8 @@ def ranked(values: Mapping[str, float]) -> tuple[Part, ...]:
     if len(order) > _MOST_BARS:
         rest = order[_MOST_BARS - 1 :]
         order = [*order[: _MOST_BARS - 1], (f"{len(rest)} others", sum(value for _, value in rest))]
-    total, most = sum(values.values()) or 1.0, max((value for _, value in order), default=0.0) or 1.0
+    total = sum(values.values()) or 1.0
+    most = max((value for _, value in order), default=0.0) or 1.0
     return tuple(
         Part(name=name, value=value, share=value / total, start=0.0, length=100 * value / most) for name, value in order
     )

@@ -20,7 +20,7 @@ from vace_batch.video.probe import probe
 from vace_batch.video.shots import scan
 from vace_batch.video.thumbnails import sample_frames
 
-Picture = npt.NDArray[np.uint8]
+RgbFrame = npt.NDArray[np.uint8]
 
 SMALL_MODEL = (
     "What is painted is by the embedded model: tiny, soft, and shown where it does well. All the rest is real."
@@ -48,8 +48,8 @@ class SheetRow:
     label: str
     note: str = ""
     share: float = 1.0
-    before: Sequence[Picture]
-    after: Sequence[Picture]
+    before: Sequence[RgbFrame]
+    after: Sequence[RgbFrame]
 
     def __post_init__(self) -> None:
         if not self.before:
@@ -117,14 +117,14 @@ def write_sheet(
 def _row_of(job: Job, outcome: Mapping[str, Any], caption: str, columns: int) -> SheetRow:
     indices = evenly_spaced(scan(job.video_uri).num_frames, columns)
     output = outcome.get("output_uri")
-    words = [caption, str(outcome.get("status", "not run"))]
+    notes = [caption, str(outcome.get("status", "not run"))]
     if outcome.get("reason"):
-        words.append(str(outcome["reason"]))
+        notes.append(str(outcome["reason"]))
     if outcome.get("verdict"):
-        words.append(f"verdict {outcome['verdict']}")
+        notes.append(f"verdict {outcome['verdict']}")
     return SheetRow(
         label=job.job_id,
-        note=", ".join(words),
+        note=", ".join(notes),
         share=min(1.0, probe(job.video_uri).size.width / probe(str(output)).size.width) if output else 1.0,
         before=sample_frames(job.video_uri, indices, THUMB_WIDTH_PX),
         after=sample_frames(str(output), indices, THUMB_WIDTH_PX) if output else [],
@@ -147,7 +147,7 @@ def _row_height(thumbs: Sequence[Image.Image]) -> int:
     return _LABEL_PX + 2 * (thumbs[0].height + _GAP_PX)
 
 
-def _thumbs(frames: Sequence[Picture], share: float = 1.0) -> list[Image.Image]:
+def _thumbs(frames: Sequence[RgbFrame], share: float = 1.0) -> list[Image.Image]:
     """All frames at `share` of the thumbnails' width, and at the height that the first one has there."""
     if not frames:
         return []
@@ -171,11 +171,11 @@ def _draw_row(
         draw.text((beside, top + 17), row.note, _FAINT, font=ImageFont.load_default(15))
     left = _MARGIN_PX + _SIDE_PX
     step = before[0].height + _GAP_PX
-    for word, colour, strip, y in (
+    for side, colour, strip, y in (
         ("before", _BEFORE, before, top + _LABEL_PX),
         ("after", _AFTER, after, top + _LABEL_PX + step),
     ):
-        draw.text((_MARGIN_PX, y + before[0].height // 2 - 9), word, colour, font=ImageFont.load_default(15))
+        draw.text((_MARGIN_PX, y + before[0].height // 2 - 9), side, colour, font=ImageFont.load_default(15))
         for index, thumb in enumerate(strip):
             sheet.paste(thumb, (left + index * (THUMB_WIDTH_PX + _GAP_PX) + (THUMB_WIDTH_PX - thumb.width) // 2, y))
         if not strip:

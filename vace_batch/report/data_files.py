@@ -72,10 +72,11 @@ def by_column(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return columns
 
 
-def told(clip: Clip, links: Mapping[str, str | None], preview: Mapping[str, Any] | None) -> dict[str, Any]:
+def clip_view(clip: Clip, links: Mapping[str, str | None], preview: Mapping[str, Any] | None) -> dict[str, Any]:
     """All that the view of a clip shows. `links` lead to its files, None where a browser cannot follow."""
-    result, rows = clip.result, clip.result.get("window_rows") or []
-    found = {
+    result = clip.result
+    rows = result.get("window_rows") or []
+    view = {
         "number": clip.number,
         "job_id": clip.job_id,
         "status": clip.status,
@@ -101,7 +102,7 @@ def told(clip: Clip, links: Mapping[str, str | None], preview: Mapping[str, Any]
         "links": dict(links),
         "preview": preview,
     }
-    safe: dict[str, Any] = _redacted(found)
+    safe: dict[str, Any] = _redacted(view)
     return safe
 
 
@@ -119,7 +120,9 @@ class Buffer:
     """Gathers rows and gives them back by `size`, so that no more are in memory."""
 
     def __init__(self, size: int) -> None:
-        self.size, self.number, self._rows = size, 0, list[Any]()
+        self.size = size
+        self.number = 0
+        self._rows: list[Any] = []
 
     def add(self, row: Any) -> Iterator[tuple[int, list[Any]]]:
         """Number and rows of a file that is full with `row`."""
@@ -130,6 +133,7 @@ class Buffer:
     def rest(self) -> Iterator[tuple[int, list[Any]]]:
         """Number and rows of the last file, unless it would be empty."""
         if self._rows:
-            rows, self._rows = self._rows, []
+            rows = self._rows
+            self._rows = []
             yield self.number, rows
             self.number += 1

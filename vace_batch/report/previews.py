@@ -44,7 +44,7 @@ _CRF = 25
 _RATE = Fraction(25)
 _URGENCY = {"fail": 0, "review": 1, None: 2, "pass": 3}
 
-Picture = NDArray[np.uint8]
+RgbFrame = NDArray[np.uint8]
 
 
 def most_doubtful(out: str, most: int) -> frozenset[int]:
@@ -59,7 +59,9 @@ class Previews:
 
     def __init__(self, out: str, to: str, chosen: frozenset[int]) -> None:
         run = read_run(out)
-        self._ledger, self._to, self._chosen = Ledger(out), to, chosen
+        self._ledger = Ledger(out)
+        self._to = to
+        self._chosen = chosen
         manifest = str(run["manifest"])
         self._roots = Roots.of([folder_of(manifest), out, *run.get("options", {}).get("allow_roots", ())])
 
@@ -68,12 +70,12 @@ class Previews:
         if clip.number not in self._chosen:
             return None
         try:
-            return self._made(clip)
+            return self._make(clip)
         except (ClipError, OSError, ValueError) as error:
             return {"note": f"No preview: {redact(str(error))}"}
 
-    def _made(self, clip: Clip) -> dict[str, Any]:
-        record = self._ledger.done(clip.prep_key)
+    def _make(self, clip: Clip) -> dict[str, Any]:
+        record = self._ledger.prep(clip.prep_key)
         source = str(clip.job["video_uri"])
         if record is None or not self._roots.allow(source):
             raise ClipError("no_preview", "the source may not be read, or the clip's plan is gone")
@@ -83,35 +85,39 @@ class Previews:
         stem = f"previews/{key[:2]}/{key}"
         with storage.local_path(source) as path:
             rate = probe(path).average_rate or _RATE
-            if not storage.exists(storage.join(self._to, f"{stem}-before.jpg")):
-                frames = _frames(path, start)
-                self._write(stem, "before", frames, rate)
-                masks = _masks(plan, self._ledger, start, start + len(frames))
-                if masks:
-                    self._write(
-                        stem, "mask", [_tinted(frame, masks.get(at), plan) for at, frame in enumerate(frames)], rate
-                    )
+            if not self._exists(stem, "before"):
+                self._write_before(stem, path, plan, start, rate)
         with storage.local_path(str(clip.result["output_uri"])) as path:
-            if not storage.exists(storage.join(self._to, f"{stem}-after.jpg")):
+            if not self._exists(stem, "after"):
                 self._write(stem, "after", _frames(path, start + plan.canvas.before), rate)
-        kinds = [
-            kind for kind in ("before", "mask", "after") if storage.exists(storage.join(self._to, f"{stem}-{kind}.jpg"))
-        ]
-        found: dict[str, Any] = {
+        preview: dict[str, Any] = {
             "rate": float(rate),
             "note": f"Preview from frame {start}, at most {MOST_FRAMES} frames",
         }
-        for kind in kinds:
-            found |= {kind: f"{stem}-{kind}.mp4", f"{kind}_poster": f"{stem}-{kind}.jpg"}
-        return found
+        for kind in ("before", "mask", "after"):
+            if self._exists(stem, kind):
+                preview |= {kind: f"{stem}-{kind}.mp4", f"{kind}_poster": f"{stem}-{kind}.jpg"}
+        return preview
 
-    def _write(self, stem: str, kind: str, frames: Sequence[Picture], rate: Fraction) -> None:
+    def _exists(self, stem: str, kind: str) -> bool:
+        return storage.exists(storage.join(self._to, f"{stem}-{kind}.jpg"))
+
+    def _write_before(self, stem: str, path: str, plan: ClipPlan, start: int, rate: Fraction) -> None:
+        """Write the source's preview, and the same with its masks where it has any."""
+        frames = _frames(path, start)
+        self._write(stem, "before", frames, rate)
+        masks = _masks(plan, self._ledger, start, start + len(frames))
+        if masks:
+            tinted = [_tinted(frame, masks.get(index), plan) for index, frame in enumerate(frames)]
+            self._write(stem, "mask", tinted, rate)
+
+    def _write(self, stem: str, kind: str, frames: Sequence[RgbFrame], rate: Fraction) -> None:
         uri = storage.join(self._to, f"{stem}-{kind}")
         with storage.staging(uri + ".mp4", f"{uri}.draft.mp4") as target:
             write_clip(target, frames, rate=rate, crf=_CRF)
         poster = io.BytesIO()
         Image.fromarray(frames[len(frames) // 2]).save(poster, "jpeg", quality=85)
-        storage.publish(uri + ".jpg", poster.getvalue())  # last: it says that the clip is there, too
+        storage.publish(uri + ".jpg", poster.getvalue())  # last: the poster marks the preview as complete
 
 
 def _start(plan: ClipPlan, ledger: Ledger) -> int:
@@ -123,14 +129,14 @@ def _start(plan: ClipPlan, ledger: Ledger) -> int:
     return max(0, min(first - _LEAD_FRAMES, _FARTHEST, plan.num_frames - MOST_FRAMES))
 
 
-def _frames(path: str, start: int) -> list[Picture]:
+def _frames(path: str, start: int) -> list[RgbFrame]:
     """Frames from `start` on, small; the last one where the video ends before."""
     shown = at_most(probe(path).size, LONGEST_PX)
     size = Size(max(shown.width // 2 * 2, 2), max(shown.height // 2 * 2, 2))
-    found = [frame.small(size) for frame in read_frames(path, start, start + MOST_FRAMES)]
-    if not found:
+    frames = [frame.small(size) for frame in read_frames(path, start, start + MOST_FRAMES)]
+    if not frames:
         raise ClipError("no_preview", f"no frame {start}")
-    return found
+    return frames
 
 
 def _masks(plan: ClipPlan, ledger: Ledger, start: int, stop: int) -> dict[int, FrameMask]:
@@ -139,11 +145,11 @@ def _masks(plan: ClipPlan, ledger: Ledger, start: int, stop: int) -> dict[int, F
         return {}
     lead = plan.canvas.before
     with storage.open_read(ledger.absolute(plan.masks)) as file:
-        found = MaskReader(file).get(start + lead, stop + lead)
-    return {index - lead - start: mask for index, mask in found.items()}
+        masks = MaskReader(file).get(start + lead, stop + lead)
+    return {index - lead - start: mask for index, mask in masks.items()}
 
 
-def _tinted(frame_HWC: Picture, mask: FrameMask | None, plan: ClipPlan) -> Picture:
+def _tinted(frame_HWC: RgbFrame, mask: FrameMask | None, plan: ClipPlan) -> RgbFrame:
     """The frame with its mask in orange, and a light edge that is seen without colours, too."""
     if mask is None:
         return frame_HWC

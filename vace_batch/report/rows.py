@@ -93,13 +93,13 @@ def read_clips(out: str) -> Iterator[Clip]:
         plan = _open(stack, plan_uri)
         keys = plan.read(["clip_key"], use_threads=False)["clip_key"].combine_chunks()
         streams = [_results(stack, out, status, keys) for status in STATUSES]
-        found = heapq.merge(*streams, key=itemgetter(0))
-        place, result = next(found, (len(keys), {}))
+        results = heapq.merge(*streams, key=itemgetter(0))
+        place, result = next(results, (len(keys), {}))
         for number, planned in enumerate(_rows(plan, _PLANNED)):
             mine: Mapping[str, Any] = {}
             while place <= number:  # twice the same only while a run writes its results
                 mine = result
-                place, result = next(found, (len(keys), {}))
+                place, result = next(results, (len(keys), {}))
             yield Clip(
                 number=number,
                 job_id=planned["job_id"],
@@ -117,22 +117,22 @@ def has_results(out: str) -> bool:
 
 def manifest_row(job: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest's columns of a job that say something, so that a manifest made of them asks for the same."""
-    found = {name: _said(job.get(name)) for name in SCHEMA.names}
+    row = {name: _without_empty(job.get(name)) for name in SCHEMA.names}
     dilate = job.get("dilate") or {}
-    found["dilate"] = next((f"{dilate[name]:g}{unit}" for name, unit in _UNITS.items() if dilate.get(name)), None)
-    return {name: value for name, value in found.items() if value not in (None, [], {})}
+    row["dilate"] = next((f"{dilate[name]:g}{unit}" for name, unit in _UNITS.items() if dilate.get(name)), None)
+    return {name: value for name, value in row.items() if value not in (None, [], {})}
 
 
-def _said(value: Any) -> Any:
+def _without_empty(value: Any) -> Any:
     if isinstance(value, Mapping):
-        inner = {name: _said(one) for name, one in value.items()}
+        inner = {name: _without_empty(one) for name, one in value.items()}
         return {name: one for name, one in inner.items() if one not in (None, [], {})}
     return value
 
 
 def _object(text: str | None) -> dict[str, Any]:
-    found = json.loads(text) if text else {}
-    return found if isinstance(found, dict) else {}
+    value = json.loads(text) if text else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _open(stack: ExitStack, uri: str) -> pq.ParquetFile:
@@ -151,8 +151,8 @@ def _results(stack: ExitStack, out: str, status: str, keys: pa.Array) -> Iterato
         file = _open(stack, storage.join(out, "results", f"status={status}", "clips.parquet"))
     except FileNotFoundError:
         return
-    found = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
-    check_version(f"{out}/results", None if found is None else int(found), "give --refresh")
+    version = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
+    check_version(f"{out}/results", None if version is None else int(version), "give --refresh")
     last = -1
     for batch in file.iter_batches(_READ, use_threads=False):
         places = pc.index_in(batch["clip_key"], keys)

@@ -81,21 +81,22 @@ class Tally:
 
     def check(self) -> None:
         """Assert that the counters add up."""
-        told = {name: self.status[name] for name in STATUSES}
-        if sum(told.values()) != self.planned or sum(self.verdict.values()) != self.status["done"]:
+        ended = sum(self.status[name] for name in STATUSES)
+        if ended != self.planned or sum(self.verdict.values()) != self.status["done"]:
             raise AssertionError(f"counters do not add up: {self}")
 
     def over_time(self) -> tuple[int, list[tuple[int, int, float]]]:
         """Seconds a step, and for each step its start in Unix time, clips ended and GPU-seconds; no gaps."""
         if not self.minutes:
             return _STEPS_S[0], []
-        first, last = min(self.minutes) * _MINUTE_S, max(self.minutes) * _MINUTE_S
+        first = min(self.minutes) * _MINUTE_S
+        last = max(self.minutes) * _MINUTE_S
         step = next((one for one in _STEPS_S if last // one - first // one < _BUCKETS), _STEPS_S[-1])
-        found = {start: (0, 0.0) for start in range(first // step * step, last + 1, step)}
+        totals = {start: (0, 0.0) for start in range(first // step * step, last + 1, step)}
         for minute, (clips, gpu_s) in self.minutes.items():
             start = minute * _MINUTE_S // step * step
-            found[start] = (found[start][0] + clips, found[start][1] + gpu_s)
-        return step, [(start, clips, gpu_s) for start, (clips, gpu_s) in found.items()]
+            totals[start] = (totals[start][0] + clips, totals[start][1] + gpu_s)
+        return step, [(start, clips, gpu_s) for start, (clips, gpu_s) in totals.items()]
 
 
 def ended_s(clip: Clip) -> float | None:

@@ -16,13 +16,14 @@ from vace_batch import __version__
 from vace_batch.costs import Prices
 from vace_batch.ledger.results import STATUSES, write_results
 from vace_batch.ledger.run_plan import read_run
+from vace_batch.ledger.schema import RunRecord
 from vace_batch.ledger.summary import summarise
 from vace_batch.ledger.usage import Usage, quantity, read_usage
 from vace_batch.manifest.schema import SCHEMA
 from vace_batch.options import Options
 from vace_batch.redact import redact
 from vace_batch.report import charts
-from vace_batch.report.data_files import INDEX, INDEX_ROWS, PAGE_ROWS, Buffer, by_column, index_row, script, told
+from vace_batch.report.data_files import INDEX, INDEX_ROWS, PAGE_ROWS, Buffer, by_column, clip_view, index_row, script
 from vace_batch.report.rows import Clip, has_results, read_clips
 from vace_batch.report.tally import OUTCOMES, Tally
 from vace_batch.storage import files as storage
@@ -51,8 +52,10 @@ def write_report(out: str, to: str | None = None, *, previews: int = 0, refresh:
     if refresh or not has_results(out):
         write_results(summarise(out))
     preview = _previews(out, to, previews) if previews else lambda clip: None
-    tally, names = Tally(), set[str]()
-    index, pages = Buffer(INDEX_ROWS), Buffer(PAGE_ROWS)
+    tally = Tally()
+    names: set[str] = set()
+    index = Buffer(INDEX_ROWS)
+    pages = Buffer(PAGE_ROWS)
 
     def put(kind: str, number: int, rows: Any) -> None:
         name = f"data/{kind}-{number:04d}.js"
@@ -63,7 +66,7 @@ def write_report(out: str, to: str | None = None, *, previews: int = 0, refresh:
         tally.add(clip)
         for number, rows in index.add(index_row(clip)):
             put("index", number, by_column(rows))
-        for number, rows in pages.add(told(clip, _links(clip, out, to), preview(clip))):
+        for number, rows in pages.add(clip_view(clip, _links(clip, out, to), preview(clip))):
             put("clips", number, rows)
     for number, rows in index.rest():
         put("index", number, by_column(rows))
@@ -81,7 +84,7 @@ def _previews(out: str, to: str, most: int) -> Callable[[Clip], Mapping[str, Any
     return Previews(out, to, most_doubtful(out, most))
 
 
-def _write_page(out: str, to: str, run: Mapping[str, Any], tally: Tally) -> None:
+def _write_page(out: str, to: str, run: RunRecord, tally: Tally) -> None:
     meta = {
         "report": storage.digest(out, str(run["plan"])),
         "name": _name(out),
@@ -119,19 +122,19 @@ def _write_page(out: str, to: str, run: Mapping[str, Any], tally: Tally) -> None
         tally=tally,
         cost=cost,
         stopped=redact(usage.stopped) if usage.stopped and tally.status["pending"] else None,
-        **_pictures(tally),
+        **_charts(tally),
     )
     storage.publish(storage.join(to, "index.html"), text.encode("utf-8", "backslashreplace"))
 
 
-def _cost(usage: Usage, run: Mapping[str, Any], further_gpu_s: float) -> dict[str, Any] | None:
+def _cost(usage: Usage, run: RunRecord, further_gpu_s: float) -> dict[str, Any] | None:
     """Predicted against real, as the page shows it; None where no run told what it used."""
     prices = Options.model_validate(run.get("options", {})).prices
-    told = usage.as_dict(prices) | {"further_gpu_s": further_gpu_s}
-    return told if told["steps"] else None
+    cost = usage.as_dict(prices) | {"further_gpu_s": further_gpu_s}
+    return cost if cost["steps"] else None
 
 
-def _pictures(tally: Tally) -> dict[str, Any]:
+def _charts(tally: Tally) -> dict[str, Any]:
     step_s, steps = tally.over_time()
     return {
         "status": charts.stacked({name: tally.status[name] for name in STATUSES}),
