@@ -1,8 +1,8 @@
-"""The canvas: canvas and timeline that a clip is made on, and what of it is new.
+"""Lay out the canvas of a job: how much larger or longer the output is than its source, and which frames are new.
 
-Most tasks work on the source's own frames. Outpainting grows the canvas, extension the timeline; from the plan on,
-frames count from the canvas's first and boxes are in the canvas's pixels, and only who reads the source asks where it
-lies. Everything that is new is a mask: nothing later knows why.
+Most tasks keep the source's size and length. Outpainting grows the picture, extension the timeline. From here on frames
+count from the canvas's first frame and boxes are in the canvas's pixels; only code that reads the source asks for the
+source's place. New pixels and frames are masks like any other mask.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DEFAULT_RATE = Fraction(25)
 
 
 def canvas_of(job: Job, size: Size, rate: Fraction | None) -> Canvas:
-    """The canvas of a job on a source of `size`, at `rate` frames a second.
+    """Lay out the canvas of a job on a source of display `size`, shown at `rate` frames a second.
 
     A canvas grows by whole tokens, so that the source keeps its chroma samples and its place in the model's grid.
     """
@@ -65,7 +65,7 @@ def _inner_box(size: Size, expand: Expand) -> Box:
 
 
 def canvas_shots(cuts: Sequence[int], num_frames: int, canvas: Canvas) -> tuple[Shot, ...]:
-    """Shots of the source on the canvas's timeline; added frames belong to the shot that they lead up to or go on.
+    """Move the source's shots to the canvas; added frames belong to the first or the last shot.
 
     Raises:
         ValueError: a cut lies outside 1..num_frames-1.
@@ -78,9 +78,13 @@ def canvas_shots(cuts: Sequence[int], num_frames: int, canvas: Canvas) -> tuple[
 
 
 def new_frames(job: Job, canvas: Canvas, num_frames: int, frame_range: tuple[int, int]) -> range:
-    """The frames of an extension that are made anew, on the canvas's timeline; empty for other jobs.
+    """Return the frames that an extension generates, on the canvas; empty for other jobs.
 
-    Added ones; or the source's `frame_range`, less the first or last frame of the video, which is known.
+    With `seconds` they are the added frames. Else they are the source's `frame_range` (start, stop) without the first
+    or the last frame of the video, which the extension starts or ends with.
+
+    Raises:
+        ClipError: `empty_range`.
     """
     if job.extend is None:
         return range(0)
@@ -98,7 +102,7 @@ def new_frames(job: Job, canvas: Canvas, num_frames: int, frame_range: tuple[int
 
 
 def known_context(job: Job, new: range, shots: Sequence[Shot], limits: Limits) -> tuple[range, range]:
-    """The known frames before and after the new ones that their window shows.
+    """Choose the known frames before and after the new frames that the window of an extension shows.
 
     Raises:
         ClipError: `extension_over_cut`, `extension_too_long`, `no_context`.
@@ -135,9 +139,9 @@ def known_context(job: Job, new: range, shots: Sequence[Shot], limits: Limits) -
 def canvas_masks(
     job: Job, canvas: Canvas, masks: Iterable[FrameMask], frames: range, new: range
 ) -> Iterator[FrameMask]:
-    """What is generated on each frame of the canvas: `found` masks of the source, what the canvas lacks, new frames.
+    """Merge the source's masks with the canvas's own: its border outside the source, and its new frames.
 
-    `frames` are those of the source that the job covers, on the canvas's timeline.
+    `masks` rise by frame. `frames` are the source's frames that the job covers, counted on the canvas.
     """
     outside = _outside(canvas)
     whole = box_mask(0, Box(0, 0, canvas.size.width, canvas.size.height))
@@ -165,7 +169,7 @@ def on_canvas(mask: FrameMask, canvas: Canvas) -> FrameMask:
 
 
 def _outside(canvas: Canvas) -> FrameMask | None:
-    """All of the canvas but what is kept of the source."""
+    """Mask the pixels of the canvas outside the kept part of the source."""
     bits = np.ones((canvas.size.height, canvas.size.width), np.bool_)
     bits[canvas.kept.slices] = False
     return make_mask(0, bits)

@@ -1,6 +1,7 @@
-"""Where nothing moves, what one window paints serves all frames: no flicker, no seam in time, and no second window.
+"""Reuse still pictures: where camera and scene stand still, one generated window serves all frames.
 
-Pure functions; frames count as in the plan, ranges are half-open, boxes are in display pixels.
+Such frames have no flicker and no seam in time, and need no second window. Pure functions. Frames count on the canvas,
+ranges are half-open, boxes are in display pixels.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from vace_batch.planning.windows import Limits, Region, Window, shrunk
 
 _FADE_FRAMES = 4
 _LEAST_FRAMES = 5
-"""A window shows fewer frames of a still picture than this: their mean is no better than they are."""
+"""A window that shows fewer frames of a still picture is not reused: the mean of so few frames gains nothing."""
 
 
 @dataclass(slots=True)
 class StillSegments:
-    """Which holes lie in a picture that stands still.
+    """The segments of a clip in which the camera stands still, and the holes in them beside which something moves.
 
-    `segments`: frames in which a hole is at the same place of the scene; `restless`: for each of their frames with
-    holes, the boxes of those beside which something moves.
+    `segments` are (start, stop) frames in which a hole keeps its place in the scene. `restless` holds, for each judged
+    frame, the boxes of the holes with motion beside them; a frame without an entry was not judged.
     """
 
     segments: list[tuple[int, int]] = field(default_factory=list)
@@ -33,7 +34,7 @@ class StillSegments:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """Frames start..stop-1 of a still picture; it fades in or out where the picture moves before or after them."""
+    """Frames start..stop-1 that show a still picture, which fades in or out where motion precedes or follows."""
 
     start: int
     stop: int
@@ -41,7 +42,7 @@ class Span:
     fades_out: bool
 
     def weight(self, index: int) -> float:
-        """How much of frame `index` is the still picture, 0 to 1."""
+        """Return the share of the still picture in frame `index`, 0 to 1."""
         if not self.start <= index < self.stop:
             return 0.0
         into = index - self.start + 1 if self.fades_in else _FADE_FRAMES
@@ -51,14 +52,17 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Still:
-    """A region's still picture: the mean of what `window`, its place among the clip's windows, shows of `spans`."""
+    """A region's still picture: the mean of the frames of `spans` in one window.
+
+    `window` is the window's index among the clip's windows.
+    """
 
     region: int
     window: int
     spans: tuple[Span, ...]
 
     def weight(self, index: int) -> float:
-        """How much of frame `index` is the still picture, 0 to 1."""
+        """Return the share of the still picture in frame `index`, 0 to 1."""
         return max(span.weight(index) for span in self.spans)
 
 
@@ -69,10 +73,10 @@ def reuse_stills(
     windows: Sequence[Window],
     limits: Limits,
 ) -> tuple[tuple[Still, ...], tuple[Region, ...], tuple[Window, ...]]:
-    """The still pictures of a clip, its regions, and those of its windows that are needed beside them.
+    """Replace windows by still pictures where possible.
 
-    `parts` are the boxes of the holes in every frame. A region that is nothing but still is shown to the model at the
-    scale at which it paints such holes well.
+    `parts` are the boxes of the holes in each frame. Returns the still pictures, the regions, and the windows that are
+    still needed. A region whose frames are all still is resized to the scale at which the model paints such holes well.
     """
     chosen: list[tuple[Window, tuple[Span, ...]]] = []
     unneeded: set[Window] = set()
@@ -100,6 +104,7 @@ def reuse_stills(
 
 
 def _at_painting_size(region: Region, holes: Iterable[Box], limits: Limits) -> Region:
+    """Shrink a region until its widest hole is one that the model paints well."""
     widest_px = max(min(box.width, box.height) for box in holes) * region.size.width / region.crop.width
     if limits.widest_hole_px is None or widest_px <= limits.widest_hole_px:
         return region
@@ -107,12 +112,15 @@ def _at_painting_size(region: Region, holes: Iterable[Box], limits: Limits) -> R
 
 
 def _between(frames: Sequence[int], start: int, stop: int) -> Sequence[int]:
-    """Those of the rising `frames` that lie in start..stop-1; a film has 200,000, and windows by the thousand."""
+    """Slice the rising `frames` to start..stop-1.
+
+    By bisection: a film has 200,000 frames and thousands of windows.
+    """
     return frames[bisect_left(frames, start) : bisect_left(frames, stop)]
 
 
 def _reach(frames: Sequence[int], windows: Sequence[Window]) -> dict[int, list[Box]]:
-    """For each of `frames`, in their order, the boxes of the windows that hold it."""
+    """Collect for each of `frames`, in order, the boxes of the windows that show the frame."""
     reach: dict[int, list[Box]] = {t: [] for t in frames}
     for window in windows:
         for t in _between(frames, window.start, window.stop):
@@ -121,13 +129,14 @@ def _reach(frames: Sequence[int], windows: Sequence[Window]) -> dict[int, list[B
 
 
 def _touching(boxes: Sequence[Box], reach: Sequence[Box]) -> list[Box]:
+    """Select the boxes that overlap one of `reach`."""
     return [box for box in boxes if any(box.intersect(each) is not None for each in reach)]
 
 
 def _region_stills(
     segments: Sequence[tuple[int, int]], frames: Sequence[int], restless: set[int], windows: Sequence[Window]
 ) -> Iterator[tuple[Window, tuple[Span, ...]]]:
-    """For each segment with still frames, the window that shows most of them, and the spans."""
+    """Choose for each segment with still frames the window that shows most of them; yield it with its spans."""
     for start, stop in segments:
         inside = _between(frames, start, stop)
         spans = [span for span in _spans(inside, restless, frames) if _full(inside, [span])]
@@ -140,12 +149,12 @@ def _region_stills(
 
 
 def _full(frames: Sequence[int], spans: Iterable[Span]) -> list[int]:
-    """Those of `frames` that show nothing but the still picture."""
+    """Select the frames that show only the still picture, without a fade."""
     return [t for span in spans for t in _between(frames, span.start, span.stop) if span.weight(t) == 1]
 
 
 def _spans(inside: Sequence[int], restless: set[int], frames: Sequence[int]) -> Iterator[Span]:
-    """Runs of the frames of a segment that are not restless; they fade unless `frames` begin or end with them."""
+    """Group the still frames of a segment into spans; a span fades unless `frames` begin or end with it."""
     for moves, run in groupby(inside, key=restless.__contains__):
         if not moves:
             still = list(run)

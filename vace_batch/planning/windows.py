@@ -1,6 +1,7 @@
-"""Where the work is: shots, regions and windows of one clip. Pure functions; no I/O, no arrays.
+"""Plan where the model works: the shots, regions and windows of one clip.
 
-Frames count from 0 in the order they are shown; ranges are half-open; boxes are in display pixels.
+Pure functions without I/O or arrays. Frames count from 0 in display order, ranges are half-open, boxes are in display
+pixels.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from vace_batch.geometry import (
 )
 
 _CELL_PX = 2 * TOKEN_PX
-"""Parts nearer than about this far share their context, and so a region."""
+"""Parts that are about this near share their context, and so a region."""
 
 _WORTH_FOLLOWING = 1.25
 """A crop follows its object when a constant one would be larger by more than this."""
@@ -33,10 +34,10 @@ _WORTH_FOLLOWING = 1.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a model can take in one window, and which gaps it is spared.
+    """The limits of one window of a model, and the gaps between masks that recovering may bridge.
 
-    `widest_hole_px`: the widest hole, at model scale, that it paints well in a picture that stands still, where other
-    frames of the window tell it nothing; None where that is not known to be a limit.
+    `widest_hole_px` is the widest hole, at model scale, that the model paints well in a still picture, where the
+    window's other frames do not help; None if no such limit is known.
     """
 
     max_tokens: int
@@ -63,8 +64,10 @@ class Shot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """Objects near each other in frames start..stop-1 of one shot. All their windows are cut out of the picture at
-    `crop` pixels and shown to the model at `size`."""
+    """Objects near each other in frames start..stop-1 of one shot.
+
+    All windows of a region are cut out of the picture at `crop` pixels and shown to the model at `size`.
+    """
 
     shot: int
     start: int
@@ -74,16 +77,16 @@ class Region:
 
     @property
     def token_px(self) -> int:
-        """Source pixels that make one token's side at model scale."""
+        """The side of one model token in source pixels."""
         scale = min(self.size.width / self.crop.width, self.size.height / self.crop.height)
         return math.ceil(TOKEN_PX / scale)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Frames start..stop-1 of a region, cut out at `box`, which holds every mask of the region in them.
+    """Frames start..stop-1 of a region, cut out at `box`, which holds all masks of the region in these frames.
 
-    The model sees `num_frames` = 4n+1; where the shot has fewer, the last one is held.
+    The model sees `num_frames` = 4n+1; where the shot has fewer frames, the last frame is held.
     """
 
     region: int
@@ -95,14 +98,14 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Track:
-    """What one region is made for: the bounding box of its mask in every frame that has one; `frames` rise."""
+    """The masks of one region: in each masked frame the bounding box; `frames` rise."""
 
     frames: Sequence[int]
     boxes: Sequence[Box]
 
     @classmethod
     def of(cls, boxes: Mapping[int, Box]) -> Track:
-        """The track of boxes by frame."""
+        """Make a track from boxes by frame."""
         frames = sorted(boxes)
         return cls(frames=frames, boxes=[boxes[index] for index in frames])
 
@@ -116,7 +119,7 @@ class Track:
 
     @cached_property
     def margin(self) -> int:
-        """Context round the mask in px: a quarter of its longer side in the frame where it is largest."""
+        """The context round the masks in px: a quarter of the longer side of the largest mask."""
         return max(2 * TOKEN_PX, max(max(box.width, box.height) for box in self.boxes) // 4)
 
     @cached_property
@@ -127,12 +130,12 @@ class Track:
         return box
 
     def union(self, start: int, stop: int) -> Box | None:
-        """The smallest box that holds the masks of frames start..stop-1."""
+        """Return the smallest box that holds the masks of frames start..stop-1, None without masks."""
         return union_of(self.boxes[bisect_left(self.frames, start) : bisect_left(self.frames, stop)])
 
 
 def masked_runs(frames: Sequence[int], shot: Shot, max_gap: int) -> tuple[tuple[int, int], ...]:
-    """Stretches of a shot that hold masks; stretches less than `max_gap` + 1 frames apart are one."""
+    """Find the runs (start, stop) of masked frames in a shot; gaps of at most `max_gap` frames are bridged."""
     runs: list[tuple[int, int]] = []
     for frame in sorted(frame for frame in frames if shot.start <= frame < shot.stop):
         if runs and frame - runs[-1][1] <= max_gap:
@@ -145,9 +148,9 @@ def masked_runs(frames: Sequence[int], shot: Shot, max_gap: int) -> tuple[tuple[
 def plan_clip(
     parts: Mapping[int, Sequence[Box]], shots: Sequence[Shot], frame: Size, limits: Limits
 ) -> tuple[tuple[Region, ...], tuple[Window, ...]]:
-    """Regions and windows for the masks of a clip; `parts` holds the boxes of the connected parts of each frame's mask.
+    """Plan the regions and windows of a clip; `parts` are the boxes of each frame's connected mask parts.
 
-    Parts that come near each other anywhere in a shot share a region, and so do others where that costs fewer tokens.
+    Parts that come near each other anywhere in a shot share a region. Other parts share one if that costs fewer tokens.
     """
     regions: list[Region] = []
     windows: list[Window] = []
@@ -161,7 +164,7 @@ def plan_clip(
 
 
 def tracks_of(parts: Mapping[int, Sequence[Box]], shot: Shot, frame: Size, limits: Limits) -> list[Track]:
-    """The parts of one shot's masks, sorted into what shares a region, earliest first."""
+    """Group the mask parts of one shot into tracks, one per region, earliest first."""
     tracks = [
         run
         for boxes in _near_parts(parts)
@@ -172,7 +175,7 @@ def tracks_of(parts: Mapping[int, Sequence[Box]], shot: Shot, frame: Size, limit
 
 
 def _near_parts(parts: Mapping[int, Sequence[Box]]) -> list[dict[int, Box]]:
-    """Parts joined when their boxes, grown by a cell, touch a common cell of a coarse grid in any two frames."""
+    """Join parts whose boxes, grown by half a cell, touch a common cell of a coarse grid in any two frames."""
     parent: dict[tuple[int, int], tuple[int, int]] = {}
 
     def root(cell: tuple[int, int]) -> tuple[int, int]:
@@ -195,7 +198,7 @@ def _near_parts(parts: Mapping[int, Sequence[Box]]) -> list[dict[int, Box]]:
 
 
 def _cells(box: Box) -> tuple[int, int, int, int]:
-    """First and last column and row of the grid cells that a box, grown by one cell's side, touches."""
+    """Return the first and last column and row of the grid cells that a box, grown by half a cell, touches."""
     grown = box.pad(_CELL_PX // 2)
     return grown.x // _CELL_PX, grown.y // _CELL_PX, (grown.right - 1) // _CELL_PX, (grown.bottom - 1) // _CELL_PX
 
@@ -207,7 +210,7 @@ def _runs_of(track: Track, runs: Sequence[tuple[int, int]]) -> Iterator[Track]:
 
 
 def _joined_where_cheaper(tracks: list[Track], frame: Size, limits: Limits) -> list[Track]:
-    """Tracks, earliest first, pairs of them joined as long as that saves work; an hour may have thousands."""
+    """Join pairs of tracks, earliest first, as long as that saves pixels; an hour of video may have thousands."""
     tracks = list(tracks)
     costs = [_cost(track, frame, limits) for track in tracks]
     at = 0
@@ -221,7 +224,7 @@ def _joined_where_cheaper(tracks: list[Track], frame: Size, limits: Limits) -> l
             if cost <= costs[at] + costs[other]:
                 tracks[at], costs[at] = joined, cost
                 del tracks[other], costs[other]
-                # Those before it may be worth joining with what it has become.
+                # An earlier track may be worth joining with the joined one.
                 at = next(n for n, track in enumerate(tracks) if track.stop + limits.overlap_frames > joined.start)
                 break
         else:
@@ -237,7 +240,7 @@ def _joined(one: Track, other: Track) -> Track:
 
 
 def _cost(track: Track, frame: Size, limits: Limits) -> int:
-    """Pixels that a track's windows show to the model."""
+    """Count the pixels that a track's windows show to the model."""
     crop = _crop_size([track.whole], track.margin, frame, limits)
     spans = spread(track.start, track.stop, limits)
     return sum(stop - start for start, stop in spans) * crop.width * crop.height
@@ -246,7 +249,10 @@ def _cost(track: Track, frame: Size, limits: Limits) -> int:
 def _plan_track(
     track: Track, shot_number: int, region_number: int, shot: Shot, frame: Size, limits: Limits
 ) -> tuple[Region, list[Window]]:
-    """One region and its windows. Their boxes are the same, or follow the object where that makes them much smaller."""
+    """Plan one region and its windows.
+
+    The windows' boxes are equal, or follow the object where that makes them much smaller.
+    """
     spans = [_legal_span(start, stop, shot) for start, stop in spread(track.start, track.stop, limits)]
     whole = track.whole
     unions = [track.union(start, stop) or whole for start, stop, _ in spans]
@@ -265,7 +271,7 @@ def _plan_track(
 
 
 def _crop_size(boxes: Sequence[Box], margin: int, frame: Size, limits: Limits) -> Size:
-    """The size that holds each of `boxes` with context, in a bucket where the frame has room for one."""
+    """Return the crop size that holds each of `boxes` with context: a bucket where the frame has room for one."""
     width = max(box.width for box in boxes)
     height = max(box.height for box in boxes)
     return Size(
@@ -275,7 +281,7 @@ def _crop_size(boxes: Sequence[Box], margin: int, frame: Size, limits: Limits) -
 
 
 def _crop_side(length: int, margin: int, frame: int, min_side: int) -> int:
-    """One side of a crop: a bucket, else the largest multiple of 16 that leaves some context, else the frame's side."""
+    """Choose a crop's side: a bucket, else the largest multiple of 16 with some context, else the frame's side."""
     wanted = _bucket(max(length + 2 * margin, min_side))
     if wanted <= frame:
         return wanted
@@ -284,13 +290,13 @@ def _crop_side(length: int, margin: int, frame: int, min_side: int) -> int:
 
 
 def _bucket(side: int) -> int:
-    """The next of few sides, multiples of 16: 64, 80, 96, 112, 128, 160, .., at most a quarter apart."""
+    """Round a side up to a bucket: 64, 80, 96, 112, 128, 160, ..., multiples of 16, at most a quarter apart."""
     step = max(TOKEN_PX, 1 << max(0, (side - 1).bit_length() - 3))
     return align_up(side, step)
 
 
 def _place(union: Box, crop: Size, frame: Size) -> Box:
-    """A box of size `crop` inside the frame with `union` in its middle, as far as the frame allows."""
+    """Place a crop inside the frame with `union` in its middle, as far as the frame allows."""
     x = union.x + union.width // 2 - crop.width // 2
     y = union.y + union.height // 2 - crop.height // 2
     return Box(
@@ -311,7 +317,7 @@ def _within_budget(size: Size, num_frames: int, max_tokens: int) -> Size:
 
 
 def shrunk(size: Size, scale: float) -> Size:
-    """A size that a model can be shown, at most `scale` times `size`; one token at least."""
+    """Scale a size down to a legal model size of at most `scale` times `size`, at least one token."""
     return Size(_shrunk_side(size.width, scale), _shrunk_side(size.height, scale))
 
 
@@ -320,7 +326,7 @@ def _shrunk_side(side: int, scale: float) -> int:
 
 
 def spread(start: int, stop: int, limits: Limits) -> list[tuple[int, int]]:
-    """Spans of at most `max_frames` that cover start..stop-1, evenly spread, with at least the overlap asked for."""
+    """Spread spans of at most `max_frames` evenly over start..stop-1, with at least the limits' overlap."""
     length = stop - start
     longest = limits.max_frames
     if length <= longest:
@@ -331,7 +337,10 @@ def spread(start: int, stop: int, limits: Limits) -> list[tuple[int, int]]:
 
 
 def _legal_span(start: int, stop: int, shot: Shot) -> tuple[int, int, int]:
-    """A span grown to 4n+1 frames with real frames of its shot; what the shot lacks is left to held frames."""
+    """Grow a span to 4n+1 frames with frames of its shot; returns (start, stop, num_frames).
+
+    Where the shot is too short, `num_frames` exceeds stop - start: the window holds its last frame.
+    """
     num_frames = legal_num_frames(stop - start)
     stop = min(shot.stop, start + num_frames)
     start = max(shot.start, stop - num_frames)
@@ -339,7 +348,11 @@ def _legal_span(start: int, stop: int, shot: Shot) -> tuple[int, int, int]:
 
 
 def fade_weights(index: int, windows: Sequence[Window]) -> list[float]:
-    """Weights, adding up to 1, of the windows that hold frame `index`: by distance to the window's nearer end."""
+    """Weigh the windows that hold frame `index` by the distance to their nearer end; the weights add up to 1.
+
+    Raises:
+        ValueError: the frame lies outside a window.
+    """
     raw = [min(index - window.start + 1, window.stop - index) for window in windows]
     if any(weight < 1 for weight in raw):
         raise ValueError(f"frame {index} lies outside one of {list(windows)}")

@@ -1,6 +1,7 @@
-"""Frames on a larger canvas and a longer timeline than their file's: native planes moved, edges and ends repeated.
+"""Put frames on a larger canvas and a longer timeline than their file's.
 
-What is added is meant to be painted over; until then it shows the nearest sample of the source.
+Native planes are moved, edges and ends are repeated. Added pixels and frames show the nearest sample of the source
+until they are painted over.
 """
 
 from __future__ import annotations
@@ -46,17 +47,17 @@ class Canvas:
         return self if self.grows else None
 
     def info(self, info: VideoInfo) -> VideoInfo:
-        """What an encoder must know; a level that was enough for the source says nothing here."""
+        """Describe the canvas to an encoder; the source's level says nothing about a larger picture."""
         stored = info.orientation.stored_box(Box(0, 0, self.size.width, self.size.height), self.size).size
         return replace(info, size=self.size, coded_size=stored, level=None)
 
     def lead_s(self, info: VideoInfo) -> Fraction:
-        """How much later everything of the source is shown."""
+        """Return by how much later the source's pictures, sound and labels begin."""
         return self.before / (info.average_rate or DEFAULT_RATE)
 
 
 class CanvasFrames:
-    """The frames of a file on their canvas, numbered and timed from the first added one."""
+    """Moves the frames of a file to their canvas, numbered and timed from the first added frame."""
 
     def __init__(self, canvas: Canvas, info: VideoInfo) -> None:
         self._canvas = canvas
@@ -65,7 +66,7 @@ class CanvasFrames:
         self._last: Frame | None = None
 
     def feed(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """Frames of the file in order; added ones come before the first.
+        """Place frames of the file, in order, on the canvas; frames added before the first come first.
 
         Raises:
             ClipError: unsupported_pixel_format.
@@ -79,7 +80,7 @@ class CanvasFrames:
             yield self._placed(frame, frame.index + lead, frame.pts + self._ticks(lead))
 
     def finish(self) -> Iterator[Frame]:
-        """The frames added after the last one."""
+        """Yield the frames added after the last frame."""
         if self._last is not None:
             lead = self._canvas.before
             for count in range(1, self._canvas.after + 1):
