@@ -26,9 +26,9 @@ import cv2
 import numpy as np
 
 from vace_batch.geometry import Box, Size, union_of
-from vace_batch.manifest.job import Job
+from vace_batch.manifest.job import FILE_DILATION, Job
 from vace_batch.masks.import_files import read_masks
-from vace_batch.masks.refine import FILE_DILATION, dilate, feather_alpha
+from vace_batch.masks.refine import dilate, feather_alpha
 from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.options import QualitySettings
 from vace_batch.quality.compare import Comparison

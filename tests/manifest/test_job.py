@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pyarrow as pa
 import pytest
 
-from vace_batch.manifest.job import Decides, Job, Protect, identity_fields, split_controls
+from vace_batch.manifest.job import Decides, Dilation, Job, Protect, identity_fields, split_controls
 from vace_batch.manifest.reader import jobs_of
 
 GOOD = {"job_id": "a", "video_uri": "a.mp4", "task": "removal", "targets": ["person"]}
@@ -79,6 +79,19 @@ def test_identity_fields_are_json_and_leave_out_what_decides_no_pixel() -> None:
 def test_questions_about_a_job(row: dict[str, Any], has_source: bool, protects: bool, needs_pixels: bool) -> None:
     job = Job(job_id="j", video_uri="v", task="restyle", **row)
     assert (job.has_mask_source, job.protects, job.needs_pixels) == (has_source, protects, needs_pixels)
+
+
+@pytest.mark.parametrize(
+    ("row", "dilation"),
+    [
+        ({"mask_uri": "m.png"}, Dilation(px=3)),
+        ({"targets": ("car",)}, Dilation(px=6)),
+        ({"mask_uri": "m.png", "dilate": Dilation(tokens=1)}, Dilation(tokens=1)),
+        ({}, Dilation(px=6)),
+    ],
+)
+def test_masks_grow_little_where_a_file_is_their_only_source(row: dict[str, Any], dilation: Dilation) -> None:
+    assert Job(job_id="j", video_uri="v", task="removal", **row).mask_dilation == dilation
 
 
 @pytest.mark.parametrize(

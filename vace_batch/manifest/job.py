@@ -95,6 +95,12 @@ class Dilation:
     tokens: float | None = None
 
 
+DEFAULT_DILATION = Dilation(px=6.0)
+"""Covers the error of detectors, segmenters and boxes."""
+FILE_DILATION = Dilation(px=3.0)
+"""Covers the soft edge that a codec draws round an object; a mask file is exact otherwise."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """A job's sampling values; None keeps the value of the preset or of the model profile."""
@@ -256,6 +262,12 @@ class Job:
     def has_mask_source(self) -> bool:
         """Whether the job has a mask source; without a mask source a task changes whole frames, or nothing."""
         return bool(self.boxes or self.mask_uri or self.targets or self.points)
+
+    @property
+    def mask_dilation(self) -> Dilation:
+        """The growth of the masks: `dilate`, or a default, smaller if a mask file is the only source."""
+        only_file = self.mask_uri is not None and not (self.boxes or self.targets or self.points)
+        return self.dilate or (FILE_DILATION if only_file else DEFAULT_DILATION)
 
     @property
     def protects(self) -> bool:

@@ -152,7 +152,12 @@ _FROM_PRESET = "the preset's"
 
 _SAMPLING_COLUMNS: tuple[tuple[str, Any, str, str], ...] = (
     ("num_inference_steps", pa.int64(), f"denoising steps, {_span(STEPS_RANGE)}", _FROM_PROFILE),
-    ("guidance_scale", pa.float64(), f"guidance, {_of('guidance_scale')}; 1 or less: off", _FROM_PROFILE),
+    (
+        "guidance_scale",
+        pa.float64(),
+        f"classifier-free guidance, {_of('guidance_scale')}; 1 or less: off",
+        _FROM_PROFILE,
+    ),
     ("guidance_scale_2", pa.float64(), f"second expert's guidance, {_of('guidance_scale_2')}", "guidance_scale"),
     (
         "boundary_ratio",
@@ -167,7 +172,7 @@ _SAMPLING_COLUMNS: tuple[tuple[str, Any, str, str], ...] = (
         f"weight of VACE's context branch, {_of('conditioning_scale')}",
         _FROM_PROFILE,
     ),
-    ("mask_rule", pa.string(), "the mask in time: nearest (stock) or max4 (maximum of each four)", "none"),
+    ("mask_rule", pa.string(), "how the mask shrinks in time: nearest (stock) or max4 (maximum of each four)", "none"),
     ("guidance_from", pa.float64(), f"share of the steps before guidance begins, {_of('guidance_from')}", "0"),
     ("guidance_until", pa.float64(), f"share of the steps after which guidance ends, {_of('guidance_until')}", "1"),
     (
@@ -433,7 +438,7 @@ SCHEMA = pa.schema(
         _field(
             "priority",
             pa.int64(),
-            f"Higher rows run first, {_span(PRIORITY_RANGE)}.",
+            f"Rows with a higher priority run first, {_span(PRIORITY_RANGE)}.",
             example=10,
             default="0",
         ),

@@ -17,7 +17,7 @@ from vace_batch.masks.finder import Fallbacks, FrameObjects, Notes, ObjectFinder
 from vace_batch.masks.import_files import read_masks
 from vace_batch.masks.keyframes import BoxTrack, box_tracks
 from vace_batch.masks.models import MaskModels, checked_detector, text_finder
-from vace_batch.masks.refine import dilation_of, refine, split_parts, subtract
+from vace_batch.masks.refine import refine, split_parts, subtract
 from vace_batch.masks.segmenters.sam import Segmenter
 from vace_batch.masks.segmenters.sam2_memory import Mark, PointPrompts
 from vace_batch.masks.store import FrameMask, box_mask, merge_masks
@@ -111,7 +111,7 @@ class _Refiner:
 
     def __init__(self, request: MaskRequest) -> None:
         self._request = request
-        self._dilation = dilation_of(request.job)
+        self._dilation = request.job.mask_dilation
         self._parts: list[FrameMask] = []
         self._mask: FrameMask | None = None
 

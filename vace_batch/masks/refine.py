@@ -15,13 +15,8 @@ import numpy.typing as npt
 from vace_batch.errors import ClipError
 from vace_batch.geometry import TOKEN_PX, Box, Size
 from vace_batch.manifest.choices import MASK_SHAPES, MaskShape
-from vace_batch.manifest.job import Dilation, Job
+from vace_batch.manifest.job import DEFAULT_DILATION, Dilation
 from vace_batch.masks.store import Bits, FrameMask, make_mask, merge_masks
-
-DEFAULT_DILATION = Dilation(px=6.0)
-"""The error of detectors, segmenters and boxes."""
-FILE_DILATION = Dilation(px=3.0)
-"""A mask file is exact but for the soft edge that a codec draws round objects."""
 
 # float32 distances: sqrt(36) may be slightly above 6.
 _DISTANCE_SLACK = 1e-3
@@ -209,9 +204,3 @@ def _made(index: int, bits: Bits, box: Box) -> FrameMask:
     made = make_mask(index, bits, (box.x, box.y))
     assert made is not None, "a mask only grows here"
     return made
-
-
-def dilation_of(job: Job) -> Dilation:
-    """Return the job's dilation; by default a small one if a mask file is the only source."""
-    only_file = job.mask_uri is not None and not (job.boxes or job.targets or job.points)
-    return job.dilate or (FILE_DILATION if only_file else DEFAULT_DILATION)

@@ -11,7 +11,6 @@ from typing import Any
 
 from vace_batch.manifest.choices import MASK_SHAPES, MaskShape
 from vace_batch.manifest.job import Dilation, Job, Sampling
-from vace_batch.masks.refine import dilation_of
 from vace_batch.options import AttemptSettings
 from vace_batch.quality.verdict import VERDICTS, VerdictName
 
@@ -115,7 +114,7 @@ def _dilated(attempt: Attempt) -> Job | None:
     job = attempt.job
     if not job.has_mask_source:
         return None
-    now = asdict(dilation_of(job))
+    now = asdict(job.mask_dilation)
     wider = {name: None if value is None else max(value * _WIDER, 1.0) for name, value in now.items()}
     return replace(job, dilate=Dilation(**wider))
 

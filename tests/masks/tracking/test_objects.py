@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from vace_batch.geometry import Box, Size
-from vace_batch.masks.refine import DEFAULT_DILATION, dilate
+from vace_batch.manifest.job import DEFAULT_DILATION
+from vace_batch.masks.refine import dilate
 from vace_batch.masks.store import FrameMask, PackedMask, box_mask, make_mask
 from vace_batch.masks.tracking.objects import MOST_GAP_FRAMES, Sighting, TrackedObject, track_shot
 from vace_batch.masks.tracking.smoothing import SmoothedObject, interpolate_mask
