@@ -87,6 +87,10 @@ class Box:
     def shift(self, dx: int, dy: int) -> Box:
         return Box(self.x + dx, self.y + dy, self.width, self.height)
 
+    def slices_in(self, outer: Box) -> tuple[slice, slice]:
+        """Index a (H, W, ...) array that shows `outer` with this box, which lies inside `outer`."""
+        return self.shift(-outer.x, -outer.y).slices
+
 
 def union_of(boxes: Iterable[Box]) -> Box | None:
     """The smallest box that holds all `boxes`; None when there are none."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vace_batch.background.clip import settle
+from vace_batch.background.clip import without_specks
 from vace_batch.background.patches import PatchReader
 from vace_batch.background.recover import Recovered
 from vace_batch.batch.identity import works_of
@@ -128,11 +128,11 @@ def test_specks_are_not_worth_a_window(hole: int, left: int) -> None:
     known = mask.copy()
     known[10 : 10 + hole, 10 : 10 + hole] = False
     found = Recovered(index=0, box=Box(0, 0, 40, 40), rgb=np.zeros((40, 40, 3), np.uint8), known=known, still=mask)
-    assert int((~settle(found, mask)).sum()) == left
+    assert int((~without_specks(found, mask)).sum()) == left
 
 
 def test_known_islands_are_given_up() -> None:
     mask, known = np.ones((40, 40), np.bool_), np.zeros((40, 40), np.bool_)
     known[5:8, 5:8] = True
     found = Recovered(index=0, box=Box(0, 0, 40, 40), rgb=np.zeros((40, 40, 3), np.uint8), known=known, still=mask)
-    assert not settle(found, mask).any()
+    assert not without_specks(found, mask).any()

@@ -18,9 +18,10 @@ from tests.background.test_recover import (
     with_object,
 )
 from tests.background.test_recover import still as not_moving
-from vace_batch.background.camera import Pose, track_camera
+from vace_batch.background.camera import track_camera
 from vace_batch.background.exposure import match_colours
-from vace_batch.background.plate import Route, choose_samples
+from vace_batch.background.poses import Pose
+from vace_batch.background.routes import Route, choose_samples
 from vace_batch.background.transitions import UNITS, Moment, between
 from vace_batch.geometry import Box, Size
 

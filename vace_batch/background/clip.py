@@ -102,7 +102,7 @@ def _patches(
             write_masks(grown, clip.size, grow_into_shadows(clip.frames, masks.get, shot, clip.size, camera))
             masks = MaskReader(grown)
         for found in recover(clip.frames, masks.get, shot, clip.size, settings, camera):
-            known = settle(found, masks.get(found.index, found.index + 1)[found.index].within(found.box))
+            known = without_specks(found, masks.get(found.index, found.index + 1)[found.index].within(found.box))
             patch = Patch(index=found.index, box=found.box, rgb=found.rgb, known=known)
             mask = asked.get(found.index, found.index + 1).get(found.index)
             stillness.restless[found.index] = () if mask is None else _restless(_without(mask, patch), found)
@@ -113,11 +113,10 @@ def _patches(
 def _restless(hole: FrameMask | None, found: Recovered) -> tuple[Box, ...]:
     """The boxes of those parts of a hole beside which something moves."""
     parts = split_parts(hole) if hole is not None else []
-    place = (part.box.shift(-found.box.x, -found.box.y).slices for part in parts)
-    return tuple(part.box for part, at in zip(parts, place, strict=True) if (part.bits & ~found.still[at]).any())
+    return tuple(part.box for part in parts if (part.bits & ~found.still[part.box.slices_in(found.box)]).any())
 
 
-def settle(found: Recovered, mask: Bits) -> Bits:
+def without_specks(found: Recovered, mask: Bits) -> Bits:
     """Known pixels (h, w) without specks of either kind: neither is worth a seam, or a window."""
     known = large_parts(found.known, SPECK_PX)
     return known | (mask & ~known & ~large_parts(mask & ~known, SPECK_PX))
@@ -137,5 +136,5 @@ def _without(mask: FrameMask, patch: Patch | None) -> FrameMask | None:
     bits = mask.bits.copy()
     common = mask.box.intersect(patch.box)
     assert common is not None
-    bits[common.shift(-mask.box.x, -mask.box.y).slices] &= ~patch.known[common.shift(-patch.box.x, -patch.box.y).slices]
+    bits[common.slices_in(mask.box)] &= ~patch.known[common.slices_in(patch.box)]
     return make_mask(mask.index, bits, (mask.box.x, mask.box.y))

@@ -31,11 +31,13 @@ def match_colours(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> tuple[n
     other, the gain stays near 1; where one is, such as a frame that has faded out, it is up to 50.
     """
     # By channel: reductions over a short last axis are many times slower.
-    a, b = (np.ascontiguousarray(each.T, np.float32) for each in (source, target))
+    a = np.ascontiguousarray(source.T, np.float32)
+    b = np.ascontiguousarray(target.T, np.float32)
     unclipped = (np.minimum(a, b).min(axis=0) > 4) & (np.maximum(a, b).max(axis=0) < _CLIPPED)
     if unclipped.sum() >= 64:
         a, b = a[:, unclipped], b[:, unclipped]
-    gain, offset = np.ones((3, 1), np.float32), np.median(b - a, axis=1, keepdims=True)
+    gain = np.ones((3, 1), np.float32)
+    offset = np.median(b - a, axis=1, keepdims=True)
     for _ in range(4):
         off = np.abs(b - (gain * a + offset)).max(axis=0)
         near = (off <= max(1.0, 2.5 * float(np.median(off)))).astype(np.float32)

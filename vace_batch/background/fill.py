@@ -113,7 +113,8 @@ def _plain_parts(
     plain = np.zeros_like(gap)
     labels, count = ndimage.label(gap)
     for number, part in enumerate(ndimage.find_objects(labels, count), start=1):
-        height, width = (each.stop - each.start for each in part)
+        height = part[0].stop - part[0].start
+        width = part[1].stop - part[1].start
         reach = 2 * _RIM_PX
         box = Box(part[1].start, part[0].start, width, height).pad(reach).clip(Size(gap.shape[1], gap.shape[0]))
         if box is None or height * width > _MAX_GAP_PX:

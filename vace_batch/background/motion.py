@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vace_batch.background.parallax import Mesh
+from vace_batch.background.parallax import Mesh, Points
 
 Matrix = npt.NDArray[Any]
-Points = npt.NDArray[Any]
 
 MIN_INLIERS = 10
 _INLIER_PX = 1.5

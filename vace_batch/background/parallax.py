@@ -76,7 +76,8 @@ class Mesh:
 
 def look_up(values: npt.NDArray[Any], places_xy: npt.NDArray[Any], interpolation: int) -> npt.NDArray[Any]:
     """`values` (H, W, C) float32 at (h, w, 2) places between pixels; beyond their edge those of the edge."""
-    x, y = (np.ascontiguousarray(places_xy[..., axis], np.float32) for axis in (0, 1))
+    x = np.ascontiguousarray(places_xy[..., 0], np.float32)
+    y = np.ascontiguousarray(places_xy[..., 1], np.float32)
     return np.asarray(_cv.remap(values, x, y, interpolation, borderMode=cv2.BORDER_REPLICATE))
 
 

@@ -6,39 +6,27 @@ fewer where that part is large. Suffixes: N samples, H, W rows and columns of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vace_batch.background.camera import Pose, ReadFrames, ReadMasks, Segment, box_of, corners, with_masks
 from vace_batch.background.fill import bridge, spread_inwards
 from vace_batch.background.motion import project
 from vace_batch.background.parallax import fine_shifts, look_up
+from vace_batch.background.poses import ReadFrames, ReadMasks, Segment, box_of, corners, masks_of, with_masks
+from vace_batch.background.routes import MIN_SAMPLES, Levels, Route, choose_samples, reachable_frames
 from vace_batch.background.transitions import BRIGHTEST, UNITS, Moment, between
 from vace_batch.geometry import Box, Bridging, Size
 from vace_batch.masks.store import Bits, FrameMask
 from vace_batch.video.frame import Frame
-from vace_batch.video.read_ahead import CHUNK_FRAMES
 
 # OpenCV's type stubs lack some of its functions and forbid arguments that it takes.
 _cv: Any = cv2
 
-Levels = npt.NDArray[Any]
-
-_MAX_SAMPLES = 32
-_MIN_SAMPLES = 8
-_SAMPLE_BYTES = 192 << 20
-_BYTES_A_PIXEL = 7
-# Candidates beyond the segment on either side: a followed object hides what only frames before or after it show.
-_REACH_FRAMES = 240
-_MAX_CANDIDATES = 240
-_CELLS_LONG_SIDE = 96
-# Darker frames than this have too few levels left to show a background by.
-_MAX_SAMPLE_GAIN = 4.0
 _TILE_ROWS = 64
 
 _MIN_AGREEING = 2
@@ -76,14 +64,17 @@ class Plate:
         return Plate(box=part, rgb=rgb, known=known, noise=self.noise)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedFrames:
+    """Readers of a shot's frames, of `size` px, and of their masks."""
+
+    read: ReadFrames
+    masks: ReadMasks
+    size: Size
+
+
 def make_plates(
-    read: ReadFrames,
-    masks: ReadMasks,
-    segments: Sequence[Segment],
-    number: int,
-    size: Size,
-    margin_px: int,
-    bridging: Bridging | None,
+    source: MaskedFrames, segments: Sequence[Segment], number: int, margin_px: int, bridging: Bridging | None
 ) -> tuple[Plate, ...]:
     """The plates of segment `number` with `margin_px` round what its masks cover; none when it has no mask.
 
@@ -91,15 +82,15 @@ def make_plates(
     is better aligned. The last one says what may be bridged. Reads the segment and up to 240 frames before and after it
     once.
     """
-    box = _covered_box(masks, segments[number], size, margin_px)
+    box = _covered_box(source, segments[number], margin_px)
     if box is None:
         return ()
     routes = reachable_frames(segments, number)
-    wanted = {route.pose.index: route for route in choose_samples(masks, routes, box, size)}
+    wanted = {route.pose.index: route for route in choose_samples(source.masks, routes, box, source.size)}
     is_bent = any(pose.back is not None for pose in segments[number].poses)
     ways = (False, True) if is_bent else (False,)
     gathered = {bent: _Samples(indices=[], rgb_NHW3=[], seen_NHW=[]) for bent in ways}
-    for frame, mask in with_masks(read, masks, min(wanted), max(wanted) + 1):
+    for frame, mask in with_masks(source.read, source.masks, min(wanted), max(wanted) + 1):
         if frame.index in wanted:
             route = wanted[frame.index]
             for bent, samples in gathered.items():
@@ -109,119 +100,23 @@ def make_plates(
     return tuple(_agree(samples, box, bridging if bent == is_bent else None) for bent, samples in gathered.items())
 
 
-def _covered_box(masks: ReadMasks, segment: Segment, size: Size, margin_px: int) -> Box | None:
+def _covered_box(source: MaskedFrames, segment: Segment, margin_px: int) -> Box | None:
     """What the segment's masks cover in anchor pixels; a box for each mask's own box, so a little generous."""
     boxes = [
         box_of(project(pose.to_anchor, _box_corners(mask.box)))
-        for pose, mask in masks_of(masks, segment.poses)
+        for pose, mask in masks_of(source.masks, segment.poses)
         if mask is not None
     ]
     if not boxes:
         return None
     x, y = min(box.x for box in boxes), min(box.y for box in boxes)
     covered = Box(x, y, max(box.right for box in boxes) - x, max(box.bottom for box in boxes) - y).pad(margin_px)
-    frames = box_of(np.concatenate([project(pose.to_anchor, corners(size)) for pose in segment.poses]))
+    frames = box_of(np.concatenate([project(pose.to_anchor, corners(source.size)) for pose in segment.poses]))
     return covered.intersect(frames)
-
-
-def masks_of(masks: ReadMasks, poses: Sequence[Pose]) -> Iterator[tuple[Pose, FrameMask | None]]:
-    """Each pose with its frame's mask; masks are read a chunk of frames at a time."""
-    for first in range(0, len(poses), CHUNK_FRAMES):
-        part = poses[first : first + CHUNK_FRAMES]
-        held = masks(part[0].index, part[-1].index + 1)
-        for pose in part:
-            yield pose, held.get(pose.index)
 
 
 def _box_corners(box: Box) -> npt.NDArray[Any]:
     return corners(box.size) + np.array([box.x, box.y], np.float32)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """The way from a plate's pixels to a frame's: a pose, and what leads from the plate's anchor to the pose's.
-
-    `link` None: they are the same. `onwards`: the pose's anchor is frame `link` of the plate's segment; otherwise the
-    plate's anchor is frame `link` of the pose's segment.
-    """
-
-    pose: Pose
-    link: Pose | None = None
-    onwards: bool = True
-
-    @property
-    def is_still(self) -> bool:
-        """Whether the frame lies exactly on the plate."""
-        return self.pose.is_still and (self.link is None or self.link.is_still)
-
-    def flat(self) -> Route:
-        """The route without meshes."""
-        return replace(self, pose=self.pose.flat(), link=None if self.link is None else self.link.flat())
-
-    def in_frame(self, places_xy: Levels) -> Levels:
-        """Where (h, w, 2) pixels of the plate's anchor lie in the frame."""
-        if self.link is not None:
-            places_xy = self.link.in_frame(places_xy) if self.onwards else self.link.in_anchor(places_xy)
-        return self.pose.in_frame(places_xy)
-
-    def colours(self) -> tuple[Levels, Levels]:
-        """Gain and offset from the frame's colours to the plate's."""
-        gain, offset = self.pose.gain, self.pose.offset
-        if self.link is None:
-            return gain, offset
-        if self.onwards:
-            return self.link.gain * gain, self.link.gain * offset + self.link.offset
-        return gain / self.link.gain, (offset - self.link.offset) / self.link.gain
-
-
-def reachable_frames(segments: Sequence[Segment], number: int) -> list[Route]:
-    """Routes to the frames of a segment and to those near it, in rising order."""
-    segment = segments[number]
-    routes = [Route(pose=pose) for pose in segment.poses]
-    if segment.link is not None:
-        before = segments[number - 1].poses[-_REACH_FRAMES:]
-        routes[:0] = [Route(pose=pose, link=segment.link, onwards=False) for pose in before]
-    after = segments[number + 1] if number + 1 < len(segments) else None
-    if after is not None and after.link is not None:
-        routes += [Route(pose=pose, link=after.link) for pose in after.poses[:_REACH_FRAMES]]
-    return routes
-
-
-def choose_samples(masks: ReadMasks, routes: Sequence[Route], box: Box, size: Size) -> list[Route]:
-    """The frames to gather: spread over time, then those that show most of what few others show."""
-    bright = [route for route in routes if route.colours()[0].max() <= _MAX_SAMPLE_GAIN]
-    routes = bright or routes
-    limit = int(np.clip(_SAMPLE_BYTES // (box.width * box.height * _BYTES_A_PIXEL), _MIN_SAMPLES, _MAX_SAMPLES))
-    if len(routes) <= limit:
-        return list(routes)
-    step = np.linspace(0, len(routes) - 1, min(len(routes), _MAX_CANDIDATES)).round().astype(int)
-    candidates = [routes[k] for k in step]
-    held = masks_of(masks, [route.pose for route in candidates])
-    seen_NC = np.stack([_cells_seen(route, mask, box, size) for route, (_, mask) in zip(candidates, held, strict=True)])
-    chosen = list(np.linspace(0, len(candidates) - 1, limit // 2).round().astype(int))
-    counts_C = seen_NC[chosen].sum(axis=0)
-    while len(chosen) < limit:
-        gains = seen_NC @ (1.0 / (1.0 + counts_C) ** 2)
-        gains[chosen] = -1
-        best = int(gains.argmax())
-        chosen.append(best)
-        counts_C = counts_C + seen_NC[best]
-    return [candidates[k] for k in chosen]
-
-
-def _cells_seen(route: Route, mask: FrameMask | None, box: Box, size: Size) -> npt.NDArray[Any]:
-    """Which cells of a coarse grid over the plate this frame shows; flat, 1 or 0."""
-    scale = min(1.0, _CELLS_LONG_SIDE / max(box.width, box.height))
-    columns, rows = max(1, round(box.width * scale)), max(1, round(box.height * scale))
-    x, y = np.meshgrid((np.arange(columns) + 0.5) / scale + box.x - 0.5, (np.arange(rows) + 0.5) / scale + box.y - 0.5)
-    there = route.in_frame(np.stack([x, y], axis=-1).astype(np.float32)).reshape(-1, 2)
-    column, row = np.rint(np.clip(np.nan_to_num(there), -1e6, 1e6)).astype(np.int64).T
-    seen = (column >= 1) & (row >= 1) & (column < size.width - 1) & (row < size.height - 1)
-    if mask is not None:
-        column, row = column - mask.box.x, row - mask.box.y
-        near = seen & (column >= 0) & (row >= 0) & (column < mask.box.width) & (row < mask.box.height)
-        seen[near] &= ~mask.bits[row[near], column[near]]
-    return np.asarray(seen, np.float32)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -262,7 +157,8 @@ def pixel_grid(box: Box) -> Levels:
 
 def _laid(frame: Frame, mask: FrameMask | None, route: Route, box: Box) -> tuple[npt.NDArray[np.uint16], Bits]:
     """A frame in the plate's place and colours, in 1/128 levels, and where it shows the background."""
-    laid, seen = np.zeros((box.height, box.width, 3), np.float32), np.zeros((box.height, box.width), np.bool_)
+    laid = np.zeros((box.height, box.width, 3), np.float32)
+    seen = np.zeros((box.height, box.width), np.bool_)
     map_xy = None if route.is_still else route.in_frame(pixel_grid(box))
     source = box if map_xy is None else _spanned(map_xy)
     source = None if source is None else source.clip(frame.size)
@@ -271,7 +167,7 @@ def _laid(frame: Frame, mask: FrameMask | None, route: Route, box: Box) -> tuple
     free = np.ones((source.height, source.width), np.bool_) if mask is None else ~mask.within(source)
     rgb = frame_levels(frame, source)
     if map_xy is None:
-        place = source.shift(-box.x, -box.y).slices
+        place = source.slices_in(box)
         laid[place], seen[place] = rgb, free
     else:
         map_xy = map_xy - np.array([source.x, source.y], np.float32)
@@ -335,7 +231,7 @@ def _agree(samples: _Samples, box: Box, bridging: Bridging | None) -> Plate:
         close = near & (largest(np.abs(off)) <= 4 * tolerance)
         total += off * close[..., None]
         agreeing += close
-    known = _settled(seen_HW, agreeing)
+    known = _trusted(seen_HW, agreeing)
     rgb = middle_HW3 + total / np.maximum(agreeing, 1)[..., None]
     noise = max(float(np.median(noises)) if noises else _LEAST_NOISE, _LEAST_NOISE)
     if bridging is None:
@@ -357,11 +253,13 @@ def smooth_difference(difference: Levels, seen: Bits) -> Levels:
 
 def _middle(samples: _Samples, box: Box) -> tuple[Levels, Levels]:
     """The median over the frames that show a pixel, and how many do; in strips, to bound memory."""
-    middle, seen_HW = np.zeros((box.height, box.width, 3), np.float32), np.zeros((box.height, box.width), np.float32)
+    middle = np.zeros((box.height, box.width, 3), np.float32)
+    seen_HW = np.zeros((box.height, box.width), np.float32)
     for top in range(0, box.height, _TILE_ROWS):
         rows = slice(top, min(box.height, top + _TILE_ROWS))
         stack, seen = _tile(samples, rows)
-        middle[rows], seen_HW[rows] = _median(stack, seen), seen.sum(axis=0)
+        middle[rows] = _median(stack, seen)
+        seen_HW[rows] = seen.sum(axis=0)
     return middle, seen_HW
 
 
@@ -373,7 +271,8 @@ def _median(stack_NHW3: npt.NDArray[np.uint16], seen_NHW: Bits) -> Levels:
     """Median in levels over the samples that show a pixel, by channel; 0 where none does."""
     ordered = np.sort(np.where(seen_NHW[..., None], stack_NHW3, np.uint16(0xFFFF)), axis=0)
     count = seen_NHW.sum(axis=0)
-    low, high = np.maximum((count - 1) // 2, 0), np.minimum(count // 2, len(ordered) - 1)
+    low = np.maximum((count - 1) // 2, 0)
+    high = np.minimum(count // 2, len(ordered) - 1)
     pick = [np.take_along_axis(ordered, k[None, ..., None], axis=0)[0].astype(np.float32) for k in (low, high)]
     return np.where(count[..., None] > 0, (pick[0] + pick[1]) / (2 * UNITS), 0).astype(np.float32)
 
@@ -385,9 +284,9 @@ def contrast_of(rgb: Levels) -> Levels:
     return np.asarray(cv2.dilate(gray, square) - cv2.erode(gray, square), np.float32)
 
 
-def _settled(seen_HW: Levels, agreeing_HW: Levels) -> Bits:
+def _trusted(seen_HW: Levels, agreeing_HW: Levels) -> Bits:
     """Pixels that enough frames agree on, judged with their neighbours: single pixels are neither lost nor trusted."""
-    often = seen_HW >= _MIN_SAMPLES // 2
+    often = seen_HW >= MIN_SAMPLES // 2
     agreed = (agreeing_HW >= _MIN_AGREEING_SHARE * seen_HW) & (agreeing_HW > 0)
     calm = often.any() and agreed[often].mean() >= _CALM_SHARE
     least = 1 if calm else _MIN_AGREEING

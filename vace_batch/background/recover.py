@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vace_batch.background.camera import Pose, ReadFrames, ReadMasks, Segment, box_of, track_camera, with_masks
+from vace_batch.background.camera import track_camera
 from vace_batch.background.fill import spread_inwards
 from vace_batch.background.parallax import fine_shifts
 from vace_batch.background.plate import (
-    Levels,
+    MaskedFrames,
     Plate,
     contrast_of,
     frame_levels,
@@ -26,6 +26,8 @@ from vace_batch.background.plate import (
     sample,
     smooth_difference,
 )
+from vace_batch.background.poses import Pose, ReadFrames, ReadMasks, Segment, box_of, with_masks
+from vace_batch.background.routes import Levels
 from vace_batch.geometry import Box, Bridging, Size
 from vace_batch.masks.store import Bits, FrameMask
 from vace_batch.planning.windows import Shot
@@ -88,8 +90,9 @@ def recover(
     """
     settings = settings or BackgroundSettings()
     segments = track_camera(read, masks, shot, size) if camera is None else camera
+    source = MaskedFrames(read=read, masks=masks, size=size)
     for number, segment in enumerate(segments):
-        plates = make_plates(read, masks, segments, number, size, settings.margin_px, settings.bridging)
+        plates = make_plates(source, segments, number, settings.margin_px, settings.bridging)
         if not plates:
             continue
         poses = {pose.index: pose for pose in segment.poses}
@@ -99,7 +102,8 @@ def recover(
 
 
 def _recovered(frame: Frame, mask: FrameMask, pose: Pose, plates: Sequence[Plate], halo_px: int) -> Recovered:
-    box, inside = (mask.box.pad(px).clip(frame.size) for px in (_RING_PX, halo_px))
+    box = mask.box.pad(_RING_PX).clip(frame.size)
+    inside = mask.box.pad(halo_px).clip(frame.size)
     assert box is not None and inside is not None
     observed = frame_levels(frame, box)
     bits = mask.within(box)
@@ -112,7 +116,7 @@ def _recovered(frame: Frame, mask: FrameMask, pose: Pose, plates: Sequence[Plate
         known = known | more
     if halo_px:
         known = known | _traces(observed, bits, view_plate(plates[0], pose.flat(), box).known, rgb, halo_px)
-    inner = inside.shift(-box.x, -box.y).slices
+    inner = inside.slices_in(box)
     return Recovered(
         index=frame.index,
         box=inside,
@@ -176,11 +180,14 @@ class PlateView:
 def view_plate(plate: Plate, pose: Pose, box: Box) -> PlateView:
     """The plate seen through `box` of the frame of `pose`; colours follow the whole frame's gain and offset."""
     if pose.is_still:
-        rgb, known = np.zeros((box.height, box.width, 3), np.float32), np.zeros((box.height, box.width), np.bool_)
+        rgb = np.zeros((box.height, box.width, 3), np.float32)
+        known = np.zeros((box.height, box.width), np.bool_)
         common = box.intersect(plate.box)
         if common is not None:
-            there, here = (common.shift(-each.x, -each.y).slices for each in (plate.box, box))
-            rgb[here], known[here] = plate.rgb[there], plate.known[there]
+            there = common.slices_in(plate.box)
+            here = common.slices_in(box)
+            rgb[here] = plate.rgb[there]
+            known[here] = plate.known[there]
     else:
         map_xy = pose.in_anchor(pixel_grid(box)) - np.array([plate.box.x, plate.box.y], np.float32)
         rgb, known = sample(plate.rgb, map_xy), is_inside(plate.known, map_xy)

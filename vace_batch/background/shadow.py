@@ -11,9 +11,11 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 
-from vace_batch.background.camera import Pose, ReadFrames, ReadMasks, Segment, track_camera, with_masks
-from vace_batch.background.plate import Levels, Plate, frame_levels, largest, make_plates, masks_of, smooth_difference
+from vace_batch.background.camera import track_camera
+from vace_batch.background.plate import MaskedFrames, Plate, frame_levels, largest, make_plates, smooth_difference
+from vace_batch.background.poses import Pose, ReadFrames, ReadMasks, Segment, masks_of, with_masks
 from vace_batch.background.recover import view_plate
+from vace_batch.background.routes import Levels
 from vace_batch.geometry import Size
 from vace_batch.masks.store import Bits, FrameMask, make_mask
 from vace_batch.planning.windows import Shot
@@ -48,12 +50,13 @@ def grow_into_shadows(
     `camera` may be given as `track_camera` returned it for the same masks; it stays right for the grown ones.
     """
     segments = track_camera(read, masks, shot, size) if camera is None else camera
+    source = MaskedFrames(read=read, masks=masks, size=size)
     for number, segment in enumerate(segments):
         sides = [max(mask.box.width, mask.box.height) for _, mask in masks_of(masks, segment.poses) if mask is not None]
         if not sides:
             continue
         reach = int(np.clip(_REACH_SHARE * max(sides), _LEAST_REACH_PX, _MAX_REACH_PX))
-        plates = make_plates(read, masks, segments, number, size, reach, None)
+        plates = make_plates(source, segments, number, reach, None)
         poses = {pose.index: pose for pose in segment.poses}
         for frame, mask in with_masks(read, masks, segment.start, segment.stop):
             if mask is not None:
@@ -73,7 +76,8 @@ def _grown(frame: Frame, mask: FrameMask, pose: Pose, plate: Plate, reach: int) 
 def shadow_of(observed: Levels, background: Levels, known: Bits, mask: Bits, noise: float) -> Bits:
     """The pixels of (h, w, 3) levels that lie in a shadow attached to `mask` (h, w), up to its soft edge."""
     seen = known & ~mask
-    bright_now, bright_then = (_brightness(each, seen) for each in (observed, background))
+    bright_now = _brightness(observed, seen)
+    bright_then = _brightness(background, seen)
     ratio = bright_now / bright_then
     shaded = background * ratio[..., None]
     like_ground = largest(np.abs(smooth_difference(observed - shaded, seen))) <= np.maximum(
@@ -95,7 +99,8 @@ def _brightness(levels: Levels, seen: Bits) -> Levels:
     """Mean of the channels over the seen pixels near each pixel, at least 4 levels."""
     gray = np.asarray(levels, np.float32) @ np.full(3, 1 / 3, np.float32)
     weight = seen.astype(np.float32)
-    total, share = (cv2.GaussianBlur(each, (0, 0), 2.0) for each in (gray * weight, weight))
+    total = cv2.GaussianBlur(gray * weight, (0, 0), 2.0)
+    share = cv2.GaussianBlur(weight, (0, 0), 2.0)
     return np.maximum(total / np.maximum(share, 1e-3), 4.0)
 
 

@@ -37,11 +37,12 @@ def between(moments: Sequence[Moment], index: int, region: Box, ring_px: int) ->
     `ring_px` of a mask counts as hidden by it: so a ring round the mask is as old as what is under it, and how well it
     fits the frame tells whether the rest can be believed.
     """
-    (before, since), (after, till) = (
-        _nearest([moment for moment in order if (moment.index - index) * way > 0], index, region, ring_px)
-        for order, way in ((reversed(moments), -1), (moments, 1))
-    )
-    seen_before, seen_after = np.isfinite(since), np.isfinite(till)
+    earlier = [moment for moment in reversed(moments) if moment.index < index]
+    later = [moment for moment in moments if moment.index > index]
+    before, since = _nearest(earlier, index, region, ring_px)
+    after, till = _nearest(later, index, region, ring_px)
+    seen_before = np.isfinite(since)
+    seen_after = np.isfinite(till)
     both = seen_before & seen_after
     share = np.where(both, since / np.where(both, since + till, 1), np.where(seen_before, 0, 1)).astype(np.float32)
     return before * (1 - share[..., None]) + after * share[..., None], seen_before | seen_after
@@ -62,7 +63,7 @@ def _nearest(
         around = region.pad(ring_px).clip(Size(width, height))
         assert around is not None
         seen = cv2.erode(moment.seen_HW[around.slices].astype(np.uint8), fat)
-        new = missing & (seen[region.shift(-around.x, -around.y).slices] > 0)
+        new = missing & (seen[region.slices_in(around)] > 0)
         rgb[new] = moment.rgb_HW3[region.slices][new] / np.float32(UNITS)
         away[new] = abs(moment.index - index)
     return rgb, away

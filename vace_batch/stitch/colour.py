@@ -42,7 +42,8 @@ def grain(source: Colour, fill: Colour, changed: Bits, change: Change, *, seed: 
     Deterministic: `seed` is the frame's number.
     """
     comes_and_goes = _noise(change.levels, ~changed & change.known) / np.sqrt(np.float32(2))
-    wanted, has = np.minimum(_noise(source, ~changed), comes_and_goes), _noise(fill, changed)
+    wanted = np.minimum(_noise(source, ~changed), comes_and_goes)
+    has = _noise(fill, changed)
     lacking = np.where(has < _GRAIN_TOLERANCE * wanted, np.sqrt(np.maximum(wanted**2 - has**2, 0)), 0)
     if not (lacking >= _LEAST_GRAIN).any():
         return np.zeros_like(fill)
@@ -70,7 +71,8 @@ def drift(source: Colour, fill: Colour, known: Bits) -> Colour:
     if not known.any():
         return np.zeros_like(fill)
     added = source - fill
-    rows, columns = (np.flatnonzero((~known).any(axis)) for axis in (1, 0))
+    rows = np.flatnonzero((~known).any(axis=1))
+    columns = np.flatnonzero((~known).any(axis=0))
     if not len(rows):
         return added
     hole = np.s_[max(0, rows[0] - 1) : rows[-1] + 2, max(0, columns[0] - 1) : columns[-1] + 2]

@@ -48,19 +48,21 @@ def stitch_frame(
         reach = patches[number].reach(hole.index)
         assert reach is not None
         grown = at_least_token(mine, frame.size, patches[number].region.token_px)
-        box, ring = (grown.box.pad(px).intersect(reach) for px in (max(feather_px, _CHROMA_PX), RING_PX))
+        box = grown.box.pad(max(feather_px, _CHROMA_PX)).intersect(reach)
+        ring = grown.box.pad(RING_PX).intersect(reach)
         assert box is not None and ring is not None, "a region's windows hold its masks"
         around = box.union(ring)
         fill = patches[number].at(hole.index, around).copy()  # a still picture is shown more than once
         known = _known(recovered, around)
-        source, changed = _seen(frame, recovered, around), hole.within(around) | (grown.within(around) & ~known)
+        source = _seen(frame, recovered, around)
+        changed = hole.within(around) | (grown.within(around) & ~known)
         fill += drift(source.astype(np.float32), fill, ~changed)
         change = patches[number].change(hole.index, around, source)
         fill += grain(source.astype(np.float32), fill, changed, change, seed=hole.index)
-        inner = box.shift(-around.x, -around.y).slices
+        inner = box.slices_in(around)
         # What was recovered is right: the token that grew over it is not shown there.
-        alphas = (feather_alpha(part.within(box), feather_px) for part in (mine, grown))
-        alpha = np.where(known[inner], *alphas)
+        alpha_mine = feather_alpha(mine.within(box), feather_px)
+        alpha = np.where(known[inner], alpha_mine, feather_alpha(grown.within(box), feather_px))
         # A chroma sample that two pastes share would keep some of the object under both: there they are one.
         beside = known[inner] & (feather_alpha(mine.within(box), _CHROMA_PX) > 0)
         weight = np.where(beside, alpha, np.float32(1))[..., None]
@@ -75,7 +77,8 @@ def _seen(frame: Frame, recovered: Patch | None, box: Box) -> Image:
     seen = frame.rgb(box)
     common = recovered.box.intersect(box) if recovered is not None else None
     if recovered is not None and common is not None:
-        there, here = (common.shift(-each.x, -each.y).slices for each in (recovered.box, box))
+        there = common.slices_in(recovered.box)
+        here = common.slices_in(box)
         seen[here] = np.where(recovered.known[there][..., None], recovered.rgb8[there], seen[here])
     return seen
 
@@ -85,7 +88,8 @@ def _known(recovered: Patch | None, box: Box) -> Bits:
     known = np.zeros((box.height, box.width), np.bool_)
     common = recovered.box.intersect(box) if recovered is not None else None
     if recovered is not None and common is not None:
-        there, here = (common.shift(-each.x, -each.y).slices for each in (recovered.box, box))
+        there = common.slices_in(recovered.box)
+        here = common.slices_in(box)
         known[here] = recovered.known[there]
     return known
 

@@ -54,19 +54,22 @@ class RegionPatches:
         if reach is None or reach.intersect(box) != box:
             raise ValueError(f"frame {index}, {box}: no window of {self.region} holds it")
         for still, window in self._still(index):
-            weight, place = still.weight(index), box.shift(-window.box.x, -window.box.y).slices
-            picture = self._picture(still, window)[place]
+            weight = still.weight(index)
+            picture = self._picture(still, window)[box.slices_in(window.box)]
             return picture if weight == 1 else weight * picture + (1 - weight) * self._moving(index, box)
         return self._moving(index, box)
 
     def change(self, index: int, box: Box, source: Image) -> Change:
         """What `source`, `box` of frame `index`, changed since the frame before, where that was seen."""
-        levels, known = np.zeros(source.shape, np.float32), np.zeros(source.shape[:2], np.bool_)
-        before, self._seen = self._seen, (index, box, source)
+        levels = np.zeros(source.shape, np.float32)
+        known = np.zeros(source.shape[:2], np.bool_)
+        before = self._seen
+        self._seen = (index, box, source)
         common = before[1].intersect(box) if before is not None and before[0] == index - 1 else None
         if before is not None and common is not None:
-            there, here = (common.shift(-each.x, -each.y).slices for each in (before[1], box))
-            levels[here], known[here] = source[here].astype(np.float32) - before[2][there], True
+            here = common.slices_in(box)
+            levels[here] = source[here].astype(np.float32) - before[2][common.slices_in(before[1])]
+            known[here] = True
         return Change(levels=levels, known=known)
 
     def _moving(self, index: int, box: Box) -> Colour:
@@ -79,7 +82,7 @@ class RegionPatches:
             if reader is None or reader.is_past(index):
                 reader = self._readers[window] = _Reader(self._open_window(window), window.start)
             picture = resize(reader.at(index), self.region.crop)
-            blended += weight * picture[box.shift(-window.box.x, -window.box.y).slices]
+            blended += weight * picture[box.slices_in(window.box)]
         return blended
 
     def _holding(self, index: int) -> list[Window]:

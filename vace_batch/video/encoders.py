@@ -132,7 +132,9 @@ def configure(context: VideoCodecContext, encoding: Encoding, info: VideoInfo) -
     context.time_base = encoding.time_base
     if info.sample_aspect_ratio:
         context.sample_aspect_ratio = info.sample_aspect_ratio
-    context.colorspace, context.color_primaries, context.color_trc = info.matrix, info.primaries, info.trc
+    context.colorspace = info.matrix
+    context.color_primaries = info.primaries
+    context.color_trc = info.trc
     context.color_range = info.color_range
     context.options = dict(encoding.options)
 
@@ -154,15 +156,7 @@ def _encoding(codec: str, pix_fmt: str, info: VideoInfo, settings: EncoderSettin
         rate = rate.limit_denominator(1001)
     if codec == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # errors only; it prints its settings to stderr otherwise
-    notes = []
-    if codec != _ENCODER.get(info.codec):
-        notes.append(f"video codec {info.codec} written with {codec}")
-    if pix_fmt != info.pix_fmt:
-        notes.append(f"pixel format {info.pix_fmt} written as {pix_fmt}")
-    if info.hdr.dynamic:
-        notes.append(f"{' and '.join(info.hdr.dynamic)} left out of re-encoded frames: {codec} is not given them")
-    if (info.hdr.mastering or info.hdr.content_light) and codec not in ("libx264", "libx265", "libsvtav1"):
-        notes.append(f"HDR10 mastering and light levels left out: {codec} does not take them")
+    notes = _losses(codec, pix_fmt, info)
     options = _options(codec, info, settings, container)
     if info.chroma_location not in (None, _USUAL_LOCATION.get(codec, "center")):
         options["chroma_sample_location"] = info.chroma_location
@@ -177,6 +171,20 @@ def _encoding(codec: str, pix_fmt: str, info: VideoInfo, settings: EncoderSettin
         rate=rate,
         notes=tuple(notes),
     )
+
+
+def _losses(codec: str, pix_fmt: str, info: VideoInfo) -> list[str]:
+    """Name each property of the source that `codec` in `pix_fmt` does not keep."""
+    losses = []
+    if codec != _ENCODER.get(info.codec):
+        losses.append(f"video codec {info.codec} written with {codec}")
+    if pix_fmt != info.pix_fmt:
+        losses.append(f"pixel format {info.pix_fmt} written as {pix_fmt}")
+    if info.hdr.dynamic:
+        losses.append(f"{' and '.join(info.hdr.dynamic)} left out of re-encoded frames: {codec} is not given them")
+    if (info.hdr.mastering or info.hdr.content_light) and codec not in ("libx264", "libx265", "libsvtav1"):
+        losses.append(f"HDR10 mastering and light levels left out: {codec} does not take them")
+    return losses
 
 
 def _options(codec: str, info: VideoInfo, settings: EncoderSettings, container: str) -> dict[str, str]:

@@ -146,13 +146,14 @@ class Frame:
         inside = area.clip(Size(self._frame.width, self._frame.height))
         assert inside is not None
         alpha_HW = np.zeros((inside.height, inside.width), np.float32)
-        alpha_HW[inner.shift(-area.x, -area.y).slices] = self._orientation.stored(alpha)
+        alpha_HW[inner.slices_in(area)] = self._orientation.stored(alpha)
         kept_HW = np.zeros_like(alpha_HW)
         if kept is not None:
-            kept_HW[inner.shift(-area.x, -area.y).slices] = self._orientation.stored(kept)
+            kept_HW[inner.slices_in(area)] = self._orientation.stored(kept)
             alpha_HW[kept_HW > 0] = 0
         beyond = ((0, area.height - inside.height), (0, area.width - inside.width))
-        alpha_HW, kept_HW = (np.pad(values, beyond, mode="edge") for values in (alpha_HW, kept_HW))
+        alpha_HW = np.pad(alpha_HW, beyond, mode="edge")
+        kept_HW = np.pad(kept_HW, beyond, mode="edge")
         patch = self._patch(area, inner, rgb, alpha_HW, deep=layout.deep)
         for plane in layout.planes:
             free = shrink_alpha(kept_HW, plane) == 0
@@ -187,7 +188,7 @@ class Frame:
         source = self._rgb_frame(area, deep=deep)
         if source is self._frame:
             source = av.VideoFrame.from_ndarray(source.to_ndarray(), source.format.name)
-        place = inner.shift(-area.x, -area.y).slices
+        place = inner.slices_in(area)
         pixels = _rgb_view(source)[place]
         np.copyto(pixels, new, where=alpha_HW[place][:, :, None] > 0)
         native = self._frame.format
@@ -223,7 +224,8 @@ class Frame:
     def _aligned(self, box: Box) -> Box:
         """`box` with the surroundings that chroma filters read, from and to whole chroma samples."""
         whole = self._whole_chroma()
-        x, y = max(0, align_down(box.x, _GRID_PX) - _GRID_PX), max(0, align_down(box.y, _GRID_PX) - _GRID_PX)
+        x = max(0, align_down(box.x, _GRID_PX) - _GRID_PX)
+        y = max(0, align_down(box.y, _GRID_PX) - _GRID_PX)
         right = min(whole.width, align_up(box.right, _GRID_PX) + _GRID_PX)
         bottom = min(whole.height, align_up(box.bottom, _GRID_PX) + _GRID_PX)
         return Box(x, y, right - x, bottom - y)
@@ -245,7 +247,7 @@ class Frame:
             area = Box(0, 0, self._frame.width, self._frame.height)
         # Deep sources go through 16 bits: swscale dithers when it cuts to 8, and its pattern depends on the position.
         through16 = deep or layout is None or layout.deep
-        pixels = _rgb_view(self._rgb_frame(area, deep=through16))[box.shift(-area.x, -area.y).slices]
+        pixels = _rgb_view(self._rgb_frame(area, deep=through16))[box.slices_in(area)]
         return _to_8_bits(pixels) if through16 and not deep else pixels.copy()
 
     def _rgb_frame(self, area: Box, *, deep: bool) -> av.VideoFrame:

@@ -63,9 +63,15 @@ def _mastering(words: Sequence[int]) -> tuple[int, ...] | None:
     """From AVMasteringDisplayMetadata: rationals of red, green, blue, white, lowest, highest luminance; flags."""
     if len(words) < 22 or not words[20] or not words[21] or 0 in words[1:20:2]:
         return None
-    red, green, blue, white = ([_steps(words, at + each, _COLOUR_STEP) for each in (0, 2)] for at in (0, 4, 8, 12))
-    lowest, highest = (_steps(words, at, _LUMINANCE_STEP) for at in (16, 18))
+    red, green, blue, white = _place(words, 0), _place(words, 4), _place(words, 8), _place(words, 12)
+    lowest = _steps(words, 16, _LUMINANCE_STEP)
+    highest = _steps(words, 18, _LUMINANCE_STEP)
     return (*green, *blue, *red, *white, highest, lowest)
+
+
+def _place(words: Sequence[int], at: int) -> tuple[int, int]:
+    """Read the x and y of a colour from two rationals at `at`."""
+    return _steps(words, at, _COLOUR_STEP), _steps(words, at + 2, _COLOUR_STEP)
 
 
 def _steps(words: Sequence[int], at: int, step: Fraction) -> int:

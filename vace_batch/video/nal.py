@@ -114,7 +114,11 @@ def as_broken_link(unit: bytes) -> bytes:
 
 
 def uses_our_ids(codec: str, sets: Iterable[bytes]) -> bool:
-    """Whether one of `sets` carries the number that ours would get."""
+    """Return whether one of `sets` carries the number that the encoder's sets get.
+
+    Raises:
+        ValueError: a parameter set is cut off.
+    """
     ours = H264_SET_ID if codec == "h264" else HEVC_SET_ID
     for unit in sets:
         kind = unit_type(codec, unit)
@@ -122,7 +126,7 @@ def uses_our_ids(codec: str, sets: Iterable[bytes]) -> bool:
             bits = _Bits(_unescape(unit[:32]), at=8 if codec == "h264" else 16)
             if ours in (bits.exp_golomb(), bits.exp_golomb()):
                 return True
-        elif codec == "hevc" and unit[2] >> 4 == ours:
+        elif codec == "hevc" and unit[2:3] and unit[2] >> 4 == ours:
             return True
     return False
 
@@ -169,10 +173,10 @@ class _Bits:
         self._at = at
 
     def exp_golomb(self) -> int:
-        zeros = 0
-        while self._text[self._at + zeros] == "0":
-            zeros += 1
+        zeros = self._text.find("1", self._at) - self._at
         end = self._at + 2 * zeros + 1
+        if zeros < 0 or end > len(self._text):
+            raise ValueError("parameter set: it ends within a number")
         value = int(self._text[self._at : end], 2) - 1
         self._at = end
         return value

@@ -241,16 +241,7 @@ def check_progressive(frame: av.VideoFrame, path: str) -> None:
 
 
 def _check_file(path: str) -> None:
-    try:
-        status = os.stat(path)
-    except PermissionError as error:
-        raise ClipError("no_permission", f"{path}: may not be read") from error
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise ClipError("not_found", f"{path}: no such file") from error
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
-            raise
-        raise ClipError("not_found", f"{path}: {error.strerror}") from error
+    status = _stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise ClipError("is_directory", f"{path}: a directory, not a file")
     if not stat.S_ISREG(status.st_mode):
@@ -259,6 +250,19 @@ def _check_file(path: str) -> None:
         raise ClipError("empty_file", f"{path}: the file is empty")
     if not os.access(path, os.R_OK):
         raise ClipError("no_permission", f"{path}: may not be read")
+
+
+def _stat(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except PermissionError as error:
+        raise ClipError("no_permission", f"{path}: may not be read") from error
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise ClipError("not_found", f"{path}: no such file") from error
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise
+        raise ClipError("not_found", f"{path}: {error.strerror}") from error
 
 
 def _starts_as_mp4(path: str) -> bool:

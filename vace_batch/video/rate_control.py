@@ -83,7 +83,9 @@ def choose_crf(info: VideoInfo, encoding: Encoding) -> Encoding:
 
 
 def _coarsest(encoding: Encoding, info: VideoInfo, samples: list[_Sample], scale: _Scale) -> Encoding:
-    crf, best, failed = scale.start, None, scale.coarsest + scale.step
+    crf = scale.start
+    best: float | None = None
+    failed = scale.coarsest + scale.step
     tried: set[float] = set()
     for _ in range(_TRIALS):
         tried.add(crf)
@@ -109,7 +111,8 @@ def _margin_db(encoding: Encoding, info: VideoInfo, samples: list[_Sample], scal
     size = spent = 0
     for sample in samples:
         made = _trial(encoding, info, sample)
-        size, spent = size + sum(map(len, made)), spent + sample.size
+        size += sum(map(len, made))
+        spent += sample.size
         errors += _errors(sample.frames, made, scale.decoder)
     psnr = 10 * math.log10(255**2 / (float(np.mean(errors)) + 1e-9))
     # About 6 dB for each doubling of the bits.
@@ -170,7 +173,9 @@ def _trial(encoding: Encoding, info: VideoInfo, sample: _Sample) -> list[bytes]:
     packets = []
     for index, frame in enumerate(sample.frames):
         frame.pict_type = av.video.frame.PictureType.NONE
-        frame.pts, frame.time_base, frame.duration = index, 1 / encoding.rate, 1
+        frame.pts = index
+        frame.time_base = 1 / encoding.rate
+        frame.duration = 1
         packets += context.encode(frame)
     return [bytes(packet) for packet in packets + context.encode(None)]
 

@@ -89,7 +89,8 @@ class Decoder:
             self._shape = shape
             self._orientation = Orientation.from_matrix(display_matrix(frame))
         if shape != self._shape:
-            before, after = ("{}x{} {}".format(*each) for each in (self._shape, shape))
+            before = "{}x{} {}".format(*self._shape)
+            after = "{}x{} {}".format(*shape)
             raise ClipError("size_changed", f"{self._path}: pictures change from {before} to {after} at {self._index}")
         if pts is None or (self._last_pts is not None and pts <= self._last_pts):
             raise ClipError(

@@ -159,7 +159,9 @@ class SplicedTrack:
         if frame is not None:
             native = to_encode(frame)
             # Numbers, not time stamps: every encoder takes them, and gives them back.
-            native.pts, native.time_base, native.duration = frame.index, 1 / self._plan.encoding.rate, 1
+            native.pts = frame.index
+            native.time_base = 1 / self._plan.encoding.rate
+            native.duration = 1
         try:
             packets = self._encoder.encode(native)
         except av.error.FFmpegError as error:
@@ -179,7 +181,9 @@ class SplicedTrack:
         by = self._written
         if self._info.container in ("matroska", "webm"):
             by = int(np.searchsorted(self._plan.pts, pts))
-        packet.pts, packet.dts, packet.duration = pts, dts, int(self._plan.durations[by])
+        packet.pts = pts
+        packet.dts = dts
+        packet.duration = int(self._plan.durations[by])
         packet.time_base = self._info.time_base
         packet.stream = self._target
         self._written += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import av
@@ -98,28 +98,34 @@ def plan_splice(info: VideoInfo, muxer: str, encoding: Encoding, edited: Edited)
     depth = _reorder_depth(pts, dts, runs)
     if depth is None:
         return "its decoding times are out of order"
-    encoding = _joinable(encoding, depth)
-    sets = _parameter_sets(encoding, info)
-    if isinstance(sets, str):
-        return sets
-    extradata, header = survey.extradata, survey.header
-    if header is not None:
-        extradata = header.with_sets(sets)
-    elif info.codec in _HEADER_BOUND:
-        matching = _with_same_header(encoding, info, extradata)
-        if matching is None:
-            return f"its {info.codec} settings are not those of the encoder"
-        encoding = matching
+    joined = _header_for_both(_joinable(encoding, depth), info, survey)
+    if isinstance(joined, str):
+        return joined
     return SplicePlan(
         runs=runs,
         pts=pts,
         dts=dts,
         durations=survey.durations,
         edited=is_edited,
-        encoding=encoding,
-        header=header,
-        extradata=extradata,
+        encoding=joined[0],
+        header=survey.header,
+        extradata=joined[1],
     )
+
+
+def _header_for_both(encoding: Encoding, info: VideoInfo, survey: _Survey) -> tuple[Encoding, bytes | None] | str:
+    """Return the encoding and the track header with which copied and encoded packets both decode; else why not."""
+    sets = _parameter_sets(encoding, info)
+    if isinstance(sets, str):
+        return sets
+    if survey.header is not None:
+        return encoding, survey.header.with_sets(sets)
+    if info.codec in _HEADER_BOUND:
+        matching = _with_same_header(encoding, info, survey.extradata)
+        if matching is None:
+            return f"its {info.codec} settings are not those of the encoder"
+        return matching, survey.extradata
+    return encoding, survey.extradata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,8 +167,7 @@ def _why_not(info: VideoInfo, muxer: str, encoding: Encoding) -> str:
 
 
 def _survey(info: VideoInfo) -> _Survey | str:
-    pts, dts, durations, keys = array("q"), array("q"), array("q"), list[Start]()
-    timeless = info.container in ("matroska", "webm")
+    packets = _Packets(timeless=info.container in ("matroska", "webm"))
     with open_source(info.path) as container:
         stream = video_stream(container, info.path)
         extradata = stream.codec_context.extradata
@@ -171,33 +176,48 @@ def _survey(info: VideoInfo) -> _Survey | str:
         for packet in demux(container, info.path, stream):
             if reason:
                 return reason
-            if not packet.size:
-                continue
-            if info.container == "avi":
-                packet.pts = packet.dts
-            reason = _packet_reason(packet, header, timeless)
-            if packet.is_keyframe:
-                keys.append(_start(packet, header, len(pts)))
-            pts.append(packet.pts or 0)
-            dts.append(packet.dts or 0)
-            durations.append(packet.duration or 0)
-    shown = np.array(pts, np.int64)
+            if packet.size:
+                if info.container == "avi":
+                    packet.pts = packet.dts
+                reason = packets.add(packet, header)
+    shown = np.array(packets.pts, np.int64)
     if not len(shown) or len(np.unique(shown)) != len(shown):
         return "its time stamps are not distinct"
-    starts = _clean_starts(shown, keys)
+    starts = _clean_starts(shown, packets.keys)
     if not starts or starts[0].index or starts[0].leading:
         return "it does not begin with a key frame that can stand alone"
-    decoded = np.array(dts, np.int64)
-    if not timeless and (np.diff(decoded) <= 0).any():
+    decoded = np.array(packets.dts, np.int64)
+    if not packets.timeless and (np.diff(decoded) <= 0).any():
         return "its decoding times do not rise"
     return _Survey(
         pts=shown,
-        dts=None if timeless else decoded,
-        durations=np.array(durations, np.int64),
+        dts=None if packets.timeless else decoded,
+        durations=np.array(packets.durations, np.int64),
         starts=starts,
         header=header,
         extradata=extradata,
     )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Packets:
+    """Times of a track's packets in file order, and its key frames. `timeless`: decoding times are not stored."""
+
+    timeless: bool
+    pts: array[int] = field(default_factory=lambda: array("q"))
+    dts: array[int] = field(default_factory=lambda: array("q"))
+    durations: array[int] = field(default_factory=lambda: array("q"))
+    keys: list[Start] = field(default_factory=list)
+
+    def add(self, packet: Packet[Stream], header: nal.TrackHeader | None) -> str:
+        """Keep the times of the next packet; return why the track cannot be joined, or nothing."""
+        reason = _packet_reason(packet, header, self.timeless)
+        if packet.is_keyframe and not reason:
+            self.keys.append(_start(packet, header, len(self.pts)))
+        self.pts.append(packet.pts or 0)
+        self.dts.append(packet.dts or 0)
+        self.durations.append(packet.duration or 0)
+        return reason
 
 
 def _header_reason(info: VideoInfo, header: nal.TrackHeader | None) -> str:
@@ -205,7 +225,10 @@ def _header_reason(info: VideoInfo, header: nal.TrackHeader | None) -> str:
         return ""
     if header is None or header.length_size != 4 or not header.sets:
         return "its parameter sets are not in the track's header"
-    return "its parameter sets use up all numbers" if nal.uses_our_ids(info.codec, header.sets) else ""
+    try:
+        return "its parameter sets use up all numbers" if nal.uses_our_ids(info.codec, header.sets) else ""
+    except ValueError:
+        return "its parameter sets are damaged"
 
 
 def _packet_reason(packet: Packet[Stream], header: nal.TrackHeader | None, timeless: bool) -> str:

@@ -43,7 +43,8 @@ def copy_packet(packet: Packet[Stream], target: Stream, sink: OutputContainer, l
         packet.dts = packet.pts
     if lead_s and packet.time_base and packet.pts is not None and packet.dts is not None:
         ticks = round(lead_s / packet.time_base)
-        packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
+        packet.pts += ticks
+        packet.dts += ticks
     packet.stream = target
     mux(sink, packet)
 
@@ -129,7 +130,8 @@ def copy_labels(source: InputContainer, sink: OutputContainer, lead_s: Fraction)
     for chapter in chapters:
         if lead_s and chapter["time_base"]:
             ticks = round(lead_s / chapter["time_base"])
-            chapter["start"], chapter["end"] = chapter["start"] + ticks, chapter["end"] + ticks
+            chapter["start"] += ticks
+            chapter["end"] += ticks
     sink.set_chapters(chapters)
 
 

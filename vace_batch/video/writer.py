@@ -240,7 +240,9 @@ class _Tone:
             times_s = (np.arange(self._done, self._done + count) / TONE_RATE_HZ).astype(np.float32)
             samples = 0.1 * np.sin(2 * np.pi * self._hertz * times_s, dtype=np.float32)
             frame = av.AudioFrame.from_ndarray(samples[None, :].astype(np.float32), "fltp", "mono")
-            frame.sample_rate, frame.pts, frame.time_base = TONE_RATE_HZ, self._done, Fraction(1, TONE_RATE_HZ)
+            frame.sample_rate = TONE_RATE_HZ
+            frame.pts = self._done
+            frame.time_base = Fraction(1, TONE_RATE_HZ)
             self._sink.mux(self._stream.encode(frame))
             self._done += count
 
