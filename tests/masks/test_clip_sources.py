@@ -19,12 +19,10 @@ from vace_batch.masks.detectors.detection import Detection
 from vace_batch.masks.detectors.onnx_export import export_onnx, new_segmentation_model
 from vace_batch.masks.detectors.yolo import import_ultralytics
 from vace_batch.masks.detectors.yolo_onnx import ExportedDetector
-from vace_batch.masks.finder import Notes, clip_to_prompt
+from vace_batch.masks.finder import Notes
 from vace_batch.masks.models import MaskModels
-from vace_batch.masks.segmenters.sam import Prompt, Segmenter
-from vace_batch.masks.segmenters.sam2_memory import Mark
+from vace_batch.masks.segmenters.sam import Segmenter
 from vace_batch.masks.store import FrameMask, box_mask
-from vace_batch.masks.tracking.memory import MarkedObject, ObjectFollower
 from vace_batch.video.shots import Scan
 
 SIZE = Size(128, 96)
@@ -174,6 +172,15 @@ def test_a_segmenter_without_memory_says_so(video: str, weights: Path) -> None:
     assert [note.split(":")[0] for note in notes.notes] == ["no_memory"]
 
 
+def test_without_its_segmenter_a_box_is_the_mask_and_a_note_says_so(video: str, tmp_path: Path) -> None:
+    notes = Notes()
+    boxed = job(boxes=(BoxKey(x=10, y=20, width=30, height=30),), segmenter="mobile_sam.pt")
+    masks = masks_of(boxed, video, models=MaskModels(folders=(str(tmp_path),)), notes=notes)
+    assert {mask.box for mask in masks.values()} == {Box(10, 20, 30, 30)} and len(masks) == NUM_FRAMES
+    (note,) = notes.notes
+    assert note.startswith("no_segmenter")
+
+
 class Blind(Segmenter):
     """Finds no outline on odd frames."""
 
@@ -215,28 +222,6 @@ def test_boxes_and_points_prompt_the_segmenter(video: str, weights: Path) -> Non
     by_both = masks_of(made, video, models=models, frame_range=(1, 2))[1]
     assert np.array_equal(by_both.within(by_box.box) & by_box.bits, by_box.bits)
     assert by_both.box.intersect(reach) != by_both.box
-
-
-def test_a_followed_object_is_prompted_by_its_last_outline_until_the_cut() -> None:
-    points = ((90.0, 50.0, True),)
-    marks = {2: Mark(points=points), 3: Mark(points=((1.0, 1.0, False),))}
-    marked = MarkedObject(marks=marks)
-    follower = ObjectFollower(marked)
-    assert follower.prompt(1, SIZE) is None
-    assert follower.prompt(2, SIZE) == Prompt(points=points)
-    follower.last_outline = Box(80, 40, 40, 20)
-    assert follower.prompt(3, SIZE) == Prompt(box=Box(78, 38, 44, 24), points=((1.0, 1.0, False),))
-    assert follower.prompt(4, SIZE) == Prompt(box=Box(78, 38, 44, 24))
-    in_the_next_shot = ObjectFollower(marked)
-    assert in_the_next_shot.prompt(5, SIZE) is None and in_the_next_shot.prompt(6, SIZE) is None
-
-
-def test_a_runaway_outline_is_cut_to_what_asked_for_it() -> None:
-    everything = box_mask(0, Box(0, 0, 128, 96))
-    kept = clip_to_prompt(everything, Prompt(box=Box(40, 40, 20, 8)), SIZE)
-    assert kept is not None and kept.box == Box(35, 35, 30, 18)
-    assert clip_to_prompt(box_mask(0, Box(0, 0, 9, 9)), Prompt(box=Box(40, 40, 20, 8)), SIZE) is None
-    assert clip_to_prompt(everything, Prompt(points=((1.0, 1.0, True),)), SIZE) is everything
 
 
 @pytest.mark.parametrize(

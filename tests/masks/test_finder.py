@@ -1,118 +1,25 @@
+"""What the finder of objects picks, cuts and notes; and, with a memory, finds in a shot."""
+
 from __future__ import annotations
 
-from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 
-from vace_batch.errors import ClipError
-from vace_batch.geometry import Box, Size
-from vace_batch.manifest.job import BoxKey, Dilation, Job, Pick, Protect
-from vace_batch.masks.clip import MaskRequest, clip_masks
-from vace_batch.masks.detectors.text import TextFinder
-from vace_batch.masks.finder import Notes, picked
-from vace_batch.masks.models import MaskModels
-from vace_batch.masks.store import FrameMask, PackedMask, box_mask
+from tests.support.mask_requests import removal
+from tests.support.small_sam2 import SIZE, NoiseClip, noise_frames, point_mark
+from vace_batch.geometry import Box
+from vace_batch.manifest.job import BoxKey, Pick
+from vace_batch.masks.clip import _marked_objects
+from vace_batch.masks.finder import Fallbacks, FrameObjects, Notes, ObjectFinder, _Shot, clip_to_prompt, picked
+from vace_batch.masks.keyframes import box_tracks
+from vace_batch.masks.segmenters.sam import Prompt, Segmenter
+from vace_batch.masks.segmenters.sam2_memory import Memory
+from vace_batch.masks.store import PackedMask, box_mask
+from vace_batch.masks.tracking.memory import MarkedObject
 from vace_batch.masks.tracking.objects import Sighting, TrackedObject
-from vace_batch.video.shots import Scan
-from vace_batch.video.writer import write_clip
-
-SIZE = Size(256, 144)
-
-
-def job(**fields: Any) -> Job:
-    return Job(job_id="job", video_uri="video", task="removal", **{"dilate": Dilation(px=0.0), **fields})
-
-
-def masks_of(made: Job, path: Path, num_frames: int, **options: Any) -> dict[int, FrameMask]:
-    scan = Scan(num_frames=num_frames, pts=(), cuts=())
-    fields: dict[str, Any] = {"models": MaskModels(), "frame_range": (0, num_frames)} | options
-    request = MaskRequest(job=made, path=str(path), size=SIZE, scan=scan, **fields)
-    return {mask.index: mask for mask in clip_masks(request)}
-
-
-def panned(num_frames: int) -> Iterator[np.ndarray]:
-    """A landscape of coarse noise that moves to the left."""
-    coarse = np.random.default_rng(0).integers(60, 200, (18, 64, 3), np.uint8)
-    wide = cv2.resize(coarse, (SIZE.width * 2, SIZE.height), interpolation=cv2.INTER_CUBIC)
-    for index in range(num_frames):
-        yield wide[:, 5 * index : 5 * index + SIZE.width].copy()
-
-
-def write(path: Path, frames: list[np.ndarray]) -> Path:
-    write_clip(str(path), frames, rate=Fraction(25))
-    return path
-
-
-@pytest.fixture(scope="module")
-def titled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    frames = list(panned(8))
-    for frame in frames[2:6]:
-        cv2.putText(frame, "We should go.", (40, 120), cv2.FONT_HERSHEY_DUPLEX, 0.7, (255, 255, 255), 2, cv2.LINE_AA)
-    return write(tmp_path_factory.mktemp("video") / "titled.mp4", frames)
-
-
-def test_burned_in_text_is_found_on_its_frames(titled: Path) -> None:
-    pytest.importorskip("rapidocr", reason="the extra ocr is not installed")
-    masks = masks_of(job(targets=("@text",)), titled, 8)
-    drawn = np.zeros((SIZE.height, SIZE.width), np.uint8)
-    cv2.putText(drawn, "We should go.", (40, 120), cv2.FONT_HERSHEY_DUPLEX, 0.7, 255, 2)
-    letters = drawn > 0
-    for index in range(2, 6):
-        assert masks[index].full(SIZE)[letters].mean() > 0.98 and masks[index].box.height < 60
-    kept = masks_of(
-        job(boxes=(BoxKey(x=0, y=90, width=256, height=54),), protect=Protect(targets=("@text",))), titled, 8
-    )
-    assert kept[4].full(SIZE)[letters].mean() < 0.02 and kept[4].box == Box(0, 90, 256, 54)
-
-
-@pytest.mark.parametrize(("score", "found"), [(0.55, False), (0.88, True)])
-def test_a_tall_line_of_text_must_be_a_sure_one(score: float, found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture of a round animal was taken for a letter of half the picture's height."""
-    pytest.importorskip("rapidocr", reason="the extra ocr is not installed")
-    from rapidocr import RapidOCR
-
-    corners = np.array([[50, 10], [200, 10], [200, 80], [50, 80]], np.float32)
-    answer = SimpleNamespace(boxes=[corners, corners / 5], scores=[score, 0.55])
-    monkeypatch.setattr(RapidOCR, "__call__", lambda *_, **__: answer)
-    lines = TextFinder().find(np.zeros((SIZE.height, SIZE.width, 3), np.uint8), SIZE, 0)
-    assert [line.box.width > 100 for line in lines] == [True, False][not found :]
-
-
-def test_an_overlay_that_stands_still_is_found(tmp_path: Path) -> None:
-    frames = list(panned(24))
-    logo = Box(200, 12, 40, 22)
-    for frame in frames:
-        cv2.rectangle(frame, (logo.x, logo.y), (logo.right - 1, logo.bottom - 1), (240, 240, 240), 3)
-        cv2.circle(frame, (220, 23), 6, (20, 20, 20), -1)
-    masks = masks_of(job(targets=("@overlay",)), write(tmp_path / "logo.mp4", frames), 24)
-    assert sorted(masks) == list(range(24))
-    assert masks[5].within(logo).all() and logo.pad(6).intersect(masks[5].box) == masks[5].box
-    guarded = job(boxes=(BoxKey(x=180, y=0, width=76, height=60),), protect=Protect(targets=("@overlay",)))
-    assert not masks_of(guarded, tmp_path / "logo.mp4", 24)[5].within(logo).any()
-
-
-def test_where_nothing_moves_an_overlay_cannot_be_told(tmp_path: Path) -> None:
-    blocks = np.random.default_rng(0).integers(0, 256, (18, 32, 3), np.uint8)
-    still = write(tmp_path / "still.mp4", [np.kron(blocks, np.ones((8, 8, 1), np.uint8))] * 12)
-    with pytest.raises(ClipError) as error:
-        masks_of(job(targets=("@overlay",)), still, 12)
-    assert error.value.code == "nothing_moves"
-    assert masks_of(job(targets=("@overlay",)), write(tmp_path / "moves.mp4", list(panned(12))), 12) == {}
-
-
-def test_without_its_segmenter_a_box_is_the_mask_and_a_note_says_so(titled: Path, tmp_path: Path) -> None:
-    notes = Notes()
-    boxed = job(boxes=(BoxKey(x=10, y=20, width=30, height=30),), segmenter="mobile_sam.pt")
-    masks = masks_of(boxed, titled, 8, models=MaskModels(folders=(str(tmp_path),)), notes=notes)
-    assert {mask.box for mask in masks.values()} == {Box(10, 20, 30, 30)} and len(masks) == 8
-    (note,) = notes.notes
-    assert note.startswith("no_segmenter")
+from vace_batch.video.reader import read_frames
 
 
 def tracked(number: int, label: str, side: int) -> TrackedObject:
@@ -133,4 +40,120 @@ def tracked(number: int, label: str, side: int) -> TrackedObject:
 )
 def test_only_what_is_meant_is_picked(pick: Pick, ids: list[int]) -> None:
     objects = [tracked(1, "cat", 10), tracked(2, "dog", 20), tracked(3, "cat", 25), tracked(2, "dog", 20)]
-    assert [one.id for one in picked(job(pick=pick), objects)] == ids
+    assert [one.id for one in picked(removal(pick=pick), objects)] == ids
+
+
+def test_a_runaway_outline_is_cut_to_what_asked_for_it() -> None:
+    everything = box_mask(0, Box(0, 0, 128, 96))
+    kept = clip_to_prompt(everything, Prompt(box=Box(40, 40, 20, 8)), SIZE)
+    assert kept is not None and kept.box == Box(35, 35, 30, 18)
+    assert clip_to_prompt(box_mask(0, Box(0, 0, 9, 9)), Prompt(box=Box(40, 40, 20, 8)), SIZE) is None
+    assert clip_to_prompt(everything, Prompt(points=((1.0, 1.0, True),)), SIZE) is everything
+
+
+def test_frames_of_a_note_are_told_in_spans() -> None:
+    fallbacks = Fallbacks()
+    for index in range(40):
+        fallbacks.see(FrameObjects(index=index, from_memory=index in (4, 7, 8), without_outline=index % 4 == 0))
+    memory, outline = fallbacks.notes()
+    assert "3 frames (4, 7-8)" in memory
+    assert "10 frames (0, 4, 8, 12, 16, 20, 24, 28, ...)" in outline, "of many spans the first"
+    assert list(Fallbacks().notes()) == []
+
+
+def test_notes_are_told_once_and_objects_only_where_they_are_asked_for() -> None:
+    notes = Notes()
+    notes.add("one")
+    notes.add("one")
+    mask = box_mask(3, Box(1, 2, 3, 4))
+    frame = FrameObjects(index=3, selected=[mask, mask], names=["", "dog 1"])
+    notes.see(frame)
+    assert notes.notes == ["one"] and notes.objects is None
+    wanted = Notes(objects={})
+    wanted.see(frame)
+    assert wanted.objects == {3: [("dog 1", mask.box)]}
+
+
+# --- with a memory ---------------------------------------------------------------------------------------------------
+
+
+def keyed(*frames: int) -> tuple[BoxKey, ...]:
+    return tuple(BoxKey(x=40 + 2 * index, y=20, width=24, height=20, frame=index) for index in frames)
+
+
+def finder_of(memory: Memory, clip: NoiseClip, **fields: Any) -> ObjectFinder:
+    return ObjectFinder(
+        job=removal(), size=SIZE, segmenter=Segmenter(None, memory), confidence=0.25, read=clip.read, **fields
+    )
+
+
+def objects_in(
+    finder: ObjectFinder, clip: NoiseClip, num_frames: int, cuts: tuple[int, ...] = ()
+) -> list[FrameObjects]:
+    made = list(finder.find(read_frames(clip.path), cuts, (0, num_frames)))
+    assert [objects.index for objects in made] == list(range(num_frames))
+    assert all(mask.index == objects.index for objects in made for mask in objects.selected)
+    return made
+
+
+def counts_of(
+    memory: Memory, clip: NoiseClip, marked: list[MarkedObject], num_frames: int, cuts: tuple[int, ...] = ()
+) -> list[int]:
+    """How many masks each frame has."""
+    made = objects_in(finder_of(memory, clip, marked=marked), clip, num_frames, cuts)
+    return [len(objects.selected) for objects in made]
+
+
+def test_who_is_marked_late_is_found_back_to_the_cut(memory: Memory, tmp_path: Path) -> None:
+    clip = NoiseClip(tmp_path / "clip.mkv", noise_frames(8))
+    marked = [MarkedObject(marks={5: point_mark(x, 30)}) for x in (20.0, 80.0)]
+    assert counts_of(memory, clip, marked, 8, (2, 7)) == [0, 0, 2, 2, 2, 2, 2, 0]
+
+
+def test_what_only_the_memory_found_is_said(memory: Memory, tmp_path: Path) -> None:
+    clip = NoiseClip(tmp_path / "clip.mkv", noise_frames(8))
+    marked = MarkedObject(marks={3: point_mark(50, 30), 5: point_mark(50, 30)})
+    fallbacks = Fallbacks()
+    for objects in objects_in(finder_of(memory, clip, marked=[marked]), clip, 8, (2,)):
+        fallbacks.see(objects)
+    assert list(fallbacks.notes()) == ["from_memory: SAM 2's memory alone found an object on 4 frames (2, 4, 6-7)"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "cuts", "counts"),
+    [
+        (keyed(3), (), [1, 1, 1, 1, 1, 1]),
+        (keyed(3), (2, 5), [0, 0, 1, 1, 1, 0]),
+        (keyed(1, 4), (), [0, 1, 1, 1, 1, 0]),
+        (keyed(1, 5), (2, 4), [0, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_boxes_mark_too_and_several_say_from_when_to_when(
+    memory: Memory, tmp_path: Path, keys: tuple[BoxKey, ...], cuts: tuple[int, ...], counts: list[int]
+) -> None:
+    clip = NoiseClip(tmp_path / "clip.mkv", noise_frames(6))
+    marked, prompted = _marked_objects(box_tracks(keys, SIZE, 6, cuts), {}, SIZE, Segmenter(None, memory))
+    assert prompted == []
+    assert [min(count, 1) for count in counts_of(memory, clip, marked, 6, cuts)] == counts
+
+
+def test_a_box_without_a_frame_stays_a_prompt_on_each(memory: Memory) -> None:
+    still = BoxKey(x=10, y=10, width=20, height=20)
+    boxed = box_tracks((still, *keyed(2)), SIZE, 6)
+    points = {0: {4: ((50.0, 30.0, True),)}}
+    marked, prompted = _marked_objects(boxed, points, SIZE, Segmenter(None, memory))
+    assert [track.keys for track in prompted] == [(still,)]
+    assert [sorted(one.marks) for one in marked] == [[2, 4]] and marked[0].marks[4].box is None
+    assert _marked_objects(boxed, {}, SIZE, Segmenter(None)) == ([], list(boxed)), "without a memory, too"
+
+
+def test_gaps_that_only_the_memory_filled_are_noted(memory: Memory, tmp_path: Path) -> None:
+    clip = NoiseClip(tmp_path / "clip.mkv", [noise_frames(1)[0]] * 9)
+    memory.see(noise_frames(1)[0])
+    mask = memory.find(memory.new_past(), 0, point_mark(50, 30))
+    assert mask is not None
+    packed = PackedMask.of(mask)
+    seen = tuple(Sighting(index=i, label="dog", confidence=0.9, box=mask.box, mask=packed) for i in (2, 3, 6))
+    shot = _Shot(start=1, stop=9, followers=(), camera=None)
+    finder_of(memory, clip)._smoothed(TrackedObject(id=4, label="dog", sightings=seen), shot)
+    assert shot.from_memory == {1, 4, 5, 7, 8}

@@ -121,3 +121,15 @@ def test_what_is_not_there_and_what_is_no_picture(tmp_path: Path) -> None:
     assert code_of(str(tmp_path / "none.mkv")) == "mask_not_found"
     (tmp_path / "text.png").write_text("not a picture")
     assert code_of(str(tmp_path / "text.png")) == "not_an_image"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "7", "{}", '{"annotations": [{"segmentation": 1}], "images": []}', '[{"size": [4, 4]}]']
+)
+def test_what_is_no_mask_file_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "masks.json").write_text(content)
+    (tmp_path / "masks.parquet").write_text(content)
+    for name in ("masks.json", "masks.parquet"):
+        with pytest.raises(ClipError) as error:
+            list(read_masks(str(tmp_path / name), SIZE, 1))
+        assert error.value.code in ("bad_mask_file", "mask_length_mismatch")

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from vace_batch.errors import ClipError
-from vace_batch.geometry import Box, Size
-from vace_batch.masks.detectors.detection import MaskLogits
+from vace_batch.geometry import Size
 from vace_batch.masks.detectors.onnx_export import export_onnx
 from vace_batch.masks.detectors.yolo import Detector, import_ultralytics
 
@@ -78,45 +77,6 @@ def test_masks_of_a_segmentation_model_lie_in_their_boxes(models: dict[str, str]
 
 def test_no_targets_find_nothing(models: dict[str, str], rgb: np.ndarray) -> None:
     assert Detector.load(models["yolo11n"]).detect(rgb, [], conf=1e-7) == []
-
-
-@pytest.mark.parametrize("display", [(120, 213), (481, 853), (640, 360)])
-def test_masks_are_where_the_letterbox_put_them(display: tuple[int, int]) -> None:
-    """A prototype that is the distance to a circle, sampled as the network would see it."""
-    height, width = display
-    network = (384, 640) if width > height else (640, 384)
-    scale = min(network[0] / height, network[1] / width)
-    inner = round(height * scale), round(width * scale)
-    pad = round((network[0] - inner[0]) / 2 - 0.1), round((network[1] - inner[1]) / 2 - 0.1)
-    y, x = np.mgrid[: network[0] // 4, : network[1] // 4].astype(np.float32)
-    x = ((x + 0.5) * 4 - pad[1]) * width / inner[1]
-    y = ((y + 0.5) * 4 - pad[0]) * height / inner[0]
-    cx, cy, radius = width * 0.4, height * 0.55, min(display) * 0.3
-    prototypes = (radius - np.hypot(x - cx, y - cy))[None]
-    logits = MaskLogits.of(prototypes, np.ones((1, 1), np.float32), network, display)
-    box = Box(round(cx - radius) - 2, round(cy - radius) - 2, round(2 * radius) + 4, round(2 * radius) + 4)
-    rows, columns = np.mgrid[box.y : box.bottom, box.x : box.right]
-    true = np.hypot(columns + 0.5 - cx, rows + 0.5 - cy) <= radius
-    made = logits.bits(0, box)
-    assert (made & true).sum() / (made | true).sum() > 0.98
-
-
-def test_in_box_masks_agree_with_the_full_frame_ones(rgb: np.ndarray) -> None:
-    import_ultralytics()
-    import torch
-    from ultralytics.utils import ops
-
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.randn(1, 8, 12, 20, generator=generator)
-    prototypes = torch.nn.functional.interpolate(coarse, size=(96, 160), mode="bicubic")[0]
-    coefficients = torch.randn(4, 8, generator=generator)
-    boxes = torch.tensor([[10, 20, 500, 300], [800, 400, 853, 481], [0, 0, 853, 481], [300, 100, 340, 130]])
-    full = ops.process_mask_native(prototypes, coefficients, boxes.float(), (481, 853)).numpy()
-    logits = MaskLogits.of(prototypes.numpy(), coefficients.numpy(), (384, 640), (481, 853))
-    for number, (left, top, right, bottom) in enumerate(boxes.tolist()):
-        made = logits.bits(number, Box(left, top, right - left, bottom - top))
-        true = full[number, top:bottom, left:right].astype(bool)
-        assert (made & true).sum() / max((made | true).sum(), 1) > 0.97
 
 
 def test_weights_of_another_task_are_refused(models: dict[str, str]) -> None:
