@@ -79,7 +79,7 @@ class Ledger:
         return cast(QualityRecord | None, self.done(quality_key(clip_key)))
 
     def done(self, key: str) -> dict[str, Any] | None:
-        """Read the record of finished work of any kind; None while the work is not finished."""
+        """Read the record of finished work of any kind; None while the work is unfinished."""
         return self._read("done", key)
 
     def failed(self, key: str) -> FailureRecord | None:

@@ -70,7 +70,7 @@ def read_records(
 def read_tables(
     out: str, state: str, kind: str, columns: Sequence[str], *, compact_from: int | None = None
 ) -> Iterator[pa.Table]:
-    """Read the same records as tables, none of them large and the first one empty.
+    """Read every record of `kind` in `state` as small tables, the first one empty.
 
     `columns` are some of `key`, the kind's `BRIEF` and `record`, the record as JSON.
     """
@@ -132,7 +132,7 @@ def _folder_version(path: str) -> str:
 
 
 def _settled(versions: dict[str, str], listed_at: float) -> dict[str, str]:
-    """Select the folders whose next change is sure to give another version."""
+    """Select the folders whose next change will surely give another version."""
     last = int((listed_at - _SETTLED_S) * 1e9)
     return {name: version for name, version in versions.items() if int(version.split("-")[0]) < last}
 
@@ -214,7 +214,7 @@ class _Copy:
         return folders
 
     def match(self, listed: pa.Table) -> pa.Table:
-        """Accept the rows whose version is listed; return the listed records that have no such row."""
+        """Accept the rows whose version is listed; return the other listed records."""
         if not len(listed):
             return listed
         copied = _tag(self._file.read(["key", "version"], use_threads=False))

@@ -21,7 +21,7 @@ KINDS = ("prep", "window", "clip", "quality", "attempts")
 
 
 def check_version(place: str, found: object, remedy: str) -> None:
-    """Refuse what another schema version wrote; `remedy` says what to do about it.
+    """Refuse what another schema version wrote; `remedy` tells the user how to continue.
 
     Raises:
         UsageError: `found` is not this version.
@@ -244,7 +244,7 @@ Amounts = dict[str, float]
 
 
 class UsageRecord(TypedDict):
-    """What one run took and was predicted to take: `ledger/usage/<run>.json`, written again while the run goes on."""
+    """Predicted and real cost of one run: `ledger/usage/<run>.json`, written again while the run goes on."""
 
     began_at: str
     """UTC, ISO 8601."""

@@ -101,7 +101,7 @@ class Summary:
 def summarise(
     out: str, planned: Iterable[PlannedJob] | None = None, *, compact: bool = False, shown_only: bool = False
 ) -> Summary:
-    """Sum up the planned jobs, by default those of the last run.
+    """Sum up the planned jobs, by default the last run's jobs.
 
     `compact`, for drivers: copy the records that were read into compact files, so that the next reading is quick.
     `shown_only`: the jobs have the `SHOWN` columns and no more, so that most of each record is not read.

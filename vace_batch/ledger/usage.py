@@ -1,4 +1,4 @@
-"""Sum up what the runs on an output folder took, beside what was predicted.
+"""Sum up the real and predicted cost of all runs on an output folder.
 
     OUT/ledger/usage/<run>.json     one a run, written again and again while the run goes on
 

@@ -91,7 +91,7 @@ class Verdicts:
         return round(sum(record["retry_gpu_s"] for record in records), 3)
 
     def rows(self, clip_keys: list[str], indices: pa.ChunkedArray) -> list[VerdictRow]:
-        """Make the verdict's columns of each clip; of several attempts, those of the chosen one."""
+        """Make the verdict's columns of each clip; of several attempts, the chosen attempt's columns."""
         records = self._table.take(indices).to_pylist()
         return [self._row(key, record) for key, record in zip(clip_keys, records, strict=True)]
 

@@ -1,4 +1,4 @@
-"""What to try next with a clip whose verdict is not a pass: one change a rung, built on the best attempt so far.
+"""Choose the next remedy for a clip that does not pass: one change an attempt, on top of the best attempt so far.
 
 Pure decisions; `batch/graph.py` runs the attempts and `steps/select_best.py` keeps the best.
 """
@@ -15,7 +15,7 @@ from vace_batch.options import AttemptSettings
 from vace_batch.quality.verdict import VERDICTS, VerdictName
 
 FIRST = "first"
-"""What the attempt is called that was made as the job asks."""
+"""Name of the attempt that follows the job as asked."""
 
 _MASK = ("dilate", "hull", "box")
 _MODEL = ("removal-lora", "seed", "model")
@@ -31,7 +31,7 @@ _REMEDIES: dict[str, tuple[str, ...]] = {
     "step": ("seed", "background", "model"),
     "blur": ("crop", "model", "removal-lora", "seed"),
 }
-"""By the check that found something: what may help, the cheapest and likeliest first."""
+"""Remedies by the check that found a fault, the cheapest and likeliest first."""
 
 _VARIED = ("dilate", "mask_shape", "seed", "background", "preset")
 _WIDER = 2.5
@@ -41,7 +41,7 @@ _OTHER_SEED = 7919
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One finished attempt at a clip: what was changed for it and what came of it. `output` is its file in OUT."""
+    """One finished attempt at a clip: its remedy and its outcome. `output` is the attempt's file in OUT."""
 
     remedy: str
     job: Job
@@ -60,7 +60,7 @@ class Attempt:
 
     @property
     def rank(self) -> tuple[bool, int, float]:
-        """The best first: by verdict, then by score; what failed has nothing to show."""
+        """Sort key: best first, by verdict, then by score; failed attempts last."""
         return self.error is not None, VERDICTS.index(self.verdict), self.score
 
     @property
@@ -75,7 +75,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remedy:
-    """The next attempt: the rung's name, the job as changed, the model."""
+    """The next attempt: the remedy's name, the changed job, the model."""
 
     name: str
     job: Job
@@ -83,12 +83,12 @@ class Remedy:
 
 
 def best_of(attempts: Sequence[Attempt]) -> int:
-    """The number of the best attempt; of equals the first."""
+    """Find the index of the best attempt; of equal ones the first."""
     return min(range(len(attempts)), key=lambda number: (attempts[number].rank, number))
 
 
 def next_remedy(attempts: Sequence[Attempt], settings: AttemptSettings, *, has_lora: bool = False) -> Remedy | None:
-    """What to try after these attempts; None when the best is a pass, when there were enough, or nothing is left.
+    """Choose the remedy after these attempts; None if the best attempt passes, or attempts or remedies are used up.
 
     `has_lora`: the run has a LoRA for the preset removal-lora.
     """
@@ -111,6 +111,7 @@ def next_remedy(attempts: Sequence[Attempt], settings: AttemptSettings, *, has_l
 
 
 def _dilated(attempt: Attempt) -> Job | None:
+    """Grow the masks further."""
     job = attempt.job
     if not job.has_mask_source:
         return None
@@ -130,18 +131,19 @@ def _shaped(shape: MaskShape) -> Callable[[Attempt], Job | None]:
 
 
 def _reseeded(attempt: Attempt) -> Job | None:
+    """Take another seed."""
     return replace(attempt.job, seed=(attempt.job.seed or 0) + _OTHER_SEED) if attempt.windows else None
 
 
 def _generated(attempt: Attempt) -> Job | None:
-    """Without what other frames show, which may have been taken for something else."""
+    """Generate the whole hole: recovered pixels of other frames may be wrong."""
     if attempt.job.task != "removal" or attempt.job.background == "off":
         return None
     return replace(attempt.job, background="off")
 
 
 def _with_lora(attempt: Attempt) -> Job | None:
-    """The preset's own values; what limits windows stays."""
+    """Switch to the preset removal-lora with its own sampling; the limits of windows stay."""
     job = attempt.job
     if job.task != "removal" or job.loras is not None or job.preset == "removal-lora" or not attempt.windows:
         return None
@@ -150,7 +152,7 @@ def _with_lora(attempt: Attempt) -> Job | None:
 
 
 def _cropped(attempt: Attempt) -> Job | None:
-    """Fewer frames in a window leave more of its tokens to each: a crop is shown less shrunk."""
+    """Halve the frames of a window: each frame gets more tokens, so that a crop is shrunk less."""
     frames = (attempt.max_frames // 2 - 1) // 4 * 4 + 1
     if frames < _LEAST_FRAMES or not attempt.windows:
         return None

@@ -1,4 +1,4 @@
-"""From numbers to a word: pass, review or fail, and the reasons as a person would say them."""
+"""Judge a clip's metrics by thresholds: pass, review or fail, with the reasons as sentences."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ VERDICTS: tuple[VerdictName, ...] = get_args(VerdictName)
 
 REASONS = {
     "residual": "the object is still there: {percent:.0f}% of its edges remain",
-    "uncovered": "the mask is too small: {percent:.0f}% of what lies just outside it looks like the object",
-    "detected": "the detector still finds it in {percent:.0f}% of the frames it looked at",
-    "appeared": "the detector finds something new in {percent:.0f}% of the frames it looked at",
-    "foreign": "{percent:.0f}% of the fill has colours that are not found round it: something else is there",
-    "gray": "{percent:.0f}% of the fill is plain gray: nothing was made there",
+    "uncovered": "the mask is too small: {percent:.0f}% of the pixels just outside it look like the object",
+    "detected": "the detector still finds the object in {percent:.0f}% of the sampled frames",
+    "appeared": "the detector finds a new object in {percent:.0f}% of the sampled frames",
+    "foreign": "{percent:.0f}% of the fill has colours that its surroundings do not have: another object is there",
+    "gray": "{percent:.0f}% of the fill is plain gray: nothing was generated there",
     "seam": "the border of the fill shows, by {value:.1f} levels",
     "flicker": "the fill flickers or does not move with its surroundings, by {value:.1f} levels",
     "step": "the fill changes colour from one frame to the next, by {value:.1f} levels",
     "blur": "the fill is {percent:.0f}% softer than its surroundings",
     "outside": "the picture changed outside the mask, by {value:.1f} levels",
 }
-"""Every check that has a number and thresholds, and what it says."""
+"""The sentence of every check that has a metric and thresholds."""
 
 _ANY_FILL = ("gray", "step", "flicker")
 _IN_PLACE = (*_ANY_FILL, "seam", "blur", "outside")
@@ -36,8 +36,8 @@ _REMOVAL = (*_IN_PLACE, "residual", "uncovered", "detected", "appeared", "foreig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """`score` is how far over the thresholds a clip is, 0 for a pass; `reasons`, and the `checks` that
-    gave them, the worst first."""
+    """The verdict on one clip. `score` is how far the clip is over the thresholds, 0 for a pass; `reasons`, and the
+    `checks` that gave them, come worst first."""
 
     verdict: VerdictName
     score: float
@@ -46,12 +46,12 @@ class Verdict:
 
     @property
     def rank(self) -> tuple[int, float]:
-        """For sorting: the best first."""
+        """Sort key: best first."""
         return VERDICTS.index(self.verdict), self.score
 
 
 def checks_of(job: Job) -> tuple[str, ...]:
-    """The checks that mean something for a job: a restyle has no object to be gone, a new picture nothing outside."""
+    """Select the checks that suit a job: a restyle removes no object, a frame that is new as a whole has no outside."""
     if job.task == "removal":
         return _REMOVAL
     if job.task in ("inpainting", "outpainting", "extension") or (job.task == "composition" and not job.controls):

@@ -1,6 +1,6 @@
-"""Numbers as places and sizes in an SVG picture; the template draws them, and escapes what they are called.
+"""Compute places and sizes of SVG charts; the template draws the charts, and escapes names.
 
-Units of a picture: its width is 100 percent where no other is said, heights are in px.
+Units of a chart: widths are percent of its width unless said otherwise, heights are px.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _WIDEST_PX = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A part of a whole or a bar: where it starts and how long it is, in percent of the picture's width."""
+    """A part of a whole, or a bar: start and length in percent of the chart's width."""
 
     name: str
     value: float
@@ -27,7 +27,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A step of time: place and size in px; `label` says when it is and what it counts."""
+    """One step of time: place and size in px; `label` has its time and value."""
 
     x: float
     y: float
@@ -38,7 +38,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """Columns over time: `ticks` are heights with their numbers, `marks` places with their times."""
+    """Columns over time: `ticks` are heights with their values, `marks` places with their times."""
 
     columns: tuple[Column, ...]
     ticks: tuple[tuple[float, str], ...]
@@ -47,7 +47,7 @@ class Timeline:
 
 
 def stacked(counts: Mapping[str, float]) -> tuple[Part, ...]:
-    """The parts of a whole, one after the other; those of nothing are left out of the picture, not of the list."""
+    """Lay out the parts of a whole one after the other; empty parts have no length."""
     total = sum(counts.values())
     parts, start = [], 0.0
     for name, value in counts.items():
@@ -58,7 +58,7 @@ def stacked(counts: Mapping[str, float]) -> tuple[Part, ...]:
 
 
 def ranked(values: Mapping[str, float]) -> tuple[Part, ...]:
-    """Bars from the longest on; what is beyond eight is one bar, `others`."""
+    """Lay out bars from longest to shortest; the eighth bar sums up all `others`."""
     order = sorted(values.items(), key=lambda item: (-item[1], item[0]))
     if len(order) > _MOST_BARS:
         rest = order[_MOST_BARS - 1 :]
@@ -73,7 +73,7 @@ def ranked(values: Mapping[str, float]) -> tuple[Part, ...]:
 def timeline(
     steps: Sequence[tuple[int, float]], step_s: int, unit: str, *, width: float = 600, height: float = 120
 ) -> Timeline:
-    """Columns for (Unix time, value) pairs of equal steps."""
+    """Lay out columns for (Unix time, value) pairs of equal steps."""
     most = nice_ceiling(max((value for _, value in steps), default=0.0))
     pitch = min(width / max(len(steps), 1), _WIDEST_PX)
     gap = min(2.0, pitch / 4)
@@ -94,7 +94,7 @@ def timeline(
 
 
 def nice_ceiling(value: float) -> float:
-    """The next of 1, 2, 5, 10, 20, ... that is not below `value`."""
+    """Round `value` up to 1, 2, 5, 10, 20, ...."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
@@ -102,13 +102,13 @@ def nice_ceiling(value: float) -> float:
 
 
 def clock(unix_s: float, step_s: int = 60) -> str:
-    """A time in UTC, as exactly as steps of `step_s` need it."""
+    """Write a time in UTC, as exactly as steps of `step_s` need."""
     when = datetime.fromtimestamp(unix_s, UTC)
     return when.strftime("%Y-%m-%d" if step_s >= 86400 else "%b %d, %H:%M")
 
 
 def step_name(step_s: int) -> str:
-    """A step of time in words: `minute`, `15 minutes`, `6 hours`."""
+    """Write a step of time: `minute`, `15 minutes`, `6 hours`."""
     for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if step_s % size == 0:
             count = step_s // size
@@ -117,7 +117,7 @@ def step_name(step_s: int) -> str:
 
 
 def amount(seconds: float) -> str:
-    """GPU-seconds for people: in seconds, minutes or hours."""
+    """Write GPU-seconds as seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:,.1f} s"
     return f"{seconds / 60:,.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -1,4 +1,4 @@
-"""A picture that shows clips before and after, one row a clip, for a person to judge at a glance.
+"""Draw a PNG that shows clips before and after, one row a clip.
 
 Array suffixes: H height, W width, 3 = RGB, uint8.
 """
@@ -23,7 +23,7 @@ from vace_batch.video.thumbnails import sample_frames
 RgbFrame = npt.NDArray[np.uint8]
 
 SMALL_MODEL = (
-    "What is painted is by the embedded model: tiny, soft, and shown where it does well. All the rest is real."
+    "Generated pixels come from the embedded model: tiny, soft, and shown where the model does well. The rest is real."
 )
 THUMB_WIDTH_PX = 240
 _GAP_PX = 6
@@ -42,7 +42,7 @@ _AFTER = "#7ee2a8"
 class SheetRow:
     """One clip: the same frames before and after, each (H, W, 3); an empty `after` is a clip that failed.
 
-    `share` is how wide the picture was of what it has become.
+    `share` is the width before, as a share of the width after.
     """
 
     label: str
@@ -66,7 +66,7 @@ def contact_sheet(
     """Draw `rows` below each other into the PNG `path`, and return it.
 
     Raises:
-        ValueError: there is no row.
+        ValueError: `rows` is empty.
     """
     if not rows:
         raise ValueError("contact sheet: expected at least one row, got none")
@@ -100,13 +100,13 @@ def write_sheet(
     columns: int = 5,
     note: str = SMALL_MODEL,
 ) -> Path:
-    """Draw the before/after sheet of a run whose videos are local files, into the PNG `path`.
+    """Draw the before/after sheet of a run with local videos into the PNG `path`.
 
-    `captions` say of jobs, by id, what is to be seen; of others the sheet says the task.
+    `captions` are by job id; a job without one has its task as caption.
 
     Raises:
         ClipError: a source cannot be read.
-        ValueError: there is no job.
+        ValueError: `jobs` is empty.
     """
     outcomes = {row["job_id"]: row for row in summary.jobs}
     captions = captions or {}
@@ -132,10 +132,10 @@ def _row_of(job: Job, outcome: Mapping[str, Any], caption: str, columns: int) ->
 
 
 def evenly_spaced(num_frames: int, count: int) -> list[int]:
-    """At most `count` frame indices spread over a clip, away from its very first and last frame.
+    """Spread at most `count` frame indices over a clip, away from its very first and last frame.
 
     Raises:
-        ValueError: the clip has no frame, or none is asked for.
+        ValueError: the clip has no frame, or `count` is 0.
     """
     if num_frames < 1 or count < 1:
         raise ValueError(f"frames for a sheet: expected at least 1 of at least 1, got {count} of {num_frames}")
@@ -148,7 +148,7 @@ def _row_height(thumbs: Sequence[Image.Image]) -> int:
 
 
 def _thumbs(frames: Sequence[RgbFrame], share: float = 1.0) -> list[Image.Image]:
-    """All frames at `share` of the thumbnails' width, and at the height that the first one has there."""
+    """Resize frames to `share` of the thumbnails' width, all to the first frame's height."""
     if not frames:
         return []
     width = max(1, round(THUMB_WIDTH_PX * share))

@@ -1,11 +1,11 @@
-"""The page's data: small scripts, since a page that was opened from a file may load scripts but not JSON.
+"""Make the page's data: small scripts, since a page that is opened from a file may load scripts but not JSON.
 
     data/meta.js            counts, names of columns
-    data/index-000.js       10,000 rows by column: what is searched, sorted and filtered
-    data/clips-0000.js      1,000 clips with all that their view shows
+    data/index-0000.js      10,000 rows by column, for search, sorting and filters
+    data/clips-0000.js      1,000 clips with everything that their view shows
 
-Each calls `vaceBatchData(kind, number, text)`; `text` is JSON that the page parses, so that whatever a manifest or a
-reason holds is a value and never code or markup. The scripts are ASCII without <, > and &.
+Each script calls `vaceBatchData(kind, number, text)`; `text` is JSON that the page parses, so that text of a manifest
+or a reason is a value and never code or markup. The scripts are ASCII without <, > and &.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _MAX_WINDOWS = 200
 _ESCAPES = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"})
 
 INDEX = ("job_id", "status", "verdict", "checks", "task", "profile", "reason", "source", "asked")
-"""Text columns of the index: what is searched."""
+"""Text columns of the index, which the search reads."""
 
 INDEX_NUMBERS = ("gpu_s", "seconds", "windows", "attempts", "ended_s")
 
 
 def script(kind: str, number: int, value: Any) -> bytes:
-    """A script that hands `value` to the page."""
+    """Write the script that hands `value` to the page."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return f"vaceBatchData({json.dumps(kind)},{number},{json.dumps(text).translate(_ESCAPES)});\n".encode("ascii")
 
 
 def index_row(clip: Clip) -> dict[str, Any]:
-    """What the table shows and finds of a clip."""
+    """Make a clip's row of the index, which the table shows and searches."""
     asked = " ".join(filter(None, (str(clip.job.get("prompt") or ""), *(clip.job.get("targets") or ()))))
     ended = ended_s(clip)
     return {
@@ -60,7 +60,7 @@ def index_row(clip: Clip) -> dict[str, Any]:
 
 
 def by_column(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The rows by column; text that repeats is a list of values and the number of each row's."""
+    """Turn rows into columns; repeated text becomes a list of values and each row's index into the list."""
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in INDEX_NUMBERS}
     for name in INDEX:
         values = [row[name] for row in rows]
@@ -73,7 +73,7 @@ def by_column(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def clip_view(clip: Clip, links: Mapping[str, str | None], preview: Mapping[str, Any] | None) -> dict[str, Any]:
-    """All that the view of a clip shows. `links` lead to its files, None where a browser cannot follow."""
+    """Collect everything that a clip's view shows; a link is None where a browser cannot follow."""
     result = clip.result
     rows = result.get("window_rows") or []
     view = {
@@ -107,6 +107,7 @@ def clip_view(clip: Clip, links: Mapping[str, str | None], preview: Mapping[str,
 
 
 def _redacted(value: Any) -> Any:
+    """Remove credentials from all texts, and make numbers JSON-able."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, float) and not math.isfinite(value):
@@ -117,7 +118,7 @@ def _redacted(value: Any) -> Any:
 
 
 class Buffer:
-    """Gathers rows and gives them back by `size`, so that no more are in memory."""
+    """Gathers rows and returns them in lists of `size`, which bounds the rows in memory."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -125,13 +126,13 @@ class Buffer:
         self._rows: list[Any] = []
 
     def add(self, row: Any) -> Iterator[tuple[int, list[Any]]]:
-        """Number and rows of a file that is full with `row`."""
+        """Add a row; return the number and rows of the file that the row fills."""
         self._rows.append(row)
         if len(self._rows) == self.size:
             yield from self.rest()
 
     def rest(self) -> Iterator[tuple[int, list[Any]]]:
-        """Number and rows of the last file, unless it would be empty."""
+        """Return the number and rows of the last file, if it has any."""
         if self._rows:
             rows = self._rows
             self._rows = []

@@ -1,9 +1,9 @@
-"""Previews that any browser plays: of each chosen clip some seconds before and after, and before with its mask.
+"""Make previews that any browser plays: some seconds of a clip before, before with its mask, and after.
 
     previews/<k2>/<key>-before.mp4, -mask.mp4, -after.mp4       H.264, at most 480 px and 120 frames
     previews/<k2>/<key>-before.jpg, -mask.jpg, -after.jpg       one frame of them
 
-Array suffixes: H height, W width, C = RGB, uint8. What is there already is not made again.
+Array suffixes: H height, W width, C = RGB, uint8. Existing previews are kept.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LONGEST_PX = 480
 MOST_FRAMES = 120
 _LEAD_FRAMES = 12
 _FARTHEST = 2_000
-"""Frames that are decoded at most to come to the first change."""
+"""Frames decoded at most to reach the first change."""
 
 _CRF = 25
 _RATE = Fraction(25)
@@ -48,14 +48,14 @@ RgbFrame = NDArray[np.uint8]
 
 
 def most_doubtful(out: str, most: int) -> frozenset[int]:
-    """The numbers of at most `most` finished clips, those with the worst verdicts first."""
+    """Select at most `most` finished clips by number, the worst verdicts first."""
     done = (clip for clip in read_clips(out) if clip.status == "done")
     ranked = ((_URGENCY.get(clip.result.get("verdict"), 2), clip.number) for clip in done)
     return frozenset(number for _, number in heapq.nsmallest(most, ranked))
 
 
 class Previews:
-    """Makes the previews of the `chosen` clips of `out` in the report's folder `to`."""
+    """Makes the previews of the `chosen` clips of `out`, in the report's folder `to`."""
 
     def __init__(self, out: str, to: str, chosen: frozenset[int]) -> None:
         run = read_run(out)
@@ -66,7 +66,7 @@ class Previews:
         self._roots = Roots.of([folder_of(manifest), out, *run.get("options", {}).get("allow_roots", ())])
 
     def __call__(self, clip: Clip) -> Mapping[str, Any] | None:
-        """Names of its files, relative to the report; what went wrong instead is a note; None for others."""
+        """Name a chosen clip's preview files, relative to the report, or note the error; None for other clips."""
         if clip.number not in self._chosen:
             return None
         try:
@@ -121,7 +121,7 @@ class Previews:
 
 
 def _start(plan: ClipPlan, ledger: Ledger) -> int:
-    """The source's frame that a preview begins with: a little before the first change."""
+    """Choose the source frame that a preview begins with: a little before the first change."""
     if plan.masks is None:
         return 0
     with storage.open_read(ledger.absolute(plan.masks)) as file:
@@ -130,7 +130,11 @@ def _start(plan: ClipPlan, ledger: Ledger) -> int:
 
 
 def _frames(path: str, start: int) -> list[RgbFrame]:
-    """Frames from `start` on, small; the last one where the video ends before."""
+    """Read small frames from `start` on, up to the video's end.
+
+    Raises:
+        ClipError: the video ends before `start`.
+    """
     shown = at_most(probe(path).size, LONGEST_PX)
     size = Size(max(shown.width // 2 * 2, 2), max(shown.height // 2 * 2, 2))
     frames = [frame.small(size) for frame in read_frames(path, start, start + MOST_FRAMES)]
@@ -140,7 +144,7 @@ def _frames(path: str, start: int) -> list[RgbFrame]:
 
 
 def _masks(plan: ClipPlan, ledger: Ledger, start: int, stop: int) -> dict[int, FrameMask]:
-    """The masks of the source's frames start..stop-1, by their place among these."""
+    """Read the masks of the source's frames start..stop-1, by offset from `start`."""
     if plan.masks is None:
         return {}
     lead = plan.canvas.before
@@ -150,7 +154,7 @@ def _masks(plan: ClipPlan, ledger: Ledger, start: int, stop: int) -> dict[int, F
 
 
 def _tinted(frame_HWC: RgbFrame, mask: FrameMask | None, plan: ClipPlan) -> RgbFrame:
-    """The frame with its mask in orange, and a light edge that is seen without colours, too."""
+    """Paint the mask orange, with a white edge for viewers who cannot see the colour."""
     if mask is None:
         return frame_HWC
     bits = mask.within(plan.canvas.source).view(np.uint8)

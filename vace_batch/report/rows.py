@@ -1,7 +1,7 @@
-"""Every planned job with what became of it, in the manifest's order, read as a stream.
+"""Read every planned job with its result, in the manifest's order, as a stream.
 
-Plan and results are Parquet files that may hold any number of rows. Both are in the manifest's order, so they are
-merged as they are read; only the plan's keys, 40 bytes a row, are held to find a result's place.
+Plan and results are Parquet files of any size. Both are in the manifest's order, so both are merged while they are
+read; only the plan's keys, 40 bytes a row, are in memory to find a result's place.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from vace_batch.manifest.schema import SCHEMA
 from vace_batch.storage import files as storage
 
 _READ = 10_000
-"""Rows that are Arrow's at a time."""
+"""Rows read at a time as an Arrow batch."""
 
 _AT_ONCE = 500
-"""Rows that are Python objects at a time."""
+"""Rows at a time as Python objects."""
 
 _UNITS = {"px": "px", "percent": "%", "tokens": "tokens"}
 _PLACE = "place in the plan"
@@ -38,7 +38,7 @@ _PLANNED = ("job_id", "clip_key", "prep_key", "row")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """A planned job: its manifest row as it was understood, and its row of the results; {} while there is none."""
+    """A planned job: its parsed manifest row, and its row of the results, {} before the job ends."""
 
     number: int
     job_id: str
@@ -49,41 +49,41 @@ class Clip:
 
     @property
     def gpu_s(self) -> float:
-        """Seconds that VACE worked for it, attempts that were not kept too."""
+        """GPU-seconds of all attempts at the clip."""
         windows = sum(row["seconds"] or 0.0 for row in self.result.get("window_rows") or ())
         return float(windows + (self.result.get("retry_gpu_s") or 0.0))
 
     @property
     def reasons(self) -> list[str]:
-        """Why it failed or was skipped, then why its verdict is no pass."""
+        """Why the clip failed or was skipped, then why its verdict is no pass."""
         code, reason = self.result.get("error_code"), self.result.get("reason")
         first = [f"{code}: {reason}" if code else reason] if reason else []
         return [*first, *(self.result.get("reasons") or ())]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What every window was made with; {} where nothing was made."""
+        """Settings of the clip's windows; {} before the clip ends."""
         return _object(self.result.get("settings"))
 
     @property
     def attempts(self) -> dict[str, Any]:
-        """The attempts at it and which one is kept; {} where one was enough."""
+        """`attempts` and the `chosen` one; {} for a clip with one attempt."""
         return _object(self.result.get("attempts"))
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What was measured for the verdict."""
+        """The measured values, by check."""
         return _object(self.result.get("metrics"))
 
     @property
     def profile(self) -> str:
-        """Model and preset, as it was made or as it was asked for."""
+        """Model and preset: of the finished clip, else of the manifest row."""
         model = str(self.settings.get("model") or self.job.get("model") or "default model").rstrip("/")
         return f"{model.rsplit('/', 1)[-1]} · {self.job.get('preset') or self.job.get('task')}"
 
 
 def read_clips(out: str) -> Iterator[Clip]:
-    """Every job of the last run on `out`.
+    """Read every job of the last run on `out`.
 
     Raises:
         UsageError: `out` is not an output folder, or its results are those of an earlier run.
@@ -111,12 +111,12 @@ def read_clips(out: str) -> Iterator[Clip]:
 
 
 def has_results(out: str) -> bool:
-    """Whether OUT/results was ever written."""
+    """Tell whether OUT/results was ever written."""
     return any(True for _ in storage.list_entries(storage.join(out, "results")))
 
 
 def manifest_row(job: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest's columns of a job that say something, so that a manifest made of them asks for the same."""
+    """Write a job as a row of a manifest that asks for the same; empty columns are left out."""
     row = {name: _without_empty(job.get(name)) for name in SCHEMA.names}
     dilate = job.get("dilate") or {}
     row["dilate"] = next((f"{dilate[name]:g}{unit}" for name, unit in _UNITS.items() if dilate.get(name)), None)
@@ -146,7 +146,7 @@ def _rows(file: pq.ParquetFile, columns: tuple[str, ...]) -> Iterator[dict[str, 
 
 
 def _results(stack: ExitStack, out: str, status: str, keys: pa.Array) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows with this status that are of the plan, each with its place in it."""
+    """Read the rows with a status, each with its place in the plan; rows of other plans are left out."""
     try:
         file = _open(stack, storage.join(out, "results", f"status={status}", "clips.parquet"))
     except FileNotFoundError:

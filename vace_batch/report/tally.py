@@ -1,4 +1,4 @@
-"""What the report's summary counts, one clip at a time; its size does not grow with the number of clips."""
+"""Count clips for the report's summary, one at a time, in memory that does not grow with their number."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STEPS_S = (60, 300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 7 * 
 
 @dataclass(slots=True, kw_only=True)
 class RemedyCount:
-    """Further attempts of one kind: how many there were, passed and were kept, and what they took."""
+    """Further attempts with one remedy: how many were tried, passed and kept, and their GPU-seconds."""
 
     tried: int = 0
     passed: int = 0
@@ -28,7 +28,7 @@ class RemedyCount:
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """Counters; `minutes` has clips and GPU-seconds by the minute of Unix time in which clips ended."""
+    """Counters; `minutes` has the clips that ended and their GPU-seconds, by minute of Unix time."""
 
     planned: int = 0
     status: Counter[str] = field(default_factory=Counter)
@@ -39,7 +39,6 @@ class Tally:
     gpu_s: float = 0.0
     retry_gpu_s: float = 0.0
     windows: int = 0
-    decisions: int = 0
     tried_again: int = 0
     remedies: dict[str, RemedyCount] = field(default_factory=dict)
     minutes: dict[int, tuple[int, float]] = field(default_factory=dict)
@@ -69,7 +68,7 @@ class Tally:
             self.minutes[int(ended) // _MINUTE_S] = (clips + 1, gpu_s + clip.gpu_s)
 
     def _count_attempts(self, clip: Clip) -> None:
-        """By what was changed for them; what was made as asked is no further attempt."""
+        """Count attempts after the first by their remedy."""
         further = list(enumerate(clip.attempts.get("attempts", ())))[1:]
         self.tried_again += bool(further)
         for number, attempt in further:
@@ -86,7 +85,7 @@ class Tally:
             raise AssertionError(f"counters do not add up: {self}")
 
     def over_time(self) -> tuple[int, list[tuple[int, int, float]]]:
-        """Seconds a step, and for each step its start in Unix time, clips ended and GPU-seconds; no gaps."""
+        """Group by steps of time: seconds a step, then (start in Unix time, clips ended, GPU-seconds) without gaps."""
         if not self.minutes:
             return _STEPS_S[0], []
         first = min(self.minutes) * _MINUTE_S
@@ -100,7 +99,7 @@ class Tally:
 
 
 def ended_s(clip: Clip) -> float | None:
-    """When it ended, in Unix time; None where the results do not say."""
+    """Read the Unix time at which a clip ended; None for a clip without one."""
     text = clip.result.get("finished_at")
     if not text:
         return None

@@ -1,4 +1,4 @@
-"""Writes the report of an output folder: data files while the rows are read, the page itself last."""
+"""Write the report of an output folder: data files while the rows are read, the page itself last."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from vace_batch.storage import files as storage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What was written: where, how many clips, how many files of data."""
+    """The written report: its page, and the numbers of clips and data files."""
 
     uri: str
     clips: int
@@ -41,8 +41,8 @@ class Written:
 def write_report(out: str, to: str | None = None, *, previews: int = 0, refresh: bool = False) -> Written:
     """Write the report of `out` to the folder `to` (OUT/report unless given); `index.html` in it is the page.
 
-    `previews`: of so many clips small videos and pictures are made, which any browser can show.
-    `refresh`: make OUT/results anew from the ledger first, so that a run that still goes on is shown as it is.
+    `previews`: number of clips that get small videos and pictures, which any browser can show.
+    `refresh`: first write OUT/results again from the ledger, which shows a run that still goes on.
 
     Raises:
         UsageError: `out` is not an output folder, or its results are older than its last run.
@@ -79,7 +79,7 @@ def write_report(out: str, to: str | None = None, *, previews: int = 0, refresh:
 
 
 def _previews(out: str, to: str, most: int) -> Callable[[Clip], Mapping[str, Any] | None]:
-    from vace_batch.report.previews import Previews, most_doubtful  # these load what reads video
+    from vace_batch.report.previews import Previews, most_doubtful  # loads OpenCV and PyAV
 
     return Previews(out, to, most_doubtful(out, most))
 
@@ -128,7 +128,7 @@ def _write_page(out: str, to: str, run: RunRecord, tally: Tally) -> None:
 
 
 def _cost(usage: Usage, run: RunRecord, further_gpu_s: float) -> dict[str, Any] | None:
-    """Predicted against real, as the page shows it; None where no run told what it used."""
+    """Make the page's table of predicted and real cost; None without a record of usage."""
     prices = Options.model_validate(run.get("options", {})).prices
     cost = usage.as_dict(prices) | {"further_gpu_s": further_gpu_s}
     return cost if cost["steps"] else None
@@ -148,7 +148,7 @@ def _charts(tally: Tally) -> dict[str, Any]:
 
 
 def _rate(tally: Tally) -> float | None:
-    """Clips an hour between the first and the last that ended."""
+    """Compute clips an hour, from the first clip that ended to the last."""
     if tally.first_s is None or tally.last_s is None or tally.last_s - tally.first_s < 1:
         return None
     return sum(clips for clips, _ in tally.minutes.values()) * 3600 / (tally.last_s - tally.first_s)
@@ -168,9 +168,9 @@ def _links(clip: Clip, out: str, to: str) -> dict[str, str | None]:
 
 
 def link(uri: str, to: str) -> str | None:
-    """How a page in the folder `to` reaches `uri`: a relative address on the same disk or in the same bucket.
+    """Make the link from a page in the folder `to` to `uri`: a relative address on the same disk or in the same bucket.
 
-    None where a browser could not follow. Only relative and http addresses come out, quoted, so none is a script.
+    None where a browser could not follow. Links are relative or http addresses, quoted, so no link is a script.
     """
     if not uri or redact(uri) != uri:
         return None
@@ -184,7 +184,7 @@ def link(uri: str, to: str) -> str | None:
 
 
 def _place(uri: str) -> tuple[str, str]:
-    """What two files must share to reach each other, and the path in it."""
+    """Split a URI into its disk or bucket, which linked files must share, and its path."""
     if storage.is_local(uri):
         return "", storage.resolve(uri)[1]
     scheme, _, rest = uri.partition("://")
