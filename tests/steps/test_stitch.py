@@ -61,6 +61,6 @@ def test_a_clip_without_masks_is_a_copy_of_its_source(prepared: Prepare) -> None
 
 def test_a_window_that_is_not_generated_leaves_no_output(prepared: Prepare) -> None:
     work, plan = prepared("inpainting", boxes=(BoxKey(x=16, y=16, width=24, height=24),))
-    with pytest.raises(ClusterError, match="frames 0..23 of j are not there"):
+    with pytest.raises(ClusterError, match="frames 0..23 of j have no record"):
         stitch(work, plan)
     assert not Path(work.out, work.output).exists() and Ledger(work.out).clip(work.clip_key) is None

@@ -1,4 +1,4 @@
-"""What is let in: which files a row may name, and how large they may be before they are fetched."""
+"""Admit a row: which files and models it may name, and how large its files may be before they are fetched."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ _EMBEDDED_MODEL = "tiny"
 
 
 def admit(job: Job, roots: Roots, options: Options) -> None:
-    """Refuse a job that names what the run was not given; nothing is opened, links are followed.
+    """Refuse a job that names a file, model or LoRA that the run does not allow.
+
+    Links are followed; no file is opened.
 
     Raises:
-        ClipError: `not_allowed` for a file outside `roots`, `model_not_allowed` for a model that is not the run's,
-            `weights_not_allowed` for LoRAs that are not.
+        ClipError: `not_allowed` for a file outside `roots`, `model_not_allowed` for a model other than the run's,
+            `weights_not_allowed` for a LoRA outside the folders of weights.
     """
     for file in job.files():
         if not roots.allow(file.uri):
@@ -34,7 +36,7 @@ def admit(job: Job, roots: Roots, options: Options) -> None:
 
 
 def _admit_folder(column: str, uri: str, roots: Roots) -> None:
-    """A folder of mask pictures may hold links, too."""
+    """Refuse a folder of mask pictures with a link that leads outside the roots."""
     if not storage.is_local(uri) or not os.path.isdir(uri):
         return
     with os.scandir(uri) as entries:
@@ -50,7 +52,7 @@ def _is_among(model: str | None, folders: tuple[str, ...]) -> bool:
 
 
 def check_bytes(job: Job, limits: MediaLimits) -> None:
-    """Refuse files over `limits` before they are fetched; one that is not there is told of when it is opened.
+    """Refuse files over `limits` before they are fetched; a missing file is reported when it is opened.
 
     Raises:
         ClipError: `too_large`.

@@ -1,4 +1,4 @@
-"""Build the VCU of one window."""
+"""Build the Video Condition Unit (VCU) of one window."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from vace_batch.video.scaling import resize
 
 
 def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
-    """The VCU of one window: frames and masks of its crop at model size, references on their canvas.
+    """Build the VCU of one window: frames and masks of its crop at model size, controls and references.
 
     Raises:
-        ClipError: a reference cannot be read.
+        ClipError: the source or a reference cannot be read.
     """
     window = planned.window
     region = plan.region_of(planned)

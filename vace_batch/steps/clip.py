@@ -1,4 +1,4 @@
-"""One clip's work: its identity, what it is made with, and the plan of it that the steps hand on."""
+"""The work on one clip: a job with the settings that decide its pixels, and the identities made of them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from vace_batch.vcu.sampling import ResolvedSampling
 
 @dataclass(frozen=True, kw_only=True)
 class ClipWork:
-    """One job with everything that decides its pixels: all that a worker needs to know.
+    """One job with all settings that decide its pixels, which is all that a worker needs.
 
-    `refused` is the error for which the job was refused when it was planned; `fingerprints` are empty then, as a
+    `refused` is the error for which the job was refused when it was planned. `fingerprints` are empty then, as a
     refused file is never opened, and `prepare` raises the error as the row's failure.
     """
 
@@ -45,17 +45,17 @@ class ClipWork:
 
     @property
     def prep_key(self) -> str:
-        """Identity of the clip's masks and plan, and that its container can hold the result."""
+        """The identity of the clip's masks and plan, and of the check that its container can hold the output."""
         return self._keys[0]
 
     @property
     def clip_key(self) -> str:
-        """Identity of the stitched clip under its name."""
+        """The identity of the stitched clip under its name."""
         return self._keys[1]
 
     @cached_property
     def _keys(self) -> tuple[str, str]:
-        """`prep_key` and `clip_key`, hashed once for each work."""
+        """Hash `prep_key` and `clip_key`, once for each work."""
         fields = identity_fields(self.job)
         prep_key = self._prep_key(fields)
         name = (self.job.job_id, self.output)
@@ -64,20 +64,23 @@ class ClipWork:
 
     def _prep_key(self, identity: dict[str, Any]) -> str:
         fields = {name: value for name, value in identity.items() if DECIDES[name] in ("masks", "plan")}
-        task = fields.pop("task")  # apart from the others in the key
+        task = fields.pop("task")  # stands apart from the other fields in the key
         every = (self.options.detect_every, self.options.tracker) if self.job.needs_pixels else None
         asked = (task, posixpath.splitext(self.output)[1], fields, every)
         return make_key("prep", KEY_VERSION, *asked, self._sources, asdict(self.limits))
 
     def window_key(self, planned: PlannedWindow, region: Region) -> str:
-        """Identity of one window's generated frames; the job's name is not in it, so equal work is done once."""
+        """Make the identity of a window's generated frames.
+
+        The job's name is not part of the key, so equal windows of two jobs are generated once.
+        """
         window = planned.window
         place = (window.start, window.stop, window.num_frames, astuple(window.box), astuple(region.size))
         generation = self._generation(identity_fields(self.job))
         return make_key("window", KEY_VERSION, generation, place, planned.known_digest, planned.shot)
 
     def seed(self, planned: PlannedWindow) -> int:
-        """The window's seed, shared as `seed_scope` says: independent of batching, of actors and of order."""
+        """Return the window's seed, shared as `seed_scope` says; it depends on no batch, actor or order."""
         base: object = self.job.seed if self.job.seed is not None else self.fingerprints["video_uri"]
         scope: tuple[object, ...] = (planned.window.start, planned.window.box)
         if self.job.seed_scope == "shot":
@@ -91,7 +94,7 @@ class ClipWork:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What every window of the job is made with, as it is shown and recorded."""
+        """The settings of every window of the job, for the plan and for the clip's record."""
         asked = {name: getattr(self.job, name) for name in ("preset", "prompt", "negative_prompt", "seed_scope")}
         engine = {"engine": self.options.engine.pixel_fields()}
         windows = {name: getattr(self.limits, name) for name in ("max_tokens", "max_frames", "overlap_frames")}
@@ -100,14 +103,15 @@ class ClipWork:
 
     @property
     def control_models(self) -> ControlModels:
-        """Which weights the control videos may be drawn with."""
+        """The weights that may draw the control videos."""
         return control_models(self.options)
 
     @contextlib.contextmanager
     def source(self) -> Iterator[str]:
-        """Give a local path of the video as it was planned, after the job is admitted again.
+        """Give a local path of the video of the planned version, after the job is admitted again.
 
-        Every step that opens the job's files opens the video first, and a link may lead elsewhere by then.
+        Every step that opens the job's files opens the video first. Since the run was planned, a link may have been
+        changed to lead outside the roots.
 
         Raises:
             ClipError: as `admit`, and `source_changed`.
@@ -123,7 +127,7 @@ class ClipWork:
 
     def _generation(self, identity: dict[str, Any]) -> tuple[object, ...]:
         fields = {name: value for name, value in identity.items() if DECIDES[name] in ("plan", "pixels")}
-        # A window's masks count by `known_digest`, not by the file that they came from.
+        # A window's masks count by `known_digest`, not by the mask file of the row.
         mask_files = {file.fingerprint_name for file in self.job.files() if file.decides == "masks"}
         sources = {name: value for name, value in self._sources.items() if name not in mask_files}
         how = (self.sampling.identity, self.options.engine.pixel_fields())
@@ -131,7 +135,7 @@ class ClipWork:
 
 
 def control_models(options: Options) -> ControlModels:
-    """Which weights the control videos of a run may be drawn with."""
+    """Return the weights that may draw the control videos of a run."""
     return ControlModels(
         depth=options.depth, pose=options.pose, folders=options.weights_folders, pickles=options.pickles
     )

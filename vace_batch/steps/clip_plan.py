@@ -1,4 +1,4 @@
-"""The plan of a clip: shots, regions, windows, and the files of masks and recovered pixels."""
+"""The plan of a clip: its shots, regions and windows, and its files of masks and recovered pixels."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from vace_batch.vcu.controls.videos import Scale
 from vace_batch.video.canvas_frames import Canvas
 
 FileKind = Literal["masks", "recovered", "holes", "selection", "protected"]
-"""Kinds of a plan's files: all hold masks, but `recovered` holds patches of pixels."""
+"""Kinds of a plan's files. `recovered` holds patches of pixels, every other kind masks."""
 
 FILE_KINDS: tuple[FileKind, ...] = get_args(FileKind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedWindow:
-    """A window, where its first source frame is in the file, and the digest of the masks and recovered pixels in it.
+    """A window of a plan, with the time of its first source frame and the digest of its masks and recovered pixels.
 
-    `shot` is its shot's first and last frame + 1 where these decide pixels; `lead_pts` the time of the frame before.
+    `start_pts` and `lead_pts`, the time of the frame before, are in the stream's time base. `shot` is the shot's
+    (start, stop) if the shot decides pixels.
     """
 
     window: Window
@@ -42,12 +43,12 @@ class PlannedWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipPlan:
-    """What is to be made of one clip.
+    """The plan of one clip, in frames and pixels of its `canvas`.
 
-    Names of files in OUT, None where there is nothing: `masks` is what is to change, `recovered` the pixels under it
-    that other frames show, `holes` what is left of the masks for the model, `selection` masks that steer, `protected`
-    what must not change. Frames and boxes are those of the `canvas`, `new` the frames that extend it; `scales` are, by
-    shot, the ranges of controls; `stills` what one window paints for many frames.
+    Files are named relative to OUT, None without one: `masks` of the pixels to change, `recovered` pixels under them
+    from other frames, `holes`, the masked pixels left for the model, `selection` masks that steer, `protected` masks of
+    pixels that must not change. `new` is (start, stop) of the frames that extend the source. `scales` are the ranges of
+    the controls by shot. `stills` reuse one window for many frames.
     """
 
     size: Size
@@ -72,7 +73,7 @@ class ClipPlan:
 
     @property
     def span(self) -> range:
-        """The canvas's frames that the source has."""
+        """The canvas's frames that come from the source."""
         return range(self.canvas.before, self.num_frames - self.canvas.after)
 
     @property
@@ -81,12 +82,12 @@ class ClipPlan:
         return range(*self.new)
 
     def region_of(self, planned: PlannedWindow) -> Region:
-        """The region that a window belongs to."""
+        """Return the region of a window."""
         return self.regions[planned.window.region]
 
     @property
     def files(self) -> dict[FileKind, str]:
-        """Names of the clip's files by kind; a kind without a file is missing."""
+        """The names of the clip's files by kind; a kind without a file is left out."""
         names: dict[FileKind, str | None] = {
             "masks": self.masks,
             "recovered": self.recovered,
@@ -97,7 +98,7 @@ class ClipPlan:
         return {kind: name for kind, name in names.items() if name is not None}
 
     def with_files(self, names: Mapping[FileKind, str]) -> ClipPlan:
-        """The same plan with other names of its files."""
+        """Replace the names of all files; a kind that `names` lacks has no file."""
         return replace(
             self,
             masks=names.get("masks"),
@@ -124,18 +125,18 @@ class PlanFiles:
         self._readers: dict[FileKind, MaskReader] = {}
 
     def mask_reader(self, kind: FileKind) -> MaskReader | None:
-        """The reader of a mask file, made at first use."""
+        """Return the reader of a mask file, made at first use; None without a file."""
         if kind in self._files and kind not in self._readers:
             self._readers[kind] = MaskReader(self._files[kind])
         return self._readers.get(kind)
 
     def masks(self, kind: FileKind, start: int, stop: int) -> dict[int, FrameMask]:
-        """Masks of frames start..stop-1 by frame."""
+        """Read the masks of frames start..stop-1, by frame."""
         reader = self.mask_reader(kind)
         return {} if reader is None else reader.get(start, stop)
 
     def patches(self, start: int, stop: int) -> dict[int, Patch]:
-        """Recovered pixels of frames start..stop-1 by frame."""
+        """Read the recovered pixels of frames start..stop-1, by frame."""
         return {} if self._patch_reader is None else self._patch_reader.get(start, stop)
 
     @cached_property
@@ -144,4 +145,4 @@ class PlanFiles:
 
 
 CLIP_PLAN = TypeAdapter(ClipPlan)
-"""Reads and writes plans in the ledger's records."""
+"""Reads and writes plans as JSON in the ledger's records."""

@@ -1,4 +1,4 @@
-"""Cut the holes of a clip into regions and windows, and give each window its identity."""
+"""Cut the holes of a clip into regions and windows, and digest the content that decides each window."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vace_batch.vcu.controls.videos import MEASURED
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowCut:
-    """The regions of a clip, the windows that the model generates, and the still pictures made of them."""
+    """The regions of a clip, the windows that the model generates, and the still pictures that reuse windows."""
 
     regions: tuple[Region, ...]
     windows: tuple[PlannedWindow, ...]
@@ -37,7 +37,7 @@ def cut_windows(clip: OpenClip, masks: ClipMasks, holes: Holes) -> WindowCut:
     limits = clip.work.limits
     holes_reader = MaskReader(holes.file)
     parts = parts_of(holes_reader, clip.num_frames)
-    if clip.new:  # the window of new frames shows the known frames round them
+    if clip.new:  # the window of new frames also shows known frames round them
         for index in chain(*known_context(clip.job, clip.new, clip.shots, limits)):
             parts[index] = (Box(0, 0, clip.canvas.size.width, clip.canvas.size.height),)
     regions, windows = plan_clip(parts, clip.shots, clip.canvas.size, limits)

@@ -1,4 +1,4 @@
-"""The digest of what is known of a window: masks and recovered pixels."""
+"""Digest the masks and recovered pixels of one window."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from vace_batch.storage import files as storage
 
 
 def known_digest(masks: Sequence[MaskReader], recovered: PatchReader | None, new: range, window: Window) -> str:
-    """The digest of what `masks` and recovered pixels tell of a window, and of which of its frames are new."""
+    """Digest a window's masks, its recovered pixels, and the place of its new frames.
+
+    Frames count from the window's first frame, so equal content elsewhere in time has an equal digest. `masks` count in
+    order.
+    """
     parts: list[str | bytes] = [repr((new.start - window.start, new.stop - window.start))] if new else []
     for number, reader in enumerate(masks):
         for mask in reader.get(window.start, window.stop).values():

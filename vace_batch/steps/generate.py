@@ -1,4 +1,4 @@
-"""The one step that needs a device: windows through VACE, each one's frames stored and committed when they exist."""
+"""Generate windows with VACE, the only step that needs a device; store and commit each window's frames."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from vace_batch.storage import files as storage
 from vace_batch.vcu.unit import VCU
 from vace_batch.video.writer import encode_lossless
 
-if TYPE_CHECKING:  # torch and diffusers, which only the GPU actors load
+if TYPE_CHECKING:  # imports torch and diffusers, which only GPU actors load
     from vace_batch.vace.engine import Engine
 
 _WRITERS = 4
-"""Windows written side by side: those of one forward come all at once, and a store answers slowly."""
+"""Windows written at the same time: the windows of one forward pass end together, and storage answers slowly."""
 
 _UNWRITTEN_BYTES = 1 << 30
-"""Frames that may wait to be written, so that a slow storage does not fill the memory."""
+"""The most bytes of frames that wait to be written, so that slow storage does not fill the memory."""
 
 
 def generate(vcus: Sequence[VCU], engine: Engine, out: str) -> Callable[[], list[WindowRecord | ClipError]]:
-    """Run VACE on windows and store each one's frames the moment they exist; those that are there are not run again.
+    """Run VACE on the windows that are not in the ledger, and store each window's frames as soon as they exist.
 
-    A window's frames are written while the device makes the next batch's. When all are made this returns, and what it
-    returns waits for the last to be committed: then gives each window's record, or the error why it cannot be made.
+    Frames are written while the device generates the next batch. Returns when all windows are generated. Call the
+    result to wait for storage; it gives each window's record, or the ClipError for which the window cannot be
+    generated.
     """
     ledger = Ledger(out)
     results: dict[str, WindowRecord | ClipError | None] = {vcu.window_id: ledger.window(vcu.window_id) for vcu in vcus}

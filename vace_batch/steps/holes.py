@@ -1,4 +1,4 @@
-"""Recover the background under a clip's masks; the holes are the masked pixels that stay unknown."""
+"""Recover the background under a clip's masks; the masked pixels that stay unknown are its holes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vace_batch.steps.open_clip import OpenClip
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holes:
-    """The masks that are left for the model, in the local `file`; without recovered pixels it is the mask file itself.
+    """The masks left for the model, in the local `file`, which is the mask file itself if no pixel was recovered.
 
-    `recovered` is the file of recovered pixels, None without any, and `recovered_share` their share of the masks.
-    `stillness` says which holes lie in a picture that stands still.
+    `recovered` is the file of recovered pixels, None without any, and `recovered_share` their share of the masked
+    pixels. `stillness` says which holes lie in a still picture.
     """
 
     file: str
@@ -26,7 +26,9 @@ class Holes:
 
 
 def recover(clip: OpenClip, masks: ClipMasks) -> Holes:
-    """Recover pixels under the masks of a removal; other jobs, and a clip opened without models, keep all masks.
+    """Recover pixels under the masks of a removal.
+
+    The masks of other jobs, and of a clip that was opened without models, are kept as they are.
 
     Raises:
         ClipError: the video cannot be read.

@@ -1,4 +1,4 @@
-"""Masks for people and for other tools: kept beside the results, or made alone with a video to look at.
+"""Keep a clip's masks beside its results, for people and other tools.
 
 A corrected file goes back into the manifest as `mask_uri`.
 """
@@ -17,14 +17,14 @@ from vace_batch.video.probe import probe
 
 
 def kept_name(work: ClipWork) -> str:
-    """Where below OUT a clip's masks are kept."""
+    """Return the name of a clip's exported masks, relative to OUT."""
     form = work.options.keep_masks
-    assert form is not None, "kept where it is asked"
+    assert form is not None, "the run keeps masks"
     return f"masks/{_stem(work)}{SUFFIXES[form]}"
 
 
 def keep(work: ClipWork, plan: ClipPlan) -> None:
-    """Write what was to change in a finished clip beside the results, and where that is into the clip's record."""
+    """Export the masks of a finished clip, and add the file's name and inline COCO to the clip's record."""
     form = work.options.keep_masks
     if form is None or plan.masks is None:
         return

@@ -1,4 +1,4 @@
-"""A clip's masks on its canvas, written to a file: what the job's source of masks finds, and what the canvas adds."""
+"""Write a clip's masks on its canvas: the masks that the job asks for, and the pixels that the canvas adds."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ _MOST_PASSES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipMasks:
-    """The masks of a clip in the local `file`, which is empty where `masked_frames` is 0.
+    """The masks of a clip in the local `file`, which is empty if `masked_frames` is 0.
 
-    `selection` is the file of masks that steer, `protected` that of masks of what must not change; None without one.
+    `selection` is the file of masks that steer, `protected` the file of pixels that must not change; None without one.
+    `notes` are for the clip's result.
     """
 
     file: str
@@ -37,7 +38,7 @@ class ClipMasks:
 
 
 def find_masks(clip: OpenClip) -> ClipMasks:
-    """Write the masks of a clip: those of the job on the canvas, those that select, and those that protect.
+    """Write the masks of a clip to files: masks of the pixels to change, masks that steer, and masks that protect.
 
     Raises:
         ClipError: the job's boxes, mask files or weights cannot be used, and the errors of reading.
@@ -71,8 +72,10 @@ def find_masks(clip: OpenClip) -> ClipMasks:
 
 
 def _write_canvas_masks(clip: OpenClip, request: MaskRequest, file: str) -> tuple[MaskSummary, str | None]:
-    """Write the masks of the job and of the canvas to `file`; the whole picture where neither the job nor the canvas
-    has any. Also returns the file of what must not change, None without any such pixel."""
+    """Write the masks of the job and of the canvas to `file`, or whole frames if the job and the canvas have none.
+
+    Returns the masks' summary and the file of protected pixels, None without any.
+    """
     job = clip.job
     canvas = clip.canvas
     protected = clip.file("protected")
@@ -94,7 +97,7 @@ def _write_canvas_masks(clip: OpenClip, request: MaskRequest, file: str) -> tupl
 
 
 def parts_of(reader: MaskReader, num_frames: int) -> dict[int, tuple[Box, ...]]:
-    """The boxes of the connected parts of every frame's mask."""
+    """Return the boxes of the connected parts of each frame's mask."""
     parts: dict[int, tuple[Box, ...]] = {}
     for start in range(0, num_frames, CHUNK_FRAMES):
         for index, mask in reader.get(start, start + CHUNK_FRAMES).items():
@@ -105,8 +108,11 @@ def parts_of(reader: MaskReader, num_frames: int) -> dict[int, tuple[Box, ...]]:
 def dilate_at_model_scale(
     summary: MaskSummary, file: str, protected: str | None, tokens: float, shots: Sequence[Shot], limits: Limits
 ) -> MaskSummary:
-    """Widen masks in the file `masks` that are dilated by `tokens` of 16 px where the model sees a crop smaller than it
-    is, which makes its tokens larger. A wider mask may make a larger crop, so this is repeated while it changes."""
+    """Widen the masks of a local file where the model sees their crop shrunk, so that `tokens` are tokens of the model.
+
+    The masks are already dilated by `tokens` of 16 px; a shrunk crop's tokens cover more source pixels. Wider masks may
+    need a larger crop, so the pass is repeated while the masks change. Returns the summary of the widened masks.
+    """
     reader = MaskReader(file)
     guards = None if protected is None else MaskReader(protected)
     num_frames = max(summary.boxes) + 1
@@ -129,6 +135,7 @@ def dilate_at_model_scale(
 def _widened(
     reader: MaskReader, guards: MaskReader | None, growth: Sequence[tuple[Window, float]], num_frames: int
 ) -> Iterator[FrameMask]:
+    """Dilate each part of a mask by the growth of the windows that hold the part; protected pixels stay out."""
     for start in range(0, num_frames, CHUNK_FRAMES):
         protected = {} if guards is None else guards.get(start, start + CHUNK_FRAMES)
         for index, mask in reader.get(start, start + CHUNK_FRAMES).items():

@@ -1,7 +1,7 @@
-"""The step after stitch: measure the finished clip, and record numbers and verdict. It loses nothing that is done.
+"""Measure a finished clip, and record its metrics and verdict; the clip stays done in any case.
 
-A clip's numbers are in the ledger under a key of their own; the verdict is what the run's thresholds make of them
-(ledger/verdicts.py), so that other thresholds need no new measurement.
+The metrics have a key of their own in the ledger. The verdict follows from them and the run's thresholds
+(ledger/verdicts.py), so other thresholds need no new measurement.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from vace_batch.video.reader import packet_times
 
 
 def measure(work: ClipWork, plan: ClipPlan, models: MaskModels) -> QualityRecord:
-    """Measure the finished clip of `work` and record it; what goes wrong with it is recorded, too.
+    """Measure the finished clip of `work` and record the result; a fault of the clip is recorded as well.
 
     Raises:
         OSError, ClusterError, or an error of `is_out_of_memory`: the storage or the machine failed, which says nothing
@@ -61,12 +61,12 @@ def measure(work: ClipWork, plan: ClipPlan, models: MaskModels) -> QualityRecord
 
 
 def unmeasured(work: ClipWork, reason: str) -> QualityRecord:
-    """The record of a clip that could not be measured."""
+    """Make the record of a clip that could not be measured."""
     return with_verdict({**_blank(work), "unmeasured": redact(reason)}, work.options.quality)
 
 
 def _blank(work: ClipWork) -> QualityRecord:
-    """The record of a finished clip before anything is measured."""
+    """Make the record of a finished clip before anything is measured."""
     clip = Ledger(work.out).clip(work.clip_key)
     rows = [] if clip is None else clip.get("window_rows", [])
     return {
@@ -103,7 +103,7 @@ def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger
 
 
 def _finished_uri(work: ClipWork, ledger: Ledger) -> str:
-    """The attempt itself, also where a better one has taken its place."""
+    """Return the URI of this attempt's video, also after a better attempt has taken its place."""
     first = ledger.absolute(attempt_name(work, FIRST))
     return first if storage.exists(first) else ledger.absolute(work.output)
 
@@ -125,7 +125,7 @@ def _comparison(
 
 
 def _touched(plan: ClipPlan, files: PlanFiles) -> list[ReadMasks]:
-    """What may have changed beyond the masks: recovered pixels reach into shadows, holes grow to a token."""
+    """Return readers of the pixels that may change beyond the masks: recovered shadows, holes grown to a token."""
     token_px = max((region.token_px for region in plan.regions), default=TOKEN_PX)
 
     def recovered(start: int, stop: int) -> dict[int, FrameMask]:
@@ -145,7 +145,7 @@ def _cuts(plan: ClipPlan) -> Iterator[int]:
 
 
 def _joins(plan: ClipPlan) -> Iterator[range]:
-    """Over which frames one window of a region gives way to the next."""
+    """Yield the frames over which one window of a region gives way to the next."""
     windows = sorted((planned.window for planned in plan.windows), key=lambda window: (window.region, window.start))
     for one, two in pairwise(windows):
         if one.region == two.region and two.start <= one.stop:

@@ -29,11 +29,11 @@ from vace_batch.video.writer import check_output
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenClip:
-    """A clip whose local video at `path` is scanned, and whose canvas, shots and frames are known.
+    """A clip that is open for planning: its local video at `path` is scanned, its canvas and shots are laid out.
 
-    `size` is the source's display size. `frame_range` counts source frames; `shots` and `new`, the frames that extend
-    the source, count frames of the canvas. `models` None forbids detector and segmenter. The files of the plan are made
-    in the local `folder`.
+    `size` is the source's display size. `frame_range` is (start, stop) in source frames; `shots` and `new`, the frames
+    that extend the source, count on the canvas. `models` None forbids detector and segmenter. The plan's files are
+    written to the local `folder`.
     """
 
     work: ClipWork
@@ -54,17 +54,17 @@ class OpenClip:
 
     @property
     def num_frames(self) -> int:
-        """The canvas's number of frames."""
+        """The number of frames of the canvas."""
         return self.canvas.before + self.scan.num_frames + self.canvas.after
 
     def file(self, kind: FileKind) -> str:
-        """The local path of a file of the plan."""
+        """Return the local path of a file of the plan."""
         return str(self.folder / f"{kind}.parquet")
 
 
 @contextlib.contextmanager
 def open_clip(work: ClipWork, models: MaskModels | None, folder: Path) -> Iterator[OpenClip]:
-    """Check the request, then probe and scan the video, which stays on this machine as long as the clip is open.
+    """Check the request, then probe and scan the video; its local copy lasts as long as the clip is open.
 
     Raises:
         ClipError: the job is refused, or the video or the request cannot be used.
@@ -74,7 +74,7 @@ def open_clip(work: ClipWork, models: MaskModels | None, folder: Path) -> Iterat
         info = probe(path, work.options.media)
         source_bytes = storage.num_bytes(path)
         canvas = canvas_of(work.job, info.size, info.average_rate)
-        # Before the GPU work.
+        # A container that cannot hold the output is refused before the work of detector and model.
         check_output(info, work.output, EncoderSettings(crf=work.options.crf), canvas.if_grown)
         frames = scan(path, work.options.media)
         frame_range = frame_range_of(work.job, frames, info.time_base)
@@ -94,21 +94,21 @@ def open_clip(work: ClipWork, models: MaskModels | None, folder: Path) -> Iterat
 
 
 def check_request(work: ClipWork, models: MaskModels | None) -> None:
-    """Check what can be checked before the video is opened; class names are checked if `models` are given.
+    """Check a request before its video is opened; `models` None leaves out the check of class names.
 
     Raises:
         ClipError: the job was refused when it was planned, or is refused now; a file is too large; a class is unknown.
     """
     if work.refused is not None:
         raise work.refused
-    admit(work.job, work.roots, work.options)  # before the sizes of the job's files are asked
+    admit(work.job, work.roots, work.options)  # a size is asked only of files that the job may name
     check_bytes(work.job, work.options.media)
     if models is not None:
         check_names(work.job, models)
 
 
 def frame_range_of(job: Job, frames: Scan, time_base: Fraction) -> tuple[int, int]:
-    """The frames (start, stop) that are shown at start_s <= t < end_s; t is 0 at the first frame.
+    """Return the frames (start, stop) shown at start_s <= t < end_s, where t is 0 at the first frame.
 
     Raises:
         ClipError: `empty_range`.

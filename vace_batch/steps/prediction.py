@@ -1,7 +1,7 @@
-"""What a clip will cost, from its plan: arithmetic on frames, pixels, tokens and FLOP, times what was measured.
+"""Predict the cost of a clip from its plan: frames, pixels, tokens and FLOP, times measured rates.
 
-Steps as the dispatcher calls them, but that masks and background are one there, `prepare`; `stitch` has the encoding.
-What a clip's plan does not say is not in it: further attempts, repeated runs, kept masks, records.
+Keys are the dispatcher's steps, with `prepare` split into masks and background; `stitch` includes encoding. Excluded:
+further attempts, repeated runs, kept masks, records.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEPS = ("masks", "background", "build", "generate", "stitch", "measure")
 
 
 def predict(work: ClipWork, plan: ClipPlan, windows: Iterable[PlannedWindow] | None = None) -> dict[str, Used]:
-    """A clip's costs by step; of its windows only `windows`, all unless given."""
+    """Predict a clip's costs by step; only `windows` of its windows count, all by default."""
     return {
         **_prepared(work, plan),
         **windows_cost(work, plan, plan.windows if windows is None else windows),
@@ -29,12 +29,12 @@ def predict(work: ClipWork, plan: ClipPlan, windows: Iterable[PlannedWindow] | N
 
 
 def prepare_cost(work: ClipWork, plan: ClipPlan) -> Used:
-    """Masks and background together, which are made in one step."""
+    """Predict masks and background together, which one step makes."""
     return total(_prepared(work, plan).values())
 
 
 def _prepared(work: ClipWork, plan: ClipPlan) -> dict[str, Used]:
-    """Decoding, cuts and masks; recovered background; the files of the plan."""
+    """Predict decoding, cuts and masks, then the recovered background, each with its files."""
     rates = work.options.calibration.cpu
     sizes = work.options.calibration.bytes
     mpx = _mpx(plan)
@@ -50,7 +50,7 @@ def _prepared(work: ClipWork, plan: ClipPlan) -> dict[str, Used]:
 
 
 def windows_cost(work: ClipWork, plan: ClipPlan, windows: Iterable[PlannedWindow]) -> dict[str, Used]:
-    """Building and generating windows."""
+    """Predict building and generating windows."""
     build = Used()
     generate = Used()
     for planned in windows:
@@ -60,13 +60,13 @@ def windows_cost(work: ClipWork, plan: ClipPlan, windows: Iterable[PlannedWindow
 
 
 def build_cost(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> Used:
-    """Decoding a window's frames again, cutting them out and shrinking them."""
+    """Predict decoding a window's frames again, and cropping and resizing them."""
     frames = planned.window.stop - planned.window.start
     return Used(cpu_s=work.options.calibration.cpu.build.seconds(frames, _mpx(plan)))
 
 
 def window_cost(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> Used:
-    """A window's device seconds, and its generated frames."""
+    """Predict a window's device seconds, and the bytes of its generated frames."""
     calibration: Calibration = work.options.calibration
     size = plan.region_of(planned).size
     frames = planned.window.num_frames
@@ -85,7 +85,7 @@ def window_cost(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> Used:
 
 
 def finish_cost(work: ClipWork, plan: ClipPlan) -> dict[str, Used]:
-    """Stitching with its encoding, and measuring the result."""
+    """Predict stitching with encoding, and measuring the result."""
     rates = work.options.calibration.cpu
     mpx = _mpx(plan)
     measured = rates.quality.seconds(plan.masked_frames, mpx) if work.options.quality.enabled else 0.0
@@ -99,7 +99,7 @@ def finish_cost(work: ClipWork, plan: ClipPlan) -> dict[str, Used]:
 
 
 def may_shrink(job: Job) -> bool:
-    """Whether only masks and background, once made, say what is left for the GPU."""
+    """Return whether masks or recovered background may leave less for the GPU than the job's own boxes say."""
     return job.needs_pixels or _recovers(job)
 
 
@@ -109,12 +109,12 @@ def _recovers(job: Job) -> bool:
 
 @lru_cache(maxsize=64)
 def _profile(ref: str, revision: str) -> ModelProfile:
-    """Read a profile once per revision of the model, as every window asks for it."""
+    """Read a model's profile once per revision, as every window asks for the profile."""
     return profile(ref)
 
 
 def _mpx(plan: ClipPlan) -> float:
-    """Million pixels of a frame."""
+    """Return the million pixels of a frame."""
     return plan.size.width * plan.size.height / 1e6
 
 

@@ -1,7 +1,7 @@
-"""The steps of one clip, in order: prepare (probe, shots, masks, plan), build VCUs, generate, stitch.
+"""Prepare a clip: survey its video and commit its plan.
 
-`batch/graph.py` runs the steps on a cluster, one step a unit. Each step looks into the ledger first and commits to it
-last, so that a step which ran is never run again.
+The other steps follow: build, generate, stitch, measure. `batch/graph.py` runs them on a cluster, one step a unit. Each
+step first looks for its record in the ledger and commits the record last, so a finished step never runs again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vace_batch.vcu.frames import measure_shots
 
 
 def prepare(work: ClipWork, models: MaskModels) -> ClipPlan:
-    """Probe, find shots, make masks, recover background, plan windows. The plan is in the ledger's record.
+    """Plan a clip, publish the plan's files, and commit the plan to the ledger.
 
     Raises:
         ClipError: the video, the masks or the request cannot be used.
@@ -38,14 +38,14 @@ def prepare(work: ClipWork, models: MaskModels) -> ClipPlan:
             published = {file: _published(ledger, work, file) for file in dict.fromkeys(plan.files.values())}
             plan = plan.with_files({kind: published[file] for kind, file in plan.files.items()})
         if not ledger.commit(work.prep_key, {"plan": CLIP_PLAN.dump_python(plan, mode="json")}):
-            # Another attempt was first, and its files count.
+            # Another attempt committed first: its files count, the files of this attempt go.
             for file in published.values():
                 storage.delete(ledger.absolute(file))
     return CLIP_PLAN.validate_python(record["plan"])
 
 
 def _published(ledger: Ledger, work: ClipWork, file: str) -> str:
-    """Put a file of the plan into OUT, under a name of this attempt, which is returned."""
+    """Move a file of the plan into OUT under a name of this attempt; returns the name, relative to OUT."""
     uri = ledger.artifact_uri(work.prep_key, "." + posixpath.basename(file))
     with storage.staging(uri, uri + ".draft") as target:
         shutil.move(file, target)
@@ -53,9 +53,10 @@ def _published(ledger: Ledger, work: ClipWork, file: str) -> str:
 
 
 def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = True) -> ClipPlan:
-    """Plan a clip; the plan's files are made in the local `folder`.
+    """Plan a clip: open it, find its masks, recover its background, cut its windows.
 
-    `look` False runs neither detector nor segmenter: where the job needs one, the whole frame counts as masked.
+    The plan's files are made in the local `folder`. `look` False runs neither detector nor segmenter: where the job
+    needs one, the whole frame counts as masked.
 
     Raises:
         ClipError: as `prepare`.
@@ -68,7 +69,7 @@ def survey(work: ClipWork, models: MaskModels, folder: Path, *, look: bool = Tru
 
 
 def measure_scales(clip: OpenClip) -> tuple[dict[str, Scale], ...]:
-    """Measure the ranges of the controls in each shot; a clip opened without models has none."""
+    """Measure the ranges of the controls in each shot; empty for a clip that was opened without models."""
     if clip.models is None:
         return ()
     return measure_shots(clip.job, clip.path, clip.shots, clip.scan.pts, clip.work.control_models)
@@ -77,7 +78,7 @@ def measure_scales(clip: OpenClip) -> tuple[dict[str, Scale], ...]:
 def plan_of(
     clip: OpenClip, masks: ClipMasks, scales: tuple[dict[str, Scale], ...], holes: Holes, cut: WindowCut
 ) -> ClipPlan:
-    """Put the results of the parts of `survey` together."""
+    """Assemble the plan from the results of `survey`'s parts."""
     return ClipPlan(
         size=clip.canvas.size,
         num_frames=clip.num_frames,

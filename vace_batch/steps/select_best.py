@@ -1,4 +1,4 @@
-"""Settle a clip's attempts: keep the best one under the clip's name."""
+"""Select the best of a clip's attempts: its video becomes the clip's output."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from vace_batch.storage import files as storage
 
 
 def attempts_key(clip_key: str, options: Options) -> str:
-    """Under which the attempts at a clip are recorded, once there are enough of them by these options."""
+    """Make the ledger key of a clip's finished attempts, which depends on the options of attempts and quality."""
     return make_key("attempts", clip_key, options.attempts.model_dump(), options.quality.model_dump())
 
 
 def attempt_name(clip: ClipWork | PlannedJob, remedy: str) -> str:
-    """Where in OUT an attempt at the clip lies that is not the one in videos/; a changed row is another clip."""
+    """Return the name in OUT of an attempt's video outside videos/, with the remedy in the name.
+
+    The name holds part of the clip's key, as a changed row is another clip.
+    """
     stem, suffix = posixpath.splitext(clip.output.removeprefix("videos/"))
     return f"attempts/{stem}.{clip.clip_key.removeprefix('clip-')[:8]}.{remedy}{suffix}"
 
 
 def set_aside(ledger: Ledger, clip: PlannedJob) -> None:
-    """Keep the output of a finished clip before another one takes its place.
+    """Copy the output of a finished clip to an attempt's name before another output takes its place.
 
     Raises:
-        OSError: it cannot be copied.
+        OSError: the output cannot be copied.
     """
     output = ledger.absolute(clip.output)
     kept = ledger.absolute(attempt_name(clip, FIRST))
@@ -39,7 +42,9 @@ def set_aside(ledger: Ledger, clip: PlannedJob) -> None:
 
 
 def select_best(work: ClipWork, attempts: Sequence[AttemptRecord], chosen: int) -> None:
-    """Make the chosen attempt the clip's output and record all of them; done again after a crash, it ends the same.
+    """Make the chosen attempt the clip's output and record all attempts.
+
+    Repeated after a crash, the function ends with the same files and record.
 
     Raises:
         OSError: a file cannot be copied.

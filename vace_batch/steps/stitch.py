@@ -1,4 +1,4 @@
-"""Stitch a clip: write the finished video and commit its record."""
+"""Stitch a clip: write the finished video from source and generated frames, and commit its record."""
 
 from __future__ import annotations
 
@@ -30,10 +30,13 @@ from vace_batch.video.writer import WriteReport, rewrite
 
 
 def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> ClipRecord:
-    """Write the finished clip and commit it. A clip without masks is a bit-exact copy of its source, status `skipped`.
+    """Write the finished clip and commit its record.
+
+    A clip without masks becomes a bit-exact copy of its source, with status `skipped`.
 
     Raises:
         ClipError: the source can no longer be read as it was planned.
+        ClusterError: a window's record is missing.
     """
     started = time.monotonic()
     ledger = Ledger(work.out)
@@ -56,7 +59,7 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> ClipRecord:
 
 
 def _copy(source: str, target: str, work: ClipWork) -> ClipRecord:
-    """A bit-exact copy, or one with bit-exact pictures where the job chose another container that can have them."""
+    """Copy the source bit by bit, or its pictures bit by bit if the job chose another container that can hold them."""
     body: ClipRecord = {"status": "skipped", "windows": 0, "window_rows": []}
     info = probe(source, work.options.media)
     if info.container_for(target) == info.container:
@@ -90,7 +93,7 @@ def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: L
 
 
 def _region_patches(plan: ClipPlan, records: Mapping[Window, WindowRecord], ledger: Ledger) -> list[RegionPatches]:
-    """The generated frames of each region: its windows, and the still pictures made of them."""
+    """Collect the generated frames of each region: its windows, and the still pictures made of them."""
 
     def open_window(window: Window) -> Iterator[NDArray[np.uint8]]:
         record = records[window]
@@ -112,7 +115,7 @@ def _window_record(ledger: Ledger, work: ClipWork, plan: ClipPlan, planned: Plan
     record = ledger.window(work.window_key(planned, plan.region_of(planned)))
     if record is None:
         window = planned.window
-        raise ClusterError(f"frames {window.start}..{window.stop - 1} of {work.job.job_id} are not there")
+        raise ClusterError(f"frames {window.start}..{window.stop - 1} of {work.job.job_id} have no record")
     return record
 
 
