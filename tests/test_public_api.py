@@ -47,9 +47,10 @@ def test_the_signatures_are_these(name: str) -> None:
 
 
 PROGRAM = """
-import sys
+import os, sys
 from vace_batch import Options, plan, read_manifest, run
 
+assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0", "no telemetry from Python either"
 folder = sys.argv[1]
 manifest = read_manifest(f"{folder}/manifest.parquet")
 options = Options(cpu_actors=1, gpu_actors=1)

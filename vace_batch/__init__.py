@@ -14,6 +14,8 @@ command line.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from vace_batch import log
+
 if TYPE_CHECKING:
     from vace_batch.batch.driver import run
     from vace_batch.batch.dry_run import plan
@@ -35,6 +37,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    log.quiet_environment()  # before the first import of Ray or a model library, which read these variables once
     return getattr(import_module(_HOMES[name]), name)
 
 

@@ -17,7 +17,7 @@ from tests.infra.manifests import command_faults
 from tests.support.s3_server import bucket, moto
 
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md") if commands_of(path))
-AFTER_THE_TUTORIAL = ["how-to/budget.md", "how-to/reviewers.md", "how-to/weights.md"]
+AFTER_THE_TUTORIAL = ["how-to/budget.md", "how-to/python.md", "how-to/reviewers.md", "how-to/weights.md"]
 
 
 def follow(page: str, folder: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,9 +16,11 @@ import pyarrow.compute as pc
 from vace_batch.ledger.records import BRIEF, COMPACT_FROM, read_records, read_tables
 from vace_batch.ledger.schema import AttemptRecord, AttemptsRecord, QualityRecord, VerdictRow
 from vace_batch.options import QualitySettings
-from vace_batch.quality.remedies import Attempt
 from vace_batch.quality.verdict import Verdict, judge
 from vace_batch.storage import files as storage
+
+if TYPE_CHECKING:  # loads OpenCV, and the command line imports this module
+    from vace_batch.quality.remedies import Attempt
 
 
 def no_verdict() -> VerdictRow:
