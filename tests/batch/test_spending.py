@@ -72,7 +72,7 @@ def test_runs_that_came_to_nothing_are_told_apart(tmp_path: Path) -> None:
     assert found.spent == Used(gpu_s=24, cpu_s=1.5, num_bytes=1)
     assert check_records(tmp_path) == {"UsageRecord"}
     lines = "\n".join(cost_lines(found.as_dict(Prices(gpu_hour=3600, currency="EUR")) | {"further_gpu_s": 3.0}))
-    assert "predicted 10.0 s, real 16.0 s (1.60 of it), and 8.0 s that came to nothing" in lines
+    assert "predicted 10.0 s, real 16.0 s (1.60 of it), and 8.0 s lost or failed" in lines
     assert "3.0 s of the GPU's time went into further attempts" in lines
     assert "predicted 10.00 EUR, real 16.00 EUR on demand, and 8.00 EUR for nothing" in lines
 

@@ -51,7 +51,7 @@ def test_lines_say_only_what_is_known(tmp_path: Path) -> None:
     write(tmp_path, "a", "2026-01-01", 3.0)
     lines = list(cost_lines(read_usage(str(tmp_path)).as_dict(Prices()) | {"further_gpu_s": 0.0}))
     assert lines == [
-        "GPU       predicted 6.0 s, real 3.0 s (0.50 of it), and 1.0 s that came to nothing",
+        "GPU       predicted 6.0 s, real 3.0 s (0.50 of it), and 1.0 s lost or failed",
         "CPU       predicted 0.0 core-s, real 1.0 core-s",
         "storage   predicted 0.0 MB, real 0.0 MB",
         "          GPU actors stood ready for 20.0 s, 20% of it at work",

@@ -184,7 +184,7 @@ def test_predicted_stands_beside_real_and_checks_can_be_filtered(tmp_path: Path)
     write_report(out)
     text = page.read_text()
     assert re.search(r"GPU</td><td[^>]*>10\.0 s</td><td[^>]*>8\.0 s</td><td[^>]*>0\.80</td><td[^>]*>8\.0 s", text)
-    assert "let nothing more begin: --max-cost 1 &lt;i&gt;" in text
+    assert "let no further window begin: --max-cost 1 &lt;i&gt;" in text
     assert "8.00 &lt;b&gt;EUR" in text and "<b>EUR" not in text and "on demand" in text
     _, _, index = parse((tmp_path / "out/report/data/index-0000.js").read_bytes())
     assert index["checks"] == ["seam", "seam blur", "", ""] and index["attempts"] == [1, 1, 2, 0]

@@ -259,7 +259,7 @@ class UsageRecord(TypedDict):
     held: Amounts
     """Amounts for which actors stood ready, waiting included."""
     stopped: str | None
-    """Why the budget let nothing more begin, if it did."""
+    """Why the budget let no further window begin, if it did."""
 
 
 class HeartbeatRecord(TypedDict):

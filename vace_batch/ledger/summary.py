@@ -41,7 +41,7 @@ _PLAN_JOB = pa.schema([PLAN_SCHEMA.field(name) for name in _JOB])
 class Summary:
     """Counters and ended jobs; planned = done + failed + skipped + pending, always.
 
-    `stopped` is why a budget let nothing more begin; `left` are then the jobs that did not end, as (job_id, clip_key).
+    `stopped` is why a budget let no further window begin; `left` are then the unfinished jobs, as (job_id, clip_key).
     """
 
     out: str

@@ -26,7 +26,7 @@ _RESOURCES = {"gpu_s": "GPU", "cpu_s": "CPU", "num_bytes": "storage"}
 class Usage:
     """Sums over runs. `predicted` and `real` are by step; `repeated` is work that was lost with a machine, failed or
     was stopped; `held` is the time in which actors stood ready, waiting included; `stopped` is why the latest run's
-    budget let nothing more begin, if it did."""
+    budget let no further window begin, if it did."""
 
     predicted: Mapping[str, Used] = field(default_factory=dict)
     real: Mapping[str, Used] = field(default_factory=dict)
@@ -123,7 +123,7 @@ def _resource_line(cost: Mapping[str, Any], name: str) -> str:
     line = f"{_RESOURCES[name]:9} predicted {predicted}, real {real}"
     if ratio is not None:
         line += f" ({ratio:.2f} of it)"
-    return f"{line}, and {quantity(repeated, name)} that came to nothing" if repeated else line
+    return f"{line}, and {quantity(repeated, name)} lost or failed" if repeated else line
 
 
 def _money_line(cost: Mapping[str, Any]) -> str:

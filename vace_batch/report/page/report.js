@@ -129,7 +129,7 @@
     page = Math.min(Math.max(page, 0), pages - 1);
     const some = chosen.slice(page * ON_PAGE, (page + 1) * ON_PAGE);
     $("rows").replaceChildren(...some.map(tableRow));
-    if (!some.length) $("rows").append(make("tr", {}, make("td", { colspan: 10, class: "faint" }, "No clip is like that.")));
+    if (!some.length) $("rows").append(make("tr", {}, make("td", { colspan: 10, class: "faint" }, "No clip matches.")));
     const all = chosen.length === meta.clips;
     $("found").textContent = `${all ? count(meta.clips) : `${count(chosen.length)} of ${count(meta.clips)}`} clips`
       + (rows.count < meta.clips ? `; ${count(rows.count)} are loaded` : "");
@@ -330,7 +330,7 @@
 
   function noPicture(what) {
     if (what === "after" && clip && !clip.output_uri) return "No result";
-    return "This browser cannot show the file. vace-batch report OUT --previews 200 makes pictures that it can.";
+    return "This browser cannot show the file. vace-batch report OUT --previews 200 makes previews that every browser can show.";
   }
 
   const leader = () => videos().find((one) => one.duration > 0) || null;
@@ -404,11 +404,11 @@
     decisions = Object.create(null);
     try {
       for (const [jobId, one] of Object.entries(JSON.parse(localStorage.getItem(storeName()) || "{}"))) decisions[jobId] = one;
-    } catch { $("export-text").textContent = "This browser keeps nothing; export before you leave."; }
+    } catch { $("export-text").textContent = "This browser stores nothing; export the decisions before you leave."; }
   }
 
   function keepDecisions() {
-    try { localStorage.setItem(storeName(), JSON.stringify(decisions)); } catch { $("export-text").textContent = "This browser keeps nothing; export before you leave."; }
+    try { localStorage.setItem(storeName(), JSON.stringify(decisions)); } catch { $("export-text").textContent = "This browser stores nothing; export the decisions before you leave."; }
     countDecisions();
   }
 
@@ -513,7 +513,7 @@
       keepDecisions();
       showReview();
       $("export-text").textContent = `${count(taken)} decisions taken over`;
-    } catch { $("export-text").textContent = "That is no file of decisions."; }
+    } catch { $("export-text").textContent = "The file holds no decisions."; }
   }
 
   function save(name, type, text) {
