@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import pickle
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,12 @@ from tests.support.bad_rows import open_rows, outcomes, row
 from vace_batch.errors import ClipError
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import MediaLimits, Options
+from vace_batch.steps.build import build
+from vace_batch.steps.keep import keep
 from vace_batch.steps.prepare import prepare
+from vace_batch.steps.stitch import stitch
+
+KEEPS = Options(keep_masks="png")
 
 
 def test_only_what_was_given_is_read(tmp_path: Path, good: bytes) -> None:
@@ -90,3 +96,37 @@ def test_a_refused_row_is_not_looked_at(tmp_path: Path, good: bytes) -> None:
         prepare(allowed, MaskModels())
     # A link that is changed after the run began is followed anew by each step.
     assert prepare(replace(allowed, refused=None, fingerprints={"video_uri": "1"}), MaskModels()).num_frames == 24
+
+
+def test_a_link_that_leads_elsewhere_by_now_is_refused_by_every_step(tmp_path: Path, good: bytes) -> None:
+    (tmp_path / "in").mkdir()
+    link = tmp_path / "in" / "clip.mp4"
+    for place in (tmp_path / "in" / "good.mp4", tmp_path / "outside.mp4"):
+        place.write_bytes(good)
+    link.symlink_to("good.mp4")
+    [work] = open_rows(tmp_path / "in", [row("a", video_uri="clip.mp4", task="inpainting", prompt="moss")], KEEPS).works
+    plan = prepare(work, MaskModels())
+    link.unlink()
+    link.symlink_to(tmp_path / "outside.mp4")
+    steps: tuple[Callable[[], object], ...] = (
+        lambda: build(work, plan, plan.windows[0]),
+        lambda: stitch(work, plan),
+        lambda: keep(work, plan),
+    )
+    for step in steps:
+        with pytest.raises(ClipError, match="not_allowed"):
+            step()
+    assert not (tmp_path / "in" / "out" / "videos").exists()
+
+
+def test_a_refused_row_keeps_its_error_and_its_keys_on_the_way_to_a_worker(tmp_path: Path, good: bytes) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "ok.mp4").write_bytes(good)
+    rows = [row("bad", video_uri=str(tmp_path / "no.mp4")), row("good", video_uri="ok.mp4")]
+    refused, admitted = open_rows(tmp_path / "in", rows).works
+    assert admitted.refused is None
+    sent = pickle.loads(pickle.dumps(refused))
+    assert sent.refused is not None and str(sent.refused) == str(refused.refused)
+    assert (sent.prep_key, sent.clip_key) == (refused.prep_key, refused.clip_key)
+    otherwise = replace(refused, refused=ClipError("model_not_allowed", "another reason"))
+    assert otherwise.prep_key != refused.prep_key and replace(refused, refused=None).prep_key != refused.prep_key

@@ -134,3 +134,11 @@ def test_seeds_are_shared_as_far_as_their_scope_says(prepared: Prepare) -> None:
     assert [len(set(found)) for found in seeds.values()] == [3, 2, 1]
     work, plan = prepared("restyle", Media(width=96, height=64), control="gray", seed_scope="programme")
     assert work.seed(plan.windows[0]) == seeds["programme"][0], "another video of the same programme"
+
+
+def test_keys_are_hashed_once(prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, _ = prepared("restyle", control="gray")
+    fresh = replace(work, job=replace(work.job, prompt="y"))
+    keys = (fresh.prep_key, fresh.clip_key)
+    monkeypatch.setattr("vace_batch.steps.clip.make_key", None)
+    assert (fresh.prep_key, fresh.clip_key) == keys and fresh.clip_key != work.clip_key

@@ -57,7 +57,8 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
 
 def _reference_pictures(work: ClipWork, column: str, *, gray: bool = False) -> tuple[NDArray[np.uint8], ...]:
     pictures = []
-    for number, uri in enumerate(getattr(work.job, column)):
-        with local_file(uri, f"{column}.{number}", work.fingerprints) as path:
-            pictures.append(read_image(path, gray=gray))
+    for file in work.job.files():
+        if file.column == column:
+            with local_file(file.uri, file.fingerprint_name, work.fingerprints) as path:
+                pictures.append(read_image(path, gray=gray))
     return tuple(pictures)

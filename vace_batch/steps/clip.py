@@ -95,11 +95,19 @@ class ClipWork:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of every window of the job, for the plan and for the clip's record."""
-        asked = {name: getattr(self.job, name) for name in ("preset", "prompt", "negative_prompt", "seed_scope")}
-        engine = {"engine": self.options.engine.pixel_fields()}
-        windows = {name: getattr(self.limits, name) for name in ("max_tokens", "max_frames", "overlap_frames")}
-        model = {"model": self.model, "revision": self.revision}
-        return {**model, **asked, **windows, "sampling": asdict(self.sampling), **engine}
+        return {
+            "model": self.model,
+            "revision": self.revision,
+            "preset": self.job.preset,
+            "prompt": self.job.prompt,
+            "negative_prompt": self.job.negative_prompt,
+            "seed_scope": self.job.seed_scope,
+            "max_tokens": self.limits.max_tokens,
+            "max_frames": self.limits.max_frames,
+            "overlap_frames": self.limits.overlap_frames,
+            "sampling": asdict(self.sampling),
+            "engine": self.options.engine.pixel_fields(),
+        }
 
     @property
     def control_models(self) -> ControlModels:
