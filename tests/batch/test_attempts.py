@@ -151,10 +151,10 @@ def test_an_attempt_that_fails_costs_the_clip_nothing(tmp_path: Path) -> None:
     run.graph = graph
     run.run(3)
     [first] = opened.works
-    climb_unit = next(iter(graph.on_done(_measure_unit(first), run.ledger.done(quality_key(first.clip_key)))), None)
-    assert climb_unit is not None and climb_unit.kind == "prepare"
+    retry_unit = next(iter(graph.on_done(_measure_unit(first), run.ledger.done(quality_key(first.clip_key)))), None)
+    assert retry_unit is not None and retry_unit.kind == "prepare"
     failure = Failure(unit_id="", code="worker_died", reason="killed", retryable=True, attempts=3)
-    following = list(graph.on_failed(climb_unit, failure))
+    following = list(graph.on_failed(retry_unit, failure))
     assert [unit.kind for unit in following] == ["prepare"]  # the next remedy
     [end] = graph.on_failed(following[0], failure)
     assert end.kind == "select_best"

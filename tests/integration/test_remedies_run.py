@@ -1,4 +1,4 @@
-"""A clip that is not good enough at first, rescued by the ladder alone: real Ray, real files, real model classes."""
+"""A clip whose mask is too small, rescued by further attempts alone: real Ray, real files, real model classes."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_no_more_than_allowed_and_nothing_twice() -> None:
     assert len(every) == len(set(every)) == 8
 
 
-def test_rungs_that_change_nothing_are_left_out() -> None:
+def test_remedies_that_change_nothing_are_left_out() -> None:
     assert "seed" not in steps(["residual"], windows=0)
     assert "hull" not in steps(["residual"], job=replace(JOB, mask_shape="hull"))
     assert "background" not in steps(["seam"], job=replace(JOB, background="off"))
