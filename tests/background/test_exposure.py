@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
-import pytest
 
-from tests.background.test_recover import (
+from tests.support.background_scenes import (
     NUM_FRAMES,
     SIZE,
     Picture,
-    panning,
     psnr,
     scenery,
     share_known,
+    still,
     views,
     with_object,
 )
-from tests.background.test_recover import still as not_moving
 from vace_batch.background.camera import track_camera
 from vace_batch.background.exposure import match_colours
-from vace_batch.background.poses import Pose
-from vace_batch.background.routes import Route, choose_samples
-from vace_batch.background.transitions import UNITS, Moment, between
-from vace_batch.geometry import Box, Size
 
 
 def shown_at(picture: Picture, share: float) -> Picture:
@@ -32,7 +25,7 @@ def shown_at(picture: Picture, share: float) -> Picture:
 
 def test_a_shot_that_fades_in_and_out_of_black_is_recovered() -> None:
     shares = [min(1.0, (index + 0.08) / 8, (NUM_FRAMES - 0.92 - index) / 8) for index in range(NUM_FRAMES)]
-    truth = [shown_at(picture, share) for picture, share in zip(views(not_moving), shares, strict=True)]
+    truth = [shown_at(picture, share) for picture, share in zip(views(still), shares, strict=True)]
     clip = with_object(truth)
     found = clip.recovered()
     assert share_known(found, clip) > 0.9  # the two frames that are black say nothing
@@ -80,29 +73,6 @@ def test_a_dissolve_is_followed_through_its_middle() -> None:
     assert psnr(clip.errors(found)) > 32
 
 
-def test_a_picture_without_texture_stands_still() -> None:
-    rows = np.mgrid[: SIZE.height, : SIZE.width][0]
-    sky = np.stack([120 + rows * 0.3, 160 + rows * 0.2, np.full_like(rows, 220)], axis=-1).astype(np.uint8)
-    clip = with_object([sky] * NUM_FRAMES)
-    (segment,) = track_camera(clip.read, clip.masks_in, clip.shot, SIZE)
-    assert all(pose.is_still for pose in segment.poses)
-    assert share_known(clip.recovered(), clip) > 0.98
-
-
-def test_noise_that_stays_on_the_screen_is_no_scene() -> None:
-    """Codecs leave a flat sky's noise where it was while the camera moves on."""
-    picture = scenery()
-    picture[:190] = (150, 190, 230)
-    screen = cv2.GaussianBlur(np.random.default_rng(3).normal(0, 12, (SIZE.height, SIZE.width, 3)), (0, 0), 2.0)
-    truth = [
-        np.where(view == (150, 190, 230), np.clip(view + screen, 0, 255), view).astype(np.uint8)
-        for view in views(panning, picture)
-    ]
-    clip = with_object(truth, lambda index: (60 + 9 * index, 150))
-    for segment in track_camera(clip.read, clip.masks_in, clip.shot, SIZE):
-        assert all(pose.back is None for pose in segment.poses)
-
-
 def test_colours_that_faded_and_colours_of_another_picture() -> None:
     rng = np.random.default_rng(0)
     bright = rng.uniform(20, 240, (2000, 3)).astype(np.float32)
@@ -113,18 +83,6 @@ def test_colours_that_faded_and_colours_of_another_picture() -> None:
     assert (gain == 50).all()
     gain, _ = match_colours(rng.permutation(bright), bright)
     np.testing.assert_array_equal(gain, 1)
-
-
-def test_after_a_flash_the_scene_goes_on() -> None:
-    truth = list(views(not_moving))
-    truth[7] = np.random.default_rng(5).integers(200, 255, truth[7].shape, np.uint8)
-    clip = with_object(truth)
-    segments = track_camera(clip.read, clip.masks_in, clip.shot, SIZE)
-    assert [pose.index for segment in segments for pose in segment.poses] == list(range(NUM_FRAMES))
-    assert all(segment.link is not None for segment in segments[1:])
-    found = [each for each in clip.recovered() if each.index != 7]
-    assert share_known(found, clip) > 0.93
-    assert psnr(clip.errors(found)) > 40
 
 
 def test_a_logo_before_a_plain_wall_is_no_work_for_the_model() -> None:
@@ -140,40 +98,10 @@ def test_a_logo_before_a_plain_wall_is_no_work_for_the_model() -> None:
 
 
 def test_after_a_bright_start_nothing_is_clipped() -> None:
-    truth = list(views(not_moving))
+    truth = list(views(still))
     truth[0] = np.clip(truth[0] * 1.7 + 60.0, 0, 255).astype(np.uint8)
     clip = with_object(truth)
     found = [each for each in clip.recovered() if each.index]
     bright = [truth[each.index][each.box.slices][each.known].min(axis=1) > 150 for each in found]
     errors = clip.errors(found)[np.concatenate(bright)]
     assert len(errors) > 200 and abs(errors.mean()) < 1
-
-
-def test_between_two_moments_lies_what_lies_between() -> None:
-    seen = np.ones((20, 30), np.bool_)
-    seen[5:15, 10:20] = False
-    level = np.full((20, 30, 3), 100 * UNITS, np.uint16)
-    whole = np.ones_like(seen)
-    moments = [
-        Moment(index=0, rgb_HW3=level, seen_HW=whole),
-        Moment(index=2, rgb_HW3=level * 2, seen_HW=seen),
-        Moment(index=10, rgb_HW3=level * 3, seen_HW=whole),
-    ]
-    rgb, known = between(moments, 4, Box(0, 0, 30, 20), ring_px=2)
-    assert known.all()
-    assert rgb[10, 15] == pytest.approx([180] * 3) and rgb[3, 15] == pytest.approx([180] * 3), "the ring is as old"
-    assert rgb[0, 0] == pytest.approx([225] * 3)
-    rgb, known = between(moments[:2], 4, Box(0, 0, 30, 20), ring_px=2)
-    assert known.all() and rgb[10, 15] == pytest.approx([100] * 3)
-    assert not between(moments[1:2], 4, Box(0, 0, 30, 20), ring_px=2)[1][10, 15]
-
-
-def test_frames_too_dark_to_show_a_background_are_not_asked() -> None:
-    def route(index: int, gain: float) -> Route:
-        colours = {"gain": np.full(3, gain, np.float32), "offset": np.zeros(3, np.float32)}
-        return Route(pose=Pose(index=index, to_anchor=np.eye(3), error_px=0.0, **colours))
-
-    routes = [route(0, 9.0), route(1, 1.0), route(2, 2.0)]
-    chosen = choose_samples(lambda start, stop: {}, routes, Box(0, 0, 20, 20), Size(20, 20))
-    assert [each.pose.index for each in chosen] == [1, 2]
-    assert choose_samples(lambda start, stop: {}, routes[:1], Box(0, 0, 20, 20), Size(20, 20)) == routes[:1]

@@ -3,142 +3,33 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-import av
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from vace_batch.background.camera import track_camera
-from vace_batch.background.recover import BackgroundSettings, Recovered, recover
-from vace_batch.background.shadow import grow_into_shadows
+from tests.support.background_scenes import (
+    NUM_FRAMES,
+    SIZE,
+    Clip,
+    Motion,
+    Picture,
+    moving,
+    panning,
+    psnr,
+    scenery,
+    seen_through,
+    shaking,
+    share_known,
+    still,
+    views,
+    with_object,
+)
+from vace_batch.background.recover import BackgroundSettings, recover
 from vace_batch.geometry import Box, Bridging, Size
-from vace_batch.masks.store import FrameMask, make_mask
-from vace_batch.planning.windows import Shot
-from vace_batch.video.frame import Frame
-from vace_batch.video.orientation import Orientation
-
-SIZE = Size(320, 180)
-NUM_FRAMES = 24
-Picture = npt.NDArray[np.uint8]
-Motion = Callable[[int], npt.NDArray[np.float64]]
-
-
-@dataclass
-class Clip:
-    """Frames with an object in them, the truth without it, and the object's masks."""
-
-    frames: Sequence[Picture]
-    truth: Sequence[Picture]
-    masks: Mapping[int, FrameMask]
-    frames_read: int = 0
-
-    def read(self, start: int, stop: int) -> Iterator[Frame]:
-        for index in range(start, stop):
-            self.frames_read += 1
-            yield as_frame(self.frames[index], index)
-
-    def masks_in(self, start: int, stop: int) -> dict[int, FrameMask]:
-        return {index: mask for index, mask in self.masks.items() if start <= index < stop}
-
-    @property
-    def shot(self) -> Shot:
-        return Shot(start=0, stop=len(self.frames))
-
-    def recovered(self) -> list[Recovered]:
-        height, width = self.frames[0].shape[:2]
-        return list(recover(self.read, self.masks_in, self.shot, Size(width, height)))
-
-    def errors(self, found: Sequence[Recovered]) -> npt.NDArray[np.float64]:
-        """Differences from the truth over all known pixels, (N, 3)."""
-        parts = [
-            each.rgb[each.known].astype(float) - self.truth[each.index][each.box.slices][each.known] for each in found
-        ]
-        return np.concatenate(parts)
-
-
-def as_frame(picture: npt.NDArray[np.generic], index: int) -> Frame:
-    pix_fmt = "rgb48le" if picture.dtype == np.uint16 else "rgb24"
-    return Frame(
-        av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=pix_fmt),
-        index=index,
-        pts=index,
-        orientation=Orientation(),
-    )
-
-
-def psnr(errors: npt.NDArray[np.float64]) -> float:
-    return float(10 * np.log10(255**2 / max(1e-9, float((errors**2).mean()))))
-
-
-def share_known(found: Sequence[Recovered], clip: Clip) -> float:
-    return sum(int(each.known.sum()) for each in found) / sum(int(mask.bits.sum()) for mask in clip.masks.values())
-
-
-def scenery(seed: int = 1, width: int = 640, height: int = 360) -> Picture:
-    """A picture with detail at several sizes, fine but not finer than a pixel."""
-    rng = np.random.default_rng(seed)
-    picture = np.full((height, width, 3), 120.0)
-    for blur, strength in ((1.2, 16), (4, 20), (16, 30)):
-        noise = cv2.GaussianBlur(rng.normal(0, 1, picture.shape), (0, 0), blur)
-        picture += noise / noise.std() * strength
-    return np.clip(picture, 0, 255).astype(np.uint8)
-
-
-def seen_through(motion: Motion, picture: Picture, index: int, size: Size = SIZE) -> Picture:
-    """`picture` as a frame whose pixels `motion(index)` takes to the picture's."""
-    flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(picture, motion(index)[:2], (size.width, size.height), flags=flags), np.uint8)
-
-
-def still(index: int) -> npt.NDArray[np.float64]:
-    return np.array([[1.0, 0, 150], [0, 1, 80], [0, 0, 1]])
-
-
-def panning(index: int) -> npt.NDArray[np.float64]:
-    return np.array([[1.0, 0, 60 + 5.3 * index], [0, 1, 80 + 0.4 * index], [0, 0, 1]])
-
-
-def shaking(index: int) -> npt.NDArray[np.float64]:
-    angle, zoom = 0.03 * np.sin(index * 1.1), 1 + 0.04 * np.sin(index * 0.7)
-    turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    place = np.array([[160 + 9 * np.sin(index * 1.9)], [90 + 6 * np.cos(index * 2.3)]])
-    return np.vstack([np.hstack([turn, place]), [0, 0, 1]])
-
-
-def moving(index: int) -> tuple[int, int]:
-    return 60 + 9 * index, 90 + int(15 * np.sin(index / 4))
-
-
-def with_object(
-    truth: Sequence[Picture],
-    place: Callable[[int], tuple[int, int]] = moving,
-    *,
-    radius: int = 22,
-    margin: int = 4,
-    noise: float = 1.5,
-) -> Clip:
-    """A bright disc pasted over the truth, masked with a margin, and noise as an encoder leaves it."""
-    rng = np.random.default_rng(7)
-    frames, masks = [], {}
-    for index, picture in enumerate(truth):
-        disc = np.zeros(picture.shape[:2], np.uint8)
-        shown = np.clip(picture + rng.normal(0, noise, picture.shape), 0, 255).astype(np.uint8)
-        cv2.circle(shown, place(index), radius, (250, 40, 220), -1)
-        cv2.circle(disc, place(index), radius + margin, 1, -1)
-        mask = make_mask(index, disc > 0)
-        assert mask is not None
-        frames.append(shown)
-        masks[index] = mask
-    return Clip(frames, truth, masks)
-
-
-def views(motion: Motion, picture: Picture | None = None, count: int = NUM_FRAMES) -> list[Picture]:
-    picture = scenery() if picture is None else picture
-    return [seen_through(motion, picture, index) for index in range(count)]
+from vace_batch.masks.store import make_mask
 
 
 @pytest.mark.parametrize(("motion", "least"), [(still, 42.0), (panning, 39.0), (shaking, 37.0)])
@@ -156,12 +47,6 @@ def test_known_pixels_lie_under_the_mask() -> None:
         mask = clip.masks[each.index]
         assert each.box == mask.box
         assert not (each.known & ~mask.bits).any()
-
-
-def test_a_still_camera_is_exactly_still() -> None:
-    clip = with_object(views(still))
-    (segment,) = track_camera(clip.read, clip.masks_in, clip.shot, SIZE)
-    assert all(pose.is_still for pose in segment.poses)
 
 
 def test_the_background_of_a_parked_object_is_not_known() -> None:
@@ -274,15 +159,6 @@ def test_a_bridge_is_no_better_than_what_another_plate_saw() -> None:
     ]
     bridged = [replace(each, known=seen.known) for each, seen in zip(found[1], found[0], strict=True)]
     assert psnr(clip.errors(bridged)) > psnr(clip.errors(found[0])) - 0.5
-
-
-def test_a_cut_of_the_view_breaks_the_chain_but_not_the_run() -> None:
-    first, second = scenery(1), scenery(9)
-    truth = [seen_through(panning, first if index < 12 else second, index) for index in range(NUM_FRAMES)]
-    clip = with_object(truth)
-    segments = track_camera(clip.read, clip.masks_in, clip.shot, SIZE)
-    assert 12 in [segment.start for segment in segments if segment.link is None]
-    assert psnr(clip.errors(clip.recovered())) > 36
 
 
 def test_a_flat_picture_is_survived() -> None:
@@ -421,47 +297,3 @@ class _Repeated(Sequence[Picture]):
 
     def __getitem__(self, index: int) -> Picture:  # type: ignore[override]
         return self._frames[index % len(self._frames)]
-
-
-def shaded(truth: Sequence[Picture], place: Callable[[int], tuple[int, int]]) -> list[Picture]:
-    """A soft shadow beside a moving object."""
-    pictures = []
-    for index, picture in enumerate(truth):
-        x, y = place(index)
-        shade = np.zeros(picture.shape[:2], np.float32)
-        cv2.ellipse(shade, (x + 28, y + 22), (34, 10), 0, 0, 360, 0.4, -1)
-        pictures.append((picture * (1 - cv2.GaussianBlur(shade, (0, 0), 3))[..., None]).astype(np.uint8))
-    return pictures
-
-
-def test_a_mask_grows_into_the_shadow_attached_to_it() -> None:
-    truth = views(still)
-    clip = with_object(shaded(truth, moving))
-    grown = list(grow_into_shadows(clip.read, clip.masks_in, clip.shot, SIZE))
-    assert [mask.index for mask in grown] == list(range(NUM_FRAMES))
-    for mask in grown[4:-6]:
-        x, y = moving(mask.index)
-        core = np.zeros((SIZE.height, SIZE.width), np.uint8)
-        cv2.ellipse(core, (x + 28, y + 22), (34, 10), 0, 0, 360, 1, -1)
-        outside = cv2.dilate(core, np.ones((25, 25), np.uint8)) | clip.masks[mask.index].full(SIZE)
-        assert (mask.full(SIZE) & (core > 0)).sum() > 0.9 * core.sum()
-        assert (mask.full(SIZE) & (outside == 0)).sum() < 0.02 * core.sum()
-
-
-@pytest.mark.parametrize("motion", [still, shaking])
-def test_a_mask_without_shadow_stays(motion: Motion) -> None:
-    clip = with_object(views(motion))
-    for mask in grow_into_shadows(clip.read, clip.masks_in, clip.shot, SIZE):
-        assert mask.bits.sum() <= 1.02 * clip.masks[mask.index].bits.sum()
-
-
-def test_a_darker_thing_is_no_shadow() -> None:
-    truth = []
-    for index, picture in enumerate(views(still)):
-        x, y = moving(index)
-        beside = picture.copy()
-        cv2.rectangle(beside, (x + 20, y + 10), (x + 60, y + 35), (60, 20, 10), -1)
-        truth.append(beside)
-    clip = with_object(truth)
-    for mask in grow_into_shadows(clip.read, clip.masks_in, clip.shot, SIZE):
-        assert mask.bits.sum() <= 1.15 * clip.masks[mask.index].bits.sum()

@@ -7,72 +7,19 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
 
 from tests.support.media_files import Media, Sound, make
+from tests.support.textured_clips import psnr, same, textured
 from vace_batch.errors import ClipError
 from vace_batch.video.encoders import EncoderSettings, choose_encoding, configure
-from vace_batch.video.frame import Frame
-from vace_batch.video.hdr import Hdr
 from vace_batch.video.nal import split_start_codes, unit_type
 from vace_batch.video.probe import probe
-from vace_batch.video.rate_control import choose_crf
 from vace_batch.video.reader import read_frames
 from vace_batch.video.shots import scan
-from vace_batch.video.writer import rewrite, write_clip
+from vace_batch.video.writer import rewrite
 
 MASTERING = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
-
-
-def same(_: Frame) -> None:
-    pass
-
-
-def psnr(one: str, other: str) -> float:
-    errors = [
-        np.square(a.rgb().astype(float) - b.rgb()).mean()
-        for a, b in zip(read_frames(one), read_frames(other), strict=True)
-    ]
-    return float(10 * np.log10(255**2 / (np.mean(errors) + 1e-9)))
-
-
-def textured(path: Path, crf: int, width: int = 320, num_frames: int = 24, noise: float = 4) -> str:
-    """A texture that glides over another one, with a little noise in each frame."""
-    rng, height = np.random.default_rng(1), 128
-    coarse = rng.integers(30, 220, (height // 8 + 1, width // 8 + num_frames, 3))
-    texture = coarse.repeat(8, axis=0).repeat(8, axis=1)
-    frames = (
-        np.clip(texture[:height, 3 * n : 3 * n + width] + rng.normal(0, noise, (height, width, 3)), 0, 255).astype(
-            np.uint8
-        )
-        for n in range(num_frames)
-    )
-    write_clip(str(path), frames, rate=Fraction(25), crf=crf)
-    return str(path)
-
-
-def test_quality_follows_the_source(tmp_path: Path) -> None:
-    ratios, sizes, finenesses = [], [], []
-    for crf in (6, 26):
-        source = textured(tmp_path / f"{crf}.mp4", crf, noise=1)
-        target = str(tmp_path / f"out_{crf}.mp4")
-        rewrite(source, target, same)
-        assert psnr(source, target) >= 46
-        sizes.append(Path(target).stat().st_size)
-        ratios.append(sizes[-1] / Path(source).stat().st_size)
-        info = probe(source)
-        finenesses.append(float(choose_crf(info, choose_encoding(info, EncoderSettings())).options["crf"]))
-    assert finenesses[0] < finenesses[1] - 2
-    # The fine source is not made coarser than it is, the coarse one not written as if it were fine.
-    assert 0.8 < ratios[0] < 1.5 and sizes[1] < 0.7 * sizes[0]
-
-
-def test_a_given_quality_is_taken(tmp_path: Path) -> None:
-    source = textured(tmp_path / "a.mp4", 20)
-    assert choose_encoding(probe(source), EncoderSettings(crf=31)).options["crf"] == "31"
-    rewrite(source, str(tmp_path / "coarse.mp4"), same, EncoderSettings(crf=45))
-    assert (tmp_path / "coarse.mp4").stat().st_size < 0.6 * (tmp_path / "a.mp4").stat().st_size
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx-vp9"])
@@ -97,48 +44,6 @@ def test_profile_and_level_stay(tmp_path: Path, profile: str, level: int) -> Non
     before, after = probe(source), probe(str(tmp_path / "out.mp4"))
     assert (before.profile, before.level) == (after.profile, after.level)
     assert after.level == level
-
-
-@pytest.mark.parametrize(
-    ("codec", "params"),
-    [
-        ("libx265", {"x265-params": f"log-level=error:open-gop=0:master-display={MASTERING}:max-cll=1000,400"}),
-        ("libx264", {"x264-params": f"mastering-display={MASTERING}:cll=1000,400"}),
-    ],
-)
-@pytest.mark.parametrize("edited", [None, [(9, 10)]])
-def test_hdr10_is_kept(
-    tmp_path: Path, codec: str, params: dict[str, str], edited: list[tuple[int, int]] | None
-) -> None:
-    media = Media(
-        codec=codec, num_frames=20, pix_fmt="yuv420p10le", tags=(9, 9, 16, 1), options={"g": "8", "crf": "10"} | params
-    )
-    for suffix in (".mp4", ".mkv"):
-        source = make(tmp_path / ("a" + suffix), media)
-        target = str(tmp_path / ("out" + suffix))
-        report = rewrite(source, target, same, None, edited)
-        assert report.notes == () and report.copied_frames == (12 if edited else 0)
-        info = probe(target)
-        assert (info.matrix, info.primaries, info.trc, info.color_range, info.bit_depth) == (9, 9, 16, 1, 10)
-        assert info.hdr.mastering_text == MASTERING and info.hdr.content_light == (1000, 400)
-        with av.open(source) as one, av.open(target) as other:
-            found = [[Hdr.of(frame) for frame in container.decode(video=0)] for container in (one, other)]
-        assert found[0] == found[1]
-        assert psnr(source, target) >= 46
-
-
-def test_hdr10_that_an_encoder_does_not_take_is_said(tmp_path: Path) -> None:
-    params = f"log-level=error:master-display={MASTERING}:max-cll=1000,400"
-    info = probe(
-        make(tmp_path / "a.mp4", Media(codec="libx265", pix_fmt="yuv420p10le", options={"x265-params": params}))
-    )
-    assert choose_encoding(info, EncoderSettings()).notes == ()
-    told = choose_encoding(
-        replace(info, codec="prores", pix_fmt="yuv422p10le", chroma_location="center"), EncoderSettings(), "mov"
-    ).notes
-    assert told == ("HDR10 mastering and light levels left out: prores_ks does not take them",)
-    plus = choose_encoding(replace(info, hdr=replace(info.hdr, dynamic=("HDR10+",))), EncoderSettings()).notes
-    assert plus == ("HDR10+ left out of re-encoded frames: libx265 is not given them",)
 
 
 @pytest.mark.parametrize("width", [832, 854, 480, 320])

@@ -16,16 +16,13 @@ import pytest
 from tests.support.media_files import Media, make
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
-from vace_batch.video import picture_tracks, reader, thumbnails, tracks
-from vace_batch.video.encoders import EncoderSettings, Encoding, choose_encoding
+from vace_batch.video import picture_tracks, reader, tracks
+from vace_batch.video.encoders import EncoderSettings, Encoding
 from vace_batch.video.frame import Frame
 from vace_batch.video.libav import converting, refused_as
 from vace_batch.video.orientation import Orientation
-from vace_batch.video.probe import probe
-from vace_batch.video.rate_control import choose_crf
 from vace_batch.video.reader import demux, read_frames
 from vace_batch.video.shots import scan
-from vace_batch.video.thumbnails import sample_frames
 from vace_batch.video.tracks import add_copies, mux
 from vace_batch.video.writer import rewrite
 
@@ -71,18 +68,6 @@ def test_colour_tags_that_nothing_converts_are_refused_by_the_scan_and_by_small_
     assert caught.value.code == "unsupported_pixel_format"
     with pytest.raises(ClipError, match="colour matrix 8"):
         next(read_frames(path)).small(Size(16, 16))
-
-
-def test_thumbnails_refuse_them_where_decord_does_not_read_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("Error reading a.mp4...")
-
-    monkeypatch.setattr(thumbnails.decord, "VideoReader", broken)
-    assert sample_frames(make(tmp_path / "whole.mp4", Media()), [3], 32)[0].shape == (24, 32, 3)
-    with pytest.raises(ClipError, match="colour matrix 8"):
-        sample_frames(make(tmp_path / "a.mp4", Media(tags=YCGCO)), [0], 32)
 
 
 class Broken:
@@ -191,19 +176,6 @@ def test_a_seek_that_fails_reads_from_the_start(tmp_path: Path, monkeypatch: pyt
     frames = list(read_frames(path, 2, 5, start_pts=times[2]))
     assert [frame.index for frame in frames] == [2, 3, 4]
     np.testing.assert_array_equal([frame.rgb() for frame in read_frames(path, 2, 5, start_pts=times[2])], expected)
-
-
-def test_quality_is_not_sought_on_frames_of_another_size(tmp_path: Path) -> None:
-    """A damaged header may change the size half way; the pass that writes reports it."""
-    small, large = (Path(make(tmp_path / f"{w}.ts", Media(width=w, num_frames=40))) for w in (64, 80))
-    path = tmp_path / "a.ts"
-    path.write_bytes(small.read_bytes() + large.read_bytes())
-    info = probe(str(path))
-    encoding = choose_encoding(info, EncoderSettings())
-    assert choose_crf(info, encoding).codec == "libx264"
-    with pytest.raises(ClipError) as caught:
-        rewrite(str(path), str(tmp_path / "out.ts"), lambda frame: None)
-    assert caught.value.code == "size_changed"
 
 
 def test_views_of_a_frame_with_unknown_tags_follow_its_size() -> None:

@@ -100,17 +100,6 @@ def test_thumbnails_show_the_frames_asked_for(tmp_path: Path, name: str) -> None
         assert np.abs(thumbnail.astype(int) - expected[rows][:, columns]).mean() < 14
 
 
-def test_thumbnails_have_square_pixels(tmp_path: Path) -> None:
-    upright = make(tmp_path / "a.mp4", Media(sample_aspect_ratio=Fraction(2)))
-    turned = make(tmp_path / "b.mp4", Media(sample_aspect_ratio=Fraction(2), rotation=90))
-    assert sample_frames(upright, [0], 64)[0].shape == (24, 64, 3)
-    assert sample_frames(turned, [0], 24)[0].shape == (64, 24, 3)
-    assert sample_frames(upright, [], 64) == []
-    for index in (-1, 12):
-        with pytest.raises(ValueError, match="index|indices|no frame"):
-            sample_frames(upright, [index], 64)
-
-
 def test_a_wrong_start_pts_is_not_believed(tmp_path: Path) -> None:
     path = make(tmp_path / "a.mp4", FILES["gop.mp4"])
     assert [frame.index for frame in read_frames(path, 20, 22, start_pts=20 * 512 + 1)] == [20, 21]

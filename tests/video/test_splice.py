@@ -261,24 +261,6 @@ def check_open(source: str, target: str, edited: set[int], copied: list[int]) ->
     return equal
 
 
-def test_one_group_needs_no_words(tmp_path: Path) -> None:
-    source = make(tmp_path / "a.mp4", h264(g="99"))
-    report = rewrite(source, str(tmp_path / "out.mp4"), paint, None, [(20, 21)])
-    assert (report.copied_frames, report.notes) == (0, ())
-
-
-def test_what_cannot_be_joined_is_said(tmp_path: Path) -> None:
-    for name, media, words in (
-        ("a.ts", Media(num_frames=FRAMES, options={"g": "8"}), "mpegts files cannot be joined"),
-        ("a.avi", Media(num_frames=FRAMES, codec="mpeg4", options={"b": "2M"}), "groups of mpeg4"),
-        ("early.mp4", replace(h264(g="8"), pts=range(-4, FRAMES - 4), time_base=Fraction(1, 25)), "edit list"),
-    ):
-        source = make(tmp_path / name, media)
-        report = rewrite(source, str(tmp_path / ("out_" + name)), paint, None, [(20, 21)])
-        assert report.copied_frames == 0 and words in report.notes[-1]
-        assert scan(source).pts == scan(str(tmp_path / ("out_" + name))).pts
-
-
 def test_a_copied_group_that_does_not_decode_is_found(tmp_path: Path) -> None:
     """The copy alone would never look at it."""
     source = Path(make(tmp_path / "a.mp4", replace(h264(g="8"), width=320, height=240)))
@@ -314,27 +296,3 @@ def test_both_settings_stand_in_the_header(tmp_path: Path, sources: dict[str, st
                 headers.append(header.sets)
         assert set(headers[0]) < set(headers[1]) and len(headers[1]) == 2 * len(headers[0])
         assert nal.uses_our_ids(codec, headers[1]) and not nal.uses_our_ids(codec, headers[0])
-
-
-@given(st.lists(st.binary(min_size=1, max_size=40), max_size=5))
-def test_units_are_packed_and_unpacked(units: list[bytes]) -> None:
-    header = nal.TrackHeader(codec="h264", data=b"", length_size=4, sets=())
-    packet = header.packet(units)
-    assert list(header.units(packet)) == units
-    if units:
-        with pytest.raises(ValueError, match="unit of"):
-            list(header.units(packet[:-1]))
-
-
-@given(st.binary(max_size=60).map(lambda data: bytes(byte % 5 for byte in data)), st.booleans())
-def test_a_renumbered_slice_is_one_byte_longer_and_has_no_start_code(tail: bytes, irap: bool) -> None:
-    kind = 19 if irap else 1
-    slice_data = bytes([kind << 1, 1, 0b10101101 if irap else 0b11001101]) + tail + b"\x80"
-    plain = nal._escape(slice_data)
-    renumbered = nal.renumber_hevc(plain)
-    assert b"\0\0\1" not in renumbered and b"\0\0\0" not in renumbered
-    data = nal._unescape(renumbered)
-    # first_slice_segment_in_pic_flag, for IDR one more flag, then 1 as 15: 000010000; the rest one byte later.
-    head = int.from_bytes(data[2:4], "big")
-    assert f"{head:016b}"[2 if irap else 1 :].startswith("000010000")
-    assert len(data) == len(slice_data) + 1 and data[4:] == slice_data[3:]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 H264_SET_ID = 31
 """Number of our parameter sets in H.264; encoders count from 0."""
@@ -80,8 +81,7 @@ def parse_header(codec: str, data: bytes | None) -> TrackHeader | None:
 def split_start_codes(data: bytes) -> list[bytes]:
     """The units of a stream in start-code form, as encoders give it."""
     marks = [match.start() for match in _START_CODE.finditer(data)]
-    ends = marks[1:] + [len(data)]
-    return [data[mark + 3 : end].rstrip(b"\0") for mark, end in zip(marks, ends, strict=True)]
+    return [data[mark + 3 : end].rstrip(b"\0") for mark, end in pairwise([*marks, len(data)])]
 
 
 def unit_type(codec: str, unit: bytes) -> int:
