@@ -11,7 +11,6 @@ import pytest
 from tests.support.media_files import Media, make
 from tests.support.prepared_clips import FRAMES, Prepare, Windows
 from vace_batch.batch.dry_run import plan as estimate
-from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import BoxKey, Expand, Extend, Job
 from vace_batch.manifest.reader import Manifest
@@ -51,15 +50,6 @@ def test_a_control_alone_steers_the_whole_picture(windows: Windows, control: str
     assert (control == "gray") == bool((vcu.frames_THWC == vcu.frames_THWC[..., :1]).all())
 
 
-def test_layout_draws_the_box_where_it_is_on_white(windows: Windows) -> None:
-    keys = (replace(BOX, frame=0), replace(BOX, frame=FRAMES - 1, x=50.0))
-    [vcu] = windows("restyle", control="layout_bbox", boxes=keys)
-    for frame, left in ((0, 16), (FRAMES - 1, 50)):
-        drawn = (vcu.frames_THWC[frame] < 250).any(axis=-1)
-        assert abs(int(np.flatnonzero(drawn.any(axis=0))[0]) - left) <= 1
-        assert not drawn[22:34, left + 6 : left + 18].any()
-
-
 def test_of_two_controls_the_second_rules_where_the_mask_source_says(windows: Windows) -> None:
     [vcu] = windows("restyle", control="gray+scribble", boxes=(BOX,))
     [gray] = windows("restyle", control="gray")
@@ -67,19 +57,6 @@ def test_of_two_controls_the_second_rules_where_the_mask_source_says(windows: Wi
     assert vcu.mask_THW.all()
     np.testing.assert_array_equal(vcu.frames_THWC[:, 24:32, 24:32], scribble.frames_THWC[:, 24:32, 24:32])
     np.testing.assert_array_equal(vcu.frames_THWC[:, 52:, :8], gray.frames_THWC[:, 52:, :8])
-
-
-def test_flow_is_drawn_alike_in_every_window_of_a_shot_and_by_one_scale(
-    prepared: Prepare,
-) -> None:
-    media = Media(width=96, height=64, num_frames=50, cut_at=40)
-    work, plan = prepared("restyle", media, control="flow")
-    assert len(plan.scales) == len(plan.shots) == 2
-    vcus = [build_step.build(work, plan, planned) for planned in plan.windows]
-    first, second = (planned.window for planned in plan.windows[:2])
-    assert second.start < first.stop
-    here, there = vcus[0].frames_THWC[second.start - first.start :], vcus[1].frames_THWC[: first.stop - second.start]
-    np.testing.assert_array_equal(here, there)
 
 
 @pytest.mark.parametrize(
@@ -106,14 +83,6 @@ def test_extension_in_place_makes_its_frames_anew_from_known_ones(
     assert known[0] == (mode != "last") and known[-1] == (mode != "first")
     if unit == "frame":
         assert sum(known) <= 5
-
-
-def test_an_extension_that_no_window_holds_is_a_failed_row(prepared: Prepare) -> None:
-    with pytest.raises(ClipError, match="39 new frames and 1 known; a window of this model takes 33"):
-        prepared("extension", Media(width=96, height=64, num_frames=40), extend=Extend())
-    media = Media(width=96, height=64, num_frames=40, cut_at=20)
-    with pytest.raises(ClipError, match="cross the cut at 20"):
-        prepared("extension", media, extend=Extend(), start_s=0.6, end_s=1.2)
 
 
 def test_outpainting_shows_the_source_on_a_larger_canvas(prepared: Prepare) -> None:
