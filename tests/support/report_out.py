@@ -1,8 +1,9 @@
-"""Output folders as a run leaves them, for tests of the report: plan, run.json, results; clips for one only."""
+"""Make output folders as a run leaves them, and read reports back, for tests of the report."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -37,7 +38,7 @@ HOSTILE = (
     "{{ 7*7 }}{% raw %}",
     "日本語 🎬",
 )
-"""Names and reasons that would do something if they were taken for markup, script, template or formula."""
+"""Names and reasons that are markup, script, template or formula to a careless page."""
 
 _VERDICT = [("verdict", pa.string()), ("score", pa.float64()), ("reasons", pa.list_(pa.string()))]
 _VERDICT += [("checks", pa.list_(pa.string())), ("predicted_gpu_s", pa.float64())]
@@ -45,8 +46,27 @@ _VERDICT += [("metrics", pa.string()), ("attempts", pa.string()), ("retry_gpu_s"
 _BATCH = 2_000
 
 
+def jobs(count: int) -> list[Job]:
+    """Make `count` removal jobs."""
+    return [
+        Job(job_id=f"clip-{number:04d}", video_uri=f"/media/{number}.mp4", task="removal") for number in range(count)
+    ]
+
+
+def parse(data: bytes) -> tuple[str, int, Any]:
+    """Read a data script back: kind, number, value."""
+    found = re.fullmatch(rb'vaceBatchData\("(\w+)",(\d+),(".*")\);\n', data)
+    assert found is not None, data[:200]
+    return found[1].decode(), int(found[2]), json.loads(json.loads(found[3]))
+
+
+def clips_of(folder: Path) -> list[dict[str, Any]]:
+    """Read the views of all clips of a written report."""
+    return [clip for path in sorted(folder.glob("data/clips-*.js")) for clip in parse(path.read_bytes())[2]]
+
+
 def result(number: int, **fields: Any) -> dict[str, Any]:
-    """A row of the results; of the clip `number`, one of 12 fails, one of 20 has nothing to change."""
+    """Make a row of the results for clip `number`; one of 12 clips fails, one of 20 is skipped."""
     status = "failed" if number % 12 == 5 else "skipped" if number % 20 == 7 else "done"
     windows = 0 if status != "done" else 1 + number % 3
     verdict = None if status != "done" else ("fail" if number % 40 == 3 else "review" if number % 11 == 4 else "pass")
@@ -81,7 +101,7 @@ def make_out(
     order: Sequence[int] | None = None,
     manifest: str = "manifest.parquet",
 ) -> str:
-    """An output folder of these jobs with their rows, None for one that is not finished; results in `order`."""
+    """Make an output folder of jobs with their rows, None for an unfinished job; results in `order`."""
     planned = [
         PlannedJob(
             job_id=job.job_id,
@@ -98,7 +118,7 @@ def make_out(
 
 
 def make_filmed_out(folder: Path) -> str:
-    """An output folder of one clip with its source, result, plan and masks: a square that was removed from a gray."""
+    """Make an output folder of one clip with source, result, plan and masks: a square removed from a gray ground."""
     folder.mkdir()
     source, out = str(folder / "source.mp4"), folder / "out"
     (out / "videos").mkdir(parents=True)
