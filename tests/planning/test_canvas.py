@@ -14,10 +14,10 @@ from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import Expand, Extend, Job
 from vace_batch.masks.store import box_mask
 from vace_batch.planning.canvas import canvas_masks, canvas_of, canvas_shots, known_context, new_frames
-from vace_batch.planning.windows import Limits, Shot
+from vace_batch.planning.windows import Shot, WindowLimits
 from vace_batch.video.canvas_frames import Canvas
 
-LIMITS = Limits(max_tokens=10_000, max_frames=33, overlap_frames=8, min_side=64)
+LIMITS = WindowLimits(max_tokens=10_000, max_frames=33, overlap_frames=8, min_side=64)
 SHARES = st.integers(0, 100).map(lambda percent: percent / 100)
 
 

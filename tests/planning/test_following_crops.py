@@ -11,13 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from vace_batch.geometry import Box, Size
-from vace_batch.planning.windows import Limits, Shot, Window, plan_clip
+from vace_batch.planning.windows import Shot, Window, WindowLimits, plan_clip
 from vace_batch.stitch.regions import RegionPatches
 from vace_batch.video.scaling import resize
 
 FRAME = Size(960, 240)
 NUM_FRAMES = 90
-NATIVE = Limits(max_tokens=32_760, max_frames=33, overlap_frames=8, min_side=64)
+NATIVE = WindowLimits(max_tokens=32_760, max_frames=33, overlap_frames=8, min_side=64)
 
 
 def texture() -> NDArray[np.uint8]:
@@ -33,7 +33,7 @@ def shift_of(moved: NDArray[np.floating], still: NDArray[np.floating]) -> NDArra
     return np.linalg.lstsq(slopes, (moved - still).ravel().astype(np.float64), rcond=None)[0]
 
 
-def shifts_px(limits: Limits, moved_px: int = 0) -> NDArray[np.float64]:
+def shifts_px(limits: WindowLimits, moved_px: int = 0) -> NDArray[np.float64]:
     """By how much the fill of each frame lies beside the picture, (T, 2), for a model that gives back what it is shown.
 
     `moved_px` cuts every second window out at another place than where it goes back to.

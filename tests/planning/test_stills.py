@@ -9,12 +9,12 @@ import pytest
 
 from vace_batch.geometry import Box, Size
 from vace_batch.planning.stills import Still, StillSegments, reuse_stills
-from vace_batch.planning.windows import Limits, Region, Shot, Window, plan_clip
+from vace_batch.planning.windows import Region, Shot, Window, WindowLimits, plan_clip
 from vace_batch.stitch.regions import RegionPatches
 
 FRAME = Size(320, 192)
 HOLE = Box(100, 60, 40, 30)
-LIMITS = Limits(max_tokens=4000, max_frames=17, overlap_frames=4, min_side=64)
+LIMITS = WindowLimits(max_tokens=4000, max_frames=17, overlap_frames=4, min_side=64)
 
 
 def plan(

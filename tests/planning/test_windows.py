@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from vace_batch.geometry import Box, Size, legal_num_frames, token_count
 from vace_batch.planning.canvas import canvas_shots
-from vace_batch.planning.windows import Limits, Region, Shot, Window, fade_weights, masked_runs, plan_clip
+from vace_batch.planning.windows import Region, Shot, Window, WindowLimits, fade_weights, masked_runs, plan_clip
 from vace_batch.video.canvas_frames import Canvas
 
 Planned = tuple[tuple[Region, ...], tuple[Window, ...]]
 
-LIMITS = Limits(max_tokens=32_760, max_frames=81, overlap_frames=16, min_side=256)
+LIMITS = WindowLimits(max_tokens=32_760, max_frames=81, overlap_frames=16, min_side=256)
 WHOLE = Box(0, 0, 64, 48)
 IN_PLACE = Canvas(size=WHOLE.size, source=WHOLE, kept=WHOLE)
 
@@ -25,7 +25,7 @@ def shots_of(num_frames: int, cuts: list[int]) -> tuple[Shot, ...]:
 
 
 @st.composite
-def clips(draw: st.DrawFn) -> tuple[int, list[int], Size, dict[int, tuple[Box, ...]], Limits]:
+def clips(draw: st.DrawFn) -> tuple[int, list[int], Size, dict[int, tuple[Box, ...]], WindowLimits]:
     num_frames = draw(st.integers(1, 400))
     cuts = sorted(draw(st.sets(st.integers(1, max(1, num_frames - 1)), max_size=4)) if num_frames > 1 else set())
     frame = Size(draw(st.integers(2, 4096)), draw(st.integers(2, 2160)))
@@ -37,7 +37,7 @@ def clips(draw: st.DrawFn) -> tuple[int, list[int], Size, dict[int, tuple[Box, .
     indices = draw(st.sets(st.integers(0, num_frames - 1), max_size=40))
     parts = {index: tuple(box() for _ in range(draw(st.integers(1, 3)))) for index in indices}
     longest = draw(st.integers(1, 25)) * 4 + 1
-    limits = Limits(
+    limits = WindowLimits(
         max_tokens=draw(st.integers(500, 80_000)),
         max_frames=longest,
         overlap_frames=draw(st.integers(0, longest - 1)),
@@ -49,7 +49,7 @@ def clips(draw: st.DrawFn) -> tuple[int, list[int], Size, dict[int, tuple[Box, .
 @settings(max_examples=300, deadline=None)
 @given(clips())
 def test_every_masked_frame_is_in_a_window_inside_shot_and_frame(
-    clip: tuple[int, list[int], Size, dict[int, tuple[Box, ...]], Limits],
+    clip: tuple[int, list[int], Size, dict[int, tuple[Box, ...]], WindowLimits],
 ) -> None:
     num_frames, cuts, frame, parts, limits = clip
     shots = shots_of(num_frames, cuts)
@@ -83,7 +83,7 @@ def test_every_masked_frame_is_in_a_window_inside_shot_and_frame(
 def test_long_runs_overlap_at_least_as_asked(length: int, n: int, data: st.DataObject) -> None:
     longest = 4 * n + 1
     overlap = data.draw(st.integers(0, longest - 1))
-    limits = Limits(max_tokens=10**6, max_frames=longest, overlap_frames=overlap, min_side=16)
+    limits = WindowLimits(max_tokens=10**6, max_frames=longest, overlap_frames=overlap, min_side=16)
     shots = shots_of(length, [])
     _, windows = plan_clip({i: (Box(0, 0, 16, 16),) for i in range(length)}, shots, Size(64, 64), limits)
     for left, right in zip(windows, windows[1:], strict=False):
@@ -91,7 +91,7 @@ def test_long_runs_overlap_at_least_as_asked(length: int, n: int, data: st.DataO
         assert left.start < right.start
 
 
-def plan_one(parts: dict[int, tuple[Box, ...]], frame: Size, num_frames: int, limits: Limits = LIMITS) -> Planned:
+def plan_one(parts: dict[int, tuple[Box, ...]], frame: Size, num_frames: int, limits: WindowLimits = LIMITS) -> Planned:
     return plan_clip(parts, shots_of(num_frames, []), frame, limits)
 
 
@@ -115,7 +115,7 @@ def test_a_crop_over_the_budget_is_scaled_not_cut() -> None:
 
 
 def test_an_odd_frame_is_used_whole_when_the_object_fills_it() -> None:
-    limits = Limits(max_tokens=10**6, max_frames=81, overlap_frames=16, min_side=256)
+    limits = WindowLimits(max_tokens=10**6, max_frames=81, overlap_frames=16, min_side=256)
     [region], [window] = plan_one({i: (Box(0, 0, 853, 481),) for i in range(5)}, Size(853, 481), 5, limits)
     assert (window.box, region.size) == (Box(0, 0, 853, 481), Size(848, 480))
 

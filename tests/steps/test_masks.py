@@ -11,7 +11,7 @@ from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import Dilation
 from vace_batch.masks.refine import dilate
 from vace_batch.masks.store import MaskReader, box_mask, write_masks
-from vace_batch.planning.windows import Limits, Shot, plan_clip
+from vace_batch.planning.windows import Shot, WindowLimits, plan_clip
 from vace_batch.steps.masks import dilate_at_model_scale, parts_of
 
 SIZE = Size(640, 360)
@@ -21,7 +21,7 @@ SHOTS = (Shot(start=0, stop=5),)
 
 @pytest.mark.parametrize(("max_tokens", "shrinks"), [(100_000, False), (300, True)])
 def test_tokens_are_those_of_the_models_scale(tmp_path: Path, max_tokens: int, shrinks: bool) -> None:
-    limits = Limits(max_tokens=max_tokens, max_frames=5, overlap_frames=2, min_side=64)
+    limits = WindowLimits(max_tokens=max_tokens, max_frames=5, overlap_frames=2, min_side=64)
     masks, guards = str(tmp_path / "masks.parquet"), str(tmp_path / "guards.parquet")
     plain = [dilate(box_mask(index, OBJECT), SIZE, Dilation(px=16.0)) for index in range(5)]
     before = write_masks(masks, SIZE, plain)

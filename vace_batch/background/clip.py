@@ -20,7 +20,7 @@ from vace_batch.manifest.job import Job
 from vace_batch.masks.refine import split_parts
 from vace_batch.masks.store import Bits, FrameMask, MaskReader, MaskSummary, make_mask, write_masks
 from vace_batch.planning.stills import StillSegments
-from vace_batch.planning.windows import Limits, Shot
+from vace_batch.planning.windows import Shot, WindowLimits
 from vace_batch.video.frame import Frame
 from vace_batch.video.read_ahead import CHUNK_FRAMES
 from vace_batch.video.reader import read_frames
@@ -46,7 +46,7 @@ class ClipSource:
 
 
 def recover_clip(
-    clip: ClipSource, shots: Sequence[Shot], patches: str, holes: str, job: Job, limits: Limits
+    clip: ClipSource, shots: Sequence[Shot], patches: str, holes: str, job: Job, limits: WindowLimits
 ) -> tuple[MaskSummary, float, StillSegments]:
     """Write what was recovered to `patches` and the masks without it to `holes`; returns these, the share recovered,
     and which holes lie in a picture that stands still.

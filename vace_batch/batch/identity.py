@@ -22,7 +22,7 @@ from vace_batch.manifest.video_suffixes import (
 )
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import Options
-from vace_batch.planning.windows import Limits
+from vace_batch.planning.windows import WindowLimits
 from vace_batch.quality.remedies import Remedy
 from vace_batch.steps.admission import admit
 from vace_batch.steps.clip import ClipWork, control_models
@@ -127,10 +127,10 @@ class _Batch:
         )
 
 
-def _limits(job: Job, profile: profiles.ModelProfile) -> Limits:
-    """Limits of a window: the job's where it names some, else the model's."""
+def _limits(job: Job, profile: profiles.ModelProfile) -> WindowLimits:
+    """WindowLimits of a window: the job's where it names some, else the model's."""
     sampling = job.sampling
-    return Limits(
+    return WindowLimits(
         max_tokens=min(profile.max_tokens, sampling.max_tokens or profile.max_tokens),
         max_frames=sampling.max_frames or profile.max_frames,
         overlap_frames=profile.overlap_frames if sampling.overlap_frames is None else sampling.overlap_frames,

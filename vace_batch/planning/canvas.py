@@ -18,7 +18,7 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import TOKEN_PX, Box, Size, align_up, legal_num_frames
 from vace_batch.manifest.job import Expand, Job
 from vace_batch.masks.store import FrameMask, box_mask, make_mask, merge_masks
-from vace_batch.planning.windows import Limits, Shot
+from vace_batch.planning.windows import Shot, WindowLimits
 from vace_batch.video.canvas_frames import Canvas
 
 DEFAULT_EXPAND = Expand(left=0.25, right=0.25, up=0.25, down=0.25)
@@ -101,7 +101,7 @@ def new_frames(job: Job, canvas: Canvas, num_frames: int, frame_range: tuple[int
     return range(start, stop)
 
 
-def known_context(job: Job, new: range, shots: Sequence[Shot], limits: Limits) -> tuple[range, range]:
+def known_context(job: Job, new: range, shots: Sequence[Shot], limits: WindowLimits) -> tuple[range, range]:
     """Choose the known frames before and after the new frames that the window of an extension shows.
 
     Raises:

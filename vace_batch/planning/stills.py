@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from vace_batch.geometry import Box
-from vace_batch.planning.windows import Limits, Region, Window, shrunk
+from vace_batch.planning.windows import Region, Window, WindowLimits, shrunk
 
 _FADE_FRAMES = 4
 _LEAST_FRAMES = 5
@@ -71,7 +71,7 @@ def reuse_stills(
     parts: Mapping[int, Sequence[Box]],
     regions: Sequence[Region],
     windows: Sequence[Window],
-    limits: Limits,
+    limits: WindowLimits,
 ) -> tuple[tuple[Still, ...], tuple[Region, ...], tuple[Window, ...]]:
     """Replace windows by still pictures where possible.
 
@@ -103,7 +103,7 @@ def reuse_stills(
     return tuple(result), tuple(sized), needed
 
 
-def _at_painting_size(region: Region, holes: Iterable[Box], limits: Limits) -> Region:
+def _at_painting_size(region: Region, holes: Iterable[Box], limits: WindowLimits) -> Region:
     """Shrink a region until its widest hole is one that the model paints well."""
     widest_px = max(min(box.width, box.height) for box in holes) * region.size.width / region.crop.width
     if limits.widest_hole_px is None or widest_px <= limits.widest_hole_px:

@@ -33,7 +33,7 @@ _WORTH_FOLLOWING = 1.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class WindowLimits:
     """The limits of one window of a model, and the gaps between masks that recovering may bridge.
 
     `widest_hole_px` is the widest hole, at model scale, that the model paints well in a still picture, where the
@@ -146,7 +146,7 @@ def masked_runs(frames: Sequence[int], shot: Shot, max_gap: int) -> tuple[tuple[
 
 
 def plan_clip(
-    parts: Mapping[int, Sequence[Box]], shots: Sequence[Shot], frame: Size, limits: Limits
+    parts: Mapping[int, Sequence[Box]], shots: Sequence[Shot], frame: Size, limits: WindowLimits
 ) -> tuple[tuple[Region, ...], tuple[Window, ...]]:
     """Plan the regions and windows of a clip; `parts` are the boxes of each frame's connected mask parts.
 
@@ -163,7 +163,7 @@ def plan_clip(
     return tuple(regions), tuple(windows)
 
 
-def tracks_of(parts: Mapping[int, Sequence[Box]], shot: Shot, frame: Size, limits: Limits) -> list[Track]:
+def tracks_of(parts: Mapping[int, Sequence[Box]], shot: Shot, frame: Size, limits: WindowLimits) -> list[Track]:
     """Group the mask parts of one shot into tracks, one per region, earliest first."""
     tracks = [
         run
@@ -209,7 +209,7 @@ def _runs_of(track: Track, runs: Sequence[tuple[int, int]]) -> Iterator[Track]:
         yield Track(frames=track.frames[part], boxes=track.boxes[part])
 
 
-def _joined_where_cheaper(tracks: list[Track], frame: Size, limits: Limits) -> list[Track]:
+def _joined_where_cheaper(tracks: list[Track], frame: Size, limits: WindowLimits) -> list[Track]:
     """Join pairs of tracks, earliest first, as long as that saves pixels; an hour of video may have thousands."""
     tracks = list(tracks)
     costs = [_cost(track, frame, limits) for track in tracks]
@@ -239,7 +239,7 @@ def _joined(one: Track, other: Track) -> Track:
     return Track.of(boxes)
 
 
-def _cost(track: Track, frame: Size, limits: Limits) -> int:
+def _cost(track: Track, frame: Size, limits: WindowLimits) -> int:
     """Count the pixels that a track's windows show to the model."""
     crop = _crop_size([track.whole], track.margin, frame, limits)
     spans = spread(track.start, track.stop, limits)
@@ -247,7 +247,7 @@ def _cost(track: Track, frame: Size, limits: Limits) -> int:
 
 
 def _plan_track(
-    track: Track, shot_number: int, region_number: int, shot: Shot, frame: Size, limits: Limits
+    track: Track, shot_number: int, region_number: int, shot: Shot, frame: Size, limits: WindowLimits
 ) -> tuple[Region, list[Window]]:
     """Plan one region and its windows.
 
@@ -270,7 +270,7 @@ def _plan_track(
     return Region(shot=shot_number, start=track.start, stop=track.stop, crop=crop, size=size), windows
 
 
-def _crop_size(boxes: Sequence[Box], margin: int, frame: Size, limits: Limits) -> Size:
+def _crop_size(boxes: Sequence[Box], margin: int, frame: Size, limits: WindowLimits) -> Size:
     """Return the crop size that holds each of `boxes` with context: a bucket where the frame has room for one."""
     width = max(box.width for box in boxes)
     height = max(box.height for box in boxes)
@@ -325,7 +325,7 @@ def _shrunk_side(side: int, scale: float) -> int:
     return max(TOKEN_PX, align_down(int(side * scale), TOKEN_PX))
 
 
-def spread(start: int, stop: int, limits: Limits) -> list[tuple[int, int]]:
+def spread(start: int, stop: int, limits: WindowLimits) -> list[tuple[int, int]]:
     """Spread spans of at most `max_frames` evenly over start..stop-1, with at least the limits' overlap."""
     length = stop - start
     longest = limits.max_frames

@@ -13,7 +13,7 @@ from vace_batch.errors import ClipError
 from vace_batch.ledger.ledger import make_key
 from vace_batch.manifest.job import DECIDES, Job, identity_fields
 from vace_batch.options import KEY_VERSION, Options
-from vace_batch.planning.windows import Limits, Region
+from vace_batch.planning.windows import Region, WindowLimits
 from vace_batch.steps.admission import admit
 from vace_batch.steps.clip_plan import PlannedWindow
 from vace_batch.storage import files as storage
@@ -39,7 +39,7 @@ class ClipWork:
     fingerprints: dict[str, str]
     model: str
     revision: str
-    limits: Limits
+    limits: WindowLimits
     sampling: ResolvedSampling
     refused: ClipError | None = None
 

@@ -15,7 +15,7 @@ from vace_batch.masks.clip import MaskRequest, clip_masks, whole_frames
 from vace_batch.masks.refine import dilate, split_parts, subtract
 from vace_batch.masks.store import FrameMask, MaskReader, MaskSummary, MaskWriter, merge_masks, write_masks
 from vace_batch.planning.canvas import canvas_masks, on_canvas
-from vace_batch.planning.windows import Limits, Shot, Window, plan_clip
+from vace_batch.planning.windows import Shot, Window, WindowLimits, plan_clip
 from vace_batch.steps.open_clip import OpenClip
 from vace_batch.video.read_ahead import CHUNK_FRAMES
 
@@ -106,7 +106,7 @@ def parts_of(reader: MaskReader, num_frames: int) -> dict[int, tuple[Box, ...]]:
 
 
 def dilate_at_model_scale(
-    summary: MaskSummary, file: str, protected: str | None, tokens: float, shots: Sequence[Shot], limits: Limits
+    summary: MaskSummary, file: str, protected: str | None, tokens: float, shots: Sequence[Shot], limits: WindowLimits
 ) -> MaskSummary:
     """Widen the masks of a local file where the model sees their crop shrunk, so that `tokens` are tokens of the model.
 
