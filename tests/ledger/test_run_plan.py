@@ -18,7 +18,7 @@ from vace_batch.storage import files as storage
 
 
 def test_half_an_answer_is_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store may say less than there is; then it is asked again."""
+    """A store may return half a file; the plan is then read again."""
     out = "memory://half-a-plan"
     write_plan(out, planned(3), {})
     whole, calls = storage.read_bytes, []

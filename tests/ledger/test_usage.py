@@ -1,4 +1,4 @@
-"""What runs took: records summed up by step, and the lines that people read."""
+"""The cost of runs: records summed up by step, and the lines that people read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the detector says of a finished clip: the object is still there, or something else is."""
+"""The detector on a finished clip: the object is still found, or another object appeared."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RED, GREEN = (220, 20, 20), (20, 200, 20)
 
 
 class Colours:
-    """A detector by colour, a stand-in: what is red is a ball, what is green a car."""
+    """A stand-in detector by colour: a red blob is a ball, a green one a car."""
 
     classes = {0: "ball", 1: "car"}
 

@@ -1,4 +1,4 @@
-"""What the checks find in pictures whose faults are known, and what a verdict makes of them."""
+"""Single measures on crops with known faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics of frames whose faults are known."""
+"""The metrics of frames with known faults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Fill = Callable[[int, Any, Any], Any]
 
 
 def metrics_of(fill: Fill) -> Mapping[str, float]:
-    """What the meter says where `fill` is in the mask; without a codec."""
+    """Measure frames with `fill` in the mask, without a codec."""
     meter = Meter(cuts=(0,), joins=())
     for index in range(NUM_FRAMES):
         source, truth, mask = pictures(index)

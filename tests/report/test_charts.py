@@ -1,4 +1,4 @@
-"""Charts: places and sizes of what they show."""
+"""Charts: places and sizes of parts, bars and columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The story of one clip: what the ledger has of it, and the lines that people read."""
+"""The story of one clip: its records in the ledger, and the lines that people read."""
 
 from __future__ import annotations
 

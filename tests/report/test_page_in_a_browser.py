@@ -79,7 +79,7 @@ class _opened:
 
 
 def _is_fault(said: Any) -> bool:
-    """What the page's policy forbids is one; not a clip that is missing, nor that axe asks for the style sheet."""
+    """Count errors of the page's policy as faults, but not a missing clip or the style sheet that axe loads."""
     return said.type == "error" and not any(text in said.text for text in ("Failed to load resource", "connect-src"))
 
 

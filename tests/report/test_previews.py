@@ -1,4 +1,4 @@
-"""Previews: which clips get them, and what they show."""
+"""Previews: the clips that get one, and the frames in it."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_results_of_a_version_without_verdicts_and_times_are_shown(tmp_path: Pat
 
 
 def cell(value: Any) -> str:
-    """As the page writes it: only what is not there has no quotes."""
+    """Quote a CSV cell as the page does: only an empty cell has no quotes."""
     text = json.dumps(value) if isinstance(value, dict | list) else str(value)
     return "" if value is None else '"' + text.replace('"', '""') + '"'
 
