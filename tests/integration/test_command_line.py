@@ -95,7 +95,7 @@ def test_a_batch_with_one_missing_file(tmp_path: Path, monkeypatch: pytest.Monke
     }
     assert (summary["planned"], summary["done"], summary["failed"], summary["skipped"]) == (4, 2, 1, 1)
     assert set(jobs["late"]) == set(
-        "job_id status output_uri error_code reason attempts windows seconds verdict reasons".split()
+        "job_id status output_uri error_code reason runs windows seconds verdict reasons".split()
     )
     assert jobs["late"]["error_code"] == "not_found" and "late.mp4" in jobs["late"]["reason"]
     assert jobs["late"]["output_uri"] is None and jobs["late"]["runs"] == 1
