@@ -27,7 +27,7 @@ from vace_batch.demo.clips import picture
 from vace_batch.geometry import TOKEN_PX, Size
 from vace_batch.manifest.job import Job
 from vace_batch.masks.clip import MaskRequest, clip_masks
-from vace_batch.masks.detectors import yolo_onnx
+from vace_batch.masks.detectors import backends
 from vace_batch.masks.detectors.onnx_export import cached_export
 from vace_batch.masks.detectors.yolo import import_ultralytics
 from vace_batch.masks.detectors.yolo_onnx import ExportedDetector
@@ -123,7 +123,7 @@ def main() -> None:
         run = detector.session(box.network)
         works = {
             "ultralytics predict, torch": peer,
-            f"bare forward, {yolo_onnx.backend()}": lambda: [run(image) for _ in range(num_frames)],
+            f"bare forward, {backends.backend()}": lambda: [run(image) for _ in range(num_frames)],
             "whole stage, every frame": lambda: stage(1),
             f"whole stage, up to every {DEFAULT_EVERY}th": lambda: stage(DEFAULT_EVERY),
         }

@@ -20,8 +20,8 @@ from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import Dilation, Job, Pick, Protect
 from vace_batch.masks.clip import MaskRequest, clip_masks
 from vace_batch.masks.detectors.detection import Detection, class_numbers
-from vace_batch.masks.finder import Notes
 from vace_batch.masks.models import MaskModels
+from vace_batch.masks.notes import Notes
 from vace_batch.masks.store import box_mask, make_mask
 from vace_batch.video.shots import Scan
 from vace_batch.video.writer import write_clip

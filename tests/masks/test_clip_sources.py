@@ -19,8 +19,8 @@ from vace_batch.masks.detectors.detection import Detection
 from vace_batch.masks.detectors.onnx_export import export_onnx, new_segmentation_model
 from vace_batch.masks.detectors.yolo import import_ultralytics
 from vace_batch.masks.detectors.yolo_onnx import ExportedDetector
-from vace_batch.masks.finder import Notes
 from vace_batch.masks.models import MaskModels
+from vace_batch.masks.notes import Notes
 from vace_batch.masks.segmenters.sam import Segmenter
 from vace_batch.masks.store import FrameMask, box_mask
 from vace_batch.video.shots import Scan

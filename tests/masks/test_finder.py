@@ -12,8 +12,9 @@ from tests.support.small_sam2 import SIZE, NoiseClip, noise_frames, point_mark
 from vace_batch.geometry import Box
 from vace_batch.manifest.job import BoxKey, Pick
 from vace_batch.masks.clip import _marked_objects
-from vace_batch.masks.finder import Fallbacks, FrameObjects, Notes, ObjectFinder, _Shot, clip_to_prompt, picked
+from vace_batch.masks.finder import ObjectFinder, _Shot, clip_to_prompt, picked
 from vace_batch.masks.keyframes import box_tracks
+from vace_batch.masks.notes import Fallbacks, FrameObjects, Notes
 from vace_batch.masks.segmenters.sam import Prompt, Segmenter
 from vace_batch.masks.segmenters.sam2_memory import Memory
 from vace_batch.masks.store import PackedMask, box_mask

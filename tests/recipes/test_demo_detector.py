@@ -15,7 +15,7 @@ from vace_batch.demo.clips import NUM_FRAMES, SIZE, Shown, ball_over_the_mountai
 from vace_batch.geometry import TOKEN_PX, Size
 from vace_batch.manifest.job import Job
 from vace_batch.masks.clip import MaskRequest, clip_masks
-from vace_batch.masks.detectors import yolo_onnx
+from vace_batch.masks.detectors import backends
 from vace_batch.masks.detectors.yolo_onnx import ExportedDetector
 from vace_batch.masks.models import MaskModels
 from vace_batch.video.shots import Scan
@@ -57,8 +57,8 @@ def test_it_finds_the_demo_s_objects_on_every_frame(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if precision == "float32":
-        monkeypatch.setattr(yolo_onnx, "has_bfloat16", lambda: False)
-    elif yolo_onnx.backend() != "openvino":
+        monkeypatch.setattr(backends, "has_bfloat16", lambda: False)
+    elif backends.backend() != "openvino":
         pytest.skip("bfloat16 needs a CPU that has it, and openvino")
     shown = list(scene())
     path = str(tmp_path / "clip.mp4")
@@ -91,11 +91,11 @@ def test_it_finds_the_demo_s_objects_on_every_frame(
 
 def test_scores_in_float32_are_equal_to_rounding_in_both_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
-    monkeypatch.setattr(yolo_onnx, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(backends, "has_bfloat16", lambda: False)
     picture = np.random.default_rng(0).random((1, 3, 224, 384), np.float32)
     outputs = []
     for backend in ("onnxruntime", "openvino"):
-        monkeypatch.setattr(yolo_onnx, "backend", lambda backend=backend: backend)
+        monkeypatch.setattr(backends, "backend", lambda backend=backend: backend)
         network = ExportedDetector.load(str(detector_path())).session(Size(384, 224))
         outputs.append([np.array(output) for output in network(picture)])
     (ours, *_), (others, *_) = outputs
@@ -108,7 +108,7 @@ def test_both_backends_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     picture = next(horse_on_the_pavement()).picture_HW3
     found = []
     for backend in ("onnxruntime", "openvino"):
-        monkeypatch.setattr(yolo_onnx, "backend", lambda backend=backend: backend)
+        monkeypatch.setattr(backends, "backend", lambda backend=backend: backend)
         found.append(ExportedDetector.load(str(detector_path())).detect(picture, ["horse"], conf=0.3))
     (one,), (other,) = found
     assert one.mask is not None and other.mask is not None

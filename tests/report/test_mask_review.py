@@ -67,13 +67,13 @@ def test_a_review_has_masks_and_a_video_of_them(tmp_path: Path, form: str) -> No
         ("png", kept, "_full", 4),
         ("parquet", MaskWriter, "add", NUM_FRAMES + 4),
         ("coco", kept.Path, "write_text", 1),
-        ("coco", reviewing, "at_most", 1),
+        ("coco", reviewing, "shrink_to", 1),
     ],
 )
 def test_a_review_that_is_killed_leaves_nothing_half(
     tmp_path: Path, form: str, place: Any, name: str, calls: int
 ) -> None:
-    """It dies over the masks, or with `at_most` over the video, of which there are earlier ones."""
+    """It dies over the masks, or with `shrink_to` over the video, of which there are earlier ones."""
     target, overlay = tmp_path / "out" / f"a{SUFFIXES[form]}", tmp_path / "out" / "a-overlay.mp4"
     reviewed(tmp_path, form, 8)
     before = overlay.read_bytes()

@@ -13,13 +13,14 @@ from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import Job
 from vace_batch.masks.detectors.overlay import OVERLAY, find_overlay
 from vace_batch.masks.detectors.text import TEXT
-from vace_batch.masks.finder import Fallbacks, FrameObjects, Notes, ObjectFinder, points_by_object
+from vace_batch.masks.finder import ObjectFinder
 from vace_batch.masks.import_files import read_masks
-from vace_batch.masks.keyframes import BoxTrack, box_tracks
+from vace_batch.masks.keyframes import BoxTrack, PointPrompts, box_tracks, points_by_object
 from vace_batch.masks.models import MaskModels, checked_detector, text_finder
+from vace_batch.masks.notes import Fallbacks, FrameObjects, Notes
 from vace_batch.masks.refine import refine, split_parts, subtract
 from vace_batch.masks.segmenters.sam import Segmenter
-from vace_batch.masks.segmenters.sam2_memory import Mark, PointPrompts
+from vace_batch.masks.segmenters.sam2_memory import Mark
 from vace_batch.masks.store import FrameMask, box_mask, merge_masks
 from vace_batch.masks.tracking.memory import MarkedObject
 from vace_batch.storage.node_cache import local_file

@@ -23,8 +23,8 @@ CATEGORY = {"id": 1, "name": "mask"}
 
 def encode(mask: FrameMask, size: Size) -> dict[str, Any]:
     """Encode a mask as compressed run-length code: `{"size": [H, W], "counts": str}`."""
-    made = rle.encode(np.asfortranarray(mask.full(size).view(np.uint8)))
-    return {"size": [size.height, size.width], "counts": made["counts"].decode("ascii")}
+    code = rle.encode(np.asfortranarray(mask.full(size).view(np.uint8)))
+    return {"size": [size.height, size.width], "counts": code["counts"].decode("ascii")}
 
 
 def as_coco(name: str, size: Size, num_frames: int, masks: Iterable[FrameMask]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 
@@ -11,17 +11,17 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
-from vace_batch.manifest.job import Job, PointKey
+from vace_batch.manifest.job import Job
 from vace_batch.masks.detectors.detection import LEAST_CONFIDENCE, Detection, fold_name
 from vace_batch.masks.detectors.overlay import OVERLAY
 from vace_batch.masks.detectors.text import LONGEST_PX, TEXT, TextFinder
 from vace_batch.masks.detectors.yolo import Detector
 from vace_batch.masks.detectors.yolo_onnx import ExportedDetector
-from vace_batch.masks.keyframes import BoxTrack
+from vace_batch.masks.keyframes import BoxTrack, PointPrompts
+from vace_batch.masks.notes import FrameObjects
 from vace_batch.masks.segmenters.sam import Prompt, Segmenter
-from vace_batch.masks.segmenters.sam2_memory import Memory, PointPrompts
+from vace_batch.masks.segmenters.sam2_memory import Memory
 from vace_batch.masks.store import FrameMask, PackedMask, box_mask, make_mask
 from vace_batch.masks.tracking.frame_skipping import detect_with_skipping
 from vace_batch.masks.tracking.memory import FrameReader, MarkedObject, ObjectFollower, fill_from_memory, grow_box
@@ -29,75 +29,12 @@ from vace_batch.masks.tracking.objects import Sighting, TrackedObject, track_sho
 from vace_batch.masks.tracking.smoothing import SmoothedObject
 from vace_batch.masks.tracking.trackers import CameraMotion
 from vace_batch.video.frame import Frame
+from vace_batch.video.scaling import shrink_to
 
 RGB = npt.NDArray[np.uint8]
 # An outline may leave its prompt's box by this share of its longer side: a segmenter may take the whole frame.
 _OUTLINE_REACH = 0.25
 _COLOUR_BINS = 4
-_MOST_SPANS = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrameObjects:
-    """The objects found in frame `index`: `selected` masks to replace, `guarded` masks to protect.
-
-    `names` has the class and number of each selected mask, empty if it is not a tracked object's. `from_memory`: SAM
-    2's memory alone found one of the objects. `without_outline`: the segmenter found no outline of one of the objects,
-    and its box is the mask.
-    """
-
-    index: int
-    selected: Sequence[FrameMask] = ()
-    guarded: Sequence[FrameMask] = ()
-    names: Sequence[str] = ()
-    from_memory: bool = False
-    without_outline: bool = False
-
-
-@dataclass(slots=True)
-class Notes:
-    """Notes for people about a clip's masks.
-
-    `notes` go into the clip's result. `objects` holds each frame's tracked objects with their boxes; None does not
-    collect them.
-    """
-
-    notes: list[str] = field(default_factory=list)
-    objects: dict[int, list[tuple[str, Box]]] | None = None
-
-    def add(self, note: str) -> None:
-        """Add a note, unless the same note is there already."""
-        if note not in self.notes:
-            self.notes.append(note)
-
-    def see(self, frame: FrameObjects) -> None:
-        """Collect the named objects of a frame."""
-        if self.objects is not None:
-            named = zip(frame.names, frame.selected, strict=True)
-            self.objects[frame.index] = [(name, mask.box) for name, mask in named if name]
-
-
-@dataclass(slots=True)
-class Fallbacks:
-    """The frames whose masks come from SAM 2's memory alone, or from a box in place of an outline."""
-
-    from_memory: list[int] = field(default_factory=list)
-    without_outline: list[int] = field(default_factory=list)
-
-    def see(self, frame: FrameObjects) -> None:
-        """Record the next frame."""
-        if frame.from_memory:
-            self.from_memory.append(frame.index)
-        if frame.without_outline:
-            self.without_outline.append(frame.index)
-
-    def notes(self) -> Iterator[str]:
-        """Yield a note for each kind of fallback, with its frames."""
-        if self.from_memory:
-            yield f"from_memory: SAM 2's memory alone found an object on {_listed(self.from_memory)}"
-        if self.without_outline:
-            reason = "the segmenter found no outline; the detector's mask or the box is used"
-            yield f"no_outline: {_listed(self.without_outline)}: {reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +147,7 @@ class ObjectFinder:
         for frame in frames:
             images = self._images_of(frame)
             if shot.camera is not None:
-                shot.camera.see(frame.small(at_most(self.size, CameraMotion.LONGEST_PX)), self.size)
+                shot.camera.see(frame.small(shrink_to(self.size, CameraMotion.LONGEST_PX)), self.size)
             if self.segmenter is not None and (self.boxes or self.marked):
                 masks = self._prompted(frame.index, images.rgb, shot)
                 shot.outlines[frame.index] = [PackedMask.of(mask) for mask in masks]
@@ -218,7 +155,7 @@ class ObjectFinder:
 
     def _images_of(self, frame: Frame) -> _FrameImages:
         """Scale a frame for the networks and for the text detector."""
-        text = None if self.text is None else frame.small(at_most(self.size, LONGEST_PX))
+        text = None if self.text is None else frame.small(shrink_to(self.size, LONGEST_PX))
         if self.segmenter is None and isinstance(self.detector, ExportedDetector):
             letterbox = self.detector.letterbox(self.size)
             return _FrameImages(letterbox.place(frame.small(letterbox.inner)), text)
@@ -332,62 +269,19 @@ def classes_of(job: Job) -> tuple[str, ...]:
     return tuple(name for name in asked if name not in (TEXT, OVERLAY))
 
 
-def _listed(frames: Collection[int]) -> str:
-    """Format frame numbers: `3 frames (4, 7-8)`; of many spans only the first."""
-    spans: list[list[int]] = []
-    for index in sorted(frames):
-        if not spans or index > spans[-1][1] + 1:
-            spans.append([index, index])
-        spans[-1][1] = index
-    shown = [f"{first}" if first == last else f"{first}-{last}" for first, last in spans[:_MOST_SPANS]]
-    return f"{len(frames)} frames ({', '.join(shown)}{', ...' if len(spans) > _MOST_SPANS else ''})"
-
-
-def at_most(size: Size, longest: int) -> Size:
-    """Shrink `size` in proportion until no side is longer than `longest`."""
-    scale = min(1.0, longest / max(size.width, size.height))
-    return Size(max(round(size.width * scale), 1), max(round(size.height * scale), 1))
-
-
 def picked(job: Job, objects: Sequence[TrackedObject]) -> list[TrackedObject]:
     """Keep the objects of a shot that the job's `pick` selects."""
     excluded = set(map(fold_name, job.pick.exclude))
-    kept = [one for one in objects if fold_name(one.label) not in excluded]
+    selected = [one for one in objects if fold_name(one.label) not in excluded]
     if job.pick.tracks:
-        kept = [one for one in kept if one.id in job.pick.tracks]
-    if job.pick.largest and kept:
+        selected = [one for one in selected if one.id in job.pick.tracks]
+    if job.pick.largest and selected:
         areas: dict[int, float] = defaultdict(float)
-        for one in kept:
+        for one in selected:
             areas[one.id] += one.area
         largest = max(areas, key=lambda number: areas[number])
-        kept = [one for one in kept if one.id == largest]
-    return kept
-
-
-def points_by_object(
-    points: Sequence[PointKey], size: Size, frame_range: tuple[int, int]
-) -> dict[int, dict[int, PointPrompts]]:
-    """Group point prompts by object id and frame: (x, y, is on the object).
-
-    Raises:
-        ClipError: `point_outside_frame`, `point_outside_range`, `no_positive_point`.
-    """
-    start, stop = frame_range
-    grouped: dict[int, dict[int, PointPrompts]] = defaultdict(dict)
-    for key in sorted(points, key=lambda key: (key.object_id, key.frame)):
-        who = f"points: object {key.object_id} on frame {key.frame}"
-        if not (0 <= key.x < size.width and 0 <= key.y < size.height):
-            raise ClipError("point_outside_frame", f"{who}: ({key.x:g}, {key.y:g}) is outside the frame of {size}")
-        if not start <= key.frame < stop:
-            reason = f"{who}: the job covers frames {start}..{stop - 1}; mark the object on one of these"
-            raise ClipError("point_outside_range", reason)
-        frames = grouped[key.object_id]
-        frames[key.frame] = (*frames.get(key.frame, ()), (key.x, key.y, key.positive))
-    for number, frames in grouped.items():
-        if not any(positive for *_, positive in next(iter(frames.values()))):
-            reason = f"points: object {number} needs a positive point on its first frame ({next(iter(frames))})"
-            raise ClipError("no_positive_point", reason)
-    return dict(grouped)
+        selected = [one for one in selected if one.id == largest]
+    return selected
 
 
 def clip_to_prompt(outline: FrameMask | None, prompt: Prompt, size: Size) -> FrameMask | None:

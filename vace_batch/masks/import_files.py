@@ -77,8 +77,8 @@ def _from_video(path: str, num_frames: int, start: int, stop: int) -> Iterator[t
             yield count, gray > _THRESHOLD
         count += 1
     if count != num_frames:
-        found = f"more than {num_frames}" if count > num_frames else str(count)
-        raise ClipError("mask_length_mismatch", f"mask_uri: the video has {num_frames} frames, the mask has {found}")
+        length = f"more than {num_frames}" if count > num_frames else str(count)
+        raise ClipError("mask_length_mismatch", f"mask_uri: the video has {num_frames} frames, the mask has {length}")
 
 
 def _from_folder(folder: Path, num_frames: int, start: int, stop: int) -> Iterator[tuple[int, Bits]]:

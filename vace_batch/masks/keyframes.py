@@ -1,4 +1,4 @@
-"""Turn a job's boxes, static or keyframed, into pixel boxes of a frame."""
+"""Turn a job's boxes, static or keyframed, into pixel boxes of a frame; group its points by object and frame."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from itertools import pairwise
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
-from vace_batch.manifest.job import BoxKey
+from vace_batch.manifest.job import BoxKey, PointKey
 
 # Interpolated edges miss whole numbers by rounding errors; rounding them outward would add a pixel.
 _EDGE_SLACK = 1e-6
+
+
+PointPrompts = tuple[tuple[float, float, bool], ...]
+"""Points of one object on one frame: x, y in display pixels, and whether the point is on the object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +95,32 @@ def _check_track(track: BoxTrack, size: Size) -> None:
         where = f"{key.width:g}x{key.height:g} at ({key.x:g}, {key.y:g})"
         reason = f"boxes: object {track.object_id} ({where}) never touches the frame of {size}"
         raise ClipError("box_outside_frame", reason)
+
+
+def points_by_object(
+    points: Sequence[PointKey], size: Size, frame_range: tuple[int, int]
+) -> dict[int, dict[int, PointPrompts]]:
+    """Group point prompts by object id and frame: (x, y, is on the object).
+
+    Raises:
+        ClipError: `point_outside_frame`, `point_outside_range`, `no_positive_point`.
+    """
+    start, stop = frame_range
+    grouped: dict[int, dict[int, PointPrompts]] = defaultdict(dict)
+    for key in sorted(points, key=lambda key: (key.object_id, key.frame)):
+        who = f"points: object {key.object_id} on frame {key.frame}"
+        if not (0 <= key.x < size.width and 0 <= key.y < size.height):
+            raise ClipError("point_outside_frame", f"{who}: ({key.x:g}, {key.y:g}) is outside the frame of {size}")
+        if not start <= key.frame < stop:
+            reason = f"{who}: the job covers frames {start}..{stop - 1}; mark the object on one of these"
+            raise ClipError("point_outside_range", reason)
+        frames = grouped[key.object_id]
+        frames[key.frame] = (*frames.get(key.frame, ()), (key.x, key.y, key.positive))
+    for number, frames in grouped.items():
+        if not any(positive for *_, positive in next(iter(frames.values()))):
+            reason = f"points: object {number} needs a positive point on its first frame ({next(iter(frames))})"
+            raise ClipError("no_positive_point", reason)
+    return dict(grouped)
 
 
 def _check_key(key: BoxKey, num_frames: int) -> None:

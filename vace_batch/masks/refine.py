@@ -201,6 +201,6 @@ def _window_sums(values: npt.NDArray[Any], side: Size) -> npt.NDArray[np.float64
 
 
 def _made(index: int, bits: Bits, box: Box) -> FrameMask:
-    made = make_mask(index, bits, (box.x, box.y))
-    assert made is not None, "a mask only grows here"
-    return made
+    mask = make_mask(index, bits, (box.x, box.y))
+    assert mask is not None, "a mask only grows here"
+    return mask

@@ -43,9 +43,9 @@ def find_weights(name: str, *, configured: str | None, folders: Sequence[str] = 
     if not inside:
         allowed = ", ".join([*([configured] if configured else []), *(f"{folder}/" for folder in folders)]) or "none"
         raise ClipError("weights_not_allowed", f"weights {name!r} are not among the allowed ones ({allowed})")
-    found = next((str(path) for path in inside if _is_there(path)), None) or _existing(str(inside[0]))
-    _check_pickle(found, pickles)
-    return found
+    path = next((str(path) for path in inside if _is_there(path)), None) or _existing(str(inside[0]))
+    _check_pickle(path, pickles)
+    return path
 
 
 def files_beside(weights: str, names: Iterable[str], *, trusted: bool, pickles: Sequence[str]) -> tuple[str, ...]:
@@ -54,21 +54,21 @@ def files_beside(weights: str, names: Iterable[str], *, trusted: bool, pickles: 
     All may be opened if the person who starts the run named the weights (`trusted`); else JSON files, and pickles by
     their SHA-256.
     """
-    found = []
+    files = []
     for name in names:
         path = Path(weights).with_name(name)
         with suppress(ClipError):
             if path.is_file():
                 if not trusted and path.suffix != ".json":
                     _check_pickle(str(path), pickles)
-                found.append(str(path))
-    return tuple(found)
+                files.append(str(path))
+    return tuple(files)
 
 
 def network_of(weights: str) -> str | None:
     """Return the network's file of an OpenVINO folder (`*.xml`, `*.bin`, `metadata.yaml`), None for anything else."""
-    found = sorted(Path(weights).glob("*.xml")) if os.path.isdir(weights) else []
-    return str(found[0]) if len(found) == 1 else None
+    networks = sorted(Path(weights).glob("*.xml")) if os.path.isdir(weights) else []
+    return str(networks[0]) if len(networks) == 1 else None
 
 
 def is_exported(weights: str) -> bool:

@@ -18,8 +18,8 @@ from vace_batch.geometry import Box, Size
 from vace_batch.manifest.output_names import safe_name
 from vace_batch.masks.clip import MaskRequest, clip_masks
 from vace_batch.masks.export_files import DEFAULT_RATE, SUFFIXES, every_mask, export_masks
-from vace_batch.masks.finder import Notes, at_most
 from vace_batch.masks.models import MaskModels, check_names
+from vace_batch.masks.notes import Notes
 from vace_batch.masks.store import MaskReader, write_masks
 from vace_batch.steps.admission import admit, check_bytes
 from vace_batch.steps.clip import ClipWork
@@ -27,6 +27,7 @@ from vace_batch.steps.open_clip import frame_range_of
 from vace_batch.storage import files as storage
 from vace_batch.video.probe import probe
 from vace_batch.video.reader import read_frames
+from vace_batch.video.scaling import shrink_to
 from vace_batch.video.shots import scan
 from vace_batch.video.writer import write_clip
 
@@ -117,7 +118,7 @@ def _target_and_draft(out: str, file: str) -> tuple[str, str]:
 
 def _overlays(path: str, reader: MaskReader, num_frames: int, notes: Notes) -> Iterator[RGB]:
     """Yield frames with tinted masks and each tracked object's box and name, at most 1,280 px long."""
-    longest = at_most(reader.size, _LONGEST_PX)
+    longest = shrink_to(reader.size, _LONGEST_PX)
     size = Size(longest.width // 2 * 2, longest.height // 2 * 2)
     scale = size.width / reader.size.width
     for frame, mask in zip(read_frames(path), every_mask(reader, num_frames), strict=False):

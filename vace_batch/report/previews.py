@@ -23,7 +23,6 @@ from vace_batch.geometry import Size
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.run_plan import read_run
 from vace_batch.manifest.uris import folder_of
-from vace_batch.masks.finder import at_most
 from vace_batch.masks.store import FrameMask, MaskReader
 from vace_batch.redact import redact
 from vace_batch.report.rows import Clip, read_clips
@@ -32,6 +31,7 @@ from vace_batch.storage import files as storage
 from vace_batch.storage.roots import Roots
 from vace_batch.video.probe import probe
 from vace_batch.video.reader import read_frames
+from vace_batch.video.scaling import shrink_to
 from vace_batch.video.writer import write_clip
 
 LONGEST_PX = 480
@@ -135,7 +135,7 @@ def _frames(path: str, start: int) -> list[RgbFrame]:
     Raises:
         ClipError: the video ends before `start`.
     """
-    shown = at_most(probe(path).size, LONGEST_PX)
+    shown = shrink_to(probe(path).size, LONGEST_PX)
     size = Size(max(shown.width // 2 * 2, 2), max(shown.height // 2 * 2, 2))
     frames = [frame.small(size) for frame in read_frames(path, start, start + MOST_FRAMES)]
     if not frames:

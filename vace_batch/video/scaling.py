@@ -19,3 +19,9 @@ def resize(image: Image, size: Size) -> Image:
     shrinks = size.width * size.height < width * height
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LANCZOS4
     return np.asarray(cv2.resize(image, (size.width, size.height), interpolation=method), np.uint8)
+
+
+def shrink_to(size: Size, longest_px: int) -> Size:
+    """Shrink `size` in proportion until no side is longer than `longest_px`."""
+    scale = min(1.0, longest_px / max(size.width, size.height))
+    return Size(max(round(size.width * scale), 1), max(round(size.height * scale), 1))

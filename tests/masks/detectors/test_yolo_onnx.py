@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from tests.support.small_yolo import NAMES, Weights, build, scene
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
-from vace_batch.masks.detectors import yolo_onnx
+from vace_batch.masks.detectors import backends
 from vace_batch.masks.detectors.detection import Detection
 from vace_batch.masks.detectors.onnx_export import cached_export
 from vace_batch.masks.detectors.yolo import Detector
@@ -41,7 +41,7 @@ def test_what_torch_finds_is_found_without_it(
     family: str, doubles: bool, built: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Boxes, classes, confidences and masks, on every frame; of heads that double and of those that do not."""
-    monkeypatch.setattr(yolo_onnx, "backend", lambda: "onnxruntime")
+    monkeypatch.setattr(backends, "backend", lambda: "onnxruntime")
     path, target = built if family == "yolo11" else build(tmp_path, family, doubles=doubles)
     torch_s, ours = Detector.load(path), ExportedDetector.load(target)
     assert ours._end2end is not doubles
@@ -118,7 +118,7 @@ def test_an_openvino_folder_is_data_that_a_row_may_name(folder: Path, monkeypatc
     with pytest.raises(ClipError) as error:
         MaskModels(folders=(str(folder),)).load_detector(str(folder.parent / "other"))
     assert error.value.code == "weights_not_allowed"
-    monkeypatch.setattr(yolo_onnx.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ClipError, match=r"vace-batch\[openvino\]") as error:
         ExportedDetector.load(str(folder))
     assert error.value.code == "no_openvino"

@@ -45,7 +45,7 @@ def export_onnx(weights: str, target: str, shape: tuple[int, int] | None = None)
                 f"weights {weights}: an export of an open vocabulary knows only the names of its export",
             )
         try:
-            made = model.export(
+            exported = model.export(
                 format="onnx",
                 imgsz=list(shape or (640, 640)),
                 dynamic=True,
@@ -58,7 +58,7 @@ def export_onnx(weights: str, target: str, shape: tuple[int, int] | None = None)
             raise ClipError("export_failed", f"weights {weights}: no ONNX model: {one_line(error)}") from error
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         draft = f"{target}.{os.getpid()}.draft"
-        shutil.move(made, draft)
+        shutil.move(exported, draft)
         os.replace(draft, target)
     return target
 

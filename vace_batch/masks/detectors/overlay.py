@@ -15,6 +15,7 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
 from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.video.frame import Frame
+from vace_batch.video.scaling import shrink_to
 
 OVERLAY = "@overlay"
 """The name of static overlays in a job's `targets`."""
@@ -39,8 +40,7 @@ def find_overlay(frames: Iterable[Frame], num_frames: int, size: Size) -> FrameM
     Raises:
         ClipError: `nothing_moves`, overlay and picture cannot be told apart; mark the overlay by `boxes`.
     """
-    scale = min(1.0, _LONGEST_PX / max(size.width, size.height))
-    small = Size(max(round(size.width * scale), 1), max(round(size.height * scale), 1))
+    small = shrink_to(size, _LONGEST_PX)
     every = max(1, num_frames // _MOST_FRAMES)
     total = np.zeros((2, small.height, small.width), np.float32)
     lengths = np.zeros((small.height, small.width), np.float32)

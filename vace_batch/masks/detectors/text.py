@@ -58,7 +58,7 @@ class TextFinder:
         if result.boxes is None:
             return []
         gain = np.array([display.width / rgb_HWC.shape[1], display.height / rgb_HWC.shape[0]])
-        found = []
+        lines = []
         for corners, score in zip(result.boxes, result.scores, strict=True):
             corners = np.asarray(corners, np.float64) * gain
             height = min(np.linalg.norm(corners[0] - corners[3]), np.linalg.norm(corners[0] - corners[1]))
@@ -70,8 +70,8 @@ class TextFinder:
             box = outward([*corners.min(axis=0), *corners.max(axis=0)], display)
             mask = None if box is None else make_mask(index, _polygon(corners, box), (box.x, box.y))
             if mask is not None:
-                found.append(Detection(box=mask.box, label=TEXT, confidence=float(score), mask=mask))
-        return found
+                lines.append(Detection(box=mask.box, label=TEXT, confidence=float(score), mask=mask))
+        return lines
 
 
 def _polygon(corners: npt.NDArray[np.float64], box: Box) -> npt.NDArray[np.bool_]:

@@ -68,14 +68,14 @@ def tokens_of(names: Sequence[str], tokenizer: str) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        made = Tokenizer.from_file(tokenizer)
+        encoder = Tokenizer.from_file(tokenizer)
     except Exception as error:  # tokenizers raises nothing narrower
         raise ValueError(one_line(error)) from error
-    made.no_padding()
-    made.enable_truncation(_MOST_TOKENS)
+    encoder.no_padding()
+    encoder.enable_truncation(_MOST_TOKENS)
     tokens = torch.zeros((len(names), _MOST_TOKENS), dtype=torch.int32)
     for row, name in zip(tokens, names, strict=True):
-        ids = made.encode(name).ids
+        ids = encoder.encode(name).ids
         row[: len(ids)] = torch.tensor(ids)
     return tokens
 

@@ -127,15 +127,15 @@ class Detector:
         size = Size(rgb_HWC.shape[1], rgb_HWC.shape[0])
         rows = result.boxes.data.cpu().tolist()
         logits = getattr(result, "mask_logits", None)
-        found = []
+        detections = []
         for number, (*edges, confidence, class_number) in enumerate(rows):
             box = outward(edges, size)
             if box is None:
                 continue
             mask = None if logits is None else make_mask(index, logits.bits(number, box), (box.x, box.y))
             label = self.classes[int(class_number)]
-            found.append(Detection(box=box, label=label, confidence=confidence, mask=mask))
-        return found
+            detections.append(Detection(box=box, label=label, confidence=confidence, mask=mask))
+        return detections
 
 
 def has_open_vocabulary(model: Any) -> bool:

@@ -6,24 +6,20 @@ Shape suffixes: H, W are the network's rows and columns, C channels (RGB), N obj
 from __future__ import annotations
 
 import ast
-import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size, align_up
+from vace_batch.masks.detectors.backends import Floats, Network, load_errors, metadata_of, open_session
 from vace_batch.masks.detectors.detection import Detection, MaskLogits, class_numbers, one_line, outward
 from vace_batch.masks.store import make_mask
-from vace_batch.masks.weights import network_of
 
 DEFAULT_SIDE_PX = 640
 
@@ -31,8 +27,6 @@ DEFAULT_SIDE_PX = 640
 _OVERLAP = 0.7
 _MOST_OBJECTS = 300
 _PAD_GRAY = 114
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +75,7 @@ class ExportedDetector:
         made_for = ast.literal_eval(metadata.get("imgsz", str([DEFAULT_SIDE_PX])))
         self.side = align_up(max(made_for), self.stride)
         self._fixed = None if _is_dynamic(metadata) else Size(made_for[-1], made_for[0])
-        self._sessions: dict[Size, Callable[[npt.NDArray[np.float32]], list[Floats]]] = {}
+        self._sessions: dict[Size, Network] = {}
 
     @classmethod
     def load(cls, weights: str, *, threads: int | None = None) -> ExportedDetector:
@@ -96,15 +90,15 @@ class ExportedDetector:
             raise ClipError("weights_not_found", f"weights {weights}: no such file; give a path on this machine")
         threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 1)
         try:
-            metadata = _metadata(weights, threads)
+            metadata = metadata_of(weights, threads)
             task = metadata["task"]
-            made = cls(weights, metadata, threads)
-        except _runtime_errors() as error:
+            detector = cls(weights, metadata, threads)
+        except load_errors() as error:
             raise ClipError("bad_weights", f"weights {weights} cannot be loaded: {one_line(error)}") from error
-        if task not in ("detect", "segment") or not made.classes:
+        if task not in ("detect", "segment") or not detector.classes:
             reason = f"weights {weights}: expected a detection or segmentation model, got {task}"
             raise ClipError("wrong_weights", reason)
-        return made
+        return detector
 
     def check_targets(self, targets: Sequence[str]) -> list[int]:
         """Look up the class numbers of `targets`, without regard to case and outer blanks.
@@ -145,7 +139,7 @@ class ExportedDetector:
             logits = MaskLogits.of(outputs[1][0], coefficients, *shapes)
         gain = np.array([box.display.width / box.inner.width, box.display.height / box.inner.height] * 2)
         edges = (edges - np.array([box.left, box.top] * 2)) * gain
-        found = []
+        detections = []
         for number, (row, score, label) in enumerate(
             zip(edges.tolist(), scores.tolist(), labels.tolist(), strict=True)
         ):
@@ -153,13 +147,13 @@ class ExportedDetector:
             if where is None:
                 continue
             mask = None if logits is None else make_mask(index, logits.bits(number, where), (where.x, where.y))
-            found.append(Detection(box=where, label=self.classes[label], confidence=score, mask=mask))
-        return found
+            detections.append(Detection(box=where, label=self.classes[label], confidence=score, mask=mask))
+        return detections
 
-    def session(self, network: Size) -> Callable[[Floats], list[Floats]]:
+    def session(self, network: Size) -> Network:
         """Return the bare network for images of one size: (1,3,H,W) in 0..1 to its outputs."""
         if network not in self._sessions:
-            self._sessions[network] = _session(self._weights, self._threads, network)
+            self._sessions[network] = open_session(self._weights, self._threads, network)
         return self._sessions[network]
 
     def _run(self, placed_HWC: npt.NDArray[np.uint8], network: Size) -> list[Floats]:
@@ -167,19 +161,19 @@ class ExportedDetector:
         return self.session(network)(np.asarray(cv2.dnn.blobFromImage(placed_HWC, 1 / 255), np.float32))
 
     def _decode(
-        self, found_FA: Floats, numbers: set[int], conf: float
+        self, outputs_FA: Floats, numbers: set[int], conf: float
     ) -> tuple[Floats, Floats, npt.NDArray[np.intp], Floats]:
         """Return edges (N,4) in network pixels, scores (N,), class numbers (N,) and mask coefficients (N,C), highest
         score first."""
         if self._end2end:
-            rows = found_FA[found_FA[:, 4] > conf]
+            rows = outputs_FA[outputs_FA[:, 4] > conf]
             labels = rows[:, 5].astype(np.intp)
             wanted = np.flatnonzero(np.isin(labels, list(numbers)))[:_MOST_OBJECTS]
             rows = rows[wanted]
             return rows[:, :4], rows[:, 4], labels[wanted], rows[:, 6:]
         last = 4 + len(self.classes)
-        candidates = np.flatnonzero(found_FA[4:last].max(axis=0) > conf)
-        picked = found_FA[:, candidates].T
+        candidates = np.flatnonzero(outputs_FA[4:last].max(axis=0) > conf)
+        picked = outputs_FA[:, candidates].T
         labels = picked[:, 4:last].argmax(axis=1)
         asked = np.isin(labels, list(numbers))
         picked = picked[asked]
@@ -195,108 +189,19 @@ def _suppressed(edges: Floats, scores: Floats, labels: npt.NDArray[np.intp]) -> 
     """Return the rows that no row of their class with a higher score covers, highest score first."""
     order = np.argsort(-scores, kind="stable")
     areas = np.prod(edges[:, 2:] - edges[:, :2], axis=1)
-    kept = []
+    kept_rows = []
     while order.size:
         first = order[0]
         rest = order[1:]
-        kept.append(first)
+        kept_rows.append(first)
         low = np.maximum(edges[first, :2], edges[rest, :2])
         high = np.minimum(edges[first, 2:], edges[rest, 2:])
         common = np.prod(np.clip(high - low, 0, None), axis=1)
         # A head without distance distributions may turn a box inside out, which gives it a negative area.
         covered = (common > 0) & (common > _OVERLAP * (areas[first] + areas[rest] - common))
         order = rest[~covered | (labels[rest] != labels[first])]
-    return np.array(kept, np.intp)
+    return np.array(kept_rows, np.intp)
 
 
 def _is_dynamic(metadata: Mapping[str, str]) -> bool:
     return "'dynamic': True" in metadata.get("args", "")
-
-
-# --- backends --------------------------------------------------------------------------------------------------------
-
-
-@cache
-def has_bfloat16() -> bool:
-    """Return whether this CPU multiplies bfloat16 in hardware; OpenVINO is then 2.4 times as fast as ONNX Runtime."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
-
-
-def backend() -> str:
-    """Return the runtime of exported models: openvino if it is installed and the CPU has bfloat16, else onnxruntime."""
-    return "openvino" if has_bfloat16() and importlib.util.find_spec("openvino") else "onnxruntime"
-
-
-def _metadata(weights: str, threads: int) -> dict[str, str]:
-    """Read the metadata that ultralytics writes into an export, each value as text."""
-    network = network_of(weights)
-    if network is None:
-        return dict(_runtime_session(weights, threads, None).get_modelmeta().custom_metadata_map)
-    if not importlib.util.find_spec("openvino"):
-        raise ClipError("no_openvino", f"weights {weights} need openvino: pip install 'vace-batch[openvino]'")
-    metadata = yaml.safe_load(Path(weights, "metadata.yaml").read_text(encoding="utf-8"))
-    _read_openvino(weights)
-    return {name: str(value) for name, value in metadata.items()}
-
-
-def _read_openvino(weights: str) -> Any:
-    import openvino
-
-    return openvino.Core().read_model(network_of(weights) or weights)
-
-
-def _session(weights: str, threads: int, network: Size) -> Callable[[Floats], list[Floats]]:
-    if network_of(weights) or backend() == "openvino":
-        return _openvino_session(weights, threads, network)
-    session = _runtime_session(weights, threads, network)
-    name = session.get_inputs()[0].name
-    return lambda images: list(session.run(None, {name: images}))
-
-
-def _runtime_session(weights: str, threads: int, network: Size | None) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Spinning threads of one actor would take the cores that belong to the others.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    if network is None:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    else:
-        for name, value in {"batch": 1, "height": network.height, "width": network.width}.items():
-            options.add_free_dimension_override_by_name(name, value)
-    return onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
-
-
-def _openvino_session(weights: str, threads: int, network: Size) -> Callable[[Floats], list[Floats]]:
-    import openvino
-
-    model = _read_openvino(weights)
-    if model.is_dynamic():
-        model.reshape([1, 3, network.height, network.width])
-    precision = "bf16" if has_bfloat16() else "f32"
-    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
-    compiled = openvino.Core().compile_model(model, "CPU", settings)
-    request = compiled.create_infer_request()
-
-    def run(images: Floats) -> list[Floats]:
-        request.infer([images], share_inputs=True)
-        return [request.get_output_tensor(number).data for number in range(len(compiled.outputs))]
-
-    return run
-
-
-@cache
-def _runtime_errors() -> tuple[type[Exception], ...]:
-    """Return the exceptions of ONNX Runtime and of a foreign file's metadata."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    named = ("Fail", "InvalidProtobuf", "InvalidGraph", "InvalidArgument", "NotImplemented", "NoModel", "NoSuchFile")
-    found = tuple(getattr(state, name) for name in (*named, "RuntimeException") if hasattr(state, name))
-    return (*found, AttributeError, KeyError, OSError, RuntimeError, SyntaxError, TypeError, ValueError, yaml.YAMLError)

@@ -14,6 +14,7 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import Box
 from vace_batch.masks.detectors.detection import one_line
 from vace_batch.masks.detectors.yolo import UNREADABLE_WEIGHTS, local_path
+from vace_batch.masks.keyframes import PointPrompts
 from vace_batch.masks.segmenters.sam2_memory import Memory
 from vace_batch.masks.store import FrameMask, make_mask
 
@@ -25,7 +26,7 @@ class Prompt:
     """A prompt for one object: a box, or points (x, y, is on the object), or both; display pixels."""
 
     box: Box | None = None
-    points: tuple[tuple[float, float, bool], ...] = ()
+    points: PointPrompts = ()
 
     def __post_init__(self) -> None:
         if self.box is None and not any(positive for *_, positive in self.points):

@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.detectors.ultralytics_private import VideoPredictor
+from vace_batch.masks.keyframes import PointPrompts
 from vace_batch.masks.store import FrameMask, make_mask
-
-PointPrompts = tuple[tuple[float, float, bool], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,13 +82,13 @@ def track_shot(
     by_label: dict[str, list[Sighting]] = defaultdict(list)
     for one in sorted(sightings, key=lambda one: (one.index, -one.confidence)):
         by_label[one.label].append(one)
-    kept = [
+    objects = [
         piece
         for label in sorted(by_label)
         for piece in _whole(_pieces(by_label[label], shot, sure, unsure, warps))
         if _is_object(piece, shot, sure)
     ]
-    return _numbered(sorted(kept, key=lambda piece: (piece[0].index, piece[0].box.x, piece[0].box.y)), first_id)
+    return _numbered(sorted(objects, key=lambda piece: (piece[0].index, piece[0].box.x, piece[0].box.y)), first_id)
 
 
 def _pieces(
@@ -215,19 +215,19 @@ def _is_object(piece: list[Sighting], shot: tuple[int, int], sure: float) -> boo
 
 def _numbered(pieces: list[list[Sighting]], first_id: int) -> list[TrackedObject]:
     """Number the pieces; reuse the id of an earlier object if exactly one of the class looks alike and is gone."""
-    made: list[TrackedObject] = []
+    tracks: list[TrackedObject] = []
     for piece in pieces:
         gone = {
             track.id
-            for track in made
+            for track in tracks
             if track.label == piece[0].label
-            and all(other.sightings[-1].index < piece[0].index for other in made if other.id == track.id)
+            and all(other.sightings[-1].index < piece[0].index for other in tracks if other.id == track.id)
             and _look_alike(track.sightings[-1], piece[0])
         }
-        fresh = max((track.id for track in made), default=first_id - 1) + 1
+        fresh = max((track.id for track in tracks), default=first_id - 1) + 1
         number = gone.pop() if len(gone) == 1 else fresh
-        made.append(TrackedObject(id=number, label=piece[0].label, sightings=tuple(piece)))
-    return made
+        tracks.append(TrackedObject(id=number, label=piece[0].label, sightings=tuple(piece)))
+    return tracks
 
 
 def _look_alike(one: Sighting, other: Sighting) -> bool:

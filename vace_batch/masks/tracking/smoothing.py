@@ -79,8 +79,8 @@ class SmoothedObject:
     @cached_property
     def _shake(self) -> float:
         """The growth in px that makes up for the jitter of the detector's boxes around the object's path."""
-        ways = [(self._centre_at(index), centre) for index, centre in zip(self._indices, self._centres, strict=True)]
-        jumps = [np.hypot(*(way - centre)) for way, centre in ways if way is not None]
+        pairs = [(self._centre_at(index), centre) for index, centre in zip(self._indices, self._centres, strict=True)]
+        jumps = [np.hypot(*(on_path - centre)) for on_path, centre in pairs if on_path is not None]
         return min(float(np.rint(_SHAKE * np.median(jumps))), _MOST_SHAKE_PX) if jumps else 0.0
 
     def at(self, index: int) -> FrameMask | None:
@@ -141,19 +141,20 @@ class SmoothedObject:
         share = (index - first) / (last - first)
         parts = [interpolate_mask(self._mask(place - 1), self._mask(place), index, share, self._size)]
         # A gap may hide a turn, or the edge may cut the object: join both ends on the path, and as extrapolated.
-        if (way := self._centre_at(index)) is not None:
-            parts += [self._placed(neighbour, way, index) for neighbour in (place - 1, place)]
+        if (centre := self._centre_at(index)) is not None:
+            parts += [self._placed(neighbour, centre, index) for neighbour in (place - 1, place)]
         straight = (1 - share) * self._centres[place - 1] + share * self._centres[place]
         for neighbour, side in ((place - 1, -1), (place, 1)):
             for led in self._led_centres(neighbour, index, side):
-                parts += [self._placed(neighbour, centre, index) for centre in (led, (led + straight) / 2)]
+                parts += [self._placed(neighbour, led_centre, index) for led_centre in (led, (led + straight) / 2)]
         return merge_masks([part for part in parts if part is not None])
 
     def _extrapolated(self, place: int, index: int) -> FrameMask | None:
         """Extrapolate the object's motion before its first and after its last sighting."""
-        ahead = [way for way in (self._centre_at(index),) if way is not None]
-        ahead += self._led_centres(place, index, 1 if index < self._indices[place] else -1)
-        parts = [self._placed(place, way, index) for way in (*ahead, self._centres[place])]
+        on_path = self._centre_at(index)
+        centres = [] if on_path is None else [on_path]
+        centres += self._led_centres(place, index, 1 if index < self._indices[place] else -1)
+        parts = [self._placed(place, centre, index) for centre in (*centres, self._centres[place])]
         return merge_masks([part for part in parts if part is not None])
 
     def _placed(self, place: int, centre: XY, index: int) -> FrameMask | None:
@@ -169,15 +170,15 @@ class SmoothedObject:
         """
         if abs(self._indices[place] - index) > _LED_FRAMES:
             return []
-        found = []
+        centres = []
         for degree, count in _LED_FITS:
             places = np.arange(place, place + side * count, side)
             places = places[(places >= 0) & (places < len(self._indices))]
             times = np.array(self._indices)[places] - index
             if len(places) == count and np.ptp(times) < 2 * count:
                 powers = np.vander(times.astype(np.float64), degree + 1)
-                found.append(np.linalg.lstsq(powers, self._centres[places], rcond=None)[0][-1])
-        return found
+                centres.append(np.linalg.lstsq(powers, self._centres[places], rcond=None)[0][-1])
+        return centres
 
     def _centre_at(self, index: int) -> XY | None:
         """Return the object's centre on frame `index` by a smooth path through its sightings; None with too few."""
@@ -195,9 +196,9 @@ class SmoothedObject:
         """Vote on each pixel by the neighbouring sightings, moved to frame `index`; None if all are equal."""
         first = bisect_left(self._indices, index - _VOTE_FRAMES)
         last = bisect_left(self._indices, index + _VOTE_FRAMES + 1)
-        if last - first < _LEAST_VOTES or (way := self._centre_at(index)) is None:
+        if last - first < _LEAST_VOTES or (centre := self._centre_at(index)) is None:
             return None
-        steps = way - self._centres[first:last]
+        steps = centre - self._centres[first:last]
         if np.abs(steps).max() < _SAME_PX and self._are_equal(first, last):
             return None
         votes = [
