@@ -1,6 +1,6 @@
-"""Which objects are masked, on drawn clips whose true masks are known: real video, tracker, filling and refinement.
+"""Masked objects on drawn clips with known true masks: real video, tracker, filling and refinement.
 
-The detector finds things by their colours. It fails when it is told to: on some frames it misses all, or sees ghosts.
+The detector finds objects by their colours. On chosen frames it misses everything, or sees ghosts.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Actor:
 
 @dataclass
 class ColourDetector:
-    """Connected areas of a class's colours; nothing on `blind` frames, one thing too many on those of `ghosts`."""
+    """Detects areas of a class's colours; nothing on `blind` frames, one false object on frames of `ghosts`."""
 
     blind: Collection[int] = ()
     ghosts: Mapping[int, Box] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class ColourDetector:
 
 
 class Clip:
-    """A video of `actors`, those later in the list before the others, and what is masked in it."""
+    """A video of `actors`, later ones in the list in front, and the masks made of it."""
 
     def __init__(self, folder: Path, *actors: Actor) -> None:
         self.actors, self.path = actors, str(folder / "clip.mp4")
@@ -96,7 +96,7 @@ class Clip:
         return canvas
 
     def true(self, number: int, index: int) -> Bits:
-        """What is seen of an actor."""
+        """Return the visible pixels of an actor."""
         bits = self.actors[number].bits(index)
         for other in self.actors[number + 1 :]:
             bits &= ~other.bits(index)
@@ -142,7 +142,7 @@ class Clip:
 
 
 def within_rim(bits: Bits) -> Bits:
-    """Without what a codec softens, and what is too small for a detector."""
+    """Erode a mask by its rim, which a codec softens; small masks vanish."""
     return cv2.erode(bits.view(np.uint8), np.ones((7, 7), np.uint8), borderValue=0).astype(bool)
 
 
@@ -225,7 +225,7 @@ def test_what_is_protected_wins_over_what_grows_round_it(mixed: Clip, monkeypatc
 def test_lookalikes_that_pass_one_another_are_kept_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blind: tuple[int, ...], number: int
 ) -> None:
-    """They pass with three pixels between them, and perhaps nobody looks while they do."""
+    """The balls pass with three pixels between them, in some cases while the detector is blind."""
     clip = Clip(tmp_path, Actor(RED, 12, line(20, 55, 5.5)), Actor(RED, 12, line(236, 83, -5.5)))
     masks = clip.masks(monkeypatch, ColourDetector(blind=blind), pick=Pick(tracks=(number,)))
     clip.check(masks, (number - 1,))
@@ -273,7 +273,7 @@ def test_confidence_that_sinks_keeps_an_object_and_one_that_never_rises_makes_no
 
 
 def test_nothing_flickers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A still ball that is seen on two of three frames has one mask, but for what a codec does to its rim."""
+    """A still ball seen on two of three frames has one mask, except for its rim, which a codec changes."""
     clip = Clip(tmp_path, Actor(RED, 20, line(100, 70, 0.0)))
     masks = clip.masks(monkeypatch, ColourDetector(blind=range(2, NUM_FRAMES, 3)))
     changes = [(one ^ other).sum() for one, other in zip(masks, masks[1:], strict=False)]

@@ -146,7 +146,7 @@ def test_a_mask_file_that_is_too_short_is_found_out_at_the_end(tmp_path: Path) -
 
 
 def test_detected_targets_are_masked_and_protected_ones_are_not(video: str, weights: Path) -> None:
-    """A random network sees the same in both, whatever it is."""
+    """A random network detects the same objects in both runs."""
     models = MaskModels(detector=str(weights / "tiny-seg.onnx"), confidence=1e-7)
     labels = tuple(ExportedDetector.load(str(weights / "tiny-seg.onnx")).classes.values())
     masks = masks_of(job(targets=labels), video, models=models, frame_range=(1, 3))

@@ -1,4 +1,4 @@
-"""Run-length codes: those of pycocotools, and each form that other tools write."""
+"""Run-length codes: equal to those of pycocotools, and read in each form that other tools write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the finder of objects picks, cuts and notes; and, with a memory, finds in a shot."""
+"""The finder of objects: picks, cuts, and, with a memory, finds objects in a shot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vace_batch.manifest.job import BoxKey, Pick
 from vace_batch.masks.clip import _marked_objects
 from vace_batch.masks.finder import ObjectFinder, _Shot, clip_to_prompt, picked
 from vace_batch.masks.keyframes import box_tracks
-from vace_batch.masks.notes import Fallbacks, FrameObjects, Notes
+from vace_batch.masks.notes import Fallbacks, FrameObjects
 from vace_batch.masks.segmenters.sam import Prompt, Segmenter
 from vace_batch.masks.segmenters.sam2_memory import Memory
 from vace_batch.masks.store import PackedMask, box_mask
@@ -52,29 +52,6 @@ def test_a_runaway_outline_is_cut_to_what_asked_for_it() -> None:
     assert clip_to_prompt(everything, Prompt(points=((1.0, 1.0, True),)), SIZE) is everything
 
 
-def test_frames_of_a_note_are_told_in_spans() -> None:
-    fallbacks = Fallbacks()
-    for index in range(40):
-        fallbacks.see(FrameObjects(index=index, from_memory=index in (4, 7, 8), without_outline=index % 4 == 0))
-    memory, outline = fallbacks.notes()
-    assert "3 frames (4, 7-8)" in memory
-    assert "10 frames (0, 4, 8, 12, 16, 20, 24, 28, ...)" in outline, "of many spans the first"
-    assert list(Fallbacks().notes()) == []
-
-
-def test_notes_are_told_once_and_objects_only_where_they_are_asked_for() -> None:
-    notes = Notes()
-    notes.add("one")
-    notes.add("one")
-    mask = box_mask(3, Box(1, 2, 3, 4))
-    frame = FrameObjects(index=3, selected=[mask, mask], names=["", "dog 1"])
-    notes.see(frame)
-    assert notes.notes == ["one"] and notes.objects is None
-    wanted = Notes(objects={})
-    wanted.see(frame)
-    assert wanted.objects == {3: [("dog 1", mask.box)]}
-
-
 # --- with a memory ---------------------------------------------------------------------------------------------------
 
 
@@ -100,7 +77,7 @@ def objects_in(
 def counts_of(
     memory: Memory, clip: NoiseClip, marked: list[MarkedObject], num_frames: int, cuts: tuple[int, ...] = ()
 ) -> list[int]:
-    """How many masks each frame has."""
+    """Return the number of masks on each frame."""
     made = objects_in(finder_of(memory, clip, marked=marked), clip, num_frames, cuts)
     return [len(objects.selected) for objects in made]
 

@@ -16,7 +16,7 @@ from vace_batch.masks.segmenters.sam import Segmenter
 
 
 class Hostile:
-    """Makes a file of the one who unpickles it."""
+    """A pickle that makes a file when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self._mark = mark

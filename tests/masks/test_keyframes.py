@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
-from vace_batch.manifest.job import BoxKey
-from vace_batch.masks.keyframes import box_tracks
+from vace_batch.manifest.job import BoxKey, PointKey
+from vace_batch.masks.keyframes import box_tracks, points_by_object
 
 SIZE = Size(100, 80)
 
@@ -91,3 +91,14 @@ def test_what_cannot_be_meant_is_refused(code: str, keys: list[BoxKey]) -> None:
     with pytest.raises(ClipError) as error:
         box_tracks(keys, SIZE, 20)
     assert error.value.code == code
+
+
+def test_points_are_grouped_by_object_and_frame() -> None:
+    points = [
+        PointKey(x=5, y=6, frame=3, object_id=2),
+        PointKey(x=1, y=2, frame=3, object_id=1),
+        PointKey(x=7, y=8, frame=3, object_id=2, positive=False),
+        PointKey(x=9, y=9, frame=1, object_id=2),
+    ]
+    grouped = points_by_object(points, SIZE, (1, 4))
+    assert grouped == {1: {3: ((1, 2, True),)}, 2: {1: ((9, 9, True),), 3: ((5, 6, True), (7, 8, False))}}

@@ -197,7 +197,7 @@ def test_holes_are_filled_only_when_asked() -> None:
 
 @pytest.mark.parametrize("slope", [0.0, 0.35, 1.0, -2.0])
 def test_a_wire_of_three_pixels_reaches_the_encoded_mask_channels(slope: float) -> None:
-    """It sways, and each of its pixels on each of a group's frames is in the group's 64 channels; no token is thin."""
+    """A swaying wire: all its pixels on a group's frames are in the group's 64 channels; no token is thin."""
     size, frames = Size(128, 96), 9
     rows, columns = np.mgrid[: size.height, : size.width].astype(float)
     wires = []

@@ -73,7 +73,7 @@ def test_a_review_has_masks_and_a_video_of_them(tmp_path: Path, form: str) -> No
 def test_a_review_that_is_killed_leaves_nothing_half(
     tmp_path: Path, form: str, place: Any, name: str, calls: int
 ) -> None:
-    """It dies over the masks, or with `shrink_to` over the video, of which there are earlier ones."""
+    """The process dies over the masks or, with `shrink_to`, over the video; files of an earlier review exist."""
     target, overlay = tmp_path / "out" / f"a{SUFFIXES[form]}", tmp_path / "out" / "a-overlay.mp4"
     reviewed(tmp_path, form, 8)
     before = overlay.read_bytes()

@@ -52,7 +52,7 @@ def with_logo(num_frames: int, logo: Box) -> list[np.ndarray]:
 
 
 def test_the_area_inside_an_outline_belongs_to_the_overlay(tmp_path: Path) -> None:
-    """The logo is a frame of lines: what moves inside it is masked with it."""
+    """The logo is a frame of lines; the moving picture inside it is masked too."""
     logo = Box(30, 90, 60, 40)
     path = write(tmp_path / "logo.mp4", with_logo(20, logo))
     mask = find_overlay(read_frames(str(path)), 20, SIZE)

@@ -19,7 +19,7 @@ HERE = ROOM / "detectors" / "ultralytics_private.py"
 
 
 def members_of(cls: type) -> set[str]:
-    """Attributes of a class, and those that its methods read or set on `self`."""
+    """Return the attributes of a class, and the attributes that its methods read or set on `self`."""
     names = set(dir(cls))
     for base in cls.__mro__:
         if base.__module__.startswith("ultralytics."):

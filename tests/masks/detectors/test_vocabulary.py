@@ -22,7 +22,7 @@ NAMES = ["red car", "dog", "a person on a bicycle"]
 
 
 class Encoder(torch.nn.Module):
-    """Takes and gives what MobileCLIP's does."""
+    """A text encoder with the input and output of MobileCLIP's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Tree(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As CLIP's: pairs of letters, the ends of a text are its two highest tokens."""
+    """A tokenizer like CLIP's: pairs of letters; the two highest tokens begin and end a text."""
     made = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     made.train_from_iterator(NAMES * 3, trainers.BpeTrainer(vocab_size=90, end_of_word_suffix="</w>"))

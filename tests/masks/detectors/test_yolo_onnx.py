@@ -26,7 +26,7 @@ def iou(one: FrameMask, other: FrameMask) -> float:
 
 
 def matched(mine: list[Detection], theirs: list[Detection]) -> list[tuple[Detection, Detection]]:
-    """Who is whom: of equal confidences either may be told first."""
+    """Pair the detections by their boxes: the order of equal confidences is open."""
     cost = np.array(
         [
             [1 - (one.label == other.label) * iou(box_mask(0, one.box), box_mask(0, other.box)) for other in theirs]
@@ -40,7 +40,7 @@ def matched(mine: list[Detection], theirs: list[Detection]) -> list[tuple[Detect
 def test_what_torch_finds_is_found_without_it(
     family: str, doubles: bool, built: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Boxes, classes, confidences and masks, on every frame; of heads that double and of those that do not."""
+    """Boxes, classes, confidences and masks agree on every frame, for heads with and without duplicates."""
     monkeypatch.setattr(backends, "backend", lambda: "onnxruntime")
     path, target = built if family == "yolo11" else build(tmp_path, family, doubles=doubles)
     torch_s, ours = Detector.load(path), ExportedDetector.load(target)
@@ -91,7 +91,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
 
 @pytest.fixture(scope="module")
 def folder(built: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same weights as ultralytics exports them for OpenVINO: for pictures of one size."""
+    """Export the same weights for OpenVINO, for images of one size."""
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
     from ultralytics import YOLO
 

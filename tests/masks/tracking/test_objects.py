@@ -26,7 +26,7 @@ def test_an_object_is_one_from_its_first_frame_to_its_last() -> None:
 
 
 def test_what_is_small_and_fast_is_still_one_object() -> None:
-    """It never overlaps itself from frame to frame."""
+    """The object never overlaps itself from frame to frame."""
     (track,) = tracked(seen_on(range(9), lambda i: Box(5 + 34 * i, 60, 26, 26)), 9)
     assert frames_of(track) == list(range(9))
 
