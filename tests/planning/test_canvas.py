@@ -1,4 +1,4 @@
-"""The canvas: where the source lies, what is new, and what a window of an extension shows."""
+"""Test the canvas: the source's place, the new frames, and the known frames in an extension's window."""
 
 from __future__ import annotations
 

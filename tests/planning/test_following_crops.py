@@ -1,4 +1,4 @@
-"""A crop that follows its object moves between windows: what was generated must not move with it."""
+"""Test a crop that follows its object between windows: the generated pixels must not move with the crop."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NATIVE = WindowLimits(max_tokens=32_760, max_frames=33, overlap_frames=8, min_si
 
 
 def texture() -> NDArray[np.uint8]:
-    """Soft noise, (H, W, 3): a shift of a fiftieth of a pixel can be told."""
+    """Make soft noise, (H, W, 3), in which a shift of a fiftieth of a pixel can be measured."""
     noise = np.random.default_rng(0).normal(128, 60, (FRAME.height, FRAME.width, 3))
     return np.clip(cv2.GaussianBlur(noise, (0, 0), 2.5) * 4 - 384, 0, 255).astype(np.uint8)
 
 
 def shift_of(moved: NDArray[np.floating], still: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The shift (x, y) that explains the difference of two (H, W) pictures best, for shifts below a pixel or so."""
+    """Measure the shift (x, y), up to about a pixel, that best explains the difference of two (H, W) pictures."""
     down, across = np.gradient(still.astype(np.float64))
     slopes = np.stack([-across.ravel(), -down.ravel()], axis=1)
     return np.linalg.lstsq(slopes, (moved - still).ravel().astype(np.float64), rcond=None)[0]
@@ -58,7 +58,7 @@ def shifts_px(limits: WindowLimits, moved_px: int = 0) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("max_tokens", [NATIVE.max_tokens, 300])
 def test_the_fill_stays_where_the_picture_is(max_tokens: int) -> None:
-    """At its own size and shrunk for the model: neither beside its place nor from frame to frame."""
+    """Test at the crop's own size and shrunk for the model: against the picture and from frame to frame."""
     shifts = shifts_px(replace(NATIVE, max_tokens=max_tokens))
     assert np.abs(shifts).max() < 0.02
     assert np.abs(np.diff(shifts, axis=0)).max() < 0.02

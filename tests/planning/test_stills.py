@@ -1,4 +1,4 @@
-"""What one window paints for frames in which nothing moves."""
+"""Test still pictures: one generated window serves the frames in which nothing moves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows and regions: what must hold for any clip."""
+"""Test properties of windows and regions that hold for any clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of bad input, through the manifest reader and the first step: a word of its own for each."""
+"""Test every kind of bad input through the manifest reader and the first step; each kind has its own code."""
 
 from __future__ import annotations
 

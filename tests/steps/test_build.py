@@ -1,4 +1,4 @@
-"""Every task from a manifest row to the VCU of its windows, on real files and without a model."""
+"""Test every task from a manifest row to the VCUs of its windows, on real files and without a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows from an engine into the ledger: while it goes on, and past those that it cannot make."""
+"""Test that generated windows reach the ledger while the engine continues, and despite windows that fail."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def window(number: int) -> VCU:
 
 
 class Copying:
-    """An engine that gives back the frames; the windows at the positions `bad` fail. Tells when it goes on."""
+    """An engine that returns its input frames; windows at the positions `bad` fail. Reports when it continues."""
 
     def __init__(self, bad: Sequence[int] = ()) -> None:
         self.bad, self.asked, self.goes_on = bad, 0, threading.Event()
@@ -79,7 +79,7 @@ def test_a_window_that_cannot_be_made_is_its_own_failure(tmp_path: Path, monkeyp
 
 
 def test_the_device_is_left_before_the_last_frames_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a window counts as made only when its record is there."""
+    """A window counts as generated only when its record exists."""
     vcu, ledger, may_write = window(0), Ledger(str(tmp_path)), threading.Event()
 
     def encode(frames: NDArray[np.uint8]) -> bytes:

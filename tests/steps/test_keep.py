@@ -1,4 +1,4 @@
-"""Masks kept beside the results: with the run, or later of clips that are done."""
+"""Test masks kept beside the results: with the run, or later for finished clips."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def finish(batch: Batch) -> None:
 
 
 def kept_again(batch: Batch) -> list[str]:
-    """Run what a run of `batch` would, which must be one step; the kinds of its units."""
+    """Run the one step that `batch` has left; returns the kinds of its units."""
     graph = ClipGraph(batch.pending, batch.unkept)
     units = list(graph.first_units())
     for unit in units:

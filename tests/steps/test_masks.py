@@ -1,4 +1,4 @@
-"""Dilation in tokens is in the model's: where a crop is shown smaller than it is, a token is more of the source."""
+"""Test that a dilation in tokens is in the model's tokens: a shrunk crop's tokens cover more source pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions: each step's arithmetic follows the plan, and real masks leave less than the dry run fears."""
+"""Test predictions: each step's arithmetic follows the plan, and real masks cost less than the dry run's bound."""
 
 from __future__ import annotations
 

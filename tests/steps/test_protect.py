@@ -1,4 +1,4 @@
-"""What is protected comes out as it went in, whatever grows round it: masks, thin parts, feathers, chroma samples."""
+"""Test that protected pixels leave as they came, whatever grows round them: masks, thin parts, feathers, chroma."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EXACT = Dilation(px=0.0)
 
 
 def planes_of(path: str) -> list[list[NDArray[Any]]]:
-    """The native samples of every frame: of each plane (H, W)."""
+    """Read the native samples of every frame, one (H, W) array a plane."""
     with av.open(path) as container:
         return [
             [plane_view(frame, plane, layout.dtype)[..., 0].copy() for plane in layout.planes]
@@ -108,7 +108,7 @@ def test_protected_samples_come_out_as_they_went_in(
 
 
 def test_all_but_what_is_protected_is_redrawn(source: str, tmp_path: Path) -> None:
-    """A job that only protects; and one whose masks steer instead of selecting."""
+    """Test a job that only protects, and a job whose masks steer instead of selecting."""
     face = BoxKey(x=30, y=20, width=20, height=16)
     for name, fields in {
         "plain": {"control": "gray"},

@@ -22,7 +22,10 @@ BOX = {"x": 8.0, "y": 8.0, "width": 16.0, "height": 16.0}
 
 
 def outcomes(folder: Path, rows: list[Mapping[str, Any]], options: Options | None = None) -> dict[str, str]:
-    """Job id to "ok" or the failure's code, the reason checked for a path; one row's failure leaves the others be."""
+    """Prepare each row; returns "ok" or the failure's code by job id.
+
+    Checks each reason for a readable sentence, and that a row's failure leaves the other rows alone.
+    """
     batch = open_rows(folder, rows, options)
     graph, found = ClipGraph(batch.pending), {}
     for work, unit in zip(batch.pending, list(graph.first_units()), strict=True):

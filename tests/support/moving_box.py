@@ -1,4 +1,4 @@
-"""A job whose mask is a box that moves over a clip, and a look into files of its masks."""
+"""A job whose mask is a box that moves over a clip, and a reader of exported masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIZE, NUM_FRAMES = Size(64, 48), 6
 
 
 def job(tmp_path: Path, first: int = 8) -> Job:
-    """A box that moves over a clip; `first` is where it begins."""
+    """Make a clip and its job; the box moves from x = `first` by 6 px a frame."""
     path = tmp_path / "clip.mkv"
     if not path.exists():
         make(path, Media(num_frames=NUM_FRAMES, codec="ffv1"))
@@ -22,7 +22,7 @@ def job(tmp_path: Path, first: int = 8) -> Job:
 
 
 def boxes(path: Path) -> list[int]:
-    """Where the masks of a whole file begin."""
+    """Read the left edges of the masks of a whole file."""
     masks = list(read_masks(str(path), SIZE, NUM_FRAMES))
     assert [mask.index for mask in masks] == list(range(NUM_FRAMES))
     return [mask.box.x for mask in masks]

@@ -25,7 +25,7 @@ Windows = Callable[..., list[VCU]]
 
 
 def preparer(folder: Path) -> Prepare:
-    """A function that prepares a job of a task on a clip in `folder`, beside a reference picture `face.png`."""
+    """Make a clip and a reference picture `face.png` in `folder`; return a function that prepares jobs on the clip."""
     path = folder / "clip.mp4"
     make(path, Media(width=96, height=64, num_frames=FRAMES))
     cv2.imwrite(str(folder / "face.png"), astronaut()[..., ::-1])

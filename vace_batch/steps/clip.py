@@ -138,8 +138,8 @@ class ClipWork:
         # A window's masks count by `known_digest`, not by the mask file of the row.
         mask_files = {file.fingerprint_name for file in self.job.files() if file.decides == "masks"}
         sources = {name: value for name, value in self._sources.items() if name not in mask_files}
-        how = (self.sampling.identity, self.options.engine.pixel_fields())
-        return fields, sources, self.model, self.revision, *how
+        engine = self.options.engine.pixel_fields()
+        return fields, sources, self.model, self.revision, self.sampling.identity, engine
 
 
 def control_models(options: Options) -> ControlModels:

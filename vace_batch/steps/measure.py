@@ -147,6 +147,6 @@ def _cuts(plan: ClipPlan) -> Iterator[int]:
 def _joins(plan: ClipPlan) -> Iterator[range]:
     """Yield the frames over which one window of a region gives way to the next."""
     windows = sorted((planned.window for planned in plan.windows), key=lambda window: (window.region, window.start))
-    for one, two in pairwise(windows):
-        if one.region == two.region and two.start <= one.stop:
-            yield range(two.start, one.stop + 1)
+    for earlier, later in pairwise(windows):
+        if earlier.region == later.region and later.start <= earlier.stop:
+            yield range(later.start, earlier.stop + 1)
