@@ -1,7 +1,7 @@
-"""How the camera moved in a shot: where each frame lies in its anchor frame, and how its colours relate to it.
+"""Track the camera through a shot: the place of each frame in its anchor frame, and the relation of their colours.
 
-A frame is aligned straight to an anchor frame, not to its neighbour, so errors do not add up; when the view has moved
-on, the last aligned frame becomes the next anchor. Points are tracked at reduced size and outside the masks.
+Each frame is aligned to an anchor frame, not to its neighbour, so errors do not add up; when the view has moved on, the
+last aligned frame becomes the next anchor. Points are tracked at reduced size and outside the masks.
 
 Matrices are 3x3 float64 and map (x, y) pixel centres of full-size frames. Arrays: HW gray uint8, HW3 RGB uint8.
 """
@@ -59,7 +59,7 @@ _LK: dict[str, Any] = {"winSize": (15, 15), "criteria": (cv2.TERM_CRITERIA_EPS |
 
 
 def track_camera(read: ReadFrames, masks: ReadMasks, shot: Shot, size: Size) -> tuple[Segment, ...]:
-    """The camera's way through a shot, in one pass over its frames; holds two reduced frames at a time."""
+    """Track the camera through a shot in one pass over its frames; holds two reduced frames at a time."""
     scale = min(1.0, math.sqrt(_TRACK_PIXELS / (size.width * size.height)))
     small = Size(max(16, round(size.width * scale)), max(16, round(size.height * scale)))
     tracker = _Tracker(size, small)
@@ -122,7 +122,7 @@ class _Tracker:
         self._keep(index, view, Fit(matrix=np.eye(3), error_px=0.0, inliers=len(self._points)))
 
     def _begin_anew(self) -> None:
-        """What was lost for so long shows something else."""
+        """Begin a new segment at the first lost frame: a view lost for so long shows another scene."""
         (index, view), *rest = self._lost
         self._lost = []
         self._begin(index, view)
@@ -130,7 +130,7 @@ class _Tracker:
             self._take(*lost)
 
     def _hold(self) -> None:
-        """Frames that nothing could be followed into, such as a flash, lie where the last one before them did."""
+        """Give untrackable frames, such as a flash, the pose of the last tracked frame."""
         last = self._poses[-1] if self._poses else _unmoved(0)
         self._poses += [replace(last, index=index) for index, _ in self._lost]
         self._lost = []
@@ -166,7 +166,7 @@ class _Tracker:
         self._last = view
 
     def _see_colours_of(self, view: View, matrix: Matrix, gain: Points, offset: Points) -> None:
-        """From here on the segment's colours are those of `view`, whose gain and offset to its old ones are given."""
+        """Make `view` the segment's colour reference; `gain` and `offset` take its colours to the old one's."""
         self._poses = [
             replace(pose, gain=pose.gain / gain, offset=(pose.offset - offset) / gain) for pose in self._poses
         ]
@@ -191,8 +191,7 @@ class _Tracker:
         return self._unless_still(view, None if rough is None else self._fine(view, *rough))
 
     def _unless_still(self, view: View, fit: Fit | None) -> Fit | None:
-        """The fit where it lays the frame over its anchor better than no motion at all does; a picture without texture
-        can be followed anywhere."""
+        """Return `fit` only if it aligns the frame better than no motion; textureless frames track spuriously."""
         assert self._anchor is not None
         if fit is not None and fit.is_still:
             return fit
@@ -210,7 +209,7 @@ class _Tracker:
         return still if unmoved <= _STILL_SHARE * moved else fit
 
     def _rough_by_flow(self, view: View) -> tuple[Matrix, Points] | None:
-        """Points of the anchor followed from the previous frame into this one: the motion and where each point is."""
+        """Follow the anchor's points from the previous frame: return the rough motion and the place of each point."""
         assert self._last is not None
         if len(self._points) < MIN_INLIERS:
             return None
@@ -239,7 +238,7 @@ class _Tracker:
         return None if fit is None else fit.matrix
 
     def _fine(self, view: View, rough: Matrix, guess: Points) -> Fit | None:
-        """Points followed from the anchor into this frame laid over it: only a rest of motion, so to sub-pixels."""
+        """Refine a rough motion: warp the frame onto the anchor, then track points there to sub-pixels."""
         assert self._anchor is not None
         laid = cv2.warpPerspective(view.gray, rough, self._reduction.small_sides, flags=cv2.INTER_CUBIC)
         there, found, _ = _cv.calcOpticalFlowPyrLK(

@@ -1,4 +1,4 @@
-"""What recovering the background leaves of a clip's masks: the recovered pixels, and the holes for the model."""
+"""Recover the background of a clip: store the recovered pixels, and the holes that are left for the model."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class ClipSource:
 def recover_clip(
     clip: ClipSource, shots: Sequence[Shot], patches: str, holes: str, job: Job, limits: WindowLimits
 ) -> tuple[MaskSummary, float, StillSegments]:
-    """Write what was recovered to `patches` and the masks without it to `holes`; returns these, the share recovered,
-    and which holes lie in a picture that stands still.
+    """Write recovered pixels to `patches` and the remaining masks to `holes`, both local paths.
 
-    Patches reach beyond the masks into their halo and, where the job takes them, into the shadows of what they hide;
-    holes never do. Both files are local paths.
+    Returns the summary of the holes, the share of masked pixels that was recovered, and the holes that lie in a still
+    picture. Patches reach beyond the masks into their halo and, where the job allows it, into the shadows of the masked
+    objects; holes never do.
     """
     masks = MaskReader(clip.masks)
     masked_shots = [shot for shot in shots if _has_masks(masks, shot)]
@@ -111,19 +111,19 @@ def _patches(
 
 
 def _restless(hole: FrameMask | None, found: Recovered) -> tuple[Box, ...]:
-    """The boxes of those parts of a hole beside which something moves."""
+    """Return the boxes of the parts of a hole that have motion beside them."""
     parts = split_parts(hole) if hole is not None else []
     return tuple(part.box for part in parts if (part.bits & ~found.still[part.box.slices_in(found.box)]).any())
 
 
 def without_specks(found: Recovered, mask: Bits) -> Bits:
-    """Known pixels (h, w) without specks of either kind: neither is worth a seam, or a window."""
+    """Remove specks from known pixels (h, w), and fill specks in them: no speck is worth a seam or a window."""
     known = large_parts(found.known, SPECK_PX)
     return known | (mask & ~known & ~large_parts(mask & ~known, SPECK_PX))
 
 
 def large_parts(bits: Bits, least: int) -> Bits:
-    """The 4-connected parts of (h, w) bool `bits` that have at least `least` pixels."""
+    """Keep the 4-connected parts of (h, w) bool `bits` that have at least `least` pixels."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bits.astype(np.uint8), connectivity=4)
     large = stats[:, cv2.CC_STAT_AREA] >= least
     large[0] = False

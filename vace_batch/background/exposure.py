@@ -1,4 +1,4 @@
-"""How the colours of one frame relate to another's: a gain and an offset by channel. Levels of 0..255, float32."""
+"""Relate the colours of one frame to another's by a gain and an offset per channel. Levels of 0..255, float32."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _ALIKE = 0.9
 
 
 def is_brighter(colours: npt.NDArray[Any], gain: npt.NDArray[Any], offset: npt.NDArray[Any]) -> bool:
-    """Whether a frame with this gain and offset to `colours` (H, W, 3) shows more contrast, and nearly all of them."""
+    """Return whether a frame with this gain and offset to `colours` (H, W, 3) has more contrast, hardly clipped."""
     return bool(np.median(gain) < 1 / _BRIGHTER and np.percentile((colours - offset) / gain, 98) <= 255)
 
 
 def match_colours(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Gain and offset by channel, (3,) each, so that gain * source + offset is near `target`; both (N, 3), 0..255.
+    """Fit gain and offset per channel, (3,) each: gain * source + offset is near `target`. Both are (N, 3), 0..255.
 
-    Pixels that differ by more than what most do, or that are clipped, do not count. Where both are flat, or unlike each
-    other, the gain stays near 1; where one is, such as a frame that has faded out, it is up to 50.
+    Outliers and clipped pixels do not count. The gain stays near 1 where source and target are flat or unlike each
+    other; where only one is flat, such as a frame that has faded out, the gain is up to 50.
     """
     # By channel: reductions over a short last axis are many times slower.
     a = np.ascontiguousarray(source.T, np.float32)
@@ -49,7 +49,7 @@ def match_colours(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> tuple[n
 
 
 def _slope(a: npt.NDArray[Any], b: npt.NDArray[Any], weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """How b (3, N) follows a, both of mean 0, by channel; what a has faded to is fitted the other way round."""
+    """Return the slope of b (3, N) over a, both of mean 0, per channel; a faded a is fitted from b to a."""
     var_a, var_b = a**2 @ weight, b**2 @ weight
     common = np.maximum((a * b) @ weight, 0)
     faded = 4 * (var_a + _FLAT) < var_b + _FLAT

@@ -1,4 +1,4 @@
-"""Smooth continuation of values from where they are known into where they are not."""
+"""Continue values smoothly from known pixels into unknown ones."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ _ADJACENT = (
 
 
 def spread_inwards(values: Values, known: npt.NDArray[Any]) -> Values:
-    """`values` (H, W, C) where `known` (H, W; bool or weights 0..1), elsewhere a smooth continuation of them.
+    """Keep `values` (H, W, C) where `known`, and continue them smoothly elsewhere.
 
-    A pyramid: each level holds the known mean of four pixels of the finer one.
+    `known` is (H, W), bool or weights 0..1. A pyramid: each level holds the known mean of four pixels of the finer
+    level.
     """
     weight = known.astype(np.float32)
     return _push_pull(values.astype(np.float32) * weight[..., None], weight)
 
 
 def _push_pull(total: Values, weight: Values) -> Values:
-    """From sums and weights to values at every pixel."""
+    """Compute a value at every pixel from weighted sums and their weights."""
     height, width = weight.shape
     mean = total / np.maximum(weight, 1e-6)[..., None]
     if (weight >= 1).all() or max(height, width) <= 1:
@@ -58,9 +59,9 @@ def _push_pull(total: Values, weight: Values) -> Values:
 
 
 def stretch_across(values: Values, known: npt.NDArray[np.bool_]) -> Values:
-    """`values` (H, W, C) where `known` (H, W), elsewhere a thin plate under tension that meets them smoothly.
+    """Keep `values` (H, W, C) where `known` (H, W), and stretch a thin plate under tension across the gaps.
 
-    Edges that end at either side of a narrow gap meet across it, which averages of averages blur.
+    Edges that end on both sides of a narrow gap meet across it; averages of averages would blur them.
     """
     filled = spread_inwards(values, known)
     parts, _ = ndimage.label(~known)
@@ -86,14 +87,17 @@ def stretch_across(values: Values, known: npt.NDArray[np.bool_]) -> Values:
 
 
 def bridge(rgb: Values, known: npt.NDArray[np.bool_], bridging: Bridging) -> tuple[Values, npt.NDArray[np.bool_]]:
-    """`rgb` (H, W, 3; levels) stretched across its gaps, and which of them (H, W) that is enough for."""
+    """Stretch `rgb` (H, W, 3; levels) across its gaps; also return the gaps (H, W) for which that is good enough."""
     filled = stretch_across(rgb, known)
     narrow = _narrow_parts(~known, bridging.px)
     return filled, narrow | _plain_parts(filled, known, ~known & ~narrow, bridging.levels)
 
 
 def _narrow_parts(gap: npt.NDArray[np.bool_], width_px: int) -> npt.NDArray[np.bool_]:
-    """What of the gap no disc of `width_px` fits into, such as the trace of a wire; the plate's edge is no side."""
+    """Return the parts of a gap into which no disc of `width_px` fits, such as a wire's trace.
+
+    The plate's edge is not a side.
+    """
     gap = np.pad(gap, width_px + 1, constant_values=True)
     core = cv2.distanceTransform(gap.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > width_px / 2 + 0.5
     beyond = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
@@ -106,9 +110,10 @@ def _narrow_parts(gap: npt.NDArray[np.bool_], width_px: int) -> npt.NDArray[np.b
 def _plain_parts(
     rgb: Values, known: npt.NDArray[np.bool_], gap: npt.NDArray[np.bool_], levels: float
 ) -> npt.NDArray[np.bool_]:
-    """What of the gap lies in so plain a surrounding that it can be told from it, such as a logo before a clear sky.
+    """Return the parts of a gap that their surroundings predict well, such as a logo before a clear sky.
 
-    Tried where the answer is known: with a rim hidden too, the rim must come out as it is.
+    Tested on pixels that are known: hide a rim round the part as well, and compare the rim's prediction with its
+    pixels.
     """
     plain = np.zeros_like(gap)
     labels, count = ndimage.label(gap)

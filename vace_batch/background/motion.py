@@ -1,4 +1,4 @@
-"""The simplest motion that takes points of one frame to those of another. Points are (N, 2) float32, x and y."""
+"""Fit the simplest motion that takes points of one frame to points of another; points are (N, 2) float32, x and y."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SIMPLER_PX = 0.04
 
 @dataclass(slots=True, kw_only=True)
 class Fit:
-    """A motion to the anchor at the tracker's size, how well `inliers` points keep to it, and its meshes."""
+    """A motion to the anchor at the tracker's size, the error of its `inliers` points, and its meshes."""
 
     matrix: Matrix
     error_px: float
@@ -39,14 +39,17 @@ class Fit:
 
 
 def project(matrix: Matrix, points: npt.NDArray[Any]) -> Points:
-    """(N, 2) points through a homography."""
+    """Map (N, 2) points by a homography."""
     return (
         cv2.perspectiveTransform(points.reshape(-1, 1, 2).astype(np.float64), matrix).reshape(-1, 2).astype(np.float32)
     )
 
 
 def fit_motion(now: Points, then: Points, loose: float = 1.0) -> Fit | None:
-    """The simplest motion, of none, shift, similarity and homography, that takes points `now` to `then`."""
+    """Fit the simplest of no motion, shift, similarity and homography that takes points `now` to `then`.
+
+    None if there are too few points, or too few agree.
+    """
     if len(now) < MIN_INLIERS:
         return None
     matrix, kept = cv2.findHomography(now, then, cv2.RANSAC, _INLIER_PX * loose, maxIters=2000, confidence=0.999)
@@ -82,6 +85,6 @@ def _error(matrix: Matrix, now: Points, then: Points) -> float:
 
 
 def _is_sane(matrix: Matrix) -> bool:
-    """No mirroring, no collapse, no horizon inside the picture."""
+    """Return whether a homography neither mirrors nor collapses the picture, and has no horizon inside it."""
     area = float(np.linalg.det(matrix[:2, :2] / matrix[2, 2]))
     return 0.2 < area < 5 and abs(matrix[2, 0]) + abs(matrix[2, 1]) < 0.002

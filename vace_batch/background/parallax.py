@@ -1,4 +1,4 @@
-"""What one homography leaves over where the scene is not flat: a coarse grid of shifts, told by tracked points."""
+"""Model parallax: a coarse grid of shifts, from tracked points, that corrects a homography where depths differ."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class MeshFile:
         self._end = 0
 
     def write(self, grid: npt.NDArray[Any]) -> int:
-        """Keep a float32 grid; returns where it lies."""
+        """Append a float32 grid; return its offset."""
         at = self._end
         self._end += os.pwrite(self._file.fileno(), np.ascontiguousarray(grid, np.float32).tobytes(), at)
         return at
 
     def read(self, at: int, shape: tuple[int, int, int]) -> npt.NDArray[Any]:
-        """The grid of `shape` that lies there."""
+        """Read the grid of `shape` at an offset."""
         return np.frombuffer(os.pread(self._file.fileno(), 4 * math.prod(shape), at), np.float32).reshape(shape)
 
 
@@ -63,11 +63,11 @@ class Mesh:
 
     @property
     def shifts(self) -> npt.NDArray[Any]:
-        """(rows, columns, 2) float32, read from the file; not to be written to."""
+        """The grid, (rows, columns, 2) float32, read from the file; read-only."""
         return self.file.read(self.place, self.shape)
 
     def at(self, places_xy: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The shifts at (h, w, 2) pixel places; beyond the frame those of its edge."""
+        """Return the shifts at (h, w, 2) pixel places; beyond the frame, the shifts at its edge."""
         rows, columns = self.shape[:2]
         cells = (places_xy + 0.5) * np.array([columns / self.size.width, rows / self.size.height], np.float32) - 0.5
         cells = np.clip(cells, -1, max(rows, columns)).astype(np.float32)
@@ -75,16 +75,16 @@ class Mesh:
 
 
 def look_up(values: npt.NDArray[Any], places_xy: npt.NDArray[Any], interpolation: int) -> npt.NDArray[Any]:
-    """`values` (H, W, C) float32 at (h, w, 2) places between pixels; beyond their edge those of the edge."""
+    """Interpolate `values` (H, W, C) float32 at (h, w, 2) places between pixels; beyond the edge, the edge's values."""
     x = np.ascontiguousarray(places_xy[..., 0], np.float32)
     y = np.ascontiguousarray(places_xy[..., 1], np.float32)
     return np.asarray(_cv.remap(values, x, y, interpolation, borderMode=cv2.BORDER_REPLICATE))
 
 
 def fine_shifts(target: npt.NDArray[Any], source: npt.NDArray[Any], seen: npt.NDArray[np.bool_]) -> Any:
-    """Where each pixel of `target` lies in `source`, relative, (h, w, 2), both (h, w, 3) levels nearly aligned.
+    """Return the shift (h, w, 2) of each pixel of `target` to its place in `source`; both (h, w, 3), nearly aligned.
 
-    Dense flow where `seen`, averaged over some pixels; elsewhere its smooth continuation, and nowhere far.
+    Dense flow where `seen`, averaged over some pixels; elsewhere its smooth continuation. Large shifts do not count.
     """
     gray = [cv2.cvtColor(np.clip(each, 0, 255).astype(np.uint8), cv2.COLOR_RGB2GRAY) for each in (target, source)]
     if min(gray[0].shape) < _LEAST_FLOW_PX or not seen.any():
@@ -100,7 +100,7 @@ def fine_shifts(target: npt.NDArray[Any], source: npt.NDArray[Any], seen: npt.ND
 
 
 def neighbours(points: Points) -> npt.NDArray[np.intp]:
-    """The nearest points of each of (N, 2) points, (N, 6) indices; fewer than 7 points have none."""
+    """Return the six nearest neighbours of each of (N, 2) points, (N, 6) indices; (N, 0) for fewer than 7 points."""
     if len(points) <= _NEIGHBOURS:
         return np.zeros((len(points), 0), np.intp)
     distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
@@ -109,7 +109,7 @@ def neighbours(points: Points) -> npt.NDArray[np.intp]:
 
 
 def staying_together(rest: Points, found: npt.NDArray[np.bool_], near: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-    """Which found points are shifted like at least three found ones of their neighbours."""
+    """Return which found points shift like at least three found neighbours."""
     if near.shape[1] == 0:
         return np.zeros(len(rest), np.bool_)
     tolerance = np.maximum(_TOGETHER_PX, _TOGETHER_SHARE * np.linalg.norm(rest, axis=1))[:, None]
@@ -118,7 +118,10 @@ def staying_together(rest: Points, found: npt.NDArray[np.bool_], near: npt.NDArr
 
 
 def mesh_strength(rest: Points) -> float:
-    """0 where a homography explains (N, 2) rests to a third of a pixel, 1 from twice that on, between them a ramp."""
+    """Weight of the mesh, 0..1, by the 90th percentile of the homography's residuals (N, 2).
+
+    A ramp from `_FEW_PX` to `_MUCH_PX`.
+    """
     if len(rest) < 2 * _MIN_TOGETHER:
         return 0.0
     far = float(np.percentile(np.linalg.norm(rest, axis=1), 90))
@@ -126,7 +129,7 @@ def mesh_strength(rest: Points) -> float:
 
 
 def make_mesh(at: Points, rest: Points, small: Size, size: Size, file: MeshFile) -> Mesh:
-    """The mesh of a frame of `size` from shifts `rest` at points `at`, both in pixels of the frame at `small` size."""
+    """Make the mesh of a frame of `size` from shifts `rest` at points `at`, both in pixels of the `small` frame."""
     columns = _CELLS if small.width >= small.height else max(2, round(_CELLS * small.width / small.height))
     rows = max(2, round(columns * small.height / small.width))
     x, y = np.meshgrid(
@@ -139,7 +142,7 @@ def make_mesh(at: Points, rest: Points, small: Size, size: Size, file: MeshFile)
 
 
 def shifts_at(places: npt.NDArray[Any], at: Points, rest: Points) -> npt.NDArray[np.float64]:
-    """The shifts at (M, 2) places that (N, 2) shifts `rest` at points `at` tell: a plane through the nearest ones."""
+    """Interpolate shifts `rest` (N, 2) from points `at` to `places` (M, 2): locally weighted plane fits."""
     beside = at[None].astype(np.float64) - places[:, None]
     weight = 1.0 / ((beside**2).sum(axis=-1) + _SHARP_PX**2) ** 2
     weight /= weight.sum(axis=1, keepdims=True)

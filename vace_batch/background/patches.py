@@ -50,7 +50,7 @@ class Patch:
 
 
 def write_patches(target: str | Path | BinaryIO, patches: Iterable[Patch]) -> int:
-    """Stream patches, one frame each in rising order, into a Parquet file; returns how many pixels are known."""
+    """Stream patches, one per frame in rising order, into a Parquet file; return the number of known pixels."""
     known = 0
     rows: list[tuple[object, ...]] = []
     with pq.ParquetWriter(target, _SCHEMA, compression="none") as writer:
@@ -77,13 +77,13 @@ def _table(rows: list[tuple[object, ...]]) -> pa.Table:
 
 
 class PatchReader:
-    """Reads what `write_patches` wrote."""
+    """Reads patches from a file of `write_patches`."""
 
     def __init__(self, source: str | Path | BinaryIO) -> None:
         self._file = pq.ParquetFile(source)
 
     def get(self, start: int, stop: int) -> dict[int, Patch]:
-        """The patches of frames start..stop-1; reads only the row groups that hold them."""
+        """Return the patches of frames start..stop-1 by frame; reads only their row groups."""
         found: dict[int, Patch] = {}
         for group in range(self._file.num_row_groups):
             frames = self._file.metadata.row_group(group).column(0).statistics

@@ -1,7 +1,8 @@
-"""The background of one segment, gathered from the frames that see it: what most of them agree on, in anchor pixels.
+"""Gather the background of one segment: the pixels that most of the frames showing them agree on.
 
-Memory is bounded: at most `_MAX_SAMPLES` frames are held, cut to the part of the picture that masks ever cover, and
-fewer where that part is large. Suffixes: N samples, H, W rows and columns of the plate, 3 RGB levels, 0..255 float32.
+Plates are in pixels of the segment's anchor. Memory is bounded: at most 32 frames are held, cut to the part of the
+picture that masks ever cover, and fewer where that part is large. Suffixes: N samples, H, W rows and columns of the
+plate, 3 RGB levels, 0..255 float32.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ _TOLERANCE_CONTRAST = 0.12
 class Plate:
     """Recovered background: `rgb` (H, W, 3) and `known` (H, W) over `box`, in pixels of the segment's anchor frame.
 
-    `bridged` (H, W): nobody saw it, and `rgb` is what its sides say, which is enough. `noise` is how far, in levels, a
-    frame's pixel is typically from the plate. `moments` are the frames that it was gathered from, in rising order, over
-    `box`.
+    `bridged` (H, W): pixels that no frame shows and that `rgb` predicts well enough from their sides. `noise` is the
+    typical difference, in levels, between a frame's pixel and the plate. `moments` are the gathered frames, in rising
+    order, over `box`.
     """
 
     box: Box
@@ -56,7 +57,7 @@ class Plate:
     moments: tuple[Moment, ...] = ()
 
     def near(self, index: int, region: Box, ring_px: int) -> Plate | None:
-        """What was to be seen of `region` (anchor pixels) just before and after frame `index`; see `between`."""
+        """Return the plate of `region` (anchor pixels) as seen just before and after frame `index`; see `between`."""
         part = region.intersect(self.box)
         if part is None or not self.moments:
             return None
@@ -76,11 +77,11 @@ class MaskedFrames:
 def make_plates(
     source: MaskedFrames, segments: Sequence[Segment], number: int, margin_px: int, bridging: Bridging | None
 ) -> tuple[Plate, ...]:
-    """The plates of segment `number` with `margin_px` round what its masks cover; none when it has no mask.
+    """Make the plates of segment `number`, with `margin_px` round its masks; an empty tuple if it has no mask.
 
-    The first takes the scene as flat; where it is not, a second one bends every frame by its mesh. What the first knows
-    is better aligned. The last one says what may be bridged. Reads the segment and up to 240 frames before and after it
-    once.
+    The first plate takes the scene as flat, and is better aligned where it knows a pixel. If the scene is not flat, a
+    second plate bends every frame by its mesh. The last plate marks the gaps that may be bridged. Reads the segment,
+    and up to 240 frames before and after it, once.
     """
     box = _covered_box(source, segments[number], margin_px)
     if box is None:
@@ -101,7 +102,7 @@ def make_plates(
 
 
 def _covered_box(source: MaskedFrames, segment: Segment, margin_px: int) -> Box | None:
-    """What the segment's masks cover in anchor pixels; a box for each mask's own box, so a little generous."""
+    """Return the box of anchor pixels that the segment's masks cover; generous, as it maps boxes of masks."""
     boxes = [
         box_of(project(pose.to_anchor, _box_corners(mask.box)))
         for pose, mask in masks_of(source.masks, segment.poses)
@@ -121,7 +122,7 @@ def _box_corners(box: Box) -> npt.NDArray[Any]:
 
 @dataclass(slots=True, kw_only=True)
 class _Samples:
-    """Frames laid into the plate, in 1/128 levels, and where each shows the background."""
+    """Frames laid into the plate, in 1/128 levels, with the pixels where each shows the background."""
 
     indices: list[int]
     rgb_NHW3: list[npt.NDArray[np.uint16]]
@@ -139,7 +140,7 @@ class _Samples:
 
 
 def _straighten(samples: _Samples, box: Box) -> None:
-    """Move bent samples to where their median is: a mesh of points leaves parts of a pixel over."""
+    """Align bent samples to their median: a mesh of points is off by parts of a pixel."""
     middle, seen_HW = _middle(samples, box)
     for number, (rgb, seen) in enumerate(zip(samples.rgb_NHW3, samples.seen_NHW, strict=True)):
         levels = rgb.astype(np.float32) / UNITS
@@ -150,13 +151,13 @@ def _straighten(samples: _Samples, box: Box) -> None:
 
 
 def pixel_grid(box: Box) -> Levels:
-    """The place of each pixel of `box`: (h, w, 2) float32, x and y."""
+    """Return the place of each pixel of `box`: (h, w, 2) float32, x and y."""
     x, y = np.meshgrid(np.arange(box.x, box.right, dtype=np.float32), np.arange(box.y, box.bottom, dtype=np.float32))
     return np.stack([x, y], axis=-1)
 
 
 def _laid(frame: Frame, mask: FrameMask | None, route: Route, box: Box) -> tuple[npt.NDArray[np.uint16], Bits]:
-    """A frame in the plate's place and colours, in 1/128 levels, and where it shows the background."""
+    """Lay a frame into the plate's place and colours: 1/128 levels, and the pixels where it shows the background."""
     laid = np.zeros((box.height, box.width, 3), np.float32)
     seen = np.zeros((box.height, box.width), np.bool_)
     map_xy = None if route.is_still else route.in_frame(pixel_grid(box))
@@ -181,36 +182,37 @@ def _laid(frame: Frame, mask: FrameMask | None, route: Route, box: Box) -> tuple
 
 
 def _spanned(map_xy: Levels) -> Box | None:
-    """The part of a frame that a map reads, with what interpolation reads beside it."""
+    """Return the part of a frame that a map reads, with the margin of interpolation."""
     points = map_xy.reshape(-1, 2)
     return box_of(points).pad(6) if np.isfinite(points).all() and np.abs(points).max() < 1e6 else None
 
 
 def sample(rgb: Levels, map_xy: Levels) -> Levels:
-    """Pixels of (H, W, 3) levels at (h, w, 2) places, sharp between pixels."""
+    """Interpolate (H, W, 3) levels at (h, w, 2) places, sharp between pixels."""
     return look_up(rgb, map_xy, cv2.INTER_LANCZOS4)
 
 
 def is_inside(bits: Bits, map_xy: Levels) -> Bits:
-    """Which of (h, w, 2) places lie between pixels of `bits` (H, W) that are all set."""
+    """Return which of (h, w, 2) places lie between pixels of `bits` (H, W) that are all set."""
     inner = np.pad(bits, 1).astype(np.float32)
     return np.asarray(look_up(inner, map_xy + np.float32(1), cv2.INTER_LINEAR) > 0.99, np.bool_)
 
 
 def frame_levels(frame: Frame, box: Box) -> Levels:
-    """Pixels of a frame in levels of 0..255, float32; sources above 8 bits keep their fractions."""
+    """Return pixels of a frame as levels of 0..255, float32; sources above 8 bits keep their fractions."""
     return frame.rgb16(box).astype(np.float32) / 257 if is_deep(frame) else frame.rgb(box).astype(np.float32)
 
 
 def is_deep(frame: Frame) -> bool:
-    """Whether the source has more than 8 bits a sample."""
+    """Return whether the source has more than 8 bits a sample."""
     return frame.bit_depth > 8
 
 
 def _agree(samples: _Samples, box: Box, bridging: Bridging | None) -> Plate:
-    """What most of the frames that show a pixel agree on; where they do not, the pixel stays unknown.
+    """Make a plate of the pixels on which most frames agree; where they do not agree, the pixel stays unknown.
 
-    Judged on differences averaged over a few pixels: grain and coding noise fade there, waves and passers-by do not.
+    Agreement is judged on differences averaged over a few pixels: averaging removes grain and coding noise, but neither
+    waves nor passers-by.
     """
     empty = np.zeros((box.height, box.width), np.float32)
     if not samples.rgb_NHW3:
@@ -241,18 +243,18 @@ def _agree(samples: _Samples, box: Box, bridging: Bridging | None) -> Plate:
 
 
 def largest(values: Levels) -> Levels:
-    """The largest of three channels; ten times as fast as `max` over so short an axis."""
+    """Return the largest of three channels; ten times as fast as `max` over so short an axis."""
     return np.asarray(np.maximum(np.maximum(values[..., 0], values[..., 1]), values[..., 2]))
 
 
 def smooth_difference(difference: Levels, seen: Bits) -> Levels:
-    """Mean of (H, W, 3) differences over the seen pixels within two pixels."""
+    """Average (H, W, 3) differences over the seen pixels within two pixels."""
     total = cv2.blur(difference * seen[..., None], (5, 5))
     return np.asarray(total / np.maximum(cv2.blur(seen.astype(np.float32), (5, 5)), 1e-6)[..., None], np.float32)
 
 
 def _middle(samples: _Samples, box: Box) -> tuple[Levels, Levels]:
-    """The median over the frames that show a pixel, and how many do; in strips, to bound memory."""
+    """Return the median over the frames that show a pixel, and their number; in strips, to bound memory."""
     middle = np.zeros((box.height, box.width, 3), np.float32)
     seen_HW = np.zeros((box.height, box.width), np.float32)
     for top in range(0, box.height, _TILE_ROWS):
@@ -268,7 +270,7 @@ def _tile(samples: _Samples, rows: slice) -> tuple[npt.NDArray[np.uint16], Bits]
 
 
 def _median(stack_NHW3: npt.NDArray[np.uint16], seen_NHW: Bits) -> Levels:
-    """Median in levels over the samples that show a pixel, by channel; 0 where none does."""
+    """Return the median per channel, in levels, over the samples that show a pixel; 0 without a sample."""
     ordered = np.sort(np.where(seen_NHW[..., None], stack_NHW3, np.uint16(0xFFFF)), axis=0)
     count = seen_NHW.sum(axis=0)
     low = np.maximum((count - 1) // 2, 0)
@@ -278,14 +280,17 @@ def _median(stack_NHW3: npt.NDArray[np.uint16], seen_NHW: Bits) -> Levels:
 
 
 def contrast_of(rgb: Levels) -> Levels:
-    """How much the picture changes within a pixel or two, (H, W) levels."""
+    """Return the change of the picture within a pixel or two, (H, W) levels."""
     gray = rgb @ np.full(3, 1 / 3, np.float32)
     square = np.ones((3, 3), np.uint8)
     return np.asarray(cv2.dilate(gray, square) - cv2.erode(gray, square), np.float32)
 
 
 def _trusted(seen_HW: Levels, agreeing_HW: Levels) -> Bits:
-    """Pixels that enough frames agree on, judged with their neighbours: single pixels are neither lost nor trusted."""
+    """Return the pixels on which enough frames agree, judged with their neighbours.
+
+    Single pixels are neither lost nor trusted.
+    """
     often = seen_HW >= MIN_SAMPLES // 2
     agreed = (agreeing_HW >= _MIN_AGREEING_SHARE * seen_HW) & (agreeing_HW > 0)
     calm = often.any() and agreed[often].mean() >= _CALM_SHARE

@@ -26,12 +26,12 @@ ReadMasks = Callable[[int, int], Mapping[int, FrameMask]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pose:
-    """One frame against its anchor: `to_anchor` maps its pixels there. Its segment's colours, which are those of the
-    segment's brightest frame, are gain * colour + offset (RGB).
+    """One frame against its anchor: `to_anchor` maps the frame's pixels to the anchor's.
 
-    `back` and `there` say by how much that is off where the scene is not flat, None where it is: a pixel x of the frame
-    lies at to_anchor(x) + there(x), and a pixel a of the anchor at the inverse of to_anchor of a - back(a).
-    `error_px` is the median distance of tracked points from where the motion puts them, in full-size pixels.
+    gain * colour + offset (RGB) takes the frame's colours to the segment's, which are those of the segment's brightest
+    frame. `there` and `back` correct `to_anchor` for parallax, and are None for a flat scene: a pixel x of the frame
+    lies at to_anchor(x) + there(x), and a pixel a of the anchor at the inverse of to_anchor of a - back(a). `error_px`
+    is the median distance, in full-size pixels, of tracked points from the motion's prediction.
     """
 
     index: int
@@ -48,16 +48,16 @@ class Pose:
         return bool(np.array_equal(self.to_anchor, np.eye(3)))
 
     def flat(self) -> Pose:
-        """The pose without its meshes."""
+        """Return the pose without its meshes."""
         return self if self.back is None else replace(self, back=None, there=None)
 
     def in_anchor(self, places_xy: Points) -> Points:
-        """Where (h, w, 2) pixels of the frame lie in its anchor."""
+        """Map (h, w, 2) pixels of the frame to the anchor."""
         moved = cv2.perspectiveTransform(places_xy, self.to_anchor)
         return np.asarray(moved if self.there is None else moved + self.there.at(places_xy), np.float32)
 
     def in_frame(self, places_xy: Points) -> Points:
-        """Where (h, w, 2) pixels of the anchor lie in the frame."""
+        """Map (h, w, 2) pixels of the anchor to the frame."""
         moved = places_xy if self.back is None else places_xy - self.back.at(places_xy)
         return np.asarray(cv2.perspectiveTransform(moved, np.linalg.inv(self.to_anchor)), np.float32)
 
@@ -66,8 +66,8 @@ class Pose:
 class Segment:
     """Consecutive frames that share an anchor.
 
-    `link` is the pose of that anchor's own frame in the segment before, with the gain and offset that take this
-    segment's colours to that one's; None where nothing relates the two.
+    `link` is the pose of the anchor's frame in the segment before, with the gain and offset that take this segment's
+    colours to that segment's; None if the two segments are unrelated.
     """
 
     poses: tuple[Pose, ...]
@@ -83,7 +83,7 @@ class Segment:
 
 
 def with_masks(read: ReadFrames, masks: ReadMasks, start: int, stop: int) -> Iterator[tuple[Frame, FrameMask | None]]:
-    """Frames start..stop-1, each with its mask; masks are read a chunk of frames at a time."""
+    """Yield frames start..stop-1, each with its mask; masks are read a chunk of frames at a time."""
     held: Mapping[int, FrameMask] = {}
     known_to = start
     for frame in read(start, stop):
@@ -94,7 +94,7 @@ def with_masks(read: ReadFrames, masks: ReadMasks, start: int, stop: int) -> Ite
 
 
 def masks_of(masks: ReadMasks, poses: Sequence[Pose]) -> Iterator[tuple[Pose, FrameMask | None]]:
-    """Each pose with its frame's mask; masks are read a chunk of frames at a time."""
+    """Yield each pose with its frame's mask; masks are read a chunk of frames at a time."""
     for first in range(0, len(poses), CHUNK_FRAMES):
         part = poses[first : first + CHUNK_FRAMES]
         held = masks(part[0].index, part[-1].index + 1)
@@ -103,12 +103,12 @@ def masks_of(masks: ReadMasks, poses: Sequence[Pose]) -> Iterator[tuple[Pose, Fr
 
 
 def corners(size: Size) -> Points:
-    """The four outer pixel centres of a frame, clockwise from the upper left."""
+    """Return the four outer pixel centres of a frame, clockwise from the upper left."""
     right, bottom = size.width - 1, size.height - 1
     return np.array([[0, 0], [right, 0], [right, bottom], [0, bottom]], np.float32)
 
 
 def box_of(points: Points) -> Box:
-    """The smallest box of pixels that holds all (N, 2) pixel centres."""
+    """Return the smallest box of pixels that holds all (N, 2) pixel centres."""
     low, high = np.floor(points.min(axis=0)), np.ceil(points.max(axis=0))
     return Box(int(low[0]), int(low[1]), int(high[0] - low[0]) + 1, int(high[1] - low[1]) + 1)

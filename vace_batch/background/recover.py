@@ -1,4 +1,4 @@
-"""Per masked frame: the pixels under its mask that other frames of the shot show, in its place and colours."""
+"""Recover the pixels under each frame's mask from other frames of the shot, in that frame's place and colours."""
 
 from __future__ import annotations
 
@@ -48,9 +48,12 @@ _STILL_LEVELS = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackgroundSettings:
-    """`margin_px`: how far round the masks background is gathered, at least the ring that colours are matched to;
-    `bridging`: which gaps that no frame shows are bridged from their sides; `halo_px`: how far beyond the masks a codec
-    has left faint traces of what they hide."""
+    """The margin of background round the masks, the gaps to bridge, and the halo of the masks.
+
+    `margin_px`: the margin round the masks, at least the ring that colours are matched to. `bridging`: the gaps, shown
+    by no frame, that are bridged from their sides. `halo_px`: how far a codec's faint traces of the masked object reach
+    beyond the mask.
+    """
 
     margin_px: int = _RING_PX + 4
     bridging: Bridging = Bridging()
@@ -59,12 +62,11 @@ class BackgroundSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Recovered:
-    """What is known of the background under frame `index`'s mask.
+    """The recovered background under frame `index`'s mask.
 
-    `rgb` (h, w, 3) over `box`, the mask's box and its halo: uint8, or uint16 of 0..65535 for sources above 8 bits.
-    `known` (h, w) lies in the mask, and in its halo where that differs from the background by faint traces only; where
-    it is not set, `rgb` is a smooth guess and says nothing. `still` (h, w): what of the mask lies in a picture that
-    stands still.
+    `rgb` (h, w, 3) over `box`, which is the mask's box and its halo: uint8, or uint16 of 0..65535 for sources above 8
+    bits. `known` (h, w) lies in the mask, and in its halo where only faint traces differ from the background; elsewhere
+    `rgb` is a smooth guess. `still` (h, w): the pixels of the mask that lie in a picture that stands still.
     """
 
     index: int
@@ -82,11 +84,11 @@ def recover(
     settings: BackgroundSettings | None = None,
     camera: Sequence[Segment] | None = None,
 ) -> Iterator[Recovered]:
-    """What other frames of `shot` show under each masked frame's mask, in frame order, one for every masked frame.
+    """Recover the background of every masked frame of `shot`, in frame order.
 
-    `read(start, stop)` streams frames; it is called once for the whole shot to find the camera's way (unless `camera`
-    is given), then twice for each segment of it. `masks(start, stop)` gives the non-empty masks, already dilated.
-    Memory depends on the frame's size; of the shot's length only a matrix a frame.
+    `read(start, stop)` streams frames; it is called once for the whole shot to track the camera (unless `camera` is
+    given), then twice for each segment. `masks(start, stop)` gives the non-empty masks, already dilated. Memory depends
+    on the frame's size; it grows with the shot only by a matrix a frame.
     """
     settings = settings or BackgroundSettings()
     segments = track_camera(read, masks, shot, size) if camera is None else camera
@@ -127,14 +129,14 @@ def _recovered(frame: Frame, mask: FrameMask, pose: Pose, plates: Sequence[Plate
 
 
 def _traces(observed: Levels, bits: Bits, known: Bits, rgb: Levels, halo_px: int) -> Bits:
-    """What of the hole's halo differs from the known background as little as a codec's traces of the object do."""
+    """Return the pixels of the hole's halo that differ from the background as little as a codec's traces do."""
     halo = np.asarray(cv2.dilate(bits.astype(np.uint8), np.ones((2 * halo_px + 1,) * 2, np.uint8)), np.bool_) & ~bits
     off = largest(np.abs(smooth_difference(observed - rgb, known & ~bits)))
     return np.asarray(halo & known & (off <= _STRICT_TOLERANCE), np.bool_)
 
 
 def _still(observed: Levels, bits: Bits, pose: Pose, plate: Plate, box: Box) -> Bits:
-    """Pixels of the hole that lie in a picture which stands still: at their side it looks as it always does."""
+    """Return the pixels of the hole that lie in a still picture: the ring beside them looks as always."""
     if not pose.is_still:
         return np.zeros_like(bits)
     view = view_plate(plate, pose, box)
@@ -146,7 +148,7 @@ def _still(observed: Levels, bits: Bits, pose: Pose, plate: Plate, box: Box) -> 
 
 
 def _other_plates(plates: Sequence[Plate], pose: Pose, box: Box) -> Iterator[tuple[Plate, bool]]:
-    """What is asked for what the first plate does not know, the best first, and whether it has to fit strictly."""
+    """Fallback plates for pixels unknown to the first, best first, each with whether it must match strictly."""
     for plate in plates[1:]:
         yield plate, False
     last = plates[-1]
@@ -160,7 +162,7 @@ def _other_plates(plates: Sequence[Plate], pose: Pose, box: Box) -> Iterator[tup
 def _matched(
     observed: Levels, bits: Bits, pose: Pose, plate: Plate, box: Box, *, strict: bool = False
 ) -> tuple[Levels, Bits]:
-    """The plate in a frame's place and light, and what of it can be trusted under the mask."""
+    """Return the plate in a frame's place and light, and its trusted pixels under the mask."""
     view = view_plate(plate, pose, box)
     if pose.there is not None:
         map_xy = pixel_grid(Box(0, 0, box.width, box.height)) + fine_shifts(observed, view.rgb, view.known & ~bits)
@@ -178,7 +180,7 @@ class PlateView:
 
 
 def view_plate(plate: Plate, pose: Pose, box: Box) -> PlateView:
-    """The plate seen through `box` of the frame of `pose`; colours follow the whole frame's gain and offset."""
+    """Return the plate as `box` of the frame of `pose` shows it; colours follow the whole frame's gain and offset."""
     if pose.is_still:
         rgb = np.zeros((box.height, box.width, 3), np.float32)
         known = np.zeros((box.height, box.width), np.bool_)
@@ -196,9 +198,9 @@ def view_plate(plate: Plate, pose: Pose, box: Box) -> PlateView:
 
 
 def _light(observed: Levels, view: PlateView, bits: Bits, noise: float) -> Levels:
-    """What to add to the plate so that it meets the ring round the mask without a step, (h, w, 3) levels.
+    """Return the levels (h, w, 3) to add to the plate so that it meets the ring round the mask without a step.
 
-    Only small, smooth differences are light; large ones are things that move there, shadows or parallax.
+    Only small, smooth differences are light; large ones are moving things, shadows or parallax.
     """
     difference = observed - view.rgb
     limit = max(_MAX_LIGHT_STEP, 4 * noise)
@@ -220,10 +222,10 @@ def _light(observed: Levels, view: PlateView, bits: Bits, noise: float) -> Level
 
 
 def _doubtful(observed: Levels, view: PlateView, bits: Bits, *, strict: bool) -> Bits:
-    """Pixels of the hole next to a ring that does not look like the plate: someone passes there, or it lies elsewhere.
+    """Return the pixels of the hole beside a ring that does not look like the plate.
 
-    A smooth darkening of a lesser part of the ring does not count: that is a shadow on the right background. `strict`:
-    what changes all the time has to fit better, edges too.
+    Someone passes there, or the plate is misaligned. A smooth darkening of a lesser part of the ring does not count: it
+    is a shadow on the right background. `strict`: scenes that change all the time must fit better, at edges too.
     """
     # Not what a mask with pinholes shows of the object itself.
     outside = cv2.morphologyEx((~bits).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
@@ -241,13 +243,13 @@ def _doubtful(observed: Levels, view: PlateView, bits: Bits, *, strict: bool) ->
 
 
 def shading(observed: Levels, background: Levels, seen: Bits) -> Levels:
-    """How bright each pixel's surroundings are against the background there, (H, W), 0.3 to 1."""
+    """Return the brightness of each pixel's surroundings relative to the background, (H, W), 0.3 to 1."""
     bright = [cv2.blur(each @ np.full(3, 1 / 3, np.float32) * seen, (9, 9)) for each in (observed, background)]
     return np.asarray(np.clip((bright[0] + 1) / (bright[1] + 1), 0.3, 1.0), np.float32)
 
 
 def to_samples(levels: Levels, *, deep: bool) -> npt.NDArray[Any]:
-    """Levels of 0..255 as uint8, or uint16 of 0..65535 for deep sources."""
+    """Convert levels of 0..255 to uint8, or to uint16 of 0..65535 for deep sources."""
     if deep:
         return np.asarray(np.rint(np.clip(levels, 0, 255) * 257), np.uint16)
     return np.asarray(np.rint(np.clip(levels, 0, 255)), np.uint8)

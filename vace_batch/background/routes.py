@@ -1,4 +1,4 @@
-"""Which frames show a plate's background, and the way from the plate's pixels to theirs."""
+"""Choose the frames that show a plate's background, and map the plate's pixels to theirs."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _MAX_SAMPLE_GAIN = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """The way from a plate's pixels to a frame's: a pose, and what leads from the plate's anchor to the pose's.
+    """The way from a plate's pixels to a frame's: the frame's pose, and the link from the plate's anchor to the pose's.
 
-    `link` None: they are the same. `onwards`: the pose's anchor is frame `link` of the plate's segment; otherwise the
-    plate's anchor is frame `link` of the pose's segment.
+    `link` is None if both have the same anchor. `onwards`: the pose's anchor is frame `link` of the plate's segment;
+    otherwise the plate's anchor is frame `link` of the pose's segment.
     """
 
     pose: Pose
@@ -45,17 +45,17 @@ class Route:
         return self.pose.is_still and (self.link is None or self.link.is_still)
 
     def flat(self) -> Route:
-        """The route without meshes."""
+        """Return the route without meshes."""
         return replace(self, pose=self.pose.flat(), link=None if self.link is None else self.link.flat())
 
     def in_frame(self, places_xy: Levels) -> Levels:
-        """Where (h, w, 2) pixels of the plate's anchor lie in the frame."""
+        """Map (h, w, 2) pixels of the plate's anchor to the frame."""
         if self.link is not None:
             places_xy = self.link.in_frame(places_xy) if self.onwards else self.link.in_anchor(places_xy)
         return self.pose.in_frame(places_xy)
 
     def colours(self) -> tuple[Levels, Levels]:
-        """Gain and offset from the frame's colours to the plate's."""
+        """Return gain and offset from the frame's colours to the plate's."""
         gain, offset = self.pose.gain, self.pose.offset
         if self.link is None:
             return gain, offset
@@ -65,7 +65,7 @@ class Route:
 
 
 def reachable_frames(segments: Sequence[Segment], number: int) -> list[Route]:
-    """Routes to the frames of a segment and to those near it, in rising order."""
+    """Return routes to the frames of a segment and to nearby frames of its neighbours, in rising order."""
     segment = segments[number]
     routes = [Route(pose=pose) for pose in segment.poses]
     if segment.link is not None:
@@ -78,7 +78,7 @@ def reachable_frames(segments: Sequence[Segment], number: int) -> list[Route]:
 
 
 def choose_samples(masks: ReadMasks, routes: Sequence[Route], box: Box, size: Size) -> list[Route]:
-    """The frames to gather: spread over time, then those that show most of what few others show."""
+    """Choose the frames to gather: spread over time, then the frames that show most of the rarely shown cells."""
     bright = [route for route in routes if route.colours()[0].max() <= _MAX_SAMPLE_GAIN]
     routes = bright or routes
     limit = int(np.clip(_SAMPLE_BYTES // (box.width * box.height * _BYTES_A_PIXEL), MIN_SAMPLES, _MAX_SAMPLES))
@@ -100,7 +100,7 @@ def choose_samples(masks: ReadMasks, routes: Sequence[Route], box: Box, size: Si
 
 
 def _cells_seen(route: Route, mask: FrameMask | None, box: Box, size: Size) -> npt.NDArray[Any]:
-    """Which cells of a coarse grid over the plate this frame shows; flat, 1 or 0."""
+    """Return which cells of a coarse grid over the plate a frame shows; flat, 1 or 0."""
     scale = min(1.0, _CELLS_LONG_SIDE / max(box.width, box.height))
     columns = max(1, round(box.width * scale))
     rows = max(1, round(box.height * scale))

@@ -1,7 +1,7 @@
-"""Soft shadows attached to the masked object: each frame compared with the recovered background round its mask.
+"""Grow masks into the soft shadows of their objects: compare each frame with the recovered background round its mask.
 
-A shadow is where the ground is smoothly darker than its background, keeps its colour and its texture, and touches the
-mask. Whatever else differs there (a second object, a change of light over the whole picture) is left alone.
+In a shadow the ground is smoothly darker than its background and keeps its colour and texture, and the shadow touches
+the mask. Any other difference (a second object, a change of light over the whole picture) is left alone.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ _MAX_GROWTH = 2.0
 def grow_into_shadows(
     read: ReadFrames, masks: ReadMasks, shot: Shot, size: Size, camera: Sequence[Segment] | None = None
 ) -> Iterator[FrameMask]:
-    """The masks of `shot`, each grown into the shadow attached to it where that can be told from the ground.
+    """Yield the masks of `shot`, each grown into the shadow attached to it where the ground shows one.
 
-    `camera` may be given as `track_camera` returned it for the same masks; it stays right for the grown ones.
+    `camera` may be the result of `track_camera` for the same masks; it stays right for the grown ones.
     """
     segments = track_camera(read, masks, shot, size) if camera is None else camera
     source = MaskedFrames(read=read, masks=masks, size=size)
@@ -74,7 +74,7 @@ def _grown(frame: Frame, mask: FrameMask, pose: Pose, plate: Plate, reach: int) 
 
 
 def shadow_of(observed: Levels, background: Levels, known: Bits, mask: Bits, noise: float) -> Bits:
-    """The pixels of (h, w, 3) levels that lie in a shadow attached to `mask` (h, w), up to its soft edge."""
+    """Return the pixels of (h, w, 3) levels in a shadow attached to `mask` (h, w), up to its soft edge."""
     seen = known & ~mask
     bright_now = _brightness(observed, seen)
     bright_then = _brightness(background, seen)
@@ -96,7 +96,7 @@ def shadow_of(observed: Levels, background: Levels, known: Bits, mask: Bits, noi
 
 
 def _brightness(levels: Levels, seen: Bits) -> Levels:
-    """Mean of the channels over the seen pixels near each pixel, at least 4 levels."""
+    """Average the channels over the seen pixels near each pixel; at least 4 levels."""
     gray = np.asarray(levels, np.float32) @ np.full(3, 1 / 3, np.float32)
     weight = seen.astype(np.float32)
     total = cv2.GaussianBlur(gray * weight, (0, 0), 2.0)
@@ -105,7 +105,7 @@ def _brightness(levels: Levels, seen: Bits) -> Levels:
 
 
 def _attached(faint: Bits, sure: Bits, mask: Bits) -> Bits:
-    """The parts of `faint` that touch the mask, are large enough to be seen and sure over much of them."""
+    """Keep the parts of `faint` that touch the mask, are large enough to be seen, and largely sure."""
     count, labels = cv2.connectedComponents(faint.astype(np.uint8), connectivity=8)
     area = np.bincount(labels[faint], minlength=count)
     certain = np.bincount(labels[sure & faint], minlength=count)

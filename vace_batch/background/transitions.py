@@ -1,4 +1,4 @@
-"""What was to be seen just before and just after: for scenes that change while they are hidden, such as a dissolve.
+"""Interpolate hidden pixels in time between the moments before and after, for changing scenes such as a dissolve.
 
 Suffixes: H, W rows and columns of the plate, 3 RGB levels.
 """
@@ -23,7 +23,7 @@ BRIGHTEST = 511.0
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Moment:
-    """Frame `index` laid into a plate: `rgb_HW3` in 1/128 levels, and where it shows the background."""
+    """Frame `index` laid into a plate: `rgb_HW3` in 1/128 levels, and the pixels where it shows the background."""
 
     index: int
     rgb_HW3: npt.NDArray[np.uint16]
@@ -31,11 +31,11 @@ class Moment:
 
 
 def between(moments: Sequence[Moment], index: int, region: Box, ring_px: int) -> tuple[npt.NDArray[Any], Bits]:
-    """`region` (in pixels of the moments) at the time of frame `index`: levels (h, w, 3), and where there are any.
+    """Interpolate `region` (in pixels of the moments) at frame `index`: levels (h, w, 3), and known (h, w).
 
-    Each pixel lies on the line in time between the nearest moments before and after that show it. What lies within
-    `ring_px` of a mask counts as hidden by it: so a ring round the mask is as old as what is under it, and how well it
-    fits the frame tells whether the rest can be believed.
+    Each pixel is interpolated linearly in time between the nearest moments before and after that show it. Pixels within
+    `ring_px` of a mask count as hidden by it: so the ring round the mask is as old as the pixels under the mask, and a
+    ring that fits the frame vouches for them.
     """
     earlier = [moment for moment in reversed(moments) if moment.index < index]
     later = [moment for moment in moments if moment.index > index]
@@ -51,7 +51,7 @@ def between(moments: Sequence[Moment], index: int, region: Box, ring_px: int) ->
 def _nearest(
     moments: Sequence[Moment], index: int, region: Box, ring_px: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Of each pixel the levels in the first of `moments` that shows it, and how many frames away that is."""
+    """Return each pixel's levels in the first of `moments` that shows it, and the distance to that moment in frames."""
     rgb = np.zeros((region.height, region.width, 3), np.float32)
     away = np.full((region.height, region.width), np.inf, np.float32)
     fat = np.ones((2 * ring_px + 1, 2 * ring_px + 1), np.uint8)

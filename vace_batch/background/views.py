@@ -1,4 +1,4 @@
-"""Reduced views of a frame, by which the camera is tracked and colours are compared.
+"""Reduce frames to small views, by which the camera is tracked and colours are compared.
 
 Arrays: HW gray uint8, HW3 RGB; points are (N, 2) float32, x and y.
 """
@@ -28,8 +28,11 @@ _KEEP_OFF_PX = 4
 
 @dataclass(slots=True, kw_only=True)
 class View:
-    """A reduced frame: evened `gray` for tracking, the `texture` it had (levels), `free` (255 outside the mask), tiny
-    RGB and its `colour_free` for colours."""
+    """A reduced frame, for tracking and for colours.
+
+    `gray`, of even contrast, is for tracking; `texture` is the contrast it had (levels); `free` is 255 outside the
+    mask. `colour` is a tiny RGB picture, valid where `colour_free`.
+    """
 
     gray: npt.NDArray[np.uint8]
     texture: npt.NDArray[Any]
@@ -89,7 +92,7 @@ def _with_long_side(size: Size, side: int) -> Size:
 
 
 def shrinking(full: Size, small: Size) -> Matrix:
-    """Maps pixel centres of a frame of `full` size to those of the same frame at `small` size."""
+    """Map pixel centres of a frame of `full` size to pixel centres of the same frame at `small` size."""
     x, y = small.width / full.width, small.height / full.height
     return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1.0]])
 
@@ -104,8 +107,10 @@ def corners_in(gray: npt.NDArray[np.uint8], where: npt.NDArray[np.uint8]) -> Poi
 
 
 def _evened(gray: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
-    """Brightness and contrast evened out over some 20 pixels, so that light may change between frames; and the contrast
-    that was there (standard deviation, levels)."""
+    """Even brightness and contrast out over some 20 pixels, so that light may change between frames.
+
+    Also returns the contrast that was there (standard deviation, levels).
+    """
     levels = gray.astype(np.float32)
     mean = cv2.blur(levels, (21, 21))
     spread = np.sqrt(np.maximum(cv2.blur(levels * levels, (21, 21)) - mean * mean, 0))
@@ -113,14 +118,14 @@ def _evened(gray: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
 
 
 def is_free(points: Points, free: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Which (N, 2) points lie inside the frame and outside its mask."""
+    """Return which (N, 2) points lie inside the frame and outside its mask."""
     x, y = np.rint(np.clip(np.nan_to_num(points), -1e6, 1e6)).astype(np.int64).T
     inside = (x >= 2) & (y >= 2) & (x < free.shape[1] - 2) & (y < free.shape[0] - 2)
     return np.asarray(inside & (free[np.where(inside, y, 0), np.where(inside, x, 0)] > 0), np.bool_)
 
 
 def colour_relation(view: View, anchor: View, matrix: Matrix) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Gain and offset, by channel, that take a frame's colours to those of `anchor`; outliers are left out."""
+    """Fit gain and offset per channel that take a frame's colours to the anchor's, without outliers."""
     size = (anchor.colour.shape[1], anchor.colour.shape[0])
     if view is anchor:
         return SAME_COLOURS

@@ -1,4 +1,4 @@
-"""Colours and grain of a fill, taken from the picture round it.
+"""Match a fill's colours and grain to the source round it.
 
 Shapes: (H, W, 3) RGB float32 in levels 0..255; (H, W) masks bool.
 """
@@ -28,18 +28,18 @@ _LEAST_GRAIN = 0.75
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """Source minus source of the frame before, `levels` (H, W, 3), where that is `known` (H, W)."""
+    """Source minus the source of the frame before: `levels` (H, W, 3), valid where `known` (H, W)."""
 
     levels: Colour
     known: Bits
 
 
 def grain(source: Colour, fill: Colour, changed: Bits, change: Change, *, seed: int) -> Colour:
-    """Noise (H, W, 3) that the fill lacks beside the source round it, so that it does not look painted; zero or more.
+    """Return the noise (H, W, 3) that a fill lacks beside the source round it, or zeros.
 
-    Noise is measured by the median of |f - 2 g + h| over neighbours, which edges and texture hardly move (Immerkaer's
-    operator, as a median), in the source and in what changed of it: fine texture that stands still is no noise.
-    Deterministic: `seed` is the frame's number.
+    Without noise a fill looks painted. Noise is measured by the median of |f - 2 g + h| over neighbours, which edges
+    and texture hardly move (Immerkaer's operator, as a median), in the source and in the source's change since the
+    frame before: fine texture that stands still is not noise. Deterministic: `seed` is the frame's number.
     """
     comes_and_goes = _noise(change.levels, ~changed & change.known) / np.sqrt(np.float32(2))
     wanted = np.minimum(_noise(source, ~changed), comes_and_goes)
@@ -52,7 +52,7 @@ def grain(source: Colour, fill: Colour, changed: Bits, change: Change, *, seed: 
 
 
 def _noise(image: Colour, where: Bits) -> Colour:
-    """Standard deviation of white noise in each channel, over pixels whose neighbours count too."""
+    """Return the standard deviation of white noise per channel, over pixels whose neighbours count too."""
     kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
     inside = cv2.erode(where.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0
     if not inside.any():
@@ -62,11 +62,12 @@ def _noise(image: Colour, where: Bits) -> Colour:
 
 
 def drift(source: Colour, fill: Colour, known: Bits) -> Colour:
-    """What to add to a fill (H, W, 3) so that it meets the source beside it pixel by pixel; zero if none is `known`.
+    """Return the correction (H, W, 3) by which a fill meets the source pixel by pixel; zero if no pixel is `known`.
 
-    Where the source is known that is the difference. The rest is the membrane of what differs across the border, fill
-    within from source without (Laplace's equation, as in Poisson image editing, Perez 2003), to about a tenth: what
-    differs far and wide goes far inwards, what differs from pixel to pixel does not.
+    Where the source is known the correction is source minus fill. Elsewhere it is the membrane of the difference across
+    the border, between the fill inside and the source outside (Laplace's equation, as in Poisson image editing, Perez
+    2003), to about a tenth: a difference along a long border reaches far inwards, a difference of single pixels does
+    not.
     """
     if not known.any():
         return np.zeros_like(fill)
@@ -85,7 +86,7 @@ def drift(source: Colour, fill: Colour, known: Bits) -> Colour:
 
 
 def _membrane(values: Colour, known: Bits) -> Colour:
-    """`values` (H, W, 3) where `known`; elsewhere about the mean of their four neighbours."""
+    """Keep `values` (H, W, 3) where `known`; elsewhere make each pixel about the mean of its four neighbours."""
     found = spread_inwards(values, known)
     free = np.repeat((~known)[..., None].astype(np.float32), 3, axis=2)
     for _ in range(_CYCLES):
@@ -94,9 +95,9 @@ def _membrane(values: Colour, known: Bits) -> Colour:
 
 
 def _correction(lack: Colour, free: Colour) -> Colour:
-    """Nearly the e (H, W, 3) that is the mean of its neighbours plus `lack` where `free` (H, W, 3), and zero elsewhere.
+    """Approximate the e (H, W, 3) that is the mean of its neighbours plus `lack` where `free`, and zero elsewhere.
 
-    One cycle of multigrid (Brandt 1977): what varies slowly is solved at half the size.
+    One cycle of multigrid (Brandt 1977): slow variations are solved at half the size. `free` is (H, W, 3).
     """
     found = _DAMPING * free * lack
     if min(lack.shape[:2]) <= _COARSEST_PX:
@@ -124,7 +125,7 @@ def _mean_of_four(image: Colour) -> Colour:
 
 
 def _halved(image: Colour) -> Colour:
-    """At half the size; an odd side has its last pixels twice, so that each new one stands for four."""
+    """Halve an image; the last pixels of an odd side are repeated, so that each new pixel stands for four."""
     height, width = image.shape[:2]
     even = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
     size = ((width + 1) // 2, (height + 1) // 2)
@@ -132,7 +133,7 @@ def _halved(image: Colour) -> Colour:
 
 
 def _doubled(image: Colour, size: tuple[int, ...]) -> Colour:
-    """Twice as large, cut to the height and width `size`."""
+    """Enlarge an image twice, and cut it to the height and width `size`."""
     height, width = image.shape[:2]
     large = cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(large[: size[0], : size[1]], np.float32)

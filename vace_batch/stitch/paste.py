@@ -1,4 +1,4 @@
-"""Put generated frames back: cross-faded where windows overlap, colour anchored to the ring round the mask, feathered.
+"""Paste generated frames back: cross-faded, matched in colour to the ring round the mask, feathered.
 
 Shapes: THWC frames uint8 RGB; HW alpha float32 in 0..1. Outside the feathered mask no sample of a frame is written.
 """
@@ -33,10 +33,10 @@ def stitch_frame(
     feather_px: int,
     protected: FrameMask | None = None,
 ) -> None:
-    """Paste what was recovered, then what was generated for the hole that is left, region by region.
+    """Paste the recovered pixels into a frame, then the generated ones into the hole, region by region.
 
-    Recovered pixels were matched to their surroundings when they were found; they are pasted as they are. No sample
-    that shows something of `protected` is written.
+    Recovered pixels already match their surroundings and are pasted unchanged. No sample that shows a part of
+    `protected` is written.
     """
     if recovered is not None:
         alpha = recovered.known.astype(np.float32)
@@ -73,7 +73,7 @@ def stitch_frame(
 
 
 def _seen(frame: Frame, recovered: Patch | None, box: Box) -> Image:
-    """`box` of a frame with what was recovered: its own pixels, not the samples that it shares with its neighbours."""
+    """Return `box` of a frame with the recovered pixels in it, exact in chroma too."""
     seen = frame.rgb(box)
     common = recovered.box.intersect(box) if recovered is not None else None
     if recovered is not None and common is not None:
@@ -84,7 +84,7 @@ def _seen(frame: Frame, recovered: Patch | None, box: Box) -> Image:
 
 
 def _known(recovered: Patch | None, box: Box) -> Bits:
-    """Which pixels of `box` were recovered, (h, w)."""
+    """Return which pixels of `box` were recovered, (h, w)."""
     known = np.zeros((box.height, box.width), np.bool_)
     common = recovered.box.intersect(box) if recovered is not None else None
     if recovered is not None and common is not None:

@@ -1,4 +1,4 @@
-"""A region's generated frames, window by window, shared out over the source's frames."""
+"""Blend a region's generated windows into one picture per source frame, and share a mask out over regions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OpenWindow = Callable[[Window], Iterator[Image]]
 
 
 class RegionPatches:
-    """The generated picture of one region, frame after frame; holds no more than the windows that overlap one frame."""
+    """The generated pictures of one region, frame after frame; holds only the windows that overlap one frame."""
 
     def __init__(
         self,
@@ -38,14 +38,14 @@ class RegionPatches:
         self._seen: tuple[int, Box, Image] | None = None
 
     def reach(self, index: int) -> Box | None:
-        """The box that every window which holds frame `index`, or its still picture, shows; None where none does."""
+        """Return the box that every window, or still picture, of frame `index` shows; None without a window."""
         reach: Box | None = None
         for window in [*self._holding(index), *(window for _, window in self._still(index))]:
             reach = window.box if reach is None else reach.intersect(window.box)
         return reach
 
     def at(self, index: int, box: Box) -> Colour:
-        """The generated pixels of `box` in frame `index`, float32 (box.height, box.width, 3); quick in rising order.
+        """Return the generated pixels of `box` in frame `index`, (h, w, 3) float32; quick in rising order of frames.
 
         Raises:
             ValueError: no window holds the box in this frame.
@@ -60,7 +60,7 @@ class RegionPatches:
         return self._moving(index, box)
 
     def change(self, index: int, box: Box, source: Image) -> Change:
-        """What `source`, `box` of frame `index`, changed since the frame before, where that was seen."""
+        """Return the change of `source`, `box` of frame `index`, since the frame before, where that was seen."""
         levels = np.zeros(source.shape, np.float32)
         known = np.zeros(source.shape[:2], np.bool_)
         before = self._seen
@@ -91,12 +91,12 @@ class RegionPatches:
         return list(holding)[::-1]
 
     def _still(self, index: int) -> list[tuple[Still, Window]]:
-        """The one still picture, if any, that frame `index` shows: they follow each other."""
+        """Return the still picture that frame `index` shows, or an empty list; still pictures never overlap."""
         after = bisect_right(self._stills, index, key=lambda pair: pair[0].spans[0].start)
         return [pair for pair in self._stills[max(0, after - 1) : after] if pair[0].weight(index) > 0]
 
     def _picture(self, still: Still, window: Window) -> Colour:
-        """What a window shows where nothing moves, over its box: the mean of those frames, (h, w, 3) float32."""
+        """Average the frames of a window that show the still picture in full: (h, w, 3) float32, its box."""
         if self._painted is None or self._painted[0] is not still:
             frames = zip(range(window.start, window.stop), self._open_window(window), strict=False)
             shown = [resize(frame, self.region.crop) for index, frame in frames if still.weight(index) == 1]
@@ -105,7 +105,7 @@ class RegionPatches:
 
 
 class _Reader:
-    """One window's frames, read forward."""
+    """Reads one window's frames forward."""
 
     def __init__(self, frames: Iterator[Image], start: int) -> None:
         self._frames = frames
@@ -124,7 +124,7 @@ class _Reader:
 
 
 def share_out(mask: FrameMask, patches: Sequence[RegionPatches]) -> Mapping[int, FrameMask]:
-    """Each connected part of a frame's mask goes to one region that shows all of it, the one that shows it largest."""
+    """Assign each connected part of a frame's mask to the finest region that shows all of it."""
     reaches = {number: region.reach(mask.index) for number, region in enumerate(patches)}
     shares: dict[int, list[FrameMask]] = {}
     for part in split_parts(mask):

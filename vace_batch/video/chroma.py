@@ -1,4 +1,4 @@
-"""Where chroma samples sit between luma samples. libav knows and converts by it, but PyAV has no name for it."""
+"""Find where chroma samples sit between luma samples: libav knows it and converts by it, PyAV has no name for it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _NAMES = {
 
 
 def chroma_location(frame: av.VideoFrame) -> str | None:
-    """libav's name for a frame's chroma location, found by converting a step; None where chroma is not subsampled.
+    """Return libav's name for a frame's chroma location; None where chroma is not subsampled.
 
-    Untagged frames are what swscale takes them for.
+    Found by converting a step. Untagged frames have the location that swscale assumes.
 
     Raises:
         ClipError: unsupported_pixel_format.

@@ -1,4 +1,4 @@
-"""Which encoder writes what a source codec holds, and with which settings."""
+"""Choose the encoder and its settings for a source's codec."""
 
 from __future__ import annotations
 
@@ -68,9 +68,10 @@ _FEWER_BITS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSettings:
-    """What a user may set. `crf` None: found by trial for each source, see `choose_crf`; `preset` None: by encoder.
+    """The user's settings of the encoder.
 
-    `threads` is fixed, not "as many as there are", so that equal input gives equal bytes on every machine.
+    `crf` None: chosen by trial for each source, see `choose_crf`. `preset` None: by encoder. `threads` is fixed, not
+    "as many as there are", so that equal input gives equal bytes on every machine.
     """
 
     crf: int | None = None
@@ -86,7 +87,7 @@ class EncoderSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
-    """A choice: encoder, pixel format, options. `frame_clock`: feed frame indices, not pts, as time."""
+    """A chosen encoder, its pixel format and options. `frame_clock`: frames are given their index, not pts, as time."""
 
     codec: str
     pix_fmt: str
@@ -98,9 +99,9 @@ class Encoding:
 
 
 def choose_encoding(info: VideoInfo, settings: EncoderSettings, container: str | None = None) -> Encoding:
-    """The encoder of the source's own codec, or a modern one and a word about it.
+    """Choose the encoder of the source's own codec, or a modern one and a note about it.
 
-    `container` is what is written, by default the source's.
+    `container` is the one to write, by default the source's.
 
     Raises:
         ClipError: unsupported_pixel_format; cannot_write when the container keeps no variable frame rate.
@@ -120,12 +121,12 @@ def choose_encoding(info: VideoInfo, settings: EncoderSettings, container: str |
 
 
 def own_encoder(codec: str) -> str | None:
-    """The encoder that writes what the decoder `codec` reads."""
+    """Return the encoder of the codec that the decoder `codec` reads."""
     return _ENCODER.get(codec)
 
 
 def configure(context: VideoCodecContext, encoding: Encoding, info: VideoInfo) -> None:
-    """Set everything an encoder must know before it is opened."""
+    """Set an encoder's size, format, rate, colours and options before it is opened."""
     context.width, context.height = info.coded_size.width, info.coded_size.height
     context.pix_fmt = encoding.pix_fmt
     context.framerate = encoding.rate
@@ -140,7 +141,7 @@ def configure(context: VideoCodecContext, encoding: Encoding, info: VideoInfo) -
 
 
 def open_encoder(encoding: Encoding, info: VideoInfo) -> VideoCodecContext:
-    """An open encoder that counts frames and puts headers into the stream."""
+    """Open an encoder that counts frames and puts headers into the stream."""
     context = av.CodecContext.create(encoding.codec, "w")
     assert isinstance(context, VideoCodecContext)
     configure(context, replace(encoding, time_base=1 / encoding.rate), info)
@@ -240,7 +241,7 @@ def _params(*parts: str) -> str:
 
 
 def _hdr_params(codec: str, info: VideoInfo) -> str:
-    """Mastering display and light levels, in the encoder's own words."""
+    """Format mastering display and light levels as `codec` reads them."""
     names = {
         "libx264": ("mastering-display", "cll", info.hdr.mastering_text),
         "libx265": ("master-display", "max-cll", info.hdr.mastering_text),
@@ -254,7 +255,7 @@ def _hdr_params(codec: str, info: VideoInfo) -> str:
 
 
 def _x264_profile(info: VideoInfo) -> dict[str, str]:
-    """Profile and level as the source has them, where both are H.264."""
+    """Return the source's H.264 profile and level as options; none for other codecs."""
     if info.codec != "h264":
         return {}
     profile = {"profile": name} if (name := _X264_PROFILE.get(info.profile or "")) else {}
@@ -272,7 +273,7 @@ def _muxes(container: str, codec: str) -> bool:
 
 
 def _opens(encoding: Encoding, info: VideoInfo) -> bool:
-    """Encoders refuse sizes, rates and formats in ways that only opening one finds out."""
+    """Return whether the encoder opens: only opening one shows which sizes, rates and formats it refuses."""
     context = av.CodecContext.create(encoding.codec, "w")
     assert isinstance(context, VideoCodecContext)
     formats = context.codec.video_formats

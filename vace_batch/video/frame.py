@@ -1,7 +1,7 @@
-"""One decoded frame: RGB views of it and edits of its native planes.
+"""View one decoded frame as RGB, and edit its native planes.
 
-Shape legend: H rows, W columns, C channels (RGB). "Stored" is the orientation of the coded picture, "display" the one a
-player shows; everything public is in display orientation.
+Shape legend: H rows, W columns, C channels (RGB). "Stored" is the orientation of the coded picture, "display" that of a
+player; everything public is in display orientation.
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ class Frame:
 
     @property
     def bit_depth(self) -> int:
-        """Bits a sample."""
+        """Bits per sample."""
         return int(self._frame.format.components[0].bits)
 
     def rgb(self, box: Box | None = None) -> NDArray[np.uint8]:
-        """The pixels in `box` (default: all) as full-range RGB, (H, W, 3) uint8, contiguous.
+        """Return the pixels in `box` (default: all) as full-range RGB, (H, W, 3) uint8, contiguous.
 
         Raises:
             ValueError: `box` leaves the frame.
@@ -84,7 +84,7 @@ class Frame:
         return np.ascontiguousarray(self._orientation.display(stored)).astype(np.uint8, copy=False)
 
     def small(self, size: Size) -> NDArray[np.uint8]:
-        """All of the picture at `size` (display orientation), (H, W, 3) uint8 RGB: to look at, not to work on."""
+        """Return the whole picture at `size` (display orientation), (H, W, 3) uint8 RGB; for viewing, not exact."""
         stored = size if self._orientation.turns % 2 == 0 else Size(size.height, size.width)
         with converting(self._frame):
             shrunk = self._frame.reformat(
@@ -98,7 +98,7 @@ class Frame:
         return np.ascontiguousarray(pixels).astype(np.uint8, copy=False)
 
     def rgb16(self, box: Box | None = None) -> NDArray[np.uint16]:
-        """As `rgb`, scaled to 0..65535: keeps what a 10-bit source has.
+        """Return the pixels in `box` as RGB over 0..65535: keeps the precision of a 10-bit source.
 
         Raises:
             ValueError: `box` leaves the frame.
@@ -107,7 +107,7 @@ class Frame:
         return np.ascontiguousarray(self._orientation.display(stored)).astype(np.uint16, copy=False)
 
     def gray(self) -> NDArray[np.uint8]:
-        """The picture's brightness at full range, (H, W) uint8: of 8-bit gray video bit for bit."""
+        """Return the brightness at full range, (H, W) uint8; 8-bit gray video is returned bit for bit."""
         name = self._frame.format.name
         layout = plane_layout(name)
         if layout is None or self._frame.format.is_rgb:
@@ -178,7 +178,7 @@ class Frame:
     def _patch(
         self, area: Box, inner: Box, rgb: Samples, alpha_HW: NDArray[np.float32], *, deep: bool
     ) -> av.VideoFrame:
-        """`area` in the native pixel format: `rgb` where alpha is above 0, the frame's own colours elsewhere."""
+        """Convert `area` to the native pixel format: `rgb` where alpha is above 0, else the frame's own colours."""
         new = self._orientation.stored(rgb)
         if deep and new.dtype == np.uint8:
             new = new.astype(np.uint16) * 257
@@ -222,7 +222,7 @@ class Frame:
         return self._orientation.stored_box(box, self.size)
 
     def _aligned(self, box: Box) -> Box:
-        """`box` with the surroundings that chroma filters read, from and to whole chroma samples."""
+        """Grow `box` by the pixels that chroma filters read, to whole chroma samples."""
         whole = self._whole_chroma()
         x = max(0, align_down(box.x, _GRID_PX) - _GRID_PX)
         y = max(0, align_down(box.y, _GRID_PX) - _GRID_PX)
@@ -231,7 +231,7 @@ class Frame:
         return Box(x, y, right - x, bottom - y)
 
     def _whole_chroma(self) -> Size:
-        """The stored size, rounded up to whole chroma samples: swscale stretches the chroma of odd sizes a little."""
+        """Return the stored size rounded up to whole chroma samples: swscale stretches the chroma of odd sizes."""
         layout = plane_layout(self._frame.format.name)
         if layout is None:
             return Size(self._frame.width, self._frame.height)
@@ -240,7 +240,7 @@ class Frame:
         return Size(align_up(self._frame.width, step_x), align_up(self._frame.height, step_y))
 
     def _stored_rgb(self, box: Box, *, deep: bool) -> Samples:
-        """A fresh (H, W, 3) array of `box` in stored orientation; `deep` gives uint16 of 0..65535."""
+        """Return a fresh (H, W, 3) array of `box` in stored orientation; `deep` gives uint16 of 0..65535."""
         area = self._aligned(box)
         layout = plane_layout(self._frame.format.name)
         if layout is None:
@@ -251,7 +251,7 @@ class Frame:
         return _to_8_bits(pixels) if through16 and not deep else pixels.copy()
 
     def _rgb_frame(self, area: Box, *, deep: bool) -> av.VideoFrame:
-        """`area` as rgb24 or, `deep`, rgb48le. The native frame itself when that is all of it in that format."""
+        """Convert `area` to rgb24 or, if `deep`, to rgb48le; a whole frame of that format is returned itself."""
         source = self._cropped(area)
         rgb_format = "rgb48le" if deep else "rgb24"
         with converting(self._frame):
@@ -267,7 +267,7 @@ class Frame:
             )
 
     def _cropped(self, area: Box) -> av.VideoFrame:
-        """A copy of the native samples of `area`; the frame itself when that is all of it."""
+        """Copy the native samples of `area`; for the whole area, return the frame itself."""
         layout = plane_layout(self._frame.format.name)
         if layout is None or area.size == Size(self._frame.width, self._frame.height):
             return self._frame
@@ -288,7 +288,7 @@ class Frame:
 
 
 def _rgb_view(frame: av.VideoFrame) -> Samples:
-    """The writable (H, W, 3) pixels of an rgb24 or rgb48le frame."""
+    """Return the writable (H, W, 3) pixels of an rgb24 or rgb48le frame."""
     layout = plane_layout(frame.format.name)
     assert layout is not None
     return plane_view(frame, layout.planes[0], layout.dtype)

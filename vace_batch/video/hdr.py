@@ -1,4 +1,4 @@
-"""HDR10 metadata: what the screen that the picture was graded on could show, and how bright the content gets."""
+"""Read and format HDR10 metadata: the range of the mastering display, and the brightness of the content."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Hdr:
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> Hdr:
-        """What a decoded frame carries."""
+        """Read the metadata of a decoded frame."""
         mastering = content_light = None
         if (data := _words(frame, "MASTERING_DISPLAY_METADATA")) is not None:
             mastering = _mastering(data)
@@ -39,14 +39,14 @@ class Hdr:
 
     @property
     def mastering_text(self) -> str | None:
-        """As x264 and x265 read it; SVT-AV1 reads real numbers, see `mastering_real`."""
+        """Mastering metadata as x264 and x265 read it; for SVT-AV1 see `mastering_real`."""
         if self.mastering is None:
             return None
         return "G({},{})B({},{})R({},{})WP({},{})L({},{})".format(*self.mastering)
 
     @property
     def mastering_real(self) -> str | None:
-        """The same in x, y and cd/m²."""
+        """Mastering metadata in real numbers, x, y and cd/m², as SVT-AV1 reads it."""
         if self.mastering is None:
             return None
         values = [f"{float(value * _COLOUR_STEP):.5f}" for value in self.mastering[:8]]
@@ -60,7 +60,7 @@ def _words(frame: av.VideoFrame, kind: str) -> Sequence[int] | None:
 
 
 def _mastering(words: Sequence[int]) -> tuple[int, ...] | None:
-    """From AVMasteringDisplayMetadata: rationals of red, green, blue, white, lowest, highest luminance; flags."""
+    """Convert AVMasteringDisplayMetadata: rationals of red, green, blue, white, lowest, highest luminance; flags."""
     if len(words) < 22 or not words[20] or not words[21] or 0 in words[1:20:2]:
         return None
     red, green, blue, white = _place(words, 0), _place(words, 4), _place(words, 8), _place(words, 12)

@@ -1,4 +1,4 @@
-"""Errors of libav: those about a damaged file become a ClipError, those of the machine stay as they are."""
+"""Tell libav's errors apart: errors about the file become ClipErrors, errors of the machine stay as they are."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def refused_as(code: str, reason: str) -> Iterator[None]:
 def converting(frame: av.VideoFrame) -> Iterator[None]:
     """Turn errors of swscale in the block, which converts `frame`, into a ClipError.
 
-    A damaged header may give colour tags that swscale has no conversion for; so do YCgCo and ICtCp.
+    A damaged header may name colours that swscale cannot convert; neither can it convert YCgCo and ICtCp.
 
     Raises:
         ClipError: unsupported_pixel_format.

@@ -1,4 +1,4 @@
-"""Mask videos: lossless gray FFV1, black and white."""
+"""Write mask videos: lossless gray FFV1, black and white."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def write_mask_video(path: str, masks: Iterable[NDArray[np.bool_]], rate: Fraction) -> None:
-    """Write (H, W) bool masks, one a frame, as an FFV1 video in Matroska: 0 and 255; `read_gray` gives them back."""
+    """Write (H, W) bool masks, one per frame, as FFV1 in Matroska: 0 and 255; `read_gray` returns them."""
     with av.open(path, "w", format="matroska", container_options={"fflags": "+bitexact"}) as sink:
         stream = None
         for index, mask_HW in enumerate(masks):

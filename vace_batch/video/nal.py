@@ -1,8 +1,8 @@
-"""H.264 and HEVC bitstreams as MP4 and Matroska hold them: units behind lengths, parameter sets in the track's header.
+"""Join H.264 and HEVC bitstreams of two encodings in one track, as MP4 and Matroska hold them.
 
-Only what joining two encodings in one track needs: parameter sets of both stand side by side in the header, under
-different numbers, so that any packet decodes after any seek. Syntax: ITU-T H.264 and H.265, clauses 7.3; headers:
-ISO/IEC 14496-15, 5.3.3 and 8.3.3.
+Units stand behind their lengths, parameter sets in the track's header. The parameter sets of both encodings stand side
+by side in the header under different numbers, so that any packet decodes after any seek. Syntax: ITU-T H.264 and H.265,
+clauses 7.3; headers: ISO/IEC 14496-15, 5.3.3 and 8.3.3.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TrackHeader:
     sets: tuple[bytes, ...]
 
     def units(self, packet: bytes) -> Iterator[bytes]:
-        """The units of one packet.
+        """Yield the units of one packet.
 
         Raises:
             ValueError: the lengths do not add up.
@@ -50,16 +50,16 @@ class TrackHeader:
             at = end + size
 
     def packet(self, units: Iterable[bytes]) -> bytes:
-        """The inverse of `units`."""
+        """Pack units into one packet; the inverse of `units`."""
         return b"".join(len(unit).to_bytes(self.length_size, "big") + unit for unit in units)
 
     def with_sets(self, sets: Sequence[bytes]) -> bytes:
-        """The header with `sets` added, and a level that covers theirs."""
+        """Return the header with `sets` added, and with a level that covers them."""
         return (_avcc_with if self.codec == "h264" else _hvcc_with)(self.data, sets)
 
 
 def parse_header(codec: str, data: bytes | None) -> TrackHeader | None:
-    """`data` of a track of `codec`, "h264" or "hevc"; None when it is not in the length-prefixed form."""
+    """Parse the header `data` of a track of `codec`, "h264" or "hevc"; None if it is not in length-prefixed form."""
     if not data or data[0] != 1 or len(data) < (7 if codec == "h264" else 23):
         return None
     try:
@@ -79,7 +79,7 @@ def parse_header(codec: str, data: bytes | None) -> TrackHeader | None:
 
 
 def split_start_codes(data: bytes) -> list[bytes]:
-    """The units of a stream in start-code form, as encoders give it."""
+    """Split a stream in start-code form, as encoders write it, into its units."""
     marks = [match.start() for match in _START_CODE.finditer(data)]
     return [data[mark + 3 : end].rstrip(b"\0") for mark, end in pairwise([*marks, len(data)])]
 
@@ -93,20 +93,21 @@ def is_parameter_set(codec: str, unit: bytes) -> bool:
 
 
 def is_idr(codec: str, unit: bytes) -> bool:
-    """Whether nothing from this picture on refers to what came before it."""
+    """Return whether no picture from this unit on refers to a picture before it."""
     kind = unit_type(codec, unit)
     return kind == _H264_IDR if codec == "h264" else kind in _HEVC_IDR
 
 
 def is_random_access(codec: str, unit: bytes) -> bool:
-    """Whether this is a key picture that becomes as good as an IDR picture by `as_broken_link`."""
+    """Return whether `as_broken_link` makes this unit's picture as good as an IDR picture."""
     return codec == "hevc" and unit_type(codec, unit) in (*_HEVC_BLA, _HEVC_CRA)
 
 
 def as_broken_link(unit: bytes) -> bytes:
-    """A unit of a CRA picture as one of a BLA picture without leading ones (H.265, 7.4.2.2); others as they are.
+    """Turn a unit of a CRA picture into one of a BLA picture without leading pictures (H.265, 7.4.2.2).
 
-    Both have the same syntax; only the kind in the unit's header differs.
+    Units of other pictures are returned unchanged. CRA and BLA have the same syntax; only the kind in the unit's header
+    differs.
     """
     if unit_type("hevc", unit) not in (*_HEVC_BLA, _HEVC_CRA):
         return unit
@@ -132,7 +133,7 @@ def uses_our_ids(codec: str, sets: Iterable[bytes]) -> bool:
 
 
 def renumber_hevc(unit: bytes) -> bytes:
-    """A unit of an encoder that gives all its parameter sets the number 0, with number 15 instead.
+    """Renumber a unit from parameter set 0, the only number that encoders use, to parameter set 15.
 
     Raises:
         ValueError: the unit does not refer to parameter set 0.
@@ -156,7 +157,7 @@ def renumber_hevc(unit: bytes) -> bytes:
 
 
 def _number_at(data: bytearray, bit: int) -> bytearray:
-    """`data` with the number 0 (one bit, "1") at `bit` replaced by 15 (nine bits): one byte longer."""
+    """Replace the number 0 (one bit, "1") at `bit` by 15 (nine bits): one byte longer."""
     size = bit // 8 + 1
     room = 8 * size - bit - 1
     head = int.from_bytes(data[:size], "big")
@@ -191,7 +192,7 @@ def _escape(data: bytes) -> bytes:
 
 
 def _read_array(data: bytes, at: int, count: int) -> tuple[list[bytes], int]:
-    """`count` units behind two-byte lengths, and where they end."""
+    """Read `count` units behind two-byte lengths; return them and the end position."""
     units = []
     for _ in range(count):
         end = at + 2 + int.from_bytes(data[at : at + 2], "big")

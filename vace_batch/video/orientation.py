@@ -1,4 +1,4 @@
-"""How a stored picture is turned and mirrored for display.
+"""Turn and mirror stored pictures for display.
 
 Shape legend: H rows, W columns.
 """
@@ -18,14 +18,14 @@ _T = TypeVar("_T", bound=np.generic)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orientation:
-    """How stored becomes display: `turns` quarter turns counter-clockwise, then mirrored left to right."""
+    """The way from stored to display: `turns` quarter turns counter-clockwise, then mirrored left to right."""
 
     turns: int = 0
     mirrored: bool = False
 
     @classmethod
     def from_matrix(cls, matrix: tuple[int, ...] | None) -> Orientation:
-        """From libav's 3x3 display matrix (row major, 16.16); angles that are no quarter turn count as upright."""
+        """Read libav's 3x3 display matrix (row major, 16.16); angles that are no quarter turn count as upright."""
         if matrix is None:
             return cls()
         a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
@@ -38,19 +38,19 @@ class Orientation:
         return cls(turns=turns, mirrored=mirrored)
 
     def display(self, array: NDArray[_T]) -> NDArray[_T]:
-        """A stored (H, W, ...) array as displayed; a view."""
+        """Turn a stored (H, W, ...) array as displayed; a view."""
         turned = np.rot90(array, self.turns)
         return turned[:, ::-1] if self.mirrored else turned
 
     def stored(self, array: NDArray[_T]) -> NDArray[_T]:
-        """A displayed (H, W, ...) array as stored; a view. The inverse of `display`."""
+        """Turn a displayed (H, W, ...) array as stored; a view, the inverse of `display`."""
         return np.rot90(array[:, ::-1] if self.mirrored else array, -self.turns)
 
     def display_size(self, stored: Size) -> Size:
         return Size(stored.height, stored.width) if self.turns % 2 else stored
 
     def stored_box(self, box: Box, display: Size) -> Box:
-        """The stored rectangle that `box` of a frame of `display` size shows."""
+        """Return the stored rectangle that `box` of a frame of `display` size shows."""
         if self.mirrored:
             box = Box(display.width - box.right, box.y, box.width, box.height)
         size = display

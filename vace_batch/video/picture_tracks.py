@@ -1,4 +1,4 @@
-"""The video track of an output file: encoded frame by frame, or copied group by group where nothing is edited."""
+"""Write the video track of an output file: encoded frame by frame, or copied group by group where nothing is edited."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PictureTrack(Protocol):
 
     @property
     def num_frames(self) -> int:
-        """The frames written so far."""
+        """The number of frames written so far."""
 
     def feed(self, packet: Packet[Stream]) -> None:
         """Take the next packet of the source's video track; an empty one flushes the decoder.
@@ -48,7 +48,7 @@ class PictureTrack(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackTarget:
-    """Where a video track comes from and goes to: `info` and `source` of the file read, `sink` the file written."""
+    """The two ends of a video track: `source` of the file read, described by `info`, and `sink`, the file written."""
 
     sink: OutputContainer
     muxer: str

@@ -1,4 +1,4 @@
-"""The planes of native pixel formats: their layout, and writable views of their samples."""
+"""Describe the planes of native pixel formats, and view their samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _FOUR_BYTE_RGB = frozenset({"rgb0", "bgr0", "0rgb", "0bgr"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plane:
-    """Layout of one plane: `channels` interleaved samples, shifted right by `shift_x`, `shift_y` against luma."""
+    """Layout of one plane: `channels` interleaved samples, shifted right by `shift_x`, `shift_y` against luma.
+
+    `fixed_channel` is the channel of transparency, which edits leave alone.
+    """
 
     index: int
     channels: int
@@ -30,7 +33,7 @@ class Plane:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaneLayout:
-    """What edits of a pixel format need to know; `planes` leaves out a plane that only holds transparency."""
+    """The sample type and the planes of a pixel format; `planes` leaves out a plane that only holds transparency."""
 
     dtype: np.dtype[Any]
     deep: bool
@@ -39,7 +42,7 @@ class PlaneLayout:
 
 @lru_cache(maxsize=64)
 def plane_layout(name: str) -> PlaneLayout | None:
-    """The layout of pixel format `name`; None where samples are not addressable one by one (pal8, yuyv422)."""
+    """Return the layout of pixel format `name`; None if its samples cannot be addressed one by one (pal8, yuyv422)."""
     wide = 64
     pix_fmt = av.VideoFormat(name, wide, wide)
     bits = max(component.bits for component in pix_fmt.components)
@@ -70,12 +73,12 @@ def plane_layout(name: str) -> PlaneLayout | None:
 
 
 def is_editable(pix_fmt: str) -> bool:
-    """Whether `Frame.paste` can work on frames of this pixel format."""
+    """Return whether `Frame.paste` can edit frames of this pixel format."""
     return plane_layout(pix_fmt) is not None
 
 
 def plane_view(frame: av.VideoFrame, plane: Plane, dtype: np.dtype[Any]) -> Samples:
-    """A writable (H, W, channels) view of one plane, row padding left out."""
+    """Return a writable (H, W, channels) view of one plane, without row padding."""
     buffer = frame.planes[plane.index]
     rows: Samples = np.frombuffer(memoryview(buffer), np.uint8).reshape(buffer.height, abs(buffer.line_size))
     if buffer.line_size < 0:
@@ -85,7 +88,7 @@ def plane_view(frame: av.VideoFrame, plane: Plane, dtype: np.dtype[Any]) -> Samp
 
 
 def shrink_alpha(alpha_HW: NDArray[np.float32], plane: Plane) -> NDArray[np.float32]:
-    """Mean alpha of the luma pixels that each sample of `plane` covers: exactly 0 where all of them are 0."""
+    """Average alpha over the luma pixels that each sample of `plane` covers: exactly 0 where all of them are 0."""
     if not plane.shift_x and not plane.shift_y:
         return alpha_HW
     step_x, step_y = 1 << plane.shift_x, 1 << plane.shift_y

@@ -1,4 +1,4 @@
-"""What a video file is, found out safely: content decides, names are never protocols, playlists are never followed."""
+"""Probe a video file safely: its content decides, its name is never a protocol, playlists are never followed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoInfo:
-    """What the header and the first frame say.
+    """The facts that a video's header and first frame give.
 
     `size` is in display orientation, `coded_size` as stored. `rotation` is the counter-clockwise angle, in degrees,
     that a player turns the stored picture by; `display_matrix` the whole 3x3 matrix (16.16) when there is one.
@@ -92,23 +92,23 @@ class VideoInfo:
 
     @property
     def suffix(self) -> str:
-        """File name suffix of what `rewrite` makes of this file, such as ".mp4"."""
+        """File name suffix of the container that `rewrite` writes, such as ".mp4"."""
         return _SUFFIX[self.output_container]
 
     @property
     def output_container(self) -> str:
-        """The container `rewrite` writes: the file's own, or Matroska for those that are only read (FLV, MPEG-PS)."""
+        """The container that `rewrite` writes: the file's own, or Matroska for read-only ones (FLV, MPEG-PS)."""
         return self.container if self.container in _SUFFIX else "matroska"
 
     def container_for(self, dst: str) -> str:
-        """The container that the suffix of `dst` chooses; `output_container` where it chooses none."""
+        """Return the container that the suffix of `dst` names; `output_container` for any other suffix."""
         suffix = os.path.splitext(dst)[1].lower()
         chosen = [name for name, own in _SUFFIX.items() if own == suffix.replace(".m4v", ".mp4")]
         return chosen[0] if chosen else self.output_container
 
 
 def probe(path: str, limits: MediaLimits | None = None) -> VideoInfo:
-    """Read the header of `path` and, unless it says more than `limits`, decode its first frame.
+    """Read the header of `path` and, if it is within `limits`, decode its first frame.
 
     Raises:
         ClipError: not_found, is_directory, not_a_file, no_permission, empty_file, not_a_video, unreadable_video,
@@ -182,12 +182,12 @@ def open_source(path: str) -> Iterator[InputContainer]:
 
 
 def local_url(path: str) -> str:
-    """`path` so that libav takes every character of it literally."""
+    """Return a URL of which libav takes every character of `path` literally."""
     return "file:" + os.path.abspath(path)
 
 
 def video_stream(container: InputContainer, path: str, max_pixels: int = MAX_PIXELS) -> VideoStream:
-    """The video track to work on: the first that is not a cover picture; decoding is set to one thread.
+    """Return the first video track that is not a cover picture; its decoder is set to one thread.
 
     Raises:
         ClipError: no_video_track, unsupported_codec, too_large.
@@ -209,8 +209,10 @@ def video_stream(container: InputContainer, path: str, max_pixels: int = MAX_PIX
 
 
 def check_frames(path: str, num_frames: int, limits: MediaLimits) -> None:
-    """Raises:
-    ClipError: too_long.
+    """Refuse more frames than the limit.
+
+    Raises:
+        ClipError: too_long.
     """
     if num_frames > limits.max_frames:
         raise ClipError("too_long", f"{path}: {num_frames:,} frames, the limit is {limits.max_frames:,}")
@@ -227,14 +229,16 @@ def _check_header(container: InputContainer, stream: VideoStream, path: str, lim
 
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
-    """The frame's 3x3 display matrix, row major, 16.16 fixed point; None when it has none."""
+    """Return the frame's 3x3 display matrix, row major, 16.16 fixed point; None if it has no matrix."""
     data = frame.side_data.get("DISPLAYMATRIX")
     return tuple(memoryview(data).cast("i")) if isinstance(data, SideData) else None
 
 
 def check_progressive(frame: av.VideoFrame, path: str) -> None:
-    """Raises:
-    ClipError: interlaced.
+    """Refuse an interlaced frame.
+
+    Raises:
+        ClipError: interlaced.
     """
     if frame.interlaced_frame:
         raise ClipError("interlaced", f"{path}: interlaced video is not supported; deinterlace it first")
@@ -298,14 +302,17 @@ def _container_name(container: InputContainer, path: str) -> str:
 
 
 def _is_variable(stream: VideoStream) -> bool:
-    """libav's base rate is the slowest clock that meets all time stamps: at constant rate, the rate itself."""
+    """Return whether frames come at a variable rate.
+
+    libav's base rate is the slowest clock that meets all time stamps: at a constant rate, the rate itself.
+    """
     if not stream.base_rate or not stream.average_rate:
         return True
     return abs(stream.base_rate / stream.average_rate - 1) > Fraction(1, 200)
 
 
 def _duration(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    """In seconds, as the track says, else the file."""
+    """Return the duration in seconds, of the track or else of the file."""
     if stream.duration and stream.time_base:
         return stream.duration * stream.time_base
     return Fraction(container.duration, 1_000_000) if container.duration else None

@@ -1,4 +1,4 @@
-"""How finely to encode a source: as finely as the source is, and never coarser than the eye allows."""
+"""Choose an encoder's quality for a source: as fine as the source, and never coarser than the eye allows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _TRIALS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scale:
-    """A codec's quality numbers: finest, coarsest, tried first, the step between them, and the dB that 1 is worth."""
+    """A codec's quality numbers: finest, coarsest, first tried, the step between them, and the dB per 1."""
 
     finest: float
     coarsest: float
@@ -66,11 +66,11 @@ class _Sample:
 
 
 def choose_crf(info: VideoInfo, encoding: Encoding) -> Encoding:
-    """`encoding` with the coarsest quality that keeps `TARGET_PSNR_DB`, and half as many bits again as the source has
-    unless `ENOUGH_PSNR_DB` takes fewer.
+    """Return `encoding` with the coarsest quality that keeps `TARGET_PSNR_DB` and spends bits as the source does.
 
-    Found by encoding a few frames of the source a few times: same source, same result. Encoders without a quality to
-    choose, and sources whose frames cannot be read one by one, stay as they are.
+    The bits are half as many again as the source's, or fewer where `ENOUGH_PSNR_DB` is reached. A few frames of the
+    source are encoded a few times: the same source gives the same result. Encoders without a quality number, and
+    sources whose frames cannot be read one by one, keep their encoding.
     """
     scale = _SCALES.get(encoding.codec)
     samples = _samples(info) if scale else []
@@ -106,7 +106,7 @@ def _with_crf(encoding: Encoding, crf: float) -> Encoding:
 
 
 def _margin_db(encoding: Encoding, info: VideoInfo, samples: list[_Sample], scale: _Scale) -> float:
-    """By how much a trial is better than it must be; negative when it is worse."""
+    """Return by how many dB a trial is better than required; negative if it is worse."""
     errors: list[float] = []
     size = spent = 0
     for sample in samples:
@@ -147,7 +147,7 @@ def _fits(frame: av.VideoFrame, info: VideoInfo) -> bool:
 
 
 def _sample(container: InputContainer, stream: VideoStream, offset: int, count: int) -> _Sample:
-    """`count` frames from `offset` after the start on, or as near to it as a bounded way from the key frame leads."""
+    """Read `count` frames from `offset` after the start on, or from as near as a bounded number of frames leads."""
     start = (stream.start_time or 0) + offset
     if offset:
         container.seek(start, stream=stream)
@@ -181,7 +181,7 @@ def _trial(encoding: Encoding, info: VideoInfo, sample: _Sample) -> list[bytes]:
 
 
 def _errors(frames: list[av.VideoFrame], packets: list[bytes], decoder: str) -> Iterator[float]:
-    """Mean squared error in 8-bit RGB of each frame but the first, which encoders favour."""
+    """Yield the mean squared error in 8-bit RGB of each frame but the first, which encoders favour."""
     context = av.CodecContext.create(decoder, "r")
     assert isinstance(context, VideoCodecContext)
     context.thread_count = 1

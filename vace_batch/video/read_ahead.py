@@ -1,4 +1,4 @@
-"""What is stored by frames, read a chunk of frames at a time as a pass over the video comes by."""
+"""Read data stored by frame a chunk of frames at a time, while a pass goes over the video."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHUNK_FRAMES = 64
 
 
 class ReadAhead(Generic[_T]):
-    """`get(start, stop)` gives what belongs to frames start..stop-1, by frame; asked for in rising order."""
+    """Buffers `get(start, stop)`, which returns the data of frames start..stop-1, for calls in rising order."""
 
     def __init__(self, get: Callable[[int, int], dict[int, _T]]) -> None:
         self._get = get
@@ -19,7 +19,7 @@ class ReadAhead(Generic[_T]):
         self._found: dict[int, _T] = {}
 
     def at(self, index: int) -> _T | None:
-        """What belongs to frame `index`."""
+        """Return the data of frame `index`."""
         if not self._start <= index < self._start + CHUNK_FRAMES:
             self._start = index
             self._found = self._get(index, index + CHUNK_FRAMES)

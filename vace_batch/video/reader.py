@@ -1,4 +1,4 @@
-"""Reading frames, masks and images, exactly and in order."""
+"""Read frames, masks and images, exactly and in order."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from vace_batch.video.probe import MAX_PIXELS, check_progressive, display_matrix
 
 
 class Decoder:
-    """Turns packets of one video track into `Frame`s and refuses what would break the frame contract.
+    """Turns packets of one video track into `Frame`s, and refuses damage and changes within the track.
 
-    `first_pts` drops, unchecked, what comes before it: frames after a seek may lack their references.
+    Frames before `first_pts` are dropped unchecked: after a seek they may lack their references.
     """
 
     def __init__(self, stream: VideoStream, path: str, *, first_pts: int | None = None, first_index: int = 0) -> None:
@@ -41,7 +41,7 @@ class Decoder:
         self._chunk_times: deque[int] | None = deque() if _lacks_pts(stream) else None
 
     def feed(self, packet: Packet[Stream] | None) -> Iterator[Frame]:
-        """The frames that `packet` completes; an empty packet, or None, flushes.
+        """Yield the frames that `packet` completes; an empty packet, or None, flushes the decoder.
 
         Raises:
             ClipError: damaged_video, interlaced, size_changed, bad_timestamps.
@@ -65,7 +65,7 @@ class Decoder:
             self._index += 1
 
     def jump(self, index: int) -> None:
-        """After a flush: the next packet is a key frame and gives frame `index`, which may have been given before."""
+        """Prepare for a key frame that gives frame `index`, after a flush; the frame may have been given before."""
         self._stream.codec_context.flush_buffers()
         self._index, self._last_pts = index, None
         if self._chunk_times is not None:
@@ -103,7 +103,7 @@ class Decoder:
 
 
 def read_frames(path: str, start: int = 0, stop: int | None = None, *, start_pts: int | None = None) -> Iterator[Frame]:
-    """Frames `start` to `stop` (exclusive, default: to the end), in display order.
+    """Read frames `start` to `stop` (exclusive, default: to the end), in display order.
 
     `start_pts`, the time stamp of frame `start` as `scan` reported it, allows seeking; without it decoding starts at
     the first frame. Each frame must be used before the next is asked for.
@@ -125,7 +125,7 @@ def read_frames(path: str, start: int = 0, stop: int | None = None, *, start_pts
 
 
 def read_gray(path: str, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
-    """Frames as full-range gray, (H, W) uint8; 8-bit gray video (FFV1 masks) comes back bit for bit.
+    """Read frames as full-range gray, (H, W) uint8; 8-bit gray video (FFV1 masks) is returned bit for bit.
 
     Raises:
         ClipError: as `read_frames`.
@@ -135,7 +135,7 @@ def read_gray(path: str, start: int = 0, stop: int | None = None) -> Iterator[ND
 
 
 def read_image(path: str, *, gray: bool = False) -> NDArray[np.uint8]:
-    """An image as (H, W, 3) RGB or, with `gray`, (H, W); EXIF orientation applied, transparency over white.
+    """Read an image as (H, W, 3) RGB or, with `gray`, (H, W); EXIF orientation applied, transparency over white.
 
     Raises:
         ClipError: not_found, not_an_image, too_large.
@@ -155,7 +155,7 @@ def read_image(path: str, *, gray: bool = False) -> NDArray[np.uint8]:
 
 
 def frames_from_bytes(data: bytes) -> Iterator[NDArray[np.uint8]]:
-    """The (H, W, 3) frames that `encode_lossless` packed, bit for bit."""
+    """Read the (H, W, 3) frames that `encode_lossless` packed, bit for bit."""
     with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -164,7 +164,7 @@ def frames_from_bytes(data: bytes) -> Iterator[NDArray[np.uint8]]:
 
 
 def demux(container: InputContainer, path: str, *streams: Stream) -> Iterator[Packet[Stream]]:
-    """The packets of `streams` in file order, then an empty one for each.
+    """Yield the packets of `streams` in file order, then an empty packet for each stream.
 
     Raises:
         ClipError: damaged_video.
@@ -180,7 +180,9 @@ def demux(container: InputContainer, path: str, *streams: Stream) -> Iterator[Pa
 
 
 def packet_times(path: str) -> list[int | None]:
-    """When each frame is shown, in the stream's time base and in that order; decodes nothing. None: it is not told.
+    """Read each frame's display time, in the stream's time base and in display order; decodes nothing.
+
+    A time is None if the container does not store display times.
 
     Raises:
         ClipError: as `probe`, and damaged_video.
@@ -193,8 +195,9 @@ def packet_times(path: str) -> list[int | None]:
 
 
 def _lacks_pts(stream: VideoStream) -> bool:
-    """AVI stores no display times, and what libav guesses for B-frames is out of order: the nth picture shown gets the
-    time of the nth chunk.
+    """Return whether the container stores no display times, as AVI.
+
+    libav's guesses for B-frames are out of order: the nth picture shown gets the time of the nth chunk.
     """
     return stream.container.format.name == "avi"
 
@@ -208,7 +211,7 @@ def _decode(path: str) -> Iterator[Frame]:
 
 
 def _seek(path: str, start: int, start_pts: int) -> Iterator[Frame]:
-    """Frames from the one stamped `start_pts` on, numbered from `start`."""
+    """Yield frames from the one stamped `start_pts` on, numbered from `start`."""
     with open_source(path) as container:
         stream = video_stream(container, path)
         second = int(1 / stream.time_base) if stream.time_base else 1000

@@ -12,7 +12,7 @@ Image = NDArray[np.uint8]
 
 
 def resize(image: Image, size: Size) -> Image:
-    """`image` at `size`: area average to shrink, Lanczos to enlarge, the array itself when nothing changes."""
+    """Resize an image: area average to shrink, Lanczos to enlarge; an equal size returns the array itself."""
     height, width = image.shape[:2]
     if (width, height) == (size.width, size.height):
         return image

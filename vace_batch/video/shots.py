@@ -1,4 +1,4 @@
-"""One streaming pass over a video: its exact frame count, time stamps, damage and cuts."""
+"""Scan a video in one streaming pass: its exact frame count, time stamps, damage and cuts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ MIN_SHOT_FRAMES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """`pts` in the stream's time base, strictly increasing; `cuts` the first frame of each shot but the first."""
+    """Time stamps and cuts of a video.
+
+    `pts` are in the stream's time base, strictly increasing; `cuts` are the first frames of all shots but the first.
+    """
 
     num_frames: int
     pts: tuple[int, ...]
@@ -38,7 +41,7 @@ class Scan:
 
 
 def scan(path: str, limits: MediaLimits | None = None) -> Scan:
-    """Decode all of `path` once, up to `limits`, keeping nothing but time stamps.
+    """Decode all of `path` once, up to `limits`, and keep only its time stamps and cuts.
 
     Raises:
         ClipError: as `probe`, and damaged_video, size_changed, bad_timestamps, interlaced, unsupported_pixel_format.
@@ -63,9 +66,10 @@ def scan(path: str, limits: MediaLimits | None = None) -> Scan:
 
 
 class _Cuts:
-    """PySceneDetect on small frames.
+    """Finds cuts with two detectors of PySceneDetect on small frames.
 
-    Either detector's word is a cut: a missed one would smear two shots into each other, an invented one costs a window.
+    Either detector suffices for a cut: a missed cut would smear two shots into each other, an invented one costs a
+    window.
     """
 
     def __init__(self, stream: VideoStream) -> None:
@@ -105,7 +109,7 @@ class _Cuts:
 
 
 def _check_complete(container: InputContainer, stream: VideoStream, path: str, packets: int) -> None:
-    """A cut-off MP4 or MOV ends without an error; its index tells how many packets were meant to come."""
+    """Refuse an MP4 or MOV that holds fewer packets than its index lists: a cut-off file ends without an error."""
     indexed = len(stream.index_entries) if container.format.name.startswith("mov,") else 0
     if packets < indexed:
         raise ClipError("damaged_video", f"{path}: holds {packets} of the {indexed} frames its index lists")

@@ -1,4 +1,4 @@
-"""Output files: opened with the muxer's options, and removed when writing fails."""
+"""Open output files with the muxer's options, and remove them when writing fails."""
 
 from __future__ import annotations
 

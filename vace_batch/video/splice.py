@@ -1,14 +1,14 @@
-"""Smart rendering: groups of pictures without edits are copied packet by packet, the others are encoded again.
+"""Smart rendering: copy groups of pictures without edits packet by packet, and encode the others again.
 
-A group begins at a key frame from which on everything is shown later than everything before it. What was copied may be
-followed by frames encoded again in any case. The other way round, the copied group must stand alone: nothing in it may
-refer to what came before. Groups of H.264 and HEVC that begin at IDR pictures do, and all groups of codecs whose key
-frames reset everything. In an open group of HEVC only the frames shown before its key frame look back; they are encoded
-again, and the key frame is marked as a place where streams were joined (CRA becomes BLA; H.265, 8.1.3). Open groups of
-H.264 are encoded again up to the next IDR picture.
+A group begins at a key frame from which on everything is shown later than everything before it. A copied group may be
+followed by encoded frames in any case. A copied group after encoded frames must stand alone: no picture in it may refer
+to a picture before it. Groups of H.264 and HEVC that begin at IDR pictures stand alone, and all groups of codecs whose
+key frames reset everything. In an open group of HEVC only the frames shown before its key frame look back; they are
+encoded again, and the key frame is marked as a place where streams were joined (CRA becomes BLA; H.265, 8.1.3). Open
+groups of H.264 are encoded again up to the next IDR picture.
 
-The number of packets stays what it was, so the decoding times of the source serve both kinds. Parameter sets of both
-encodings stand in the track's header under different numbers: a player may seek anywhere.
+The number of packets stays the same, so the decoding times of the source serve copied and encoded packets. Parameter
+sets of both encodings stand in the track's header under different numbers: a player may seek anywhere.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from vace_batch.video.splice_plan import Run, SplicePlan
 
 
 class SpliceFailed(Exception):
-    """The joined track is not what it should be; a full encode can still be done."""
+    """The joined track is not as planned; a full encode can still be done."""
 
 
 class SplicedTrack:
@@ -59,7 +59,7 @@ class SplicedTrack:
         self._encoder: VideoCodecContext | None = None
 
     def feed(self, packet: Packet[Stream]) -> Iterator[Packet[Any]]:
-        """The packets of the result that follow from the next one of the source.
+        """Yield the packets of the result that follow from the next packet of the source.
 
         Raises:
             ClipError: as `Decoder.feed`, and source_changed.
@@ -86,7 +86,7 @@ class SplicedTrack:
             yield from self._end(following)
 
     def _end(self, following: Run | None) -> Iterator[Packet[Any]]:
-        """Everything that decoder and encoder hold, and the key frame that was read with an edited run."""
+        """Flush decoder and encoder, and yield the key frame that was read with an edited run."""
         yield from self._edited(self._decoder.feed(None))
         yield from self._encoded(None)
         if self._written != (stop := self._run.stop):
@@ -99,15 +99,17 @@ class SplicedTrack:
         self._held = None
 
     def _warm_up(self, packet: Packet[Stream], index: int, run: Run) -> None:
-        """Show the decoder a copied packet that frames of `run` refer to."""
+        """Decode a copied packet to which frames of `run` refer."""
         if index == run.entry:
             self._decoder.jump(run.first)
         for _ in self._decoder.feed(packet):
             pass
 
     def finish(self) -> None:
-        """Raises:
-        ClipError: source_changed.
+        """Check, after the last packet, that every planned frame was written.
+
+        Raises:
+            ClipError: source_changed.
         """
         if self._written != len(self._plan.pts):
             lost = len(self._plan.pts) - self._written
@@ -198,7 +200,7 @@ class SplicedTrack:
 
 
 def to_encode(frame: Frame) -> av.VideoFrame:
-    """The native picture, key where the source's is."""
+    """Return the native picture, marked as a key frame where the source's is one."""
     native = frame.native
     native.pict_type = av.video.frame.PictureType.I if native.key_frame else av.video.frame.PictureType.NONE
     return native

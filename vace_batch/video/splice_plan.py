@@ -1,4 +1,4 @@
-"""Which groups of pictures are copied and which are encoded again, found out from the packets alone."""
+"""Plan from the packets alone which groups of pictures are copied and which are encoded again."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _MAX_REORDER = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Neighbouring frames with the same fate: `start` to `stop` as they are shown, and as packets of the result.
+    """Neighbouring frames that are all copied or all encoded: `start` to `stop` in display order.
 
-    Packets of the source from `key` on make a copied run; less than `start` where frames shown before its key frame
-    belong to the edited run before it, and then `cut`: the key frame must say that nothing came before it. To have the
-    frames of an edited run, its decoder starts at packet `entry` with frame `first`.
+    The packets of a copied run begin at packet `key` of the source: before `start` where frames shown before its key
+    frame belong to the edited run before it, and then `cut`: the key frame must be marked as a join. To decode the
+    frames of an edited run, the decoder starts at packet `entry` with frame `first`.
     """
 
     start: int
@@ -52,7 +52,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplicePlan:
-    """What `SplicedTrack` does. Times by packet, in file order, in the stream's time base; `pts` by frame, rising."""
+    """The runs of a track and the times of its packets, for `SplicedTrack`.
+
+    Times are by packet, in file order, in the stream's time base; `pts` by frame, rising.
+    """
 
     runs: tuple[Run, ...]
     pts: NDArray[np.int64]
@@ -76,9 +79,9 @@ def as_predicate(edited: Edited) -> Callable[[int], bool]:
 
 
 def plan_splice(info: VideoInfo, muxer: str, encoding: Encoding, edited: Edited) -> SplicePlan | str:
-    """How to keep the groups without edits of `info.path` in a file of `muxer`; or why not, in words.
+    """Plan how to copy the unedited groups of `info.path` into a file of `muxer`; or return the reason against it.
 
-    Reads the packets once and decodes nothing; 24 bytes a frame are kept.
+    Reads the packets once and decodes nothing; keeps 24 bytes a frame.
 
     Raises:
         ClipError: damaged_video.
@@ -114,7 +117,7 @@ def plan_splice(info: VideoInfo, muxer: str, encoding: Encoding, edited: Edited)
 
 
 def _header_for_both(encoding: Encoding, info: VideoInfo, survey: _Survey) -> tuple[Encoding, bytes | None] | str:
-    """Return the encoding and the track header with which copied and encoded packets both decode; else why not."""
+    """Return the encoding and track header with which copied and encoded packets decode; or the reason against it."""
     sets = _parameter_sets(encoding, info)
     if isinstance(sets, str):
         return sets
@@ -144,7 +147,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Survey:
-    """By packet, in file order; `dts` None when the container does not store them. `starts`: where groups begin."""
+    """Times of a track's packets in file order, and the `starts` of its groups.
+
+    `dts` is None when the container does not store decoding times.
+    """
 
     pts: NDArray[np.int64]
     dts: NDArray[np.int64] | None
@@ -256,7 +262,10 @@ def _start(packet: Packet[Stream], header: nal.TrackHeader | None, index: int) -
 
 
 def _clean_starts(pts: NDArray[np.int64], keys: Sequence[Start]) -> tuple[Start, ...]:
-    """Those of `keys` before which everything is shown that was decoded before, with their leading frames counted."""
+    """Keep the key frames that divide the track, and count their leading frames.
+
+    A key frame divides the track if every frame decoded before it is shown before every frame from it on.
+    """
     shown_before = np.maximum.accumulate(pts)
     shown_after = np.minimum.accumulate(pts[::-1])[::-1]
     stops = [*(key.index for key in keys[1:]), len(pts)]
@@ -298,7 +307,7 @@ def _runs(starts: Sequence[Start], count: int, edited: Callable[[int], bool]) ->
 
 
 def _made_up_dts(pts: NDArray[np.int64], shown: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Decoding times for containers that store none: the time shown, late by as many frames as are reordered."""
+    """Make decoding times for containers that store none: display times, late by the depth of reordering."""
     rank = np.searchsorted(shown, pts)
     depth = max(_MAX_REORDER, int((np.arange(len(pts)) - rank).max(initial=0)))
     step = int(np.diff(shown).min()) if len(shown) > 1 else 1
@@ -307,7 +316,7 @@ def _made_up_dts(pts: NDArray[np.int64], shown: NDArray[np.int64]) -> NDArray[np
 
 
 def _reorder_depth(pts: NDArray[np.int64], dts: NDArray[np.int64], runs: Sequence[Run]) -> int | None:
-    """By how many frames the encoder may reorder so that nothing is shown before its decoding time."""
+    """Return by how many frames the encoder may reorder so that each frame is decoded before it is shown."""
     for depth in range(_MAX_REORDER, -1, -1):
         if all(
             (dts[run.start : run.stop] <= pts[np.maximum(np.arange(run.start, run.stop) - depth, run.start)]).all()
@@ -339,7 +348,7 @@ def _extradata(encoding: Encoding, info: VideoInfo) -> bytes | None:
 
 
 def _with_same_header(encoding: Encoding, info: VideoInfo, extradata: bytes | None) -> Encoding | None:
-    """`encoding` with the settings that the source's header tells of; None when no settings lead to it."""
+    """Find the encoder settings that give the source's header; None if no settings do."""
     changes: Iterable[dict[str, str]] = [{}]
     if encoding.codec == "ffv1":
         names = ("coder", "context", "slicecrc", "g", "slices")
@@ -353,7 +362,7 @@ def _with_same_header(encoding: Encoding, info: VideoInfo, extradata: bytes | No
 
 
 def _parameter_sets(encoding: Encoding, info: VideoInfo) -> tuple[bytes, ...] | str:
-    """The encoder's parameter sets under our numbers."""
+    """Return the encoder's parameter sets under numbers of their own; or the reason against it."""
     if info.codec not in _NAL_CODECS:
         return ()
     units = nal.split_start_codes(_extradata(encoding, info) or b"")

@@ -1,4 +1,4 @@
-"""Small pictures for contact sheets: decord, which resizes while it decodes and seeks for itself."""
+"""Make small pictures for contact sheets with decord, which resizes while it decodes and seeks for itself."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vace_batch.video.reader import read_frames
 
 
 def sample_frames(path: str, indices: Sequence[int], width: int) -> list[NDArray[np.uint8]]:
-    """The frames `indices` as (h, width, 3) RGB in display orientation, with square pixels, in the order asked.
+    """Return frames `indices` as (h, width, 3) RGB in display orientation, with square pixels, in the order asked.
 
-    Good enough to look at: decord ignores colour tags, and counts frames that an edit list hides.
+    For viewing only: decord ignores colour tags, and counts frames that an edit list hides.
 
     Raises:
         ClipError: as `probe` and `read_frames`.
@@ -47,8 +47,10 @@ def _thumbnail(info: VideoInfo, width: int) -> Size:
 
 
 def _decord_shows(info: VideoInfo) -> bool:
-    """decord turns MP4 and MOV upright itself; it knows neither mirrors nor the rotation of other containers, and
-    miscounts AVI with B-frames.
+    """Return whether decord shows this file upright and counts its frames right.
+
+    decord turns MP4 and MOV itself; it knows neither mirrors nor the rotation of other containers, and miscounts AVI
+    with B-frames.
     """
     if info.orientation.mirrored or info.container == "avi":
         return False

@@ -1,4 +1,4 @@
-"""What stands beside the pictures: other tracks, copied packet by packet, and labels."""
+"""Copy the other tracks of a file packet by packet, and its labels."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def copy_packet(packet: Packet[Stream], target: Stream, sink: OutputContainer, l
 def add_copies(
     source: InputContainer, sink: OutputContainer, track: VideoStream, muxer: str, notes: list[str]
 ) -> dict[int, Stream]:
-    """Output streams for everything but `track`, by source index; `notes` gets a line for each that cannot be kept.
+    """Add an output stream for each track but `track`, by source index; add a note for each that cannot be kept.
 
     Raises:
         ClipError: as `check_sound`, and damaged_video.
@@ -72,7 +72,7 @@ def add_copies(
 
 
 def _attach_cover(sink: OutputContainer, source: InputContainer, stream: Stream) -> None:
-    """A cover picture is a video track to libav, but Matroska's muxer would make a film of one frame of it."""
+    """Attach a cover picture to a Matroska file: as a video track it would become a film of one frame."""
     path = source.name.removeprefix("file:")
     with open_source(path) as again:
         picture = next((packet for packet in demux(again, path, again.streams[stream.index]) if packet.size), None)
@@ -85,7 +85,7 @@ def _attach_cover(sink: OutputContainer, source: InputContainer, stream: Stream)
 
 
 def check_sound(source: InputContainer, muxer: str) -> None:
-    """Refuse a container that an audio track of `source` cannot be copied into: a video without its sound is lost work.
+    """Refuse a container that cannot take an audio track of `source`: a video without its sound is lost work.
 
     Raises:
         ClipError: cannot_write.
@@ -96,12 +96,12 @@ def check_sound(source: InputContainer, muxer: str) -> None:
 
 
 def _is_remade(stream: Stream) -> bool:
-    """Tracks the muxer makes itself: chapter titles, and timecode from the video track's tag."""
+    """Return whether the muxer makes this track itself: chapter titles, and timecode from the video track's tag."""
     return stream.discard == Discard.all or (stream.type == "data" and "timecode" in stream.metadata)
 
 
 def _takes(muxer: str, stream: Stream) -> bool:
-    """Whether a file of this kind with this stream alone gets its header written."""
+    """Return whether the muxer writes the header of a file with this stream alone."""
     try:
         with av.open(io.BytesIO(), "w", format=muxer, metadata_errors="surrogateescape") as trial:
             _add_copy(trial, stream)
@@ -118,13 +118,13 @@ def _add_copy(sink: OutputContainer, stream: Stream) -> Stream:
 
 
 def copy_stream_labels(source: Stream, target: Stream) -> None:
-    """Language, title, timecode and the like, and what a track is for."""
+    """Copy a track's language, title, timecode and other labels, and its disposition."""
     target.metadata.update(_kept(source.metadata))
     target.disposition = source.disposition
 
 
 def copy_labels(source: InputContainer, sink: OutputContainer, lead_s: Fraction) -> None:
-    """Labels of the whole file, and its chapters `lead_s` seconds later."""
+    """Copy the labels of the whole file, and its chapters `lead_s` seconds later."""
     sink.metadata.update(_kept(source.metadata))
     chapters = source.chapters()
     for chapter in chapters:

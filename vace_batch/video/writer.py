@@ -1,4 +1,4 @@
-"""Writing video: `rewrite` replaces the pictures of a file and nothing else."""
+"""Write video: `rewrite` replaces the pictures of a file and nothing else."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class WriteReport:
 
 
 def check_output(info: VideoInfo, dst: str, settings: EncoderSettings, canvas: Canvas | None = None) -> None:
-    """Refuse what `rewrite` could not write to `dst`, before anything is made for it.
+    """Check, before any work is done, that `rewrite` can write to `dst`.
 
     Raises:
         ClipError: unsupported_pixel_format, cannot_write.
@@ -71,15 +71,15 @@ def rewrite(
 
     Frame count, time stamps, size, rotation, pixel aspect, pixel format, colour tags, HDR10 metadata, labels, chapters
     and timecode are those of `src`; audio, subtitles and attachments are copied packet by packet. The suffix of `dst`
-    chooses the container: .mp4 .mov .mkv .webm .avi .ts .mxf, any other means the container of `src`. A failure leaves
-    no `dst`.
+    chooses the container: .mp4 .mov .mkv .webm .avi .ts .mxf; any other suffix keeps the container of `src`. A failure
+    leaves no `dst`.
 
-    `edited` says which frames `edit` changes; the others are not given to it, and groups of pictures without any are
-    copied bit for bit where that is safe. None: all frames, and everything is encoded again. Frames come to `edit` in
-    rising order; if the joined file does not decode as it should, everything is encoded again and they come once more,
-    from the first one on.
+    `edited` names the frames that `edit` changes; other frames are not passed to `edit`, and groups of pictures without
+    edited frames are copied bit for bit where that is safe. With None every frame is edited and encoded again. Frames
+    are passed to `edit` in rising order; if the joined file does not decode as planned, every frame is encoded again,
+    and frames are passed a second time from the first one on.
 
-    With a `canvas` the output is larger or longer than `src`, frames count from its first added one, and the other
+    With a `canvas` the output is larger or longer than `src`, frames count from its first added frame, and the other
     tracks keep their place beside the pictures.
 
     Raises:
@@ -158,7 +158,7 @@ class _Output:
 
 
 def encode_lossless(frames_THWC: NDArray[np.uint8], rate: Fraction | int = 25) -> bytes:
-    """(T, H, W, 3) RGB as lossless H.264 in Matroska; `frames_from_bytes` gives the same bits back.
+    """Encode (T, H, W, 3) RGB as lossless H.264 in Matroska; `frames_from_bytes` returns the same bits.
 
     A fifth of FFV1's time on one core, and no larger: a window must be stored while the device makes the next one.
     """
