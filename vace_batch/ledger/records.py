@@ -184,7 +184,7 @@ def _read_loose(folder: str, listed: pa.Table, schema: pa.Schema) -> Iterator[pa
         yield pa.Table.from_pylist(rows, schema=schema)
 
 
-def _arrow_value(value: Any) -> Any:
+def _arrow_value(value: object) -> object:
     """Escape lone surrogates, which Arrow refuses and odd file names bring into reasons."""
     if isinstance(value, list):
         return [_arrow_value(part) for part in value]

@@ -31,7 +31,7 @@ INDEX = ("job_id", "status", "verdict", "checks", "task", "profile", "reason", "
 INDEX_NUMBERS = ("gpu_s", "seconds", "windows", "attempts", "ended_s")
 
 
-def script(kind: str, number: int, value: Any) -> bytes:
+def script(kind: str, number: int, value: object) -> bytes:
     """Write the script that hands `value` to the page."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return f"vaceBatchData({json.dumps(kind)},{number},{json.dumps(text).translate(_ESCAPES)});\n".encode("ascii")
@@ -72,7 +72,7 @@ def by_column(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return columns
 
 
-def clip_view(clip: Clip, links: Mapping[str, str | None], preview: Mapping[str, Any] | None) -> dict[str, Any]:
+def clip_view(clip: Clip, links: Mapping[str, str | None], preview: Mapping[str, object] | None) -> dict[str, Any]:
     """Collect everything that a clip's view shows; a link is None where a browser cannot follow."""
     result = clip.result
     rows = result.get("window_rows") or []
@@ -106,7 +106,7 @@ def clip_view(clip: Clip, links: Mapping[str, str | None], preview: Mapping[str,
     return safe
 
 
-def _redacted(value: Any) -> Any:
+def _redacted(value: object) -> Any:
     """Remove credentials from all texts, and make numbers JSON-able."""
     if isinstance(value, str):
         return redact(value)
@@ -125,7 +125,7 @@ class Buffer:
         self.number = 0
         self._rows: list[Any] = []
 
-    def add(self, row: Any) -> Iterator[tuple[int, list[Any]]]:
+    def add(self, row: object) -> Iterator[tuple[int, list[Any]]]:
         """Add a row; return the number and rows of the file that the row fills."""
         self._rows.append(row)
         if len(self._rows) == self.size:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from vace_batch.errors import UsageError
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.overrides import history_of
 from vace_batch.ledger.records import k2
 from vace_batch.ledger.run_plan import find_job, read_run
-from vace_batch.ledger.schema import MishapRecord, QualityRecord, WindowRow
+from vace_batch.ledger.schema import JobRow, MishapRecord, QualityRecord, WindowRow
 from vace_batch.ledger.summary import summarise
 from vace_batch.options import Options
 from vace_batch.storage import files as storage
@@ -19,8 +19,29 @@ from vace_batch.storage import files as storage
 _PLAN = ("num_frames", "masked_frames", "recovered_share", "notes")
 
 
-def explain(out: str, job_id: str) -> dict[str, Any]:
-    """Collect the ledger's records of a job into one JSON-able value.
+class CheckValue(TypedDict):
+    """The measured value of a check beside its thresholds."""
+
+    value: float
+    review: float
+    fail: float | None
+
+
+class Story(TypedDict):
+    """The ledger's records of one job; JSON-able."""
+
+    job_id: str
+    asked: dict[str, Any]
+    overrides: list[dict[str, Any]]
+    plan: dict[str, Any] | None
+    row: JobRow | None
+    windows: list[WindowRow]
+    mishaps: list[MishapRecord]
+    quality: dict[str, CheckValue] | None
+
+
+def explain(out: str, job_id: str) -> Story:
+    """Collect the ledger's records of a job.
 
     Raises:
         UsageError: the last run had no such job.
@@ -56,20 +77,24 @@ def _mishaps(out: str, key: str) -> Iterator[MishapRecord]:
         yield storage.read_json(storage.join(folder, entry.name))
 
 
-def _quality(record: QualityRecord | None, out: str) -> dict[str, dict[str, float | None]] | None:
+def _quality(record: QualityRecord | None, out: str) -> dict[str, CheckValue] | None:
     """Set each measured value beside its thresholds."""
     if record is None:
         return None
     settings = Options.model_validate(read_run(out)["options"]).quality
-    metrics = record["metrics"]
-    return {
-        name: {"value": metrics[name], **settings.threshold(name).model_dump()}
-        for name in record["checks"]
-        if name in metrics
-    }
+    quality: dict[str, CheckValue] = {}
+    for name in record["checks"]:
+        if name in record["metrics"]:
+            threshold = settings.threshold(name)
+            quality[name] = {
+                "value": record["metrics"][name],
+                "review": threshold.review,
+                "fail": threshold.fail,
+            }
+    return quality
 
 
-def as_lines(story: Mapping[str, Any]) -> Iterator[str]:
+def as_lines(story: Story) -> Iterator[str]:
     """Write the story for a person, one line a fact."""
     asked = story["asked"]
     yield f"{story['job_id']}: {asked['task']} of {asked['video_uri']}"
@@ -98,7 +123,7 @@ def _plan_lines(plan: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"          {note}" for note in plan["notes"])
 
 
-def _row_lines(row: Mapping[str, Any], windows: list[WindowRow]) -> Iterator[str]:
+def _row_lines(row: JobRow, windows: list[WindowRow]) -> Iterator[str]:
     fault = f": {row['error_code']}: {row['reason']}" if row["error_code"] else ""
     yield f"state     {row['status']}{fault}; {row['seconds']:.1f} s, {row['runs']} runs"
     if row["predicted_gpu_s"] is not None:
@@ -106,7 +131,7 @@ def _row_lines(row: Mapping[str, Any], windows: list[WindowRow]) -> Iterator[str
         yield f"GPU       predicted {row['predicted_gpu_s']:.1f} s, real {real:.1f} s"
 
 
-def _verdict_lines(row: Mapping[str, Any], quality: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _verdict_lines(row: JobRow, quality: Mapping[str, CheckValue]) -> Iterator[str]:
     if row["verdict"] is None:
         return
     yield f"verdict   {row['verdict']}"
@@ -123,6 +148,6 @@ def _verdict_lines(row: Mapping[str, Any], quality: Mapping[str, Mapping[str, An
         yield f"attempt   {number + 1} {attempt['remedy']}{kept}: {outcome}; {attempt['gpu_s']:.1f} GPU-s"
 
 
-def _last_line(mishap: Mapping[str, Any]) -> str:
+def _last_line(mishap: MishapRecord) -> str:
     text = str(mishap.get("traceback") or mishap).strip()
     return text.splitlines()[-1]

@@ -123,7 +123,7 @@ def manifest_row(job: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value not in (None, [], {})}
 
 
-def _without_empty(value: Any) -> Any:
+def _without_empty(value: object) -> object:
     if isinstance(value, Mapping):
         inner = {name: _without_empty(one) for name, one in value.items()}
         return {name: one for name, one in inner.items() if one not in (None, [], {})}

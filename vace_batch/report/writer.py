@@ -57,7 +57,7 @@ def write_report(out: str, to: str | None = None, *, previews: int = 0, refresh:
     index = Buffer(INDEX_ROWS)
     pages = Buffer(PAGE_ROWS)
 
-    def put(kind: str, number: int, rows: Any) -> None:
+    def put(kind: str, number: int, rows: object) -> None:
         name = f"data/{kind}-{number:04d}.js"
         names.add(name)
         storage.publish(storage.join(to, name), script(kind, number, rows))
