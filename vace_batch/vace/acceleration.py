@@ -12,6 +12,7 @@ from diffusers.utils import logging as diffusers_log
 from vace_batch.errors import UsageError
 from vace_batch.options import EngineSettings
 from vace_batch.vace.model import VaceModel
+from vace_batch.vace.private_members import allow_recompiles
 
 MAX_COMPILED_SHAPES = 6
 
@@ -32,8 +33,7 @@ def tune(model: VaceModel, settings: EngineSettings) -> None:
         if settings.storage == "fp8":
             transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=model.dtype)
         if settings.compile:
-            limit = MAX_COMPILED_SHAPES * _GRAPHS_A_SHAPE
-            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
+            allow_recompiles(MAX_COMPILED_SHAPES * _GRAPHS_A_SHAPE)
             transformer.compile_repeated_blocks(dynamic=False)
     if settings.offload == "group":
         offload(model)

@@ -20,22 +20,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from diffusers import ContextParallelConfig, WanVACETransformer3DModel
 from diffusers.hooks.context_parallel import apply_context_parallel, remove_context_parallel
-from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput, ParallelConfig
-from diffusers.models.transformers.transformer_wan import WanAttention
 from torch.distributed.device_mesh import init_device_mesh
 
 from vace_batch.errors import ClipError, ClusterError, UsageError
+from vace_batch.vace.private_members import VACE_PLAN, abort_group, parallel_config, set_parallel
 from vace_batch.vcu.unit import VCU
-
-_TOKENS = ContextParallelInput(split_dim=1, expected_dims=3)
-_ROTARY = ContextParallelInput(split_dim=1, expected_dims=4, split_output=True)
-VACE_PLAN: dict[str, Any] = {
-    "rope": {0: _ROTARY, 1: _ROTARY},
-    "vace_blocks.0": {"hidden_states": _TOKENS, "control_hidden_states": _TOKENS},
-    "blocks.0": {"hidden_states": _TOKENS},
-    "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
-}
-
 
 HelperBody = Callable[[int, int, str, Connection, dict[str, Any]], None]
 """Runs in a helper process: its rank, the degree, the meeting file, its line to rank 0, and `arguments`."""
@@ -62,8 +51,7 @@ class TokenSplit:
         self._config = ContextParallelConfig(ulysses_degree=degree)
         # `enable_parallelism` of diffusers 0.42 divides by the number of accelerators and so cannot run on a CPU.
         mesh = init_device_mesh(device.type, self._config.mesh_shape, mesh_dim_names=self._config.mesh_dim_names)
-        self._whole = ParallelConfig(context_parallel_config=self._config)
-        self._whole.setup(dist.get_rank(), dist.get_world_size(), device, mesh=mesh)
+        self._whole = parallel_config(self._config, device, mesh)
         self._degree = degree
         self._on = False
 
@@ -73,9 +61,7 @@ class TokenSplit:
         if wanted == self._on:
             return
         for transformer in self._transformers:
-            for module in transformer.modules():
-                if isinstance(module, WanAttention):
-                    module.processor._parallel_config = self._whole if wanted else None
+            set_parallel(transformer, self._whole if wanted else None)
             if wanted:
                 apply_context_parallel(transformer, self._config, VACE_PLAN)
             else:
@@ -152,7 +138,7 @@ class Helpers:
         """NCCL waits for a process that is gone, gloo does not."""
         while not ended.wait(_LOOK_FOR_HELPERS_S):
             if self._gone() and dist.is_initialized() and dist.get_backend() == "nccl":
-                dist.distributed_c10d._abort_process_group()
+                abort_group()
                 return
 
     @property

@@ -15,6 +15,7 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchify
 
 from vace_batch.geometry import TEMPORAL_STRIDE, latent_num_frames
+from vace_batch.vace.private_members import decode_piece, encode_piece
 from vace_batch.vcu.unit import VCU
 
 _LATENT_PX = 8
@@ -153,10 +154,7 @@ class ConditionEncoder:
         pieces = []
         for start, stop in _pieces(latent_num_frames(pixels_BCTHW.shape[2]), self._max_latents):
             frames = slice(max(0, TEMPORAL_STRIDE * (start - 1) + 1), TEMPORAL_STRIDE * (stop - 1) + 1)
-            vae._enc_conv_idx = [0]
-            pieces.append(
-                vae.encoder(pixels_BCTHW[:, :, frames], feat_cache=vae._enc_feat_map, feat_idx=vae._enc_conv_idx)
-            )
+            pieces.append(encode_piece(vae, pixels_BCTHW[:, :, frames]))
         mode: torch.Tensor = vae.quant_conv(torch.cat(pieces, dim=2)).chunk(2, dim=1)[0]
         vae.clear_cache()
         return (mode.float() - self._mean) * self._inverse_std
@@ -168,9 +166,7 @@ class ConditionEncoder:
         hidden = vae.post_quant_conv(raw_BCthw)
         pieces = []
         for start, stop in _pieces(hidden.shape[2], self._max_latents):
-            vae._conv_idx = [0]
-            piece = hidden[:, :, start:stop]
-            pieces.append(vae.decoder(piece, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=start == 0))
+            pieces.append(decode_piece(vae, hidden[:, :, start:stop], is_first=start == 0))
         vae.clear_cache()
         pixels: torch.Tensor = torch.cat(pieces, dim=2)
         return pixels if vae.config.patch_size is None else unpatchify(pixels, vae.config.patch_size)

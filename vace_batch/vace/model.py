@@ -18,6 +18,7 @@ from torch import nn
 
 from vace_batch.errors import UsageError
 from vace_batch.vace import profiles, step_cache, weights
+from vace_batch.vace.private_members import replace_convolution
 from vace_batch.vace.profiles import TINY, ModelProfile, is_directory, model_files
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def _use_fast_kernels(vae: nn.Module) -> None:
     """
     for module in vae.modules():
         if isinstance(module, nn.Conv3d):
-            module._conv_forward = MethodType(_convolve, module)
+            replace_convolution(module, _convolve)
         elif isinstance(module, WanRMS_norm):
             module.forward = MethodType(_normalise, module)
 
