@@ -104,7 +104,7 @@ class ModelProfile:
             ClipError: `unsupported`: a value for the second expert of a model that has one transformer.
             ValueError: an override is out of range.
         """
-        given, preset = overrides or Sampling(), PRESETS[preset_name(task)].sampling
+        given = overrides or Sampling()
         guidance = _first(given.guidance_scale, self.guidance_scale)
         return ResolvedSampling(
             num_inference_steps=_first(given.num_inference_steps, self.num_inference_steps),
@@ -113,7 +113,7 @@ class ModelProfile:
             boundary_ratio=self._of_second("boundary_ratio", given.boundary_ratio, self.boundary_ratio),
             flow_shift=_first(given.flow_shift, self.flow_shift),
             conditioning_scale=_first(given.conditioning_scale, 1.0),
-            mask_rule=given.mask_rule or preset.mask_rule or "nearest",
+            mask_rule=given.mask_rule or PRESETS[preset_name(task)].sampling.mask_rule or "nearest",
             guidance_from=_first(given.guidance_from, 0.0),
             guidance_until=_first(given.guidance_until, 1.0),
             step_cache=_first(given.step_cache, 0.0),
@@ -166,6 +166,43 @@ class ModelProfile:
         return transformer, self.architecture.vae_flop(num_frames * size.width * size.height, encodes)
 
 
+_1_3B = ModelProfile(
+    name=VACE_1_3B,
+    architecture=Architecture(num_layers=30, num_vace_layers=15, dim=1536, ffn_dim=8960, text_dim=4096),
+    max_tokens=token_count(81, Size(832, 480)),
+    max_frames=81,
+    overlap_frames=16,
+    min_side=256,
+    num_inference_steps=50,
+    guidance_scale=5.0,
+    flow_shift=3.0,
+)
+_14B = replace(
+    _1_3B,
+    name=VACE_14B,
+    architecture=Architecture(num_layers=40, num_vace_layers=8, dim=5120, ffn_dim=13824, text_dim=4096),
+    max_tokens=token_count(81, Size(1280, 720)),
+    flow_shift=5.0,
+)
+_SMALL = replace(
+    _1_3B,
+    name=TINY,
+    max_tokens=token_count(33, Size(512, 512)),
+    max_frames=33,
+    overlap_frames=8,
+    min_side=64,
+    num_inference_steps=1,
+    guidance_scale=1.0,
+    bridging=Bridging(px=24, levels=25.0),  # its own fills are off by so much; see its card
+    widest_hole_px=64,  # it leaves the middle of wider holes gray
+)
+_BY_LAYERS = ((40, _14B), (30, _1_3B), (0, _SMALL))
+"""The profile of a model, by its least number of layers."""
+
+_BY_ID = (("14b", _14B), ("1.3b", _1_3B))
+"""The profile of a hub id, by a part of its name."""
+
+
 def is_directory(ref: str) -> bool:
     """Whether `ref` names a local directory rather than the embedded model or a hub id."""
     return ref != TINY and Path(ref).is_dir()
@@ -196,9 +233,9 @@ def profile(ref: str) -> ModelProfile:
     with suppress(FileNotFoundError):
         weights.read_text(ref, "transformer/config.json")
         return _from_directory(ref, lambda name: weights.read_text(ref, name))
-    for size, known in (("14b", _profile_14b), ("1.3b", _profile_1_3b)):
+    for size, known in _BY_ID:
         if "vace" in ref.lower() and size in ref.lower():
-            return known(ref)
+            return replace(known, name=ref)
     raise UsageError(
         f"model: nothing is known of {ref!r}: neither a directory nor a hub id like {VACE_1_3B}. "
         "Download it and give its directory"
@@ -249,9 +286,8 @@ def _from_directory(ref: str, read: Callable[[str], str]) -> ModelProfile:
         )
     except KeyError as error:
         raise UsageError(f"model {ref}: transformer/config.json has no {error}") from None
-    sizes = ((40, _profile_14b), (30, _profile_1_3b), (0, _small))
-    known = next(known for layers, known in sizes if architecture.num_layers >= layers)
-    return replace(known(ref, architecture), boundary_ratio=_boundary_ratio(ref, index))
+    known = next(known for layers, known in _BY_LAYERS if architecture.num_layers >= layers)
+    return replace(known, name=ref, architecture=architecture, boundary_ratio=_boundary_ratio(ref, index))
 
 
 def _boundary_ratio(ref: str, index: dict[str, Any]) -> float | None:
@@ -278,52 +314,6 @@ def _read_json(ref: str, read: Callable[[str], str], name: str) -> dict[str, Any
     if not isinstance(value, dict):
         raise UsageError(f"model {ref}: {name}: expected an object, got {type(value).__name__}")
     return value
-
-
-def _profile_1_3b(name: str, architecture: Architecture | None = None) -> ModelProfile:
-    return ModelProfile(
-        name=name,
-        architecture=architecture
-        or Architecture(num_layers=30, num_vace_layers=15, dim=1536, ffn_dim=8960, text_dim=4096),
-        max_tokens=token_count(81, Size(832, 480)),
-        max_frames=81,
-        overlap_frames=16,
-        min_side=256,
-        num_inference_steps=50,
-        guidance_scale=5.0,
-        flow_shift=3.0,
-    )
-
-
-def _profile_14b(name: str, architecture: Architecture | None = None) -> ModelProfile:
-    return ModelProfile(
-        name=name,
-        architecture=architecture
-        or Architecture(num_layers=40, num_vace_layers=8, dim=5120, ffn_dim=13824, text_dim=4096),
-        max_tokens=token_count(81, Size(1280, 720)),
-        max_frames=81,
-        overlap_frames=16,
-        min_side=256,
-        num_inference_steps=50,
-        guidance_scale=5.0,
-        flow_shift=5.0,
-    )
-
-
-def _small(name: str, architecture: Architecture) -> ModelProfile:
-    return ModelProfile(
-        name=name,
-        architecture=architecture,
-        max_tokens=token_count(33, Size(512, 512)),
-        max_frames=33,
-        overlap_frames=8,
-        min_side=64,
-        num_inference_steps=1,
-        guidance_scale=1.0,
-        flow_shift=3.0,
-        bridging=Bridging(px=24, levels=25.0),  # its own fills are off by so much; see its card
-        widest_hole_px=64,  # wider ones it leaves gray in their middle
-    )
 
 
 def _first(value: _T | None, default: _T) -> _T:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vace_batch.geometry import Box, Size
-from vace_batch.vace.training.clips import Clips
 from vace_batch.vace.training.styles import STYLES, prompt_of, styled
 from vace_batch.vcu.controls.videos import simple_control
 from vace_batch.vcu.references import fit_reference
@@ -39,14 +38,6 @@ class Sample:
     task: str
     target_THWC: Pixels
     vcu: VCU
-
-
-def draw_sample(clips: Clips, size: Size, num_frames: int, generator: np.random.Generator) -> Sample:
-    """One sample of `num_frames` = 4n+1 frames at `size`."""
-    task = str(generator.choice(list(TASKS), p=list(TASKS.values())))
-    clip = clips.clip(size.height, size.width, num_frames, generator)
-    frames = np.asarray((clip + 1) * 127.5 + 0.5, np.uint8)
-    return sample_of(task, frames, generator)
 
 
 def sample_of(task: str, frames: Pixels, generator: np.random.Generator) -> Sample:
