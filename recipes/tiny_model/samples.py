@@ -28,7 +28,7 @@ from recipes.tiny_model.text_encoder import embed
 from vace_batch.geometry import Size, token_count
 from vace_batch.vace.encode import ConditionEncoder
 from vace_batch.vace.training.clips import Clips
-from vace_batch.vace.training.flow_matching import Batch
+from vace_batch.vace.training.flow_matching import TrainingBatch
 from vace_batch.vace.training.pictures import Pictures
 from vace_batch.vace.training.samples import TASKS, Sample, sample_of
 from vace_batch.vcu.unit import Pixels
@@ -134,7 +134,7 @@ class Batches:
         self._tokenizer = AutoTokenizer.from_pretrained(sources.parts / "tokenizer")
         self._embedded: dict[str, Tensor] = {}
 
-    def __call__(self, generator: np.random.Generator) -> Batch:
+    def __call__(self, generator: np.random.Generator) -> TrainingBatch:
         """One batch of samples of one shape."""
         shapes = self._sources.shapes
         shares = np.array([share for *_, share in shapes])
@@ -151,14 +151,14 @@ class Batches:
         with torch.no_grad():
             return self._batch(samples)
 
-    def _batch(self, samples: Sequence[Sample]) -> Batch:
+    def _batch(self, samples: Sequence[Sample]) -> TrainingBatch:
         control = torch.cat([self.encoder.control([sample.vcu]) for sample in samples])
         latents = self.encoder.encode(torch.stack([_pixels(sample.target_THWC) for sample in samples]))
         references = control.shape[2] - latents.shape[2]
         if references:
             latents = torch.cat([control[:, : latents.shape[1], :references], latents], dim=2)
         hidden = control[:, _STREAMS:].mean(1, keepdim=True) + _KNOWN_COUNTS
-        return Batch(
+        return TrainingBatch(
             latents_BCthw=latents,
             control_BCthw=control,
             text_BLD=torch.stack([self._prompt(sample.vcu.prompt) for sample in samples]),
@@ -187,9 +187,9 @@ class DrawnAhead:
     def __init__(self, sources: Sources) -> None:
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_open, initargs=(sources,))
-        self._drawn: dict[int, Future[Batch]] = {}
+        self._drawn: dict[int, Future[TrainingBatch]] = {}
 
-    def __call__(self, generator: np.random.Generator) -> Batch:
+    def __call__(self, generator: np.random.Generator) -> TrainingBatch:
         """The batch of the seed and step that `generator` was made of."""
         seeds: Any = generator.bit_generator.seed_seq
         seed, step = seeds.entropy
@@ -212,5 +212,5 @@ def _open(sources: Sources) -> None:
     _BATCHES.append(Batches(sources))
 
 
-def _draw(seed: int, step: int) -> Batch:
+def _draw(seed: int, step: int) -> TrainingBatch:
     return _BATCHES[0](np.random.default_rng([seed, step]))

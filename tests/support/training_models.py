@@ -8,7 +8,7 @@ from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
 from torch import Tensor
 
 from vace_batch.vace.training.flow_matching import (
-    Batch,
+    TrainingBatch,
     begin_base,
     begin_context,
 )
@@ -39,18 +39,18 @@ def adapted() -> WanVACETransformer3DModel:
     return model
 
 
-def batch(generator: np.random.Generator, count: int = 4) -> Batch:
+def batch(generator: np.random.Generator, count: int = 4) -> TrainingBatch:
     """Latents of one random constant each, which the control tells: without it nothing can be known of them."""
     constants = torch.from_numpy(generator.normal(0, 1, (count, 4, 1, 1, 1)).astype(np.float32))
     latents = constants.expand(count, 4, 2, 4, 4).contiguous()
-    return Batch(
+    return TrainingBatch(
         latents_BCthw=latents,
         control_BCthw=torch.cat([latents, torch.zeros(count, 8, 2, 4, 4)], dim=1),
         text_BLD=torch.zeros(count, 3, 8),
     )
 
 
-def forward(model: torch.nn.Module, given: Batch, **control: Tensor) -> Tensor:
+def forward(model: torch.nn.Module, given: TrainingBatch, **control: Tensor) -> Tensor:
     arguments = {"hidden_states": given.latents_BCthw, "timestep": torch.tensor([500.0] * 4)}
     with torch.no_grad():
         return model(**arguments, encoder_hidden_states=given.text_BLD, return_dict=False, **control)[0]

@@ -12,7 +12,8 @@ from vace_batch.masks.store import FrameMask
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
 from vace_batch.vcu.controls.models import NETWORKS
-from vace_batch.vcu.controls.videos import LAYOUTS, SIMPLE, Boxes, Pixels, Source, control_video
+from vace_batch.vcu.controls.videos import LAYOUTS, SIMPLE, Boxes, Source, control_video
+from vace_batch.vcu.unit import Pixels
 from vace_batch.video.reader import read_frames
 
 

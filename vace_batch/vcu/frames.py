@@ -17,10 +17,9 @@ from vace_batch.masks.store import FrameMask
 from vace_batch.planning.windows import Region, Shot, Window
 from vace_batch.vcu.controls.models import NETWORKS, ControlModels
 from vace_batch.vcu.controls.videos import MEASURED, MEASURED_FRAMES, Scale, measure
+from vace_batch.vcu.unit import Pixels
 from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.reader import read_frames
-
-Pixels = NDArray[np.uint8]
 
 _MIDDLE_GRAY = 127
 """In place of frames that do not exist; they are neutral, so their value is never seen."""

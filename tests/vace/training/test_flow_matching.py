@@ -10,7 +10,7 @@ import torch
 from tests.support.training_models import adapted, base, batch, forward
 from vace_batch.vace.profiles import TEXT_TOKENS
 from vace_batch.vace.training.flow_matching import (
-    Batch,
+    TrainingBatch,
     context_parameters,
     flow_loss,
     use_padded_text,
@@ -53,7 +53,7 @@ def test_short_text_is_what_512_rows_are() -> None:
     whole = torch.cat([text, torch.zeros(4, TEXT_TOKENS - 4, 8)], dim=1)
     model = base()
     fields = {"latents_BCthw": given.latents_BCthw, "control_BCthw": given.control_BCthw}
-    expected = forward(model, Batch(**fields, text_BLD=whole))
-    assert not torch.allclose(expected, forward(model, Batch(**fields, text_BLD=text)), atol=1e-5)
+    expected = forward(model, TrainingBatch(**fields, text_BLD=whole))
+    assert not torch.allclose(expected, forward(model, TrainingBatch(**fields, text_BLD=text)), atol=1e-5)
     use_padded_text(model)
-    torch.testing.assert_close(forward(model, Batch(**fields, text_BLD=text)), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(forward(model, TrainingBatch(**fields, text_BLD=text)), expected, atol=1e-5, rtol=1e-4)

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.support.training_models import adapted, batch
 from vace_batch.errors import UsageError
 from vace_batch.vace.training.flow_matching import (
-    Batch,
+    TrainingBatch,
     context_parameters,
 )
 from vace_batch.vace.training.loop import Schedule, fit, trained_weights
@@ -24,7 +24,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
         schedule = Schedule(steps=6, learning_rate=1e-3, warmup=2, checkpoint_every=3)
         stopped = []
 
-        def batch_or_stop(generator: np.random.Generator) -> Batch:
+        def batch_or_stop(generator: np.random.Generator) -> TrainingBatch:
             stopped.append(1)
             if interrupt and len(stopped) == 5:
                 raise KeyboardInterrupt

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vace_batch.vace.training.pictures import Picture, Pictures
+from vace_batch.vace.training.pictures import FloatPicture, Pictures
 
 Clip = NDArray[np.float32]
 
@@ -57,7 +57,7 @@ class Clips:
     def _pass_by(self, frames: Clip, generator: np.random.Generator) -> None:
         """Draw one textured ellipse that moves on a line into `frames`."""
         num_frames, height, width = frames.shape[:3]
-        texture: Picture = self._pictures.crop(height, width, generator)
+        texture: FloatPicture = self._pictures.crop(height, width, generator)
         axes = generator.uniform(0.08, 0.25, 2) * min(height, width)
         start = generator.uniform(0, 1, 2) * (width, height)
         speed = generator.uniform(-3, 3, 2)

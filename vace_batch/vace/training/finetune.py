@@ -19,7 +19,7 @@ from vace_batch.vace.encode import ConditionEncoder
 from vace_batch.vace.model import VaceModel, load
 from vace_batch.vace.prompts import PromptEncoder
 from vace_batch.vace.training.archive import Archive
-from vace_batch.vace.training.flow_matching import Batch, context_parameters
+from vace_batch.vace.training.flow_matching import TrainingBatch, context_parameters
 from vace_batch.vace.training.loop import Schedule, fit, trained_weights
 from vace_batch.vace.training.lora import add_lora, save_lora
 from vace_batch.vace.training.samples import TASKS, Sample, sample_of
@@ -120,13 +120,13 @@ class _Batches:
         self._encoder = ConditionEncoder(model.vae, model.device, _VAE_PIXELS)
         self._prompts = PromptEncoder.of(model)
 
-    def __call__(self, generator: np.random.Generator) -> Batch:
+    def __call__(self, generator: np.random.Generator) -> TrainingBatch:
         # one task a batch: references make windows longer
         task = self._tuning.task or str(generator.choice(list(TASKS), p=list(TASKS.values())))
         samples = [sample_of(task, self._archive.window(generator), generator) for _ in range(self._tuning.batch)]
         with torch.no_grad():
             vcus = [sample.vcu for sample in samples]
-            return Batch(
+            return TrainingBatch(
                 latents_BCthw=torch.stack([self._target(sample) for sample in samples]),
                 control_BCthw=self._encoder.control(vcus),
                 text_BLD=self._prompts([vcu.prompt for vcu in vcus]).to(self._device).float().clone(),

@@ -20,7 +20,7 @@ _TIMESTEPS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Batch:
+class TrainingBatch:
     """Samples of one shape. `latents_BCthw` holds reference frames first, as `control_BCthw` does.
 
     `text_BLD` is either padded in full (512 rows) or has one last zero row that stands for all padding.
@@ -35,7 +35,7 @@ class Batch:
 
 def flow_loss(
     model: nn.Module,
-    batch: Batch,
+    batch: TrainingBatch,
     *,
     flow_shift: float,
     generator: torch.Generator,
@@ -69,7 +69,7 @@ def flow_loss(
     return functional.mse_loss(velocity.float(), noise - data, weight=_weights(batch))
 
 
-def _weights(batch: Batch) -> Tensor | None:
+def _weights(batch: TrainingBatch) -> Tensor | None:
     """Weights of the shape of the latents whose mean is 1."""
     if batch.weights_BCthw is None:
         return None
@@ -103,7 +103,7 @@ class PaddedText:
 
 
 def use_padded_text(model: nn.Module) -> None:
-    """Make every cross-attention of `model` take text in the short form of `Batch`."""
+    """Make every cross-attention of `model` take text in the short form of `TrainingBatch`."""
     for name, module in model.named_modules():
         if name.endswith("attn2"):
             module.processor = PaddedText()

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from vace_batch.errors import UsageError
-from vace_batch.vace.training.flow_matching import Batch, flow_loss, ramp
+from vace_batch.vace.training.flow_matching import TrainingBatch, flow_loss, ramp
 
 CHECKPOINT = "checkpoint.safetensors"
 
-BatchOf = Callable[[np.random.Generator], Batch]
+BatchOf = Callable[[np.random.Generator], TrainingBatch]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vace_batch.errors import UsageError
 
-Picture = NDArray[np.float32]
+FloatPicture = NDArray[np.float32]
 
 _SCALES = (1.0, 0.7, 0.5, 0.35)
 _DRAWN = 0.15
@@ -44,7 +44,7 @@ class Pictures:
         sizes = np.array([np.sqrt(photo.shape[0] * photo.shape[1]) for photo in self._photos])
         self._weights = sizes / sizes.sum()
 
-    def crop(self, height: int, width: int, generator: np.random.Generator) -> Picture:
+    def crop(self, height: int, width: int, generator: np.random.Generator) -> FloatPicture:
         """One picture, float32 (H, W, 3)."""
         if generator.random() < _DRAWN:
             return draw(height, width, generator)
@@ -59,7 +59,7 @@ class Pictures:
         return recolour(piece if generator.random() < 0.5 else piece[:, ::-1], generator)
 
 
-def recolour(picture: Picture, generator: np.random.Generator) -> Picture:
+def recolour(picture: FloatPicture, generator: np.random.Generator) -> FloatPicture:
     """Change contrast, brightness and the balance of the channels at random; now and then their order."""
     if generator.random() < 0.15:
         picture = picture[:, :, generator.permutation(3)]
@@ -68,7 +68,7 @@ def recolour(picture: Picture, generator: np.random.Generator) -> Picture:
     return np.ascontiguousarray(np.clip(changed, -1, 1), dtype=np.float32)
 
 
-def draw(height: int, width: int, generator: np.random.Generator) -> Picture:
+def draw(height: int, width: int, generator: np.random.Generator) -> FloatPicture:
     """A drawn picture, float32 (H, W, 3): a gradient, perhaps stripes or smooth noise, then shapes."""
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     angle = generator.uniform(0, 2 * np.pi)
@@ -89,7 +89,7 @@ def draw(height: int, width: int, generator: np.random.Generator) -> Picture:
     return np.asarray(np.clip(picture, -1, 1), np.float32)
 
 
-def _draw_shape(picture: Picture, generator: np.random.Generator) -> None:
+def _draw_shape(picture: FloatPicture, generator: np.random.Generator) -> None:
     height, width = picture.shape[:2]
     colour = tuple(float(value) for value in generator.uniform(-1, 1, 3))
     centre = int(generator.integers(width)), int(generator.integers(height))

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vace_batch.geometry import Box, Size
+from vace_batch.vcu.unit import Pixels
 
-Pixels = NDArray[np.uint8]
 Flow = NDArray[np.float32]
 
 _WHITE = 255

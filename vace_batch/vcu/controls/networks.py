@@ -15,8 +15,7 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
 from vace_batch.masks.detectors.detection import one_line
 from vace_batch.masks.detectors.yolo import UNREADABLE_WEIGHTS, local_path
-
-Pixels = NDArray[np.uint8]
+from vace_batch.vcu.unit import Pixels
 
 POSE_CONFIDENCE = 0.3
 _NEAREST_M = 0.1

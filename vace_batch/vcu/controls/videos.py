@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vace_batch.geometry import Box, Size
 from vace_batch.vcu.controls import draw, networks
 from vace_batch.vcu.controls.models import NETWORKS
+from vace_batch.vcu.unit import Pixels
 
-Pixels = NDArray[np.uint8]
 Boxes = Sequence[tuple[int, Box]]
 
 SIMPLE = ("gray", "scribble", "plain")
