@@ -74,7 +74,7 @@ def test_machines_are_never_charged_to_a_unit() -> None:
     history, failure = charge("u", history, lost, batch_size=1, limits=LIMITS)
     assert failure is not None
     assert (failure.code, failure.attempts, failure.retryable) == ("machine_lost", 0, True)
-    assert failure.reason.startswith("4 times")
+    assert failure.reason.startswith("the machine or its data was lost 4 times")
 
 
 def test_doubt_is_free_once() -> None:

@@ -28,7 +28,7 @@ def _message(text: str) -> RayActorError:
         (
             _message(f"{EXIT}Worker unexpectedly exits with a connection error code 2. End of file.{ADVICE}"),
             "process",
-            "it was killed or crashed without a word",
+            "the process was killed, or crashed without a message",
         ),
         (_message(f"{EXIT}exit code 1.{ADVICE}"), "process", "exit code 1."),
         (

@@ -174,7 +174,7 @@ def test_a_poison_unit_is_found_in_its_batch_and_the_others_survive(runtime: Run
     assert set(graph.metas) == {"u0", "u1", "u3"}
     failure = graph.failures["u2"]
     assert (failure.code, failure.attempts, failure.retryable) == ("worker_died", 2, True)
-    assert failure.reason.startswith("its worker process died while it ran")
+    assert failure.reason.startswith("the worker process died while running the unit")
     assert totals.done == 3
 
 
@@ -202,7 +202,7 @@ def test_a_hanging_unit_is_killed_and_charged(runtime: Runtime) -> None:
     run(runtime, graph, units, Limits(attempts=2))
     failure = graph.failures["stuck"]
     assert (failure.code, failure.attempts) == ("timeout", 2)
-    assert failure.reason == "it did not end within its time limit of 0.7 s (2 attempts)"
+    assert failure.reason == "the call did not end within its time limit of 0.7 s (2 attempts)"
     assert [death.cause for death in graph.deaths()] == ["timeout", "timeout"]
     assert set(graph.metas) == {"fine"}
 
@@ -276,5 +276,5 @@ def test_a_pool_that_cannot_start_stops_the_run_and_says_why(runtime: Runtime) -
 def test_a_machine_without_room_for_a_pool_is_refused() -> None:
     pool = PoolSpec(name="gpu", num_gpus=1)
     check_room([pool], {"CPU": 2.0, "GPU": 1.0})
-    with pytest.raises(UsageError, match="pool 'gpu' wants 1 GPU an actor, this machine has 0; set its num_gpus lower"):
+    with pytest.raises(UsageError, match="'gpu': each actor needs 1 GPU, this machine has 0; set its num_gpus lower"):
         check_room([pool], {"CPU": 2.0})

@@ -20,7 +20,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One call to be placed at an actor of `pool`; nothing may be placed behind one that `is_suspect`."""
+    """A call for an actor of `pool`. No other order is placed behind one that `is_suspect`."""
 
     call_id: int
     pool: str
@@ -38,10 +38,11 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What an actor answers for one unit of a call.
+    """The answer of an actor for one unit of a call.
 
-    `trouble` set means no result; `shared` that it concerns the whole batch. `lost_inputs` are positions of inputs
-    whose payload could not be fetched; the unit was not run then. `cpu_s` and `num_bytes` are what it took and wrote.
+    A reply with `trouble` has no result; `shared` means that the trouble concerns the whole batch. `lost_inputs` are
+    the positions of inputs whose payload could not be fetched; the unit was not run then. `cpu_s` and `num_bytes` are
+    the processor time and the bytes written.
     """
 
     seconds: float = 0.0
@@ -56,7 +57,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """A unit that has ended: with `failure`, or done with `meta`."""
+    """The end of a unit: done with `meta`, or failed with `failure`."""
 
     unit: Unit
     meta: object = None

@@ -1,4 +1,4 @@
-"""The dispatcher's loop over any cluster: it staffs pools, places calls, watches time limits and applies facts."""
+"""The dispatcher's loop over any cluster: keeps pools staffed, places calls, watches time limits and applies facts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TELL_WAITING_AFTER_S = 30.0
 
 
 class Dispatcher:
-    """Warm pools on a cluster, and the runs that they do one after the other."""
+    """Warm pools on a cluster, and the runs on them, one after the other."""
 
     def __init__(self, pools: Iterable[PoolSpec], cluster: Cluster) -> None:
         self._staff = Staff(pools, cluster)
@@ -47,7 +47,7 @@ class Dispatcher:
 
         Raises:
             ClusterError: the actors of a pool fail to start.
-            ValueError: the graph adds a unit that cannot be (see `RunState.add`).
+            ValueError: the graph adds an invalid unit (see `RunState.add`).
         """
         run = _Run(self._staff, graph, limits, on_event)
         begin = self._cluster.now()
@@ -55,7 +55,7 @@ class Dispatcher:
             run.absorb(run.state.add(first_units))
             look_again_at = begin
             while run.state.open and not should_stop():
-                if self._cluster.now() >= look_again_at:  # both look at every actor, which is much after every fact
+                if self._cluster.now() >= look_again_at:  # both go through all actors: too much to do after every fact
                     self._staff.adjust(run.state.needed)
                     run.enforce_limits()
                     look_again_at = self._cluster.now() + POLL_S
@@ -68,7 +68,7 @@ class Dispatcher:
         return run.totals(self._cluster.now() - begin)
 
     def staff(self) -> None:
-        """Start the smallest number of actors of each pool."""
+        """Start the actors that each pool keeps even without work."""
         self._staff.adjust()
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ class Dispatcher:
 
 
 class _Run:
-    """One run: the state, and what the facts of the cluster mean for it."""
+    """One run: its state, changed by the facts of the cluster."""
 
     def __init__(self, staff: Staff, graph: Graph, limits: Limits, on_event: Callable[[Event], None]) -> None:
         self._staff = staff
@@ -94,7 +94,7 @@ class _Run:
         self.state = RunState(staff.pools, limits)
 
     def absorb(self, endings: list[Ending]) -> None:
-        """Tell the graph what has ended, and take the units that it adds."""
+        """Tell the graph of ended units, and take the units that it adds."""
         queue = deque(endings)
         while queue:
             ending = queue.popleft()
@@ -143,10 +143,10 @@ class _Run:
                 self._leaves(actor)
 
     def _leaves(self, actor: Actor) -> None:
-        """It gets no more work; the call that runs may end, if its machine lives that long."""
+        """Give an actor on a leaving machine no further work; its running call may end, if there is time."""
         actor.leaving = True
         if not actor.calls:
-            self._remove(actor, "drain", "its machine leaves", kill=True)
+            self._remove(actor, "drain", "the actor's machine leaves", kill=True)
 
     def _placed(self, actor: Actor, fact: Placed) -> None:
         actor.phase = "setup"
@@ -190,9 +190,9 @@ class _Run:
         if actor.calls:
             actor.calls[0].since = actor.since
         if fact.broken:
-            self._give_back(self._remove(actor, "broken", "its device is unusable after an error", kill=True))
+            self._give_back(self._remove(actor, "broken", "the actor's device is unusable after an error", kill=True))
         elif not (actor.calls and actor.calls[0].started) and (actor.leaving or (self._draining and actor.calls)):
-            why = "its machine leaves" if actor.leaving else "stopped before its next call"
+            why = "the actor's machine leaves" if actor.leaving else "stopped before the next call"
             self._give_back(self._remove(actor, "drain", why, kill=True))
         for item, reply in zip(order.items, fact.replies, strict=True):
             if not reply.lost_inputs:
@@ -207,7 +207,10 @@ class _Run:
             self._lose(call, _trouble_of_death(cause, call.started and len(calls) == 1, detail))
 
     def _remove(self, actor: Actor, cause: str, detail: str, *, kill: bool) -> list[Running]:
-        """Forget an actor; what waited behind its running calls goes back uncharged. Returns those that ran."""
+        """Forget an actor and return its running calls.
+
+        Calls that wait behind them are given back uncharged.
+        """
         if kill:
             self._cluster.kill(actor.actor_id)
         del self._actors[actor.actor_id]
@@ -231,7 +234,7 @@ class _Run:
             self.state.give_back(call.order.call_id)
 
     def _tell_lost(self, call: Running) -> None:
-        """What a call took that will never come back."""
+        """Report the time of a call that will never come back."""
         seconds = (self._cluster.now() - call.since) / len(call.order.items)
         for item in call.order.items if call.started else ():
             self._tell(UnitRan(unit=item.unit, ok=False, seconds=seconds))
@@ -242,13 +245,13 @@ class _Run:
         self.absorb(self.state.lose(call.order.call_id, trouble, seconds))
 
     def enforce_limits(self) -> None:
-        """Kill actors whose call or setup has run out of time."""
+        """Kill actors that exceed the time limit of a call or of their setup."""
         now = self._cluster.now()
         for actor in list(self._actors.values()):
             waited = now - actor.since
             if actor.calls and now - actor.calls[0].since > actor.calls[0].order.time_limit_s:
                 limit_s = actor.calls[0].order.time_limit_s
-                reason = f"it did not end within its time limit of {limit_s:g} s"
+                reason = f"the call did not end within its time limit of {limit_s:g} s"
                 call, *others = self._remove(actor, "timeout", reason, kill=True)
                 self._give_back(others)
                 blame = Blame.UNIT if call.started else Blame.DOUBT
@@ -262,7 +265,7 @@ class _Run:
                 self._tell(ActorWaiting(pool=actor.pool.name, actor_id=actor.actor_id, seconds=waited))
 
     def drain(self) -> None:
-        """Start nothing new and let running calls end within the grace."""
+        """Start nothing new, and let running calls end within the grace period."""
         self._draining = True
         deadline = self._cluster.now() + self._limits.drain_grace_s
         while any(actor.calls for actor in self._actors.values()) and self._cluster.now() < deadline:
@@ -272,7 +275,7 @@ class _Run:
     def abandon(self) -> None:
         """Kill the actors that still have a call: no work of this run outlives it."""
         for actor in [actor for actor in self._actors.values() if actor.calls]:
-            self._give_back(self._remove(actor, "drain", "stopped while it ran", kill=True))
+            self._give_back(self._remove(actor, "drain", "stopped while a call ran", kill=True))
 
     def totals(self, seconds: float) -> Totals:
         state = self.state
@@ -303,6 +306,6 @@ def _trouble_of_death(cause: Cause, started: bool, detail: str) -> Trouble:
         return Trouble(code="machine_lost", reason=detail, blame=Blame.NOBODY)
     blame = Blame.UNIT if started else Blame.DOUBT
     if cause == "memory":
-        reason = f"its process was killed because the machine ran out of memory: {detail}"
+        reason = f"the worker process was killed because the machine ran out of memory: {detail}"
         return Trouble(code="out_of_memory", reason=reason, blame=blame)
-    return Trouble(code="worker_died", reason=f"its worker process died while it ran: {detail}", blame=blame)
+    return Trouble(code="worker_died", reason=f"the worker process died while running the unit: {detail}", blame=blame)

@@ -9,7 +9,7 @@ from vace_batch.cluster.units import Failure, Unit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorReady:
-    """An actor has finished its setup on the node with this id."""
+    """An actor has finished its setup on the node with the id `node`."""
 
     pool: str
     actor_id: int
@@ -21,7 +21,7 @@ class ActorReady:
 class ActorDied:
     """An actor is gone; `unit_ids` were running in it.
 
-    `cause`: process, memory, machine, unknown (it was lost), setup, timeout, broken, drain (it was stopped).
+    `cause`: process, memory, machine or unknown for a lost actor; setup, timeout, broken or drain for a stopped one.
     """
 
     pool: str
@@ -42,6 +42,8 @@ class ActorWaiting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitStarted:
+    """A unit has begun to run in an actor; `attempt` counts from 1."""
+
     unit: Unit
     actor_id: int
     attempt: int
@@ -49,9 +51,10 @@ class UnitStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitRan:
-    """One run of a unit is over, before anything follows from it; `ok` says that it gave a result, which may be `meta`.
+    """One run of a unit is over; this event comes before any that follow from the run. `ok` means that the run gave a
+    result, `meta`.
 
-    `seconds` is the unit's share of its call's running time, `cpu_s` of its process's processor time, `num_bytes` of
+    `seconds` is the unit's share of its call's running time, `cpu_s` of the process's processor time, `num_bytes` of
     the files written.
     """
 
@@ -65,7 +68,7 @@ class UnitRan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitDone:
-    """`seconds` is the unit's share of its call's running time."""
+    """A unit has ended with a result. `seconds` is the unit's share of its call's running time."""
 
     unit: Unit
     meta: object
@@ -74,6 +77,8 @@ class UnitDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitFailed:
+    """A unit has ended without a result. `seconds` is the unit's share of its call's running time."""
+
     unit: Unit
     failure: Failure
     seconds: float

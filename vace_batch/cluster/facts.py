@@ -34,7 +34,7 @@ class SetUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A call has begun to run; may be missing, and may come before the end of the call ahead of it."""
+    """A call has begun to run. This fact may be missing, and may come before the end of the call ahead."""
 
     actor_id: int
     call_id: int
@@ -42,9 +42,9 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A call has come back; the calls of one actor do in their order.
+    """A call has come back. The calls of one actor come back in their order.
 
-    `broken` says that the actor cannot be used again (a dead CUDA context).
+    `broken` means that the actor cannot be used again (a dead CUDA context).
     """
 
     actor_id: int
@@ -56,7 +56,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Died:
-    """An actor is gone. Facts about its calls that did end come before this one."""
+    """An actor is gone. The ends of its finished calls are reported before its death."""
 
     actor_id: int
     cause: Cause
@@ -65,7 +65,7 @@ class Died:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaving:
-    """An actor's machine will be taken away soon: a spot notice, or an autoscaler that gives it back."""
+    """An actor's machine will be taken away soon, after a spot notice or because an autoscaler gives it back."""
 
     actor_id: int
 
@@ -74,7 +74,7 @@ Fact = Placed | SetUp | Started | Ended | Died | Leaving
 
 
 class Cluster(Protocol):
-    """Where actors live. All methods return at once but `wait`, which returns after `timeout_s` or the first facts."""
+    """Runs actors. All methods return at once but `wait`, which returns after `timeout_s` or with the first facts."""
 
     def now(self) -> float: ...
 
@@ -89,4 +89,4 @@ class Cluster(Protocol):
     def wait(self, timeout_s: float) -> list[Fact]: ...
 
     def reserve(self, actors: Mapping[str, int]) -> None:
-        """Ask for machines that hold so many actors of each pool, in place of what was asked before."""
+        """Ask for machines that hold this number of actors of each pool; replaces the earlier request."""

@@ -1,4 +1,4 @@
-"""What the cluster is: how many GPUs there are, asked before any actor starts, and what its machines are called."""
+"""The machines of a cluster: the number of their GPUs, asked before any actor starts, and their host names."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from glob import glob
 
 
 def count_gpus(address: str | None = None) -> int:
-    """GPUs of the Ray cluster at `address`, which this process joins; of this machine when there is none.
+    """Count the GPUs of the Ray cluster at `address`, which this process joins, or without an address those of this
+    machine.
 
-    Of a cluster that has none yet, what its autoscaler may start; one where that has no bound.
+    For a cluster without GPUs yet, this is the number that its autoscaler may start, or 1 if the autoscaler has no
+    bound.
     """
     if address is not None:
         from vace_batch.cluster.ray_private import most_gpus  # isort: skip  (first: it sets Ray's environment)
@@ -27,7 +29,7 @@ def count_gpus(address: str | None = None) -> int:
 
 
 def host_of(node: str) -> str:
-    """The name of the machine that is the node with this id; empty for one that Ray knows nothing of."""
+    """Return the host name of the node with this id, or an empty string if Ray does not know the node."""
     import ray
 
     nodes = ray.nodes() if ray.is_initialized() else []

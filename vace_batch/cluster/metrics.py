@@ -1,4 +1,4 @@
-"""What a run tells Prometheus, by Ray's own export on the driver's node; Ray puts `ray_` before each name.
+"""A run's metrics for Prometheus, exported by Ray on the driver's node; Ray puts `ray_` before each name.
 
 Counters begin anew with each run. `vace_batch_running` says whether the others mean anything.
 """
@@ -32,7 +32,8 @@ METRICS = {
 class Metrics:
     """The metrics of one run; needs a process that is connected to Ray.
 
-    `frames` gives the number of frames of each window by its key, `clips` how many clips ended how, both as of now.
+    `frames` gives the number of frames of each window by its key, and `clips` the number of ended clips by status; both
+    are read as they are at that moment.
     """
 
     def __init__(
@@ -61,7 +62,8 @@ class Metrics:
         self._committed.set(clock())
 
     def add(self, event: Event) -> None:
-        """Count an event. The graph may see it later: a clip's end is counted with the next event, or by `close`."""
+        """Count an event. The graph may see the event later, so a clip's end is counted with the next event, or by
+        `close`."""
         if isinstance(event, ActorReady | ActorDied):
             if event.pool == "gpu":
                 (self._gpu_actors.add if isinstance(event, ActorReady) else self._gpu_actors.discard)(event.actor_id)
@@ -72,7 +74,7 @@ class Metrics:
             self._end(event)
 
     def close(self) -> None:
-        """Say that the run is over."""
+        """Count the last clips and set the run's gauges to 0."""
         self._count_clips()
         self._running.set(0)
         self._actors.set(0)
@@ -114,6 +116,6 @@ def _gauge(name: str) -> Gauge:
 
 
 def _add(counter: Counter, value: float, tags: dict[str, str] | None = None) -> None:
-    """Ray refuses to add nothing."""
+    """Add to a counter; Ray refuses to add 0."""
     if value > 0:
         counter.inc(value, tags)

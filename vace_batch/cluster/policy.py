@@ -1,11 +1,12 @@
-"""The dispatcher's decisions, as pure functions over frozen snapshots: who is blamed, who is next, how large a batch.
-
-Rules learned by breaking them on Ray 2.60:
+"""The dispatcher's decisions as pure functions over frozen snapshots: whom to blame, which unit to start, how large a
+batch.
 
 - An attempt is charged only to a unit that ran alone when its process died, hung or raised. Units that ran in a batch
   are split into smaller batches first, so that the guilty one is found and the others survive.
 - Machines that die, drain or are preempted, and payloads that are lost with them, are nobody's fault.
 - Payload bytes are budgeted from the moment their producer starts until their last consumer has ended.
+
+Each rule was learned by breaking it on Ray 2.60.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from dataclasses import dataclass, replace
 from vace_batch.cluster.units import Failure, Limits, PoolSpec, Problem
 
 SUSPECT = frozenset(("worker_died", "out_of_memory"))
-"""What a call beside it may have brought upon a unit: from then on it stands at an actor alone, where calls overlap."""
+"""Failure codes that a call running beside the unit may have caused. Where calls overlap, the unit then runs alone."""
 
 
 class Blame(enum.Enum):
-    """Whose fault a lost run is.
+    """Who is charged for a lost run.
 
-    DOUBT: the process died before it told that the unit had started, or with another call beside it. The first time
-    nobody is charged, since an idle process may have died by itself; the second time the unit is.
+    DOUBT: the process died before it reported that the unit had started, or with another call running beside the unit.
+    The first time nobody is charged, since an idle process may have died by itself; the second time the unit is
+    charged.
     """
 
     UNIT = "unit"
@@ -34,14 +36,14 @@ class Blame(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble(Problem):
-    """Why one run of a unit gave no result, and whose fault that is."""
+    """The reason why one run of a unit gave no result, and whom to blame for it."""
 
     blame: Blame = Blame.UNIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """What happened to a unit so far; `batch_limit` is the largest batch that it may still join."""
+    """The earlier runs of a unit; `batch_limit` is the largest batch that the unit may still join."""
 
     attempts: int = 0
     losses: int = 0
@@ -53,7 +55,7 @@ class History:
 def charge(
     unit_id: str, history: History, trouble: Trouble, *, batch_size: int, limits: Limits
 ) -> tuple[History, Failure | None]:
-    """The unit's history after `trouble`, and its failure if that was the end; None means try again."""
+    """Return the unit's history with `trouble` added, and its failure, or None if the unit is to be tried again."""
     history = replace(history, last_code=trouble.code)
     if trouble.blame is Blame.NOBODY or (trouble.blame is Blame.DOUBT and history.doubts == 0):
         history = replace(
@@ -63,7 +65,7 @@ def charge(
         )
         if history.losses < limits.losses:
             return history, None
-        reason = f"{history.losses} times the machine or its data was lost before this unit could end: {trouble.reason}"
+        reason = f"the machine or its data was lost {history.losses} times before the unit could end: {trouble.reason}"
         failure = Failure(unit_id=unit_id, code="machine_lost", reason=reason, attempts=history.attempts)
         return history, failure
     if batch_size > 1:
@@ -84,7 +86,7 @@ def charge(
 
 
 def inherited(unit_id: str, attempts: int, cause: Failure) -> Failure:
-    """The failure of a unit whose input has failed: the same code and reason, and whose they are."""
+    """Make the failure of a unit whose input has failed: the same code and reason, with the input in `caused_by`."""
     return Failure(
         unit_id=unit_id,
         code=cause.code,
@@ -96,7 +98,7 @@ def inherited(unit_id: str, attempts: int, cause: Failure) -> Failure:
 
 
 def wanted_actors(pool: PoolSpec, needed_units: int) -> int:
-    """How many actors a pool should have while so many of its units have not ended: one a batch, within its bounds."""
+    """Return the size of a pool that has `needed_units` unended units: one actor a batch, within the pool's bounds."""
     if pool.min_actors is None:
         return pool.num_actors
     return max(pool.min_actors, min(pool.num_actors, -(-needed_units // pool.max_batch)))
@@ -104,16 +106,17 @@ def wanted_actors(pool: PoolSpec, needed_units: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spare:
-    """An actor without a call that came first in its pool `since` seconds ago."""
+    """An idle actor, and how long it has been idle."""
 
     actor_id: int
     idle_s: float
 
 
 def retired(pool: PoolSpec, present: int, wanted: int, idle: Iterable[Spare]) -> list[int]:
-    """The actors to give back: those without work for longest, never more than are too many, and none that is warm yet.
+    """Return the ids of idle actors to stop: longest idle first, idle for at least `pool.idle_s`, at most `present -
+    wanted`.
 
-    A short pause between two shards must not cost the loading of a model, so only what was idle for `idle_s` goes.
+    A short pause between two shards must not cost the loading of a model, hence `idle_s`.
     """
     old = sorted((spare for spare in idle if spare.idle_s >= pool.idle_s), key=lambda spare: -spare.idle_s)
     return [spare.actor_id for spare in old[: max(0, present - wanted)]]
@@ -121,7 +124,8 @@ def retired(pool: PoolSpec, present: int, wanted: int, idle: Iterable[Spare]) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Where calls can go in one pool: ready actors, those with no call, and those with a call and room behind it."""
+    """Free places for calls in one pool: `ready` actors, `idle` ones without a call, `roomy` ones with room behind a
+    call."""
 
     ready: int = 0
     idle: int = 0
@@ -131,21 +135,22 @@ class Places:
 def startable(places: Places, *, queued: int, mates: int, batch_limit: int, alone: bool = False) -> bool:
     """Whether a call can be placed now.
 
-    A place behind a running call is taken only while there is work for every actor, because what stands there cannot
-    move to another actor that becomes idle; only by a full batch, because its mates may still come; and never by what
-    must be `alone`.
+    A place behind a running call is taken only while enough units are queued for every actor, because a call that
+    stands there cannot move to another actor that becomes idle; only by a full batch, because its mates may still come;
+    and never by a unit that must run `alone`.
     """
     return places.idle > 0 or (not alone and places.roomy > 0 and queued >= places.ready and mates >= batch_limit)
 
 
 def batch_size(places: Places, *, mates: int, batch_limit: int) -> int:
-    """How many of `mates` equal units go into the next call: shared out over idle actors before they are batched."""
+    """Return the size of the next call: `mates` equal units are spread over idle actors before they are batched."""
     return max(1, min(batch_limit, -(-mates // max(1, places.idle))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The first unit of a lane; a lane holds units of one pool, equally deep in the graph, that all cost bytes or none.
+    """The first unit of a lane. A lane holds units of one pool and of equal depth, either all with a payload cost or
+    all without.
 
     `rank` sorts by stage, by priority, then by age; lower goes first. `depth` is the length of the longest chain of
     inputs.
@@ -159,11 +164,11 @@ class Head:
 
 
 def choose(heads: Iterable[Head], *, held_bytes: int, budget_bytes: int, moving: bool) -> Head | None:
-    """The head that starts next, or None to wait.
+    """Return the head that starts next, or None to wait.
 
-    A unit that does not fit into the budget blocks every later one that costs bytes and is no deeper than it, so it
-    cannot starve; deeper ones may pass, since they consume what is held. When nothing is `moving` (no call is out) and
-    every head is blocked, the deepest goes over the budget: waiting could not free anything.
+    A unit that does not fit into the budget blocks every later unit that costs bytes and is no deeper, so it cannot
+    starve; deeper units may pass, since they consume held payloads. When nothing is `moving` (no call is out) and every
+    head is blocked, the deepest head goes over the budget: waiting could not free anything.
     """
     blocked: list[Head] = []
     can_wait = moving

@@ -1,4 +1,4 @@
-"""The dispatcher's cluster on Ray: start actors, call them, read how they died."""
+"""The dispatcher's cluster on Ray: starts actors, calls them, and reads from Ray's errors how they died."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOOK_FOR_DRAINS_S = 2.0
 """A spot notice gives two minutes at the best of providers, 30 s at others."""
 
 SETTLE_S = 10.0
-"""How long the results of a dead actor's earlier calls may take to arrive after the news of its death."""
+"""Time for the results of a dead actor's earlier calls to arrive after the news of its death."""
 
 
 @dataclass(slots=True)
@@ -99,13 +99,13 @@ class RayCluster:
             ray.kill(handle.actor, no_restart=True)
 
     def reserve(self, actors: Mapping[str, int]) -> None:
-        """Ray starts machines for waiting actors anyway, but step by step; asked for all of them it does not."""
+        """Ask Ray's autoscaler for all machines at once; for waiting actors alone it starts machines step by step."""
         if self._scales:
             bundles = [bundle_of(self._pools[name]) for name, count in actors.items() for _ in range(count)]
             request_resources(bundles=bundles)
 
     def _leaving(self) -> list[Fact]:
-        """Actors on machines that Ray has been told to drain, looked for every few seconds."""
+        """Report the actors on draining nodes; looks every `LOOK_FOR_DRAINS_S`."""
         if time.monotonic() - self._looked_at < LOOK_FOR_DRAINS_S:
             return []
         self._looked_at = time.monotonic()
@@ -125,7 +125,8 @@ class RayCluster:
         return facts
 
     def _watch(self, actor_id: int, what: str, call_id: int, reference: Any) -> concurrent.futures.Future[Any]:
-        """Answers are queued by Ray's threads; the driver's thread reads them, so nothing here needs a lock."""
+        """Queue a call's answer for the driver's thread. Ray's threads put answers into the queue, so no lock is
+        needed."""
         future: concurrent.futures.Future[Any] = reference.future()
         future.add_done_callback(lambda done: self._answers.put((actor_id, what, call_id, done)))
         return future
@@ -148,14 +149,14 @@ class RayCluster:
         return [SetUp(actor_id=actor_id, error=str(error) if error else future.result())]
 
     def _death(self, actor_id: int, handle: _Handle, error: BaseException | None) -> list[Fact]:
-        """What a dead actor had finished, then its death."""
+        """Report the calls that a dead actor had finished, then its death."""
         concurrent.futures.wait([call.answer for call in handle.calls.values()], timeout=SETTLE_S)
         facts = self._ended(actor_id, handle)
         self.kill(actor_id)
         return [*facts, Died(actor_id=actor_id, cause=cause_of_death(error), detail=detail_of_death(error))]
 
     def _ended(self, actor_id: int, handle: _Handle) -> list[Fact]:
-        """The calls that have come back, in their order: Ray's threads may report a later one first."""
+        """Report the calls that have come back, in their order: Ray's threads may report a later one first."""
         facts: list[Fact] = []
         for call_id, call in list(handle.calls.items()):
             if not call.answer.done() or is_death(call.answer.exception()):
@@ -168,13 +169,13 @@ class RayCluster:
 def is_death(error: BaseException | None) -> bool:
     """Whether the error of a call means that its actor is gone.
 
-    A `RayTaskError` never does, even where it also is a `RayActorError`: then an input's producer has died.
+    A `RayTaskError` never does, even one that also is a `RayActorError`: then the producer of an input has died.
     """
     return isinstance(error, RayActorError | OutOfMemoryError) and not isinstance(error, RayTaskError)
 
 
 def cause_of_death(error: BaseException | None) -> Cause:
-    """What took the actor away. Ray has no field for a dead node, only this sentence in the message."""
+    """Tell why an actor died. Ray has no field for a dead node, only the sentence in its message tested here."""
     if isinstance(error, OutOfMemoryError):
         return "memory"
     if isinstance(error, ActorUnavailableError):
@@ -185,12 +186,12 @@ def cause_of_death(error: BaseException | None) -> Cause:
 
 
 def detail_of_death(error: BaseException | None) -> str:
-    """What Ray knows about it, in one line and without its advice."""
+    """Return Ray's explanation of a death in one line, without Ray's advice."""
     lines = str(error).strip().splitlines() or [""]
     if isinstance(error, OutOfMemoryError):
         return lines[0]
     if "connection error code 2" in lines[-1]:
-        return "it was killed or crashed without a word"
+        return "the process was killed, or crashed without a message"
     return lines[-1].split("exit detail:")[-1].split(" Some common causes")[0].strip()
 
 
@@ -207,7 +208,7 @@ def _answer(actor_id: int, call: _Call, pool: PoolSpec) -> Ended:
         )
     trouble = Trouble(
         code="internal_error",
-        reason=f"its result could not be returned: {detail_of_death(error)}",
+        reason=f"the result could not be returned: {detail_of_death(error)}",
         traceback=getattr(error, "traceback_str", str(error)),
     )
     replies = (Reply(trouble=trouble, shared=True),) * len(call.order.items)
@@ -221,7 +222,8 @@ def _answer(actor_id: int, call: _Call, pool: PoolSpec) -> Ended:
 
 
 def worker_environment(pool: PoolSpec, python_path: str | None) -> dict[str, str]:
-    """Environment of the pool's processes, set before they import anything: threads pinned to the actor's CPUs."""
+    """Return the environment of a pool's processes, set before they import anything: threads pinned to the actor's
+    CPUs."""
     threads = str(max(1, int(pool.num_cpus)))
     names = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
     environment = {f"{name}_NUM_THREADS": threads for name in names}
@@ -232,6 +234,6 @@ def worker_environment(pool: PoolSpec, python_path: str | None) -> dict[str, str
 
 
 def bundle_of(pool: PoolSpec) -> dict[str, float]:
-    """What one actor of a pool takes of a machine, in Ray's words."""
+    """Return the resources of one actor of a pool as a Ray bundle."""
     shares = {"CPU": pool.num_cpus, "GPU": pool.num_gpus, **pool.resources}
     return {name: share for name, share in shares.items() if share}

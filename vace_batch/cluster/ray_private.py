@@ -25,7 +25,7 @@ MEMBERS = (
 
 @contextlib.contextmanager
 def on_loopback() -> Iterator[None]:
-    """Let a Ray that is started inside this context listen at 127.0.0.1 alone, as it does on Windows and macOS.
+    """Make a Ray that is started inside this context listen at 127.0.0.1 only, as it does on Windows and macOS.
 
     On Linux Ray replaces a given loopback address by the machine's own address, and then its services listen at every
     address: whoever reaches them can run code.
@@ -39,12 +39,12 @@ def on_loopback() -> Iterator[None]:
 
 
 def draining_nodes() -> Collection[str]:
-    """Ids of the nodes that Ray has been told to drain."""
+    """Return the ids of the nodes that Ray is draining."""
     nodes: Collection[str] = state.get_draining_nodes()
     return nodes
 
 
 def most_gpus() -> int:
-    """The number of GPUs that the cluster's autoscaler may start; 0 without an autoscaler, `sys.maxsize` without a
+    """Return the most GPUs that the cluster's autoscaler may start: 0 without an autoscaler, `sys.maxsize` without a
     bound."""
     return int((state.get_max_resources_from_cluster_config() or {}).get("GPU", 0))

@@ -1,4 +1,4 @@
-"""Units of a run that are ready to start, ordered by rank, and found by lane and by the group that may share a call."""
+"""Units of a run that are ready to start, sorted by rank, by lane and by the group of units that may share a call."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class RecordState(enum.Enum):
 
 @dataclass(slots=True)
 class Record:
-    """`consumers` have not ended and need the payload; `dependants` are all known units that list this one as input."""
+    """A unit in a run. `consumers` need its payload and have not ended; `dependants` counts all known units with it as
+    an input."""
 
     unit: Unit
     rank: Rank
@@ -48,7 +49,7 @@ class Record:
 
     @property
     def group(self) -> Group:
-        """Units of one group may share a call; suspects are kept among themselves."""
+        """Units of one group may share a call; suspects share calls only with suspects."""
         own = self.unit.unit_id if self.unit.batch_key is None else ""
         return (*self.lane, self.unit.fn, self.unit.batch_key, own, self.history.batch_limit, self.is_suspect)
 
@@ -58,10 +59,10 @@ class Record:
 
 
 class ReadyQueue:
-    """The ready ones of `records`, which are all units of the run by id.
+    """The ready units among `records`, which holds all units of the run by id.
 
-    A unit stands in the heap of its lane and in that of its group. An entry that is taken out by one of them becomes
-    stale in the other, and is thrown away when it comes to the top.
+    A unit stands in the heap of its lane and in the heap of its group. Taken out by one of them, its entry in the other
+    is stale and is thrown away at the top of that heap.
     """
 
     def __init__(self, records: Mapping[str, Record]) -> None:
@@ -72,14 +73,15 @@ class ReadyQueue:
         self._queued: Counter[str] = Counter()
 
     def queued(self, pool: str) -> int:
-        """The number of ready units of a pool."""
+        """Return the number of ready units of a pool."""
         return self._queued[pool]
 
     def mates(self, record: Record) -> int:
-        """The number of ready units that may share a call with this ready one, itself included."""
+        """Return the number of ready units that may share a call with this ready one, itself included."""
         return self._sizes[record.group]
 
     def put(self, record: Record) -> None:
+        """Queue a unit as ready."""
         record.state = RecordState.READY
         record.ticket += 1
         entry = (record.rank, record.ticket, record.unit.unit_id)
@@ -89,7 +91,7 @@ class ReadyQueue:
         self._queued[record.unit.pool] += 1
 
     def take(self, record: Record) -> None:
-        """Take a ready unit out; the caller then gives it another state."""
+        """Take a ready unit out of the queue; the caller then sets its new state."""
         self._queued[record.unit.pool] -= 1
         self._sizes[record.group] -= 1
         if not self._sizes[record.group]:
@@ -105,7 +107,7 @@ class ReadyQueue:
                 yield record
 
     def first_of(self, group: Group) -> Record | None:
-        """The first ready unit of a group."""
+        """Return the first ready unit of a group."""
         return self._first(self._groups[group]) if group in self._groups else None
 
     def _first(self, heap: list[_Entry]) -> Record | None:

@@ -1,7 +1,8 @@
-"""The state of one run: which units wait, are ready, run or have ended, and what they hold in the object store.
+"""The state of one run: its waiting, ready, running and ended units, and the payloads that they hold in the object
+store.
 
 No Ray and no clock here. Facts go in (`add`, `finish`, `lose`, `give_back`), orders come out (`next_call`). Payload
-handles are opaque; dropping the board's reference is what frees a payload.
+handles are opaque; dropping the last reference to a handle is what frees its payload.
 """
 
 from __future__ import annotations
@@ -51,15 +52,15 @@ class RunState:
 
     @property
     def open(self) -> int:
-        """Units that have not ended."""
+        """The number of units that have not ended."""
         return self.planned - self.done - self.failed
 
     def needed(self, pool: str) -> int:
-        """Units of a pool that have not ended, or that wait to be made again for another."""
+        """Return the number of a pool's units that have not ended, or that must run again for their consumers."""
         return max(self._open[pool], self._ready.queued(pool))
 
     def add(self, units: Iterable[Unit]) -> list[Ending]:
-        """Take new units; those whose input has already failed end at once.
+        """Take new units; units whose input has already failed end at once.
 
         Raises:
             ValueError: an id came twice, an unknown pool, or an input that is unknown or no longer kept.
@@ -99,7 +100,7 @@ class RunState:
         self._make_ready_or_block(record)
 
     def next_call(self, places: Mapping[str, Places]) -> Order | None:
-        """The next call to place, or None while nothing can or should start."""
+        """Return the next call to place, or None while no unit can or should start."""
         while True:
             record = self._first(places)
             if record is None:
@@ -110,7 +111,7 @@ class RunState:
             self._make_ready_or_block(record)
 
     def finish(self, call_id: int, replies: Sequence[Reply], handles: Sequence[object]) -> list[Ending]:
-        """A call has come back, with one reply and one payload handle a unit."""
+        """End a call that has come back with one reply and one payload handle a unit."""
         order = self._calls.pop(call_id)
         endings: list[Ending] = []
         for item, reply, handle in zip(order.items, replies, handles, strict=True):
@@ -131,7 +132,7 @@ class RunState:
         return endings
 
     def lose(self, call_id: int, trouble: Trouble, seconds: float) -> list[Ending]:
-        """A call will never come back."""
+        """End a call that will never come back, and charge `trouble` to its units."""
         order = self._calls.pop(call_id)
         endings: list[Ending] = []
         for item in order.items:
@@ -140,21 +141,21 @@ class RunState:
         return endings
 
     def give_back(self, call_id: int) -> None:
-        """A call that never started is taken back; nothing is charged or counted."""
+        """Take back a call that never started; its units are ready again and are not charged."""
         for item in self._calls.pop(call_id).items:
             record = self._records[item.unit.unit_id]
             self._release(record)
             self._make_ready_or_block(record)
 
     def settle(self, unit_id: str) -> None:
-        """The graph has been told of this unit's end and has added its consumers: without any, its payload is freed."""
+        """Free a unit's payload if no consumer needs it, after the graph has been told of the unit's end."""
         record = self._records.get(unit_id)
         if record is not None:
             record.announced = True
             self._settle(record)
 
     def _first(self, places: Mapping[str, Places]) -> Record | None:
-        """The unit that starts next."""
+        """Return the unit that starts next."""
         records: dict[Lane, Record] = {}
         heads: list[Head] = []
         for record in self._ready.heads():
@@ -185,7 +186,7 @@ class RunState:
         )
 
     def _form(self, first: Record, places: Places) -> Order:
-        """Make a call of `first` and the units that may share it."""
+        """Make a call of `first` and the units that may share the call."""
         size = batch_size(places, mates=self._ready.mates(first), batch_limit=first.history.batch_limit)
         members = [first]
         self._start(first)
@@ -232,7 +233,7 @@ class RunState:
         return all(self._records[i].payload is not None for i in record.unit.inputs)
 
     def _make_ready_or_block(self, record: Record) -> None:
-        """Queue the record, or let its inputs be made again first where they are gone."""
+        """Queue the unit, or block it until its lost inputs have been made again."""
         producers = [self._records[input_id] for input_id in record.unit.inputs]
         for producer in producers:
             producer.consumers.add(record.unit.unit_id)
@@ -275,18 +276,18 @@ class RunState:
         return []
 
     def _input_lost(self, unit_id: str, handle: object) -> list[Ending]:
-        """The payload behind `handle` is gone: its producer runs again, unless it already has."""
+        """Run the producer of a lost payload again, unless it has already replaced the payload."""
         record = self._records[unit_id]
         if record.payload is not handle:
             return []
         record.payload = None
         self._release(record)
-        trouble = Trouble(code="machine_lost", reason="its result was lost with a machine", blame=Blame.NOBODY)
+        trouble = Trouble(code="machine_lost", reason="the result was lost with a machine", blame=Blame.NOBODY)
         record.history, failure = charge(unit_id, record.history, trouble, batch_size=1, limits=self._limits)
         return [] if failure is None else self._fail(record, failure, 0.0)
 
     def _fail(self, record: Record, failure: Failure, seconds: float) -> list[Ending]:
-        """End a unit and all that wait for it; a unit that was done and only made again keeps its own verdict."""
+        """End a unit and all units that wait for it. A unit that was done and only made again stays done."""
         endings: list[Ending] = []
         if record.ended:
             record.state = RecordState.DONE
@@ -319,7 +320,8 @@ class RunState:
             self._settle(producer)
 
     def _settle(self, record: Record) -> None:
-        """Free the payload of an ended unit that nobody waits for, and forget the unit when nobody can ask again."""
+        """Free the payload of an ended unit without consumers, and forget a unit that no other unit can name as its
+        input."""
         if record.state not in (RecordState.DONE, RecordState.FAILED) or not record.announced or record.consumers:
             return
         record.payload = None

@@ -1,4 +1,4 @@
-"""Ray under the dispatcher: starts or joins a cluster, keeps warm pools, and turns Ray's answers into facts.
+"""A Ray runtime for the dispatcher: starts or joins a cluster and keeps warm actor pools.
 
 Facts about Ray 2.60 that this relies on, each seen by breaking it:
 
@@ -40,11 +40,11 @@ from vace_batch.cluster.units import Graph, Limits, PoolSpec, Totals, Unit
 from vace_batch.errors import ClusterError, UsageError
 
 START_TRIES = 5
-"""Ray gives its own start 30 s, which is too short on a machine that is busy with something else."""
+"""Ray gives its own start 30 s, which is too short on a busy machine."""
 
 
 def checkout_path() -> str:
-    """This process's import path without the interpreter's own directories, for workers on the same machine."""
+    """Return this process's import path without the interpreter's own directories, for workers on the same machine."""
     own = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
     entries = [os.path.abspath(entry) for entry in sys.path]
     kept = [e for e in entries if os.path.isdir(e) and not e.startswith(own) and "dist-packages" not in e]
@@ -52,16 +52,16 @@ def checkout_path() -> str:
 
 
 def check_room(pools: Iterable[PoolSpec], room: Mapping[str, float]) -> None:
-    """See that a machine with the resources `room` can hold an actor of each pool.
+    """Check that a machine with the resources `room` can hold an actor of each pool.
 
     Raises:
-        UsageError: it cannot; names the pool and the setting to change.
+        UsageError: the machine cannot; names the pool and the setting to change.
     """
     for pool in pools:
         for name, share in (("CPU", pool.num_cpus), ("GPU", pool.num_gpus)):
             if share > room.get(name, 0):
                 raise UsageError(
-                    f"pool {pool.name!r} wants {share:g} {name} an actor, this machine has {room.get(name, 0):g}; "
+                    f"pool {pool.name!r}: each actor needs {share:g} {name}, this machine has {room.get(name, 0):g}; "
                     f"set its num_{name.lower()}s lower"
                 )
 
@@ -69,10 +69,10 @@ def check_room(pools: Iterable[PoolSpec], room: Mapping[str, float]) -> None:
 class Runtime:
     """Warm actor pools on Ray, for several runs one after the other. Use as a context manager.
 
-    `address` None starts a Ray of its own on this machine, which ends with this object; its `num_cpus` is the
-    machine's or what the pools need, whichever is more (a logical number, so that a CPU and a GPU actor fit on two
-    cores). With an address ("auto", "host:port") it joins that cluster and stops nothing but its actors at the end.
-    Where this process is connected to Ray already, that connection is used and kept.
+    Without `address` the runtime starts a Ray of its own on this machine, and stops it at the end; `num_cpus` is then
+    the machine's number of CPUs or the pools', whichever is more (a logical number, so that a CPU and a GPU actor fit
+    on two cores). With an address ("auto", "host:port") the runtime joins that cluster and stops nothing but its actors
+    at the end. If this process is already connected to Ray, the runtime uses that connection and keeps it.
 
     Raises:
         ClusterError: Ray cannot be started or joined.
@@ -115,7 +115,7 @@ class Runtime:
         self.close()
 
     def close(self) -> None:
-        """Stop the actors, and Ray where this object started it."""
+        """Stop the actors, and Ray if this object started it."""
         if self._dispatcher is not None:
             self._dispatcher.close()
             self._dispatcher = None
@@ -136,7 +136,7 @@ class Runtime:
 
         Raises:
             ClusterError: the actors of a pool fail to start.
-            ValueError: the graph adds a unit that cannot be (see `RunState.add`).
+            ValueError: the graph adds an invalid unit (see `RunState.add`).
         """
         return self._open().run(
             graph, first_units, limits=limits or Limits(), on_event=on_event, should_stop=should_stop

@@ -1,4 +1,4 @@
-"""The actors of all pools: started where some are missing, stopped where they idle, and what each is doing."""
+"""The actors of all pools: starts missing ones, stops idle ones, and knows the calls of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vace_batch.cluster.units import PoolSpec
 
 @dataclass(slots=True)
 class Running:
-    """A call that stands at an actor. `since`: when it came to the front, and once it has `started`, when that was."""
+    """A call at an actor. `since` is when the call came to the front, or, once it has `started`, when it started."""
 
     order: Order
     since: float
@@ -39,13 +39,13 @@ class Actor:
 
     @property
     def has_room(self) -> bool:
-        """Whether a call may be placed behind those that stand here."""
+        """Whether a further call may be placed behind the calls of this actor."""
         alone = self.pool.overlaps and any(call.order.is_suspect for call in self.calls)
         return len(self.calls) < self.pool.queue_depth and not alone
 
     @property
     def running(self) -> list[Running]:
-        """The first call, and in a pool that overlaps the second too: it may have started beside the first's finish."""
+        """The first call, and in a pool that overlaps also the second, which may run beside the first's `Finish`."""
         return list(islice(self.calls, 2 if self.pool.overlaps else 1))
 
     @property
@@ -55,7 +55,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorInfo:
-    """One actor as it is now."""
+    """A snapshot of one actor."""
 
     actor_id: int
     pool: str
@@ -85,11 +85,11 @@ class FreeActors:
             self.roomy.append(actor)
 
     def take(self) -> Actor:
-        """Take out the actor for the next call, an idle one first."""
+        """Take out the actor for the next call; idle actors go first."""
         return (self.idle or self.roomy).pop(0)
 
     def put_back(self, actor: Actor) -> None:
-        """Let an actor that has been given a call take further ones, if it has room."""
+        """Offer an actor for further calls after it was given one, if it has room."""
         if actor.has_room:
             self.roomy.append(actor)
 
@@ -109,7 +109,7 @@ class Staff:
         self._reserved: dict[str, int] = {}
 
     def adjust(self, needed: Callable[[str], int] = lambda pool: 0) -> None:
-        """Start the actors that are missing, and stop those that have idled for long.
+        """Start the actors that are missing, and stop actors that have been idle for long.
 
         `needed` gives the number of units of a pool that have not ended. An actor whose machine leaves is replaced at
         once.
@@ -127,7 +127,7 @@ class Staff:
                 self._stop_idle(pool, staying[name], wanted[name])
 
     def _reserve(self, wanted: dict[str, int], staying: dict[str, list[Actor]]) -> None:
-        """Ask for machines while actors wait for one.
+        """Ask for machines as long as any actor waits for one.
 
         An actor that is placed holds its machine. Were the request kept any longer, Ray's autoscaler would also keep an
         idle machine.
@@ -151,7 +151,7 @@ class Staff:
             del self.actors[actor_id]
 
     def free_actors(self) -> dict[str, FreeActors]:
-        """The actors of each pool that can take a call."""
+        """Return the actors of each pool that can take a call."""
         free = {name: FreeActors() for name in self.pools}
         for actor in self.actors.values():
             if actor.phase == "ready" and not actor.leaving:

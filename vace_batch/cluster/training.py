@@ -1,4 +1,4 @@
-"""Fine-tuning by several processes of a Ray cluster, one a device, by Ray Train."""
+"""Fine-tuning by several processes of a Ray cluster, one a device, with Ray Train."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ def tune_together(
     gpu: bool,
     address: str | None = None,
 ) -> None:
-    """As `tune`, by `workers` processes whose batches make one step; with `gpu` each has a GPU, else a CPU.
+    """Fine-tune like `tune`, in `workers` processes whose batches make one step; with `gpu` each process has a GPU,
+    else a CPU.
 
-    `address` is a Ray cluster's; None starts one on this machine. Every node must see the videos and `directory`. Where
-    a process dies all start again from the last checkpoint, up to three times.
+    `address` is a Ray cluster's; None starts a Ray on this machine. Every node must see the videos and `directory`. If
+    a process dies, all start again from the last checkpoint, up to three times.
 
     Raises:
-        ClusterError: Ray does not start, or it went wrong more often; the message has what `tune` raised.
+        ClusterError: Ray does not start, or training failed more often; the message has the error that `tune` raised.
     """
     folder = directory.absolute()
     run = RunConfig(name="tune", storage_path=str(folder / "ray"), failure_config=FailureConfig(max_failures=_TRIES))

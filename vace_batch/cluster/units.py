@@ -1,8 +1,8 @@
-"""What a run is made of: units of work, the pools that do them, and what is told about them.
+"""The vocabulary of a run: units of work, the pools that run them, their limits, outcomes and failures.
 
 Nothing here imports Ray, so that worker functions may import it freely. A worker function is named as
-`'package.module:function'` and is called in an actor as `fn(state, calls: list[Call]) -> list[Outcome]`, one outcome a
-call in the same order, or a `Finish`; `state` is what the pool's setup function returned.
+`'package.module:function'` and is called in an actor as `fn(state, calls: list[Call]) -> list[Outcome]`, with one
+outcome a call in the same order, or a `Finish`; `state` is the return value of the pool's setup function.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from vace_batch.errors import ClipError
 class Unit:
     """One piece of work: a step (`kind`) of the thing named by `key`. No two units of a run have the same kind and key.
 
-    `inputs` are ids of units that run before this one and whose payloads are handed over; they must be known when
-    this unit is added, and still needed or unfinished (add consumers at the latest in `Graph.on_done` of the
-    producer). `leaves_bytes` is the estimated size of the payload that this unit leaves in the object store until all
-    its consumers have ended. Units with equal `fn` and `batch_key` may go to one call together; None never does.
-    Units of a higher `priority` (stage, priority of the job) start first. `time_limit_s` counts from the start of a
-    run; a batch has the sum of its units' limits. `expected` is the predicted cost.
+    `inputs` are ids of units that run before this one and whose payloads are handed over; they must be known when this
+    unit is added, and still needed or unfinished (add consumers at the latest in `Graph.on_done` of the producer).
+    `leaves_bytes` is the estimated size of the payload that this unit leaves in the object store until all its
+    consumers have ended. Units with equal `fn` and `batch_key` may share a call; a unit without a `batch_key` never
+    shares one. Units of a higher `priority` (stage, priority of the job) start first. `time_limit_s` counts from the
+    start of a run; a batch has the sum of its units' limits. `expected` is the predicted cost.
     """
 
     kind: str
@@ -71,9 +71,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a worker function answers for one call: `meta` (small) goes to the driver, `payload` to the object store.
+    """The answer of a worker function for one call: `meta` (small) goes to the driver, `payload` to the object store.
 
-    `error` is a verdict on this unit alone; an exception raised by the function concerns the whole batch.
+    `error` concerns this unit alone; an exception raised by the function concerns the whole batch.
     """
 
     meta: object = None
@@ -82,13 +82,13 @@ class Outcome:
 
 
 Finish = Callable[[], Sequence[Outcome]]
-"""What a worker function may answer in place of outcomes when it is done with its actor's device: what is left to do,
-which gives them. In a pool that `overlaps`, the next call runs beside it."""
+"""A worker function may return a callable once it no longer needs the device; calling it finishes the work and returns
+the outcomes. In a pool that `overlaps`, the next call runs beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Why a unit gave no result. As text it reads like a `ClipError`: `code: reason`.
+    """The reason why a unit gave no result. Its text reads like a `ClipError`: `code: reason`.
 
     `code` is a `ClipError` code or one of `worker_died`, `timeout`, `out_of_memory`, `internal_error`, `machine_lost`,
     `storage_full`; `reason` is a sentence for people.
@@ -105,10 +105,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure(Problem):
-    """Why a unit has ended without a result.
+    """The reason why a unit has ended without a result.
 
-    `attempts` counts the runs that are blamed on the unit; losses of machines are not among them. `caused_by` is the
-    input whose failure this one only repeats.
+    `attempts` counts the runs that are charged to the unit; losses of machines are not among them. `caused_by` is the
+    id of the input whose failure this one repeats.
     """
 
     unit_id: str
@@ -117,7 +117,7 @@ class Failure(Problem):
 
 
 class Graph(Protocol):
-    """Decides in the driver what comes after a unit has ended; both are called exactly once a unit, in one thread."""
+    """Adds units in the driver as others end. Either method is called exactly once a unit, all in one thread."""
 
     def on_done(self, unit: Unit, meta: object) -> Iterable[Unit]: ...
 
@@ -128,14 +128,14 @@ class Graph(Protocol):
 class PoolSpec:
     """A pool of equal warm actors.
 
-    `setup` (`'package.module:function'`) is called once in each actor as `setup(**setup_args)`; what it returns is the
-    `state` of the worker functions. `num_cpus`, `num_gpus` and `resources` are per actor. `queue_depth` calls stand at
-    an actor at most, one of them running. `setup_limit_s` counts from the moment the actor's process runs.
+    `setup` (`'package.module:function'`) is called once in each actor as `setup(**setup_args)`; its return value is the
+    `state` of the worker functions. `num_cpus`, `num_gpus` and `resources` are per actor. At most `queue_depth` calls
+    stand at an actor, one of them running. `setup_limit_s` counts from the moment the actor's process runs.
 
-    With `overlaps` a call of which only its `Finish` is left makes room for the next one.
+    With `overlaps`, a call of which only its `Finish` is left makes room for the next one.
 
-    With `min_actors` the pool grows with its open units up to `num_actors`, and gives back an actor that has had
-    nothing to do for `idle_s`; without, it always has `num_actors`.
+    With `min_actors` the pool grows with its open units up to `num_actors`, and stops an actor that has been idle for
+    `idle_s`; without, the pool always has `num_actors`.
     """
 
     name: str
@@ -166,10 +166,10 @@ class PoolSpec:
 class Limits:
     """Bounds of one run.
 
-    `attempts`: runs blamed on a unit before it fails. `losses`: runs lost to machines before it fails as
-    `machine_lost`. `payload_bytes`: budget for payloads in the object store, those being made included; where nothing
-    else could go on, one unit goes over it. `drain_grace_s`: how long running units may go on after a stop.
-    `setup_failures`: actors of one pool that fail to start in a row before the run stops.
+    `attempts`: runs charged to a unit before it fails. `losses`: runs lost to machines before a unit fails as
+    `machine_lost`. `payload_bytes`: budget for payloads in the object store, payloads in the making included; one unit
+    may exceed it if nothing else could go on. `drain_grace_s`: time for running units after a stop. `setup_failures`:
+    actors of one pool that fail to start in a row before the run stops.
     """
 
     attempts: int = 3
@@ -181,7 +181,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """Counters of one run; `planned == done + failed + pending`. `retries` counts runs that were repeated."""
+    """Counters of one run; `planned == done + failed + pending`. `retries` counts repeated runs."""
 
     planned: int
     done: int

@@ -1,4 +1,4 @@
-"""The body of an actor: resolves functions by name, runs setup once, then batches; failures become replies."""
+"""The body of an actor: resolves functions by name, runs setup once, then batches; exceptions become replies."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ from vace_batch.storage.retry import is_disk_full
 from vace_batch.storage.written import written_bytes
 
 INPUT_LIMIT_S = 600.0
-"""How long a worker waits for the payload of an input before it is held to be lost."""
+"""After this time without an answer, the payload of an input counts as lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitCall:
-    """One unit of a call as it travels to an actor. References inside it are not fetched by Ray, but by the actor one
-    by one, so that a lost payload names its producer instead of failing the whole call."""
+    """One unit of a call on its way to an actor.
+
+    The actor itself fetches the references in `inputs`, one by one, not Ray: so a lost payload names its producer
+    instead of failing the whole call.
+    """
 
     unit_id: str
     payload: object
@@ -42,7 +45,7 @@ class UnitCall:
 
 @functools.cache
 def resolve(name: str) -> Callable[..., Any]:
-    """The function named `'package.module:function'`.
+    """Import the function named `'package.module:function'`.
 
     Raises:
         ImportError: no such module.
@@ -66,11 +69,11 @@ class Worker:
         self._written = 0
 
     def place(self) -> tuple[str, int]:
-        """Node id and process id; resolves as soon as the process runs."""
+        """Return the node id and the process id; resolves as soon as the process runs."""
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def set_up(self, setup: str | None, setup_args: Mapping[str, object]) -> str | None:
-        """Make the state; the traceback if that raised."""
+        """Run the setup and keep the state. Returns the traceback if the setup raised, else None."""
         try:
             self._state = resolve(setup)(**setup_args) if setup else None
         except Exception as error:
@@ -79,8 +82,10 @@ class Worker:
         return None
 
     def _taken(self) -> tuple[float, int]:
-        """Processor time and written bytes of this process since it was asked last; of calls beside each other the one
-        that ends first has both's."""
+        """Return the processor time and the bytes written by this process since the last time it was asked.
+
+        Of two calls that run beside each other, the one that ends first gets the time and bytes of both.
+        """
         with self._meter:
             cpu_s = time.process_time()
             written = written_bytes()
@@ -90,14 +95,14 @@ class Worker:
             return taken
 
     def begin(self) -> None:
-        """Sent before each `work`, for which it takes the device; its return tells the driver that the call starts."""
+        """Take the device for the next `work`. Sent before each; its return tells the driver that the call starts."""
         self._device.acquire()
         self._begun.release()
 
     def work(self, fn: str, unit_calls: Sequence[UnitCall]) -> tuple[object, ...]:
-        """Run one batch once its `begin` has: Ray starts the two on threads of their own, in any order.
+        """Run one batch after its `begin`; Ray starts the two on threads of their own, in any order.
 
-        Returns: the replies with whether this actor is broken, then one payload a unit.
+        Returns: the replies together with whether this actor is broken, then one payload a unit.
         """
         self._begun.acquire()
         with contextlib.ExitStack() as finishing, contextlib.ExitStack() as device:
@@ -149,7 +154,7 @@ class Worker:
     def _outcomes(
         self, fn: str, calls: list[Call], leave_device: Callable[[], None]
     ) -> tuple[list[Outcome], Trouble | None]:
-        """Call the function. Here, and only here, whatever it raises becomes a row."""
+        """Call the worker function. Any exception becomes a failure of the units, here and nowhere else."""
         if not calls:
             return [], None
         try:
@@ -169,14 +174,14 @@ class Worker:
 
 
 def trouble_of(error: Exception) -> Trouble:
-    """What an exception of a worker function says about its units."""
+    """Translate an exception of a worker function into the trouble of its units."""
     text = "".join(traceback.format_exception(error))
     if isinstance(error, ClipError):
         return Trouble(code=error.code, reason=error.reason, retryable=error.retryable, traceback=text)
     if is_out_of_memory(error):
         return Trouble(code="out_of_memory", reason=f"not enough memory: {_sentence(error)}", traceback=text)
     if is_disk_full(error):
-        return Trouble(code="storage_full", reason=f"no room is left: {error}", traceback=text)
+        return Trouble(code="storage_full", reason=f"no space left: {error}", traceback=text)
     return Trouble(code="internal_error", reason=f"unexpected {_sentence(error)}", traceback=text)
 
 
@@ -189,7 +194,7 @@ def _reply(outcome: Outcome | None, trouble: Trouble | None) -> Reply:
 
 
 def _fetch(references: Sequence[Any]) -> tuple[tuple[object, ...], tuple[int, ...]]:
-    """The values behind the references, and the positions of those that are lost."""
+    """Fetch the payloads behind references. Returns the payloads, and the positions of lost ones."""
     values: list[object] = []
     lost: list[int] = []
     for position, reference in enumerate(references):
