@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from vace_batch.ledger.records import k2, record_name
-from vace_batch.ledger.schema import ClipRecord, FailureRecord, PrepRecord, QualityRecord, WindowRecord
+from vace_batch.ledger.schema import ClipRecord, DoneRecord, FailureRecord, PrepRecord, QualityRecord, WindowRecord
 from vace_batch.redact import redact
 from vace_batch.storage import files as storage
 
@@ -86,13 +86,13 @@ class Ledger:
         """Read why a clip failed; None for a clip that did not."""
         return cast(FailureRecord | None, self._read("quarantine", key))
 
-    def commit(self, key: str, record: Mapping[str, object]) -> bool:
+    def commit(self, key: str, record: DoneRecord) -> bool:
         """Record that `key` is finished; False when another attempt was first, whose artifact counts."""
         stamp = {"key": key, "commit": uuid.uuid4().hex[:12], "finished_at": now()}
         return storage.create_exclusive(self._uri("done", key), as_json({**stamp, **record}))
 
-    def amend(self, key: str, fields: Mapping[str, object]) -> None:
-        """Add fields to the record of finished work; do nothing where `key` is not finished."""
+    def amend(self, key: str, fields: ClipRecord) -> None:
+        """Add fields to the record of a finished clip; do nothing where `key` is not finished."""
         record = self.done(key)
         if record is not None:
             storage.publish(self._uri("done", key), as_json({**record, **fields}))

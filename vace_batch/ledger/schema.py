@@ -224,6 +224,10 @@ class AttemptsRecord(Stamp):
     """GPU-seconds of all attempts after the first."""
 
 
+DoneRecord = PrepRecord | WindowRecord | ClipRecord | QualityRecord | AttemptsRecord
+"""The records of `ledger/done`."""
+
+
 class MishapRecord(TypedDict, total=False):
     """One run of a step that went wrong: `ledger/mishaps`."""
 
