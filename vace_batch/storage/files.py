@@ -1,7 +1,7 @@
-"""Files by URI through fsspec: local paths, file://, s3://, gs://, az://, memory://.
+"""Read and write files by URI through fsspec: local paths, file://, s3://, gs://, az://, memory://.
 
-Two promises: a reader never sees half a file (`publish`), and of several writers of one name exactly one wins
-(`create_exclusive`). A store's call that fails is tried again for some seconds before anybody hears of it.
+A reader never sees half a file (`publish`), and exactly one of several writers of a name wins (`create_exclusive`).
+A failed call to a store is retried for some seconds before it raises.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _memory_lock = threading.Lock()
 
 
 def resolve(uri: str) -> tuple[Any, str]:
-    """The fsspec file system of `uri` and the path in it. Paths are taken literally: no URL decoding, no globbing.
+    """Return the fsspec file system of `uri` and the path in it, taken literally: no URL decoding, no globbing.
 
     Raises:
-        ValueError: there is a password in it, or its scheme is not known.
+        ValueError: `uri` has a password, or its scheme is unknown.
         ImportError: the scheme's driver is not installed.
     """
     if "://" not in uri:
@@ -48,8 +48,8 @@ def resolve(uri: str) -> tuple[Any, str]:
     if uri.startswith("file://"):
         return LocalFileSystem(), uri[len("file://") :]
     if has_secret(uri):
-        raise ValueError(f"{redact(uri)}: expected no credentials in a URI; give them by the environment")
-    # Other writers' files must be seen: s3fs and others would remember a folder's listing for ever.
+        raise ValueError(f"{redact(uri)}: expected a URI without credentials: give credentials by the environment")
+    # Files of other writers must be visible: s3fs and other drivers would cache a folder's listing for ever.
     fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **no_redirect_options(uri.split("://", 1)[0]))
     return fs if isinstance(fs, MemoryFileSystem) else RetryingFileSystem(fs), path
 
@@ -59,7 +59,7 @@ def is_local(uri: str) -> bool:
 
 
 def join(uri: str, *parts: str) -> str:
-    """`uri` and `parts` with single slashes between them."""
+    """Join `uri` and `parts` with single slashes."""
     return "/".join([uri.rstrip("/"), *parts])
 
 
@@ -69,10 +69,10 @@ def exists(uri: str) -> bool:
 
 
 def read_bytes(uri: str) -> bytes:
-    """The whole file.
+    """Read a whole file.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the file does not exist.
     """
     fs, path = resolve(uri)
     data: bytes = fs.cat_file(path)
@@ -80,28 +80,28 @@ def read_bytes(uri: str) -> bytes:
 
 
 def read_verified(uri: str, expected: str | None) -> bytes:
-    """The whole file, whose `digest` must be `expected`; None, of records before there were digests, is not looked at.
+    """Read a whole file and compare its `digest` with `expected`; None, in records of old versions, skips the check.
 
     Raises:
-        FileNotFoundError: there is none.
-        OSError: it is not what was written, however often it is read.
+        FileNotFoundError: the file does not exist.
+        OSError: the content differs from what was written, after all retries.
     """
 
     def read() -> bytes:
         data = read_bytes(uri)
         if expected is not None and digest(data) != expected:
-            raise OSError(f"{redact(uri)}: its content is not what was written ({len(data)} bytes were read)")
+            raise OSError(f"{redact(uri)}: the content differs from what was written ({len(data)} bytes were read)")
         return data
 
     return read() if is_local(uri) else retry(read)
 
 
 def read_json(uri: str) -> Any:
-    """The JSON object in a file; half an answer is asked again.
+    """Read a JSON file; a truncated answer is retried.
 
     Raises:
-        FileNotFoundError: there is none.
-        OSError: it is no JSON, however often it is read.
+        FileNotFoundError: the file does not exist.
+        OSError: the content is not JSON, after all retries.
     """
 
     def read() -> Any:
@@ -115,10 +115,10 @@ def read_json(uri: str) -> Any:
 
 
 def read_head(uri: str, num_bytes: int) -> bytes:
-    """The first bytes of the file.
+    """Read the first bytes of a file.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     fs, path = resolve(uri)
     if is_local(uri) and not os.path.isfile(path):  # a fifo would block for ever
@@ -128,17 +128,17 @@ def read_head(uri: str, num_bytes: int) -> bytes:
 
 
 def open_read(uri: str) -> Any:
-    """A binary file object at `uri` that can seek, for readers that take what they need; close it.
+    """Open a seekable binary file, for readers that need only parts; the caller closes the file.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the file does not exist.
     """
     fs, path = resolve(uri)
     return open(path, "rb") if is_local(uri) else fs.open(path, "rb")
 
 
 def publish(uri: str, data: bytes) -> None:
-    """Write a file that appears whole or not at all, replacing what was there."""
+    """Write a file that appears whole or not at all; an existing file is replaced."""
     if not is_local(uri):
         fs, path = resolve(uri)
         fs.pipe_file(path, data)
@@ -152,9 +152,9 @@ def publish(uri: str, data: bytes) -> None:
 
 @contextlib.contextmanager
 def staging(uri: str, draft: str) -> Iterator[str]:
-    """A local path to write a file to; at the end it appears whole under `uri`, after an error not at all.
+    """Yield a local path to write; afterwards the file appears whole at `uri`, or not at all after an error.
 
-    `draft` is where it is written when `uri` is local: a name of the writer's own on the same disk.
+    `draft` is the path to write when `uri` is local: a name on the same disk that no other writer uses.
     """
     fs, path = resolve(uri)
     if not is_local(uri):
@@ -171,7 +171,7 @@ def staging(uri: str, draft: str) -> Iterator[str]:
     try:
         yield temporary
         with open(temporary, "rb") as file:
-            os.fsync(file.fileno())  # the record that names it is durable, so it must be
+            os.fsync(file.fileno())  # the record that names the file is durable, so the file must be
         add_written(os.path.getsize(temporary))
         os.replace(temporary, path)
     except BaseException:
@@ -181,13 +181,13 @@ def staging(uri: str, draft: str) -> Iterator[str]:
 
 
 def create_exclusive(uri: str, data: bytes) -> bool:
-    """Create a file that did not exist; False when another writer was first, whose file is left alone.
+    """Create a file that does not exist yet; return False when another writer was first, and leave its file alone.
 
-    On local disks the content is written beside the name and hard-linked to it: `open(..., "xb")` is exclusive too, but
-    a process killed between creating and writing would leave an empty record that looks finished.
+    On local disks the content is written to a temporary file and hard-linked to the name: `open(..., "xb")` is
+    exclusive too, but a process killed between creating and writing would leave an empty record that looks finished.
 
-    Writers must write different bytes: a store's client repeats a request whose answer was lost, and finds its own file
-    there. What is there is compared, so that the winner does not think that it lost.
+    Writers must write different bytes: a store's client repeats a request whose answer was lost, and then finds its own
+    file. The stored bytes are compared, so that the winner does not take itself for the loser.
     """
     created = _create(uri, data)
     if created:
@@ -196,7 +196,7 @@ def create_exclusive(uri: str, data: bytes) -> bool:
 
 
 def _create(uri: str, data: bytes) -> bool:
-    """As `create_exclusive`, not counted."""
+    """Create a file as `create_exclusive` does, without counting its bytes."""
     fs, path = resolve(uri)
     if is_local(uri):
         if os.path.lexists(path):
@@ -210,7 +210,7 @@ def _create(uri: str, data: bytes) -> bool:
             finally:
                 os.unlink(temporary)
             return True
-    if isinstance(fs, MemoryFileSystem):  # its "xb" makes the file before its content
+    if isinstance(fs, MemoryFileSystem):  # "xb" would create the file before its content
         with _memory_lock:
             if fs.exists(path):
                 return False
@@ -222,14 +222,14 @@ def _create(uri: str, data: bytes) -> bool:
 def _is_mine(fs: Any, path: str, data: bytes) -> bool:
     stored: bytes = fs.cat_file(path)
     if stored != data and data.startswith(stored):
-        raise OSError(f"{path}: half an answer")
+        raise OSError(f"{path}: a truncated answer")
     return stored == data
 
 
 def _create_in_store(fs: Any, path: str, data: bytes) -> bool:
-    """Where two come at once AWS asks both to come again (ConditionalRequestConflict): an `OSError`, tried again."""
+    """Create a file in a store; two writers at once get an `OSError` (AWS: ConditionalRequestConflict), and retry."""
     try:
-        if "gs" in fs.protocol:  # one request with its condition; opened, gcsfs puts it to the start of an upload
+        if "gs" in fs.protocol:  # one request; fs.open would send the condition with the start of an upload
             fs.pipe_file(path, data, mode="create")
             return True
         with fs.open(path, "xb") as file:
@@ -237,7 +237,7 @@ def _create_in_store(fs: Any, path: str, data: bytes) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        # s3fs knows only AWS's own form of this answer.
+        # s3fs translates only AWS's own form of this answer.
         if _store_code(error) == "PreconditionFailed":
             return False
         raise
@@ -245,19 +245,19 @@ def _create_in_store(fs: Any, path: str, data: bytes) -> bool:
 
 
 def _store_code(error: BaseException) -> str | None:
-    """The S3 error code behind what s3fs raised."""
+    """Return the S3 error code behind an exception of s3fs."""
     response = getattr(error.__cause__, "response", None)
     return response.get("Error", {}).get("Code") if isinstance(response, dict) else None
 
 
 def list_files(uri: str) -> list[str]:
-    """Paths below `uri`, relative to it, sorted; empty when there is nothing."""
+    """List the files below `uri` as sorted relative paths; empty if the folder does not exist."""
     return sorted(entry.name for entry in list_entries(uri) if not entry.is_temporary)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A file below a folder: its path in it, when it was written, and a word that changes with its content."""
+    """A file below a folder: its relative path, size, time of change, and a version that changes with its content."""
 
     name: str
     size: int
@@ -266,14 +266,14 @@ class Entry:
 
     @property
     def is_temporary(self) -> bool:
-        """Whether it was left by a writer that was killed, or is being written now."""
+        """Whether the file is being written, or was left by a killed writer."""
         return os.path.basename(self.name).startswith(_TEMPORARY)
 
 
 def list_entries(uri: str, prefix: str = "") -> Iterator[Entry]:
-    """Files below `uri`, in no order, whose own name begins with `prefix`; temporary ones too. Never from a cache.
+    """List the files below `uri` whose base name starts with `prefix`, temporary files too, unordered and uncached.
 
-    In an object store a folder with many subfolders is listed by many requests at once.
+    In an object store, a folder with many subfolders is listed by many parallel requests.
     """
     fs, path = resolve(uri)
     root = path.rstrip("/")
@@ -334,7 +334,7 @@ def _remote_entry(name: str, info: dict[str, Any]) -> Entry:
 
 
 def read_many(uris: Sequence[str], sizes: Sequence[int] | None = None) -> Iterator[bytes | None]:
-    """The content of each, in order; None for one that is not there. A store's answer has its size in `sizes`."""
+    """Read many files, in order; None for a missing file. A store's answer must have the size given in `sizes`."""
 
     def read(uri: str, size: int | None = None) -> bytes | None:
         try:
@@ -353,17 +353,17 @@ def read_many(uris: Sequence[str], sizes: Sequence[int] | None = None) -> Iterat
 
 
 def num_bytes(uri: str) -> int:
-    """The size of a file; 0 for a folder.
+    """Return the size of a file; 0 for a folder.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the file does not exist.
     """
     fs, path = resolve(uri)
     return int(fs.info(path).get("size") or 0)
 
 
 def delete(uri: str) -> None:
-    """Remove a file; nothing happens when there is none."""
+    """Delete a file if it exists."""
     fs, path = resolve(uri)
     with contextlib.suppress(FileNotFoundError):
         fs.rm_file(path)
@@ -371,10 +371,10 @@ def delete(uri: str) -> None:
 
 @contextlib.contextmanager
 def local_path(uri: str) -> Iterator[str]:
-    """A local path that holds the content of `uri`: the file itself, or a download that is removed at the end.
+    """Yield a local path with the content of `uri`: the file itself, or a download that is removed afterwards.
 
     Raises:
-        FileNotFoundError: there is no such object.
+        FileNotFoundError: the file does not exist.
     """
     fs, path = resolve(uri)
     if is_local(uri):
@@ -387,10 +387,10 @@ def local_path(uri: str) -> Iterator[str]:
 
 
 def fetch(uri: str, target: str) -> None:
-    """Download a remote file to a local path, in one go.
+    """Download a remote file to a local path.
 
     Raises:
-        FileNotFoundError: there is no such object.
+        FileNotFoundError: the file does not exist.
     """
     retry(_download, *resolve(uri), target)
 
@@ -403,11 +403,11 @@ def _download(fs: Any, path: str, target: str) -> None:
 def _check_size(fs: Any, path: str, size: int) -> None:
     stored = fs.info(path).get("size")
     if stored is not None and stored != size:
-        raise OSError(f"{path}: the store has {stored} bytes, here are {size}")
+        raise OSError(f"{path}: the store has {stored} bytes, the local file {size}")
 
 
 def digest(*parts: str | bytes) -> str:
-    """blake2b-128 over `parts`, each with its length, as 32 hex digits."""
+    """Return blake2b-128 over `parts`, each with its length, as 32 hex digits."""
     hasher = hashlib.blake2b(digest_size=16)
     for part in parts:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
@@ -417,11 +417,11 @@ def digest(*parts: str | bytes) -> str:
 
 
 def fingerprint(uri: str) -> str:
-    """A string that changes when the content of `uri` does; "missing" when there is nothing to read.
+    """Return a string that changes with the content of `uri`; "missing" if no file can be read.
 
-    Object stores: etag (or size and time where there is none). Local files: a digest of the content up to 64 MiB, so
-    that a copy on another machine is the same; above, of samples from start to end with size and time of change.
-    Folders: names, sizes and times of what is in them.
+    Object stores: the etag, or size and time without an etag. Local files: a digest of the content up to 64 MiB, so
+    that a copy on another machine has the same fingerprint; above, a digest of samples from start to end, with size and
+    time of change. Folders: names, sizes and times of their entries.
     """
     fs, path = resolve(uri)
     if not is_local(uri):
@@ -453,7 +453,7 @@ def _local_fingerprint(path: str) -> str:
                 file.seek(offset)
                 samples.append(file.read(_SAMPLE_BYTES // 4))
             return f"{stat.st_size}:{stat.st_mtime_ns}:{digest(*samples)}"
-    except (OSError, ValueError):  # loops of links, no permission, NUL in the name: the clip's own error says which
+    except (OSError, ValueError):  # a loop of links, no permission, NUL in the name: the clip's own error says
         return "missing"
 
 
@@ -462,7 +462,7 @@ _TEMPORARY = ".part-"
 
 @contextlib.contextmanager
 def _beside(path: str) -> Iterator[str]:
-    """A fresh name in the folder of `path`, gone again when the writer fails."""
+    """Yield a new temporary name in the folder of `path`; the file is removed when the writer fails."""
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, _TEMPORARY + uuid.uuid4().hex)

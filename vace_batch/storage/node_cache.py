@@ -1,11 +1,11 @@
-"""Objects of remote stores kept on this machine: each content is fetched once, whichever of its processes asks.
+"""Cache remote files on this machine: each version of a file is downloaded once for all processes.
 
-    <folder>/<digest of URI and version><suffix>      a whole object; who reads it holds a shared lock on it
-    <folder>/<the same>.<bytes>.part                  on its way; who writes it holds an exclusive lock on it
-    <folder>/lock                                     held while room is made
+    <folder>/<digest of URI and version><suffix>      a whole file; each reader holds a shared lock on the file
+    <folder>/<the same>.<bytes>.part                  a download; its writer holds an exclusive lock on the file
+    <folder>/lock                                     held while old files are removed
 
-What was used longest ago goes first, what is locked stays. Locks end with their process and a file gets its name when
-it is whole, so a crash leaves nothing to repair.
+The least recently used files are removed first; locked files stay. Locks end with their process, and a file gets its
+name when it is whole, so a crash leaves nothing to repair.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from vace_batch.errors import ClipError
 from vace_batch.storage import files as storage
 
 FOLDER_VARIABLE = "VACE_BATCH_CACHE"
-"""Where copies are, by default a folder of this user's among the temporary files; "off": nothing is kept."""
+"""The folder of the cache, by default a folder of this user among the temporary files; "off" disables the cache."""
 
 SIZE_VARIABLE = "VACE_BATCH_CACHE_GB"
-"""How much they may be together; a fifth of the disk stays free in any case."""
+"""The largest size of the cache; a fifth of the disk stays free in any case."""
 
 _DEFAULT_GB = 64.0
 _DISK_SHARE = 0.8
@@ -38,14 +38,14 @@ _LOG = log.get_logger(__name__)
 
 @contextlib.contextmanager
 def cached_path(uri: str, version: str | None = None) -> Iterator[str]:
-    """A local path, only for reading, that holds `uri` as it was when `storage.fingerprint` gave `version`.
+    """Yield a local path, only for reading, with the content of `uri` at the fingerprint `version`.
 
-    `version` None: the name is given once, its content never changes.
+    `version` None: the content of `uri` never changes.
 
     Raises:
         ClipError: source_changed.
-        FileNotFoundError: there is no such object.
-        PermissionError: it may not be read.
+        FileNotFoundError: the file does not exist.
+        PermissionError: the file may not be read.
     """
     folder = None if storage.is_local(uri) else cache_folder()
     if folder is None:
@@ -65,10 +65,10 @@ def cached_path(uri: str, version: str | None = None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def open_cached(uri: str) -> Iterator[BinaryIO]:
-    """A file whose content never changes, open for reading: a copy, or of a large one the parts that are asked for.
+    """Open a file whose content never changes: a cached copy, or, of a large file, the parts that are read.
 
     Raises:
-        FileNotFoundError: there is no such object.
+        FileNotFoundError: the file does not exist.
     """
     folder = None if storage.is_local(uri) else cache_folder()
     if folder is None or not (_entry(folder, uri, None).exists() or storage.num_bytes(uri) <= _WHOLE_BYTES):
@@ -80,14 +80,14 @@ def open_cached(uri: str) -> Iterator[BinaryIO]:
 
 
 def cache_folder() -> Path | None:
-    """This machine's folder of copies, made where it is not there; None when copies are not kept."""
+    """Return this machine's cache folder, created if missing; None if the cache is disabled."""
     named = os.environ.get(FOLDER_VARIABLE)
     if named == "off":
         return None
     folder = Path(named or os.path.join(tempfile.gettempdir(), f"vace-batch-cache-{os.getuid()}"))
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        _LOG.warning("%s is somebody else's: nothing is kept; name a folder by %s", folder, FOLDER_VARIABLE)
+        _LOG.warning("%s belongs to another user: no file is cached; name a folder by %s", folder, FOLDER_VARIABLE)
         return None
     return folder
 
@@ -97,13 +97,13 @@ def _entry(folder: Path, uri: str, version: str | None) -> Path:
 
 
 def _open_shared(entry: Path) -> BinaryIO | None:
-    """The copy, open and locked, and now the one that was used last; None when there is none."""
+    """Open and lock a cached copy, and mark it as used now; None if the copy does not exist."""
     try:
         file = entry.open("rb")
     except FileNotFoundError:
         return None
     fcntl.flock(file, fcntl.LOCK_SH)
-    if not _is_at(file, entry):  # removed before it was locked
+    if not _is_at(file, entry):  # removed before the lock
         file.close()
         return None
     os.utime(entry)
@@ -111,13 +111,13 @@ def _open_shared(entry: Path) -> BinaryIO | None:
 
 
 def _fetch(uri: str, version: str | None, entry: Path) -> bool:
-    """Make a copy, or wait until another process has; False when there is no room for it."""
+    """Download a copy, or wait for another process's download; False if the cache has no room."""
     size = storage.num_bytes(uri)
     part = entry.with_name(f"{entry.name}.{size}{_PART}")
     with open(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if not _is_at(file, part):
-            return True  # it is there now, or its writer gave up: look again
+            return True  # the copy exists now, or its writer gave up: the caller tries again
         try:
             if entry.exists():
                 return True
@@ -143,7 +143,7 @@ def _check_version(uri: str, version: str | None) -> None:
 
 
 def _make_room(folder: Path, size: int, mine: Path) -> bool:
-    """Remove what was used longest ago until `size` bytes fit; False when what is left is in use."""
+    """Remove the least recently used copies until `size` bytes fit; False if the other copies are in use."""
     with open(folder / "lock", "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         copies: list[tuple[int, Path, int]] = []
@@ -156,7 +156,7 @@ def _make_room(folder: Path, size: int, mine: Path) -> bool:
                 if path.suffix != _PART:
                     used += stat.st_size
                     copies.append((stat.st_mtime_ns, path, stat.st_size))
-                elif path != mine and not _removed(path):  # a writer that lives: all of it will come
+                elif path != mine and not _removed(path):  # a live download: count its whole size
                     used += int(path.suffixes[-2][1:])
         gigabytes = float(os.environ.get(SIZE_VARIABLE) or _DEFAULT_GB)
         limit = min(gigabytes * 1e9, _DISK_SHARE * (shutil.disk_usage(folder).free + on_disk))
@@ -168,7 +168,7 @@ def _make_room(folder: Path, size: int, mine: Path) -> bool:
 
 
 def _removed(path: Path) -> bool:
-    """Remove a file that nobody has locked."""
+    """Remove a file unless it is locked; return whether the file is gone."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -182,7 +182,7 @@ def _removed(path: Path) -> bool:
 
 
 def _is_at(file: BinaryIO, path: Path) -> bool:
-    """Whether the open file is still the one of that name."""
+    """Whether `path` still names the open file."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -191,8 +191,11 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 @contextlib.contextmanager
 def local_file(uri: str, column: str, versions: Mapping[str, str]) -> Iterator[str]:
-    """The file that a job's `column` names, local, as its fingerprint in `versions` says; that it is missing is the
-    clip's failure."""
+    """Yield a local path of the file in a job's `column`, at its fingerprint in `versions`.
+
+    Raises:
+        ClipError: `not_found`, `no_permission`, `source_changed`.
+    """
     with contextlib.ExitStack() as stack:
         try:
             path = stack.enter_context(cached_path(uri, versions.get(column)))

@@ -1,4 +1,4 @@
-"""Options with which a store's client goes nowhere but to its own endpoint: left alone, all of them follow redirects.
+"""Keep clients of stores from following redirects, which all of them do by default.
 
 A bucket's answer must not make this machine ask another host, such as a metadata service, nor open a file.
 """
@@ -13,12 +13,12 @@ REPLACED = {
     "s3": "aiobotocore.httpsession:AIOHTTPSession._get_session",
     "az": "adlfs.spec:AIOBlobServiceClient",
 }
-"""By scheme, the member of its driver that is replaced here and is no part of the driver's public interface."""
+"""The private member of each scheme's driver that this module replaces."""
 
 
 @functools.cache
 def no_redirect_options(scheme: str) -> dict[str, Any]:
-    """For the fsspec driver of `scheme`; none where the driver is not installed or is no network's."""
+    """Return the options that stop redirects in the fsspec driver of `scheme`; empty without such a driver."""
     if scheme == "s3" and importlib.util.find_spec("aiobotocore") is not None:
         return {"config_kwargs": {"http_session_cls": _s3_session()}}
     if scheme in ("gs", "gcs") and importlib.util.find_spec("gcsfs") is not None:
@@ -39,7 +39,7 @@ def _s3_session() -> Any:
 
 
 class _Unredirected:
-    """An aiohttp session whose requests end with the first answer."""
+    """An aiohttp session that does not follow redirects."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
@@ -49,7 +49,7 @@ class _Unredirected:
 
 
 def _gs_trace() -> Any:
-    """aiohttp tells this before it follows; 308 without a place is how Google says that an upload goes on."""
+    """Make a trace that aiohttp calls before a redirect; Google's 308 without a location continues an upload."""
     import aiohttp
 
     async def refuse(session: Any, context: Any, params: aiohttp.TraceRequestRedirectParams) -> None:
@@ -62,7 +62,7 @@ def _gs_trace() -> Any:
 
 
 def _keep_azure_clients_at_home() -> None:
-    """adlfs makes its clients without asking for options; Azure's own option for this is `permit_redirects`."""
+    """Replace adlfs's client class, as adlfs takes no client options; Azure's option is `permit_redirects`."""
     from adlfs import spec
 
     class NoRedirects(spec.AIOBlobServiceClient):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""A store's call that fails is made again for some seconds before anybody hears of it."""
+"""Retry failed calls to a store for some seconds before they raise."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _ANSWERS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryErr
 
 
 class RetryingFileSystem:
-    """A store's file system whose calls are made again when they fail with anything that is not an answer.
+    """A store's file system whose calls are retried, unless the failure is an answer about the file.
 
-    Every call that is made through it may be made twice: what a lost answer had done already is done again.
+    A call may be sent more than once, also after a lost answer, so every operation must be idempotent.
     """
 
     def __init__(self, fs: Any) -> None:
@@ -33,7 +33,7 @@ class RetryingFileSystem:
 
 
 def _as_files_fail(call: Callable[..., _T], *args: Any, **more: Any) -> _T:
-    """`call(*args, **more)`; what adlfs and gcsfs let through of their clients' own exceptions is an `OSError`."""
+    """Call `call(*args, **more)`; exceptions of the stores' clients, which adlfs and gcsfs pass on, become `OSError`."""
     try:
         return call(*args, **more)
     except OSError:
@@ -45,9 +45,9 @@ def _as_files_fail(call: Callable[..., _T], *args: Any, **more: Any) -> _T:
 
 
 def retry(call: Callable[..., _T], *args: Any, **more: Any) -> _T:
-    """`call(*args, **more)`, up to six times with longer and longer pauses while it fails with an `OSError`.
+    """Call `call(*args, **more)` up to six times, with growing pauses, while the call fails with an `OSError`.
 
-    What says something about the file (it is not there, it is a folder) and a full disk are answers, not failures.
+    An error about the file (not found, a folder) or a full disk is an answer, and is not retried.
     """
     for number in range(_TRIES - 1):
         try:
@@ -57,11 +57,11 @@ def retry(call: Callable[..., _T], *args: Any, **more: Any) -> _T:
         except OSError as error:
             if is_disk_full(error):
                 raise
-            # Random, or all that failed together would come back together.
+            # Random, or all callers that failed together would retry together.
             time.sleep(_FIRST_PAUSE_S * 2**number * random.uniform(0.5, 1.5))
     return call(*args, **more)
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a write failed because there is no room left."""
+    """Whether a write failed because the disk is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

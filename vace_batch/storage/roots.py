@@ -1,4 +1,4 @@
-"""Which places a run may read: the manifest's folder, the output, and the folders of `--allow-root`."""
+"""Limit the places that a run may read: the manifest's folder, the output, and the folders of `--allow-root`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from vace_batch.redact import has_secret, redact
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roots:
-    """Places that may be read, local ones with all symbolic links resolved; made by `of`."""
+    """Places that a run may read; symbolic links in local places are resolved. Made by `of`."""
 
     local: tuple[str, ...]
     remote: tuple[str, ...]
 
     @staticmethod
     def of(uris: Sequence[str]) -> Roots:
-        """The places at and below each of `uris`: paths or URIs."""
+        """Make roots of paths and URIs; a root allows its place and everything below."""
         local = (os.path.realpath(path) for path in map(_local_path, uris) if path is not None)
         remote = (uri.rstrip("/") for uri in uris if _local_path(uri) is None)
         return Roots(local=tuple(dict.fromkeys(local)), remote=tuple(dict.fromkeys(remote)))
@@ -27,7 +27,7 @@ class Roots:
         return ", ".join(map(redact, (*self.local, *self.remote)))
 
     def allow(self, uri: str) -> bool:
-        """Whether `uri`, with all links followed, is one of the places or below one. Looks at links, opens nothing."""
+        """Whether `uri`, with links followed, is a root or lies below a root. Reads links, opens no file."""
         path = _local_path(uri)
         if path is None:
             return self._allow_remote(uri)
@@ -36,7 +36,7 @@ class Roots:
 
     def _allow_remote(self, uri: str) -> bool:
         scheme, _, path = uri.partition("://")
-        # A store takes ".." as a name or as a step up, by its driver; "::" chains drivers.
+        # A store takes ".." as a name or as a step up, depending on its driver; "::" chains drivers.
         if ".." in path.split("/") or "::" in path or has_secret(uri):
             return False
         return any(_is_below(f"{scheme}://{path}", root) for root in self.remote)
