@@ -1,7 +1,7 @@
-"""What work costs: the resources that it takes, the rates a machine was measured at, prices, a budget. Pure arithmetic.
+"""Calculate costs: resources of work, measured rates of a machine, prices, and a budget. Pure arithmetic.
 
-A GPU-second is one second of one device at work, without a GPU one of processor time of the core in its place; a
-core-second is processor time; bytes are those written into OUT. Waiting and the loading of models are in none of them.
+A GPU-second is a second of a device at work, or, without a GPU, a second of processor time of the core in its place.
+A core-second is a second of processor time. Bytes are written to OUT. Waiting and loading of models cost nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class StepKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Used:
-    """Resources of some piece of work."""
+    """Resources that a piece of work has used."""
 
     gpu_s: float = 0.0
     cpu_s: float = 0.0
@@ -51,15 +51,12 @@ class Used:
 
 
 def total(parts: Iterable[Used]) -> Used:
-    """The sum of all."""
+    """Add up resources."""
     return sum(parts, Used())
 
 
-# --- rates -----------------------------------------------------------------------------------------------------------
-
-
 class Rate(BaseModel):
-    """Core-seconds of a step: so many a frame, and so many a million of its pixels."""
+    """Core-seconds of a step, per frame and per megapixel of a frame."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -67,12 +64,12 @@ class Rate(BaseModel):
     mpx: float = Field(ge=0)
 
     def seconds(self, num_frames: float, mpx: float) -> float:
-        """Of `num_frames` frames of `mpx` million pixels each."""
+        """Return the core-seconds for `num_frames` frames of `mpx` megapixels each."""
         return num_frames * (self.frame + mpx * self.mpx)
 
 
 class Speed(BaseModel):
-    """Device seconds of a window: a constant, and so many a TFLOP (1e12) of transformer and of VAE."""
+    """Device seconds of a window: a constant, plus seconds per TFLOP (1e12) of transformer and of VAE."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -82,7 +79,7 @@ class Speed(BaseModel):
 
     @classmethod
     def sustained(cls, tflops: float) -> Speed:
-        """The same rate for everything."""
+        """Make a speed of one rate for transformer and VAE."""
         return cls(transformer_s=1 / tflops, vae_s=1 / tflops)
 
     def seconds(self, transformer_flop: float, vae_flop: float) -> float:
@@ -90,8 +87,11 @@ class Speed(BaseModel):
 
 
 class CpuRates(BaseModel):
-    """By step; the defaults were measured once (`Calibration.machine`). `scan`: decoding and cuts, every frame; `look`:
-    detection, frames that it is asked of; the others every masked frame, `build` every frame of a window."""
+    """Core-seconds by step; the defaults were measured once (`Calibration.machine`).
+
+    `scan` is decoding and cut detection of every frame, `look` detection in the frames given to the detector, `build`
+    work per frame of a window, and the others work per masked frame.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -104,8 +104,8 @@ class CpuRates(BaseModel):
 
 
 class ByteRates(BaseModel):
-    """Bytes: of masks and recovered pixels a million pixels of masked frames, of windows a million generated pixels, of
-    the result a byte of its source."""
+    """Bytes written: `masks` and `background` per megapixel of masked frames, `window` per generated megapixel, and
+    `video` per byte of the source."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -116,49 +116,48 @@ class ByteRates(BaseModel):
 
 
 class Calibration(BaseModel):
-    """What a machine was measured at by `vace-batch doctor --calibrate FILE`; `models` by the name that was given.
+    """Rates of a machine, measured by `vace-batch doctor --calibrate FILE`; `models` has the speed of each named model.
 
-    By default the embedded model is that of a CPU core, others are those of a GPU that sustains 350 TFLOP/s.
+    By default the embedded model has the speed of a CPU core, and other models that of a GPU that sustains 350 TFLOP/s.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    machine: str = "defaults: 2 cores of x86-64, and GPUs of 350 TFLOP/s, which nobody measured"
+    machine: str = "defaults: 2 cores of x86-64, and GPUs of 350 TFLOP/s, not measured"
     measured_at: str = "2026-11-23"
     cpu: CpuRates = CpuRates()
     bytes: ByteRates = ByteRates()
     models: dict[str, Speed] = {"tiny": Speed(call_s=0.07, transformer_s=0.0, vae_s=4.5)}
-    other: Speed = Field(Speed.sustained(350.0), description="of models that were not measured")
+    other: Speed = Field(Speed.sustained(350.0), description="speed of models that were not measured")
 
     def speed(self, model: str) -> Speed:
         return self.models.get(model, self.other)
 
 
-# --- money -----------------------------------------------------------------------------------------------------------
-
-
 class Prices(BaseModel):
-    """What is paid for a machine, in any currency. There are no defaults: what has no price is not in the sum."""
+    """Prices of resources, in any currency. A resource without a price, the default, is left out of the sum."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    currency: str = Field("", description="only shown")
-    gpu_hour: float | None = Field(None, ge=0, description="of a GPU and the machine it is in, on demand")
-    gpu_hour_spot: float | None = Field(None, ge=0, description="the same as spot")
-    cpu_hour: float | None = Field(None, ge=0, description="of a core of the CPU machines, on demand")
-    cpu_hour_spot: float | None = Field(None, ge=0, description="the same as spot")
-    gb_month: float | None = Field(None, ge=0, description="of 1e9 bytes in the store for a month")
-    months: float = Field(1.0, ge=0, description="how long OUT is kept")
-    market: str = Field("on_demand", pattern="^(on_demand|spot)$", description="what a run is reckoned and stopped by")
+    currency: str = Field("", description="name of the currency, for display")
+    gpu_hour: float | None = Field(None, ge=0, description="price of a GPU and its machine, on demand")
+    gpu_hour_spot: float | None = Field(None, ge=0, description="price of a GPU and its machine, spot")
+    cpu_hour: float | None = Field(None, ge=0, description="price of a core of the CPU machines, on demand")
+    cpu_hour_spot: float | None = Field(None, ge=0, description="price of a core of the CPU machines, spot")
+    gb_month: float | None = Field(None, ge=0, description="price of storing 1e9 bytes for a month")
+    months: float = Field(1.0, ge=0, description="months that OUT is stored")
+    market: str = Field(
+        "on_demand", pattern="^(on_demand|spot)$", description="market whose prices a run's costs and budget use"
+    )
 
     @property
     def given(self) -> bool:
         return any(getattr(self, name) is not None for name in _PRICED)
 
     def money(self, used: Used, market: str | None = None) -> float | None:
-        """What it costs in `market`, the run's unless given; None where no price is given.
+        """Return the cost of `used` in `market`, by default the run's market; None if no price is given.
 
-        A spot price that is not given is that on demand.
+        A missing spot price is the price on demand.
         """
         if not self.given:
             return None
@@ -170,7 +169,7 @@ class Prices(BaseModel):
         return hours / _HOUR_S + used.num_bytes / _GB * (self.gb_month or 0) * self.months
 
     def both(self, used: Used) -> dict[str, float] | None:
-        """The money of either market that has prices; None where none has."""
+        """Return the cost of `used` by market; None if no price is given."""
         if not self.given:
             return None
         has_spot = self.gpu_hour_spot is not None or self.cpu_hour_spot is not None
@@ -178,7 +177,7 @@ class Prices(BaseModel):
         return {market: round(self.money(used, market) or 0.0, 6) for market in markets}
 
     def say(self, money: float) -> str:
-        """`12.30 EUR`; small sums with more digits."""
+        """Format a sum as `12.30 EUR`, small sums with more digits."""
         return f"{money:,.{2 if money >= 1 else 4}f} {self.currency}".rstrip()
 
 
@@ -186,7 +185,7 @@ _PRICED = ("gpu_hour", "gpu_hour_spot", "cpu_hour", "cpu_hour_spot", "gb_month")
 
 
 class BudgetSettings(BaseModel):
-    """At most so much for everything that was ever done in OUT; None: no end."""
+    """Limits of the work ever done in OUT; None is no limit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -202,7 +201,7 @@ class BudgetSettings(BaseModel):
         return self.max_gpu_hours is not None or self.max_cost is not None
 
     def exceeded(self, used: Used, prices: Prices) -> str | None:
-        """In words which bound `used` is over; None where it is within all."""
+        """Return the option whose limit `used` exceeds; None within all limits."""
         if self.max_gpu_hours is not None and used.gpu_s > self.max_gpu_hours * _HOUR_S:
             return f"--max-gpu-hours {self.max_gpu_hours:g}"
         if self.max_cost is not None and (prices.money(used) or 0.0) > self.max_cost:

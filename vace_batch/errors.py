@@ -3,7 +3,7 @@
     VaceBatchError
     ├── UsageError      wrong option, wrong configuration: the command stops, exit code 2
     ├── ManifestError   the manifest has faults: the command stops and prints every one, exit code 2
-    ├── ClipError       one clip cannot be done: becomes a row with a code and a reason, the run goes on
+    ├── ClipError       one clip cannot be done: the clip becomes a failed row with a code and a reason, the run goes on
     └── ClusterError    a machine, an actor or a storage failed: retried with a cap, never a verdict on the data
 
 Anything else is a bug; its traceback is kept.
@@ -19,14 +19,14 @@ from vace_batch.redact import redact
 
 
 class VaceBatchError(Exception):
-    """Base of every error this package raises on purpose; its text never holds credentials."""
+    """The base of every error that this package raises on purpose; its text never contains credentials."""
 
     def __str__(self) -> str:
         return redact(super().__str__())
 
 
 class UsageError(VaceBatchError):
-    """A command, option or configuration is wrong; the message names what to change."""
+    """A command, option or configuration is wrong; the message names the setting to change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Fault:
     job_id: str | None = field(default=None, kw_only=True)
 
     def of_row(self, row: int, job_id: str | None) -> Fault:
-        """The same fault in a row."""
+        """Return the fault with its row."""
         return replace(self, row=row, job_id=job_id)
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ class Fault:
 
 
 class ManifestError(VaceBatchError):
-    """A manifest has faults; all of them are in `faults`."""
+    """A manifest has faults; `faults` holds every fault."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
@@ -85,18 +85,15 @@ def _clip_error(code: str, reason: str, retryable: bool) -> ClipError:
 
 
 class ClusterError(VaceBatchError):
-    """A machine, an actor or a storage failed; nothing is said about the data."""
+    """A machine, an actor or a storage failed; the error says nothing about the data."""
 
 
 _NO_MEMORY = ("can't allocate memory", "Failed to allocate")
-"""In the RuntimeError of torch on a CPU and of onnxruntime, and in the error of OpenCV: neither has a class for it."""
+"""Texts in the errors of torch on a CPU, onnxruntime and OpenCV, which have no class for a lack of memory."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a machine or device had not enough memory, which says nothing about the data.
-
-    Asks for torch only where it is loaded.
-    """
+    """Whether a machine or device ran out of memory, which says nothing about the data. Never imports torch."""
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True

@@ -1,4 +1,4 @@
-"""Integer geometry: boxes, sizes, alignment and the frame counts that Wan's VAE accepts."""
+"""Calculate with boxes, sizes, alignment and the frame counts of Wan's VAE, in integers."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 TOKEN_PX = 16
-"""Pixels a side of one transformer token: the VAE shrinks 8x, the patch embedding 2x more."""
+"""Side of a transformer token in pixels: the VAE shrinks frames 8x, the patch embedding 2x more."""
 
 TEMPORAL_STRIDE = 4
-"""Frames a latent frame stands for, the first frame excepted."""
+"""Frames per latent frame, except for the first latent frame, which is one frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bridging:
-    """Which gaps in a recovered background are bridged from their sides instead of generated: those up to `px` wide (a
-    token is wider, and would take real picture with it), and those whose surroundings, hidden for a trial, come out of
-    it within `levels` (of 255, root mean square), which is what the model itself may be off by: plain sky or wall."""
+    """Limits for filling a gap in a recovered background from the gap's sides instead of by the model.
+
+    A gap is filled so if it is at most `px` wide: a token is wider, and generating it would replace real pixels. A
+    wider gap is filled so if hiding and filling its surroundings for a trial gives an error within `levels` (of 255,
+    root mean square), the model's own error: plain sky or a wall.
+    """
 
     px: int = 12
     levels: float = 4.0
@@ -24,7 +27,7 @@ class Bridging:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Width and height in pixels."""
+    """A width and a height in pixels."""
 
     width: int
     height: int
@@ -39,7 +42,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Half-open pixel box in display orientation: columns x..x+width-1, rows y..y+height-1."""
+    """A pixel box in display orientation: columns x..x+width-1, rows y..y+height-1."""
 
     x: int
     y: int
@@ -64,7 +67,7 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Index a (H, W, ...) array with this."""
+        """The slices that cut the box out of an (H, W, ...) array."""
         return slice(self.y, self.bottom), slice(self.x, self.right)
 
     def union(self, other: Box) -> Box:
@@ -77,11 +80,11 @@ class Box:
         return Box(x, y, width, height) if width > 0 and height > 0 else None
 
     def pad(self, px: int) -> Box:
-        """Grown by `px` on every side; may leave the frame."""
+        """Grow the box by `px` on every side, beyond the frame if need be."""
         return Box(self.x - px, self.y - px, self.width + 2 * px, self.height + 2 * px)
 
     def clip(self, size: Size) -> Box | None:
-        """The part inside a frame of `size`, or None."""
+        """Return the part of the box inside a frame of `size`, or None."""
         return self.intersect(Box(0, 0, size.width, size.height))
 
     def shift(self, dx: int, dy: int) -> Box:
@@ -93,7 +96,7 @@ class Box:
 
 
 def union_of(boxes: Iterable[Box]) -> Box | None:
-    """The smallest box that holds all `boxes`; None when there are none."""
+    """Return the smallest box that contains all `boxes`; None without boxes."""
     result: Box | None = None
     for box in boxes:
         result = box if result is None else result.union(box)
@@ -101,17 +104,17 @@ def union_of(boxes: Iterable[Box]) -> Box | None:
 
 
 def align_up(value: int, multiple: int) -> int:
-    """`value` rounded up to a multiple of `multiple`."""
+    """Round `value` up to a multiple of `multiple`."""
     return -(-value // multiple) * multiple
 
 
 def align_down(value: int, multiple: int) -> int:
-    """`value` rounded down to a multiple of `multiple`."""
+    """Round `value` down to a multiple of `multiple`."""
     return value // multiple * multiple
 
 
 def legal_num_frames(num_frames: int) -> int:
-    """The smallest 4n+1 that is at least `num_frames`.
+    """Return the smallest 4n+1 that is at least `num_frames`.
 
     Raises:
         ValueError: `num_frames` is below 1.
@@ -122,12 +125,12 @@ def legal_num_frames(num_frames: int) -> int:
 
 
 def latent_num_frames(num_frames: int) -> int:
-    """Latent frames of a clip of `num_frames` = 4n+1 frames."""
+    """Count the latent frames of a clip of `num_frames` = 4n+1 frames."""
     return (num_frames - 1) // TEMPORAL_STRIDE + 1
 
 
 def token_count(num_frames: int, size: Size, num_references: int = 0) -> int:
-    """Transformer tokens of a window of `num_frames` (4n+1) frames at `size`: 32,760 at 832x480x81.
+    """Count the transformer tokens of a window of `num_frames` (4n+1) frames at `size`: 32,760 at 832x480x81.
 
     Raises:
         ValueError: the frame count is not 4n+1, or a side is not a multiple of 16.

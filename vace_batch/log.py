@@ -1,6 +1,6 @@
-"""One logger: a JSON line per record with run, clip and window on it; plain text when a person is watching.
+"""Log to stderr: a JSON line per record with run, clip and window, or plain text at a terminal.
 
-`quiet_environment()` comes before the first import of Ray, Prefect or a model library: most of them read these once.
+Call `quiet_environment()` before the first import of Ray, Prefect or a model library: most read their environment once.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ LEVEL_VARIABLE = "VACE_BATCH_LOG_LEVEL"
 FORMAT_VARIABLE = "VACE_BATCH_LOG_FORMAT"
 EVENTS_VARIABLE = "VACE_BATCH_EVENTS"
 EVENTS = "vace_batch.events"
-"""The logger that everything that happens in a run goes to, step by step."""
+"""The logger of a run's events: every step of every clip."""
 
 _NO_TELEMETRY = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "YOLO_OFFLINE": "true",  # no events, no look-ups at import; weights asked for by a release name are still fetched
+    "YOLO_OFFLINE": "true",  # no events and no look-ups at import; weights given by a release name are still fetched
     "YOLO_AUTOINSTALL": "false",
 }
 _NO_NOISE = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # its deduplicator writes on standard output
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # its deduplicator writes to standard output
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "YOLO_VERBOSE": "false",
@@ -60,7 +60,7 @@ _TALKATIVE = (
     "ultralytics",
     "urllib3",
 )
-# Warnings that name their caller name this package.
+# A warning may be attributed to its caller, which is this package.
 _OF_THIRD_PARTIES = rf"({'|'.join((*_TALKATIVE, 'vace_batch'))})(\.|$)"
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -78,18 +78,18 @@ def quiet_environment(environ: MutableMapping[str, str] = os.environ, prefix: st
 
 
 def get_logger(name: str) -> logging.Logger:
-    """The logger of module `name`; everything hangs below `vace_batch`."""
+    """Return the logger of module `name`, a child of the logger `vace_batch`."""
     return logging.getLogger(name if name.split(".")[0] == "vace_batch" else f"vace_batch.{name}")
 
 
 def bound_fields() -> dict[str, str]:
-    """The fields bound here, to hand to another process: `bind(**fields)` there."""
+    """Return the bound fields, for `bind(**fields)` in another process."""
     return dict(_bound.get() or {})
 
 
 @contextmanager
 def bind(**fields: str | None) -> Iterator[None]:
-    """Put `run=`, `clip=`, `window=` (or others) on every line logged inside; None takes a field off."""
+    """Add fields such as `run=`, `clip=` and `window=` to every record logged inside; None removes a field."""
     merged: dict[str, str | None] = {**bound_fields(), **fields}
     token = _bound.set({name: value for name, value in merged.items() if value is not None})
     try:
@@ -99,7 +99,7 @@ def bind(**fields: str | None) -> Iterator[None]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC), level, logger, message, the bound fields, then whatever came by `extra=`."""
+    """Format a record as a line of JSON: time (UTC), level, logger, message, bound fields, fields of `extra=`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -116,7 +116,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """`15:06:07 warning clip=ab12 message` for a person at a terminal."""
+    """Format a record for a terminal: `15:06:07 warning clip=ab12 message`."""
 
     def format(self, record: logging.LogRecord) -> str:
         clock = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
@@ -128,12 +128,12 @@ class TextFormatter(logging.Formatter):
 
 
 def _extras(record: logging.LogRecord) -> dict[str, object]:
-    # Ray puts an underscored time stamp on every record of the process.
+    # Ray adds an underscored time stamp to every record of the process.
     return {name: value for name, value in vars(record).items() if name not in _STANDARD and name[0] != "_"}
 
 
 class _CurrentStderr(logging.StreamHandler[TextIO]):
-    """Writes to what `sys.stderr` is at that moment, so that a live display or a capture may take its place."""
+    """A handler that looks up `sys.stderr` for each record, so that a live display or a capture may replace it."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -144,14 +144,14 @@ class _CurrentStderr(logging.StreamHandler[TextIO]):
 
 
 def configure(*, level: str | None = None, json_lines: bool | None = None) -> None:
-    """Send the package's records to stderr, once however often it is called.
+    """Send the package's records to stderr; repeated calls replace the handler.
 
     Args:
         level: debug to error; by default `VACE_BATCH_LOG_LEVEL`, else warning at a terminal and info elsewhere.
         json_lines: by default `VACE_BATCH_LOG_FORMAT` (json or text), else text at a terminal and JSON elsewhere.
 
     Raises:
-        ValueError: the level or the format has no such name.
+        ValueError: the level or the format is unknown.
     """
     terminal = sys.stderr.isatty()
     wanted = (level or os.environ.get(LEVEL_VARIABLE) or ("warning" if terminal else "info")).upper()
@@ -173,7 +173,7 @@ def configure(*, level: str | None = None, json_lines: bool | None = None) -> No
 
 
 def _configure_events(logger: logging.Logger, *, visible: bool) -> None:
-    """To the file that is asked for, as JSON lines after what is there, and to the log where it shows debug."""
+    """Append events as JSON lines to the file of `VACE_BATCH_EVENTS`, and show events in the log at level debug."""
     for handler in logger.handlers:
         handler.close()
     logger.handlers = []
@@ -187,7 +187,7 @@ def _configure_events(logger: logging.Logger, *, visible: bool) -> None:
 
 
 def hush() -> None:
-    """Let third parties speak only from warnings up, and of what they will change in future not at all."""
+    """Show third-party records only from level warning up, and no FutureWarning of third parties."""
     for name in _TALKATIVE:
         logger = logging.getLogger(name)
         logger.setLevel(max(logger.level, logging.WARNING))

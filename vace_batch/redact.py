@@ -1,15 +1,11 @@
-"""What a manifest may reach, and what of a URI may be told.
-
-A row may name only what lies below one of the run's roots: the manifest's folder, the output, and what `--allow-root`
-adds. So a scheme, a bucket or a host that nobody configured is never asked.
-"""
+"""Remove credentials from texts: URIs with passwords, signatures, tokens and keys."""
 
 from __future__ import annotations
 
 import re
 
 _HIDDEN = "***"
-# abfs://container@account is an address, not a name with a password: only what has a colon is.
+# abfs://container@account is an address; a user with a password has a colon.
 _USERINFO = re.compile(r"(?<=://)[^/@\s:'\"<>]*:[^@\s'\"<>]*(?=@)")
 _WEB_USER = re.compile(r"\b(https?://)[^/@\s'\"<>]+(?=@)")
 _PARAMETER = re.compile(
@@ -21,12 +17,12 @@ _PARAMETER = re.compile(
 
 
 def redact(text: str) -> str:
-    """`text` without the credentials in its URIs: user and password, signatures, tokens and keys in queries."""
+    """Replace the credentials in `text`: user and password of a URI, signatures, tokens and keys."""
     if "://" in text:
         text = _WEB_USER.sub(rf"\1{_HIDDEN}", _USERINFO.sub(_HIDDEN, text))
     return _PARAMETER.sub(rf"\1\2{_HIDDEN}", text) if "=" in text or "%3" in text else text
 
 
 def has_secret(uri: str) -> bool:
-    """Whether a name with a password stands before the host or bucket."""
+    """Whether a user with a password stands before the host or bucket of a URI."""
     return bool(_USERINFO.search(uri))

@@ -33,7 +33,7 @@ class RetryingFileSystem:
 
 
 def _as_files_fail(call: Callable[..., _T], *args: Any, **more: Any) -> _T:
-    """Call `call(*args, **more)`; exceptions of the stores' clients, which adlfs and gcsfs pass on, become `OSError`."""
+    """Call `call(*args, **more)`; exceptions of stores' clients, which adlfs and gcsfs pass on, become `OSError`."""
     try:
         return call(*args, **more)
     except OSError:
