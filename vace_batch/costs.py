@@ -1,7 +1,7 @@
 """Calculate costs: resources of work, measured rates of a machine, prices, and a budget. Pure arithmetic.
 
 A GPU-second is a second of a device at work, or, without a GPU, a second of processor time of the core in its place.
-A core-second is a second of processor time. Bytes are written to OUT. Waiting and loading of models cost nothing.
+A core-second is a second of processor time. Bytes are those in OUT. Waiting and loading of models count as no resource.
 """
 
 from __future__ import annotations
