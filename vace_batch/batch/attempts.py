@@ -1,4 +1,4 @@
-"""One clip's attempts while a batch runs: what was made, and the work of what comes next."""
+"""The attempts at one clip while a batch runs: finished ones, and the work of the next."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.select_best import attempt_name
 
 Another = Callable[[ClipWork, Remedy, str], ClipWork]
-"""A clip's first work, what is to change and a name in OUT -> the work of that attempt."""
+"""Makes the work of an attempt from the clip's first work, the remedy, and a name in OUT."""
 
 
 class Attempts:
-    """Attempts at one clip, in order; after a crash the ledger gives the same ones again, and nothing is done twice."""
+    """The attempts at one clip, in order.
+
+    After a crash the ledger gives the same attempts again, and no step is done twice.
+    """
 
     def __init__(self, first: ClipWork) -> None:
         self.first = first
@@ -28,11 +31,11 @@ class Attempts:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is to be recorded: the run tries no more than once, or the first attempt was good."""
+        """Whether no choice is left to record: the run makes one attempt at most, or the first attempt passed."""
         return self.first.options.attempts.max_attempts == 1 or self.made[0].verdict == "pass"
 
     def add_measured(self, work: ClipWork, record: QualityRecord) -> None:
-        """An attempt was finished and measured, whatever came of that."""
+        """Add an attempt that was finished and measured."""
         verdict = verdict_of(record, work.options.quality)
         self.made.append(
             replace(
@@ -48,11 +51,12 @@ class Attempts:
         )
 
     def add_failed(self, work: ClipWork, reason: str) -> None:
-        """An attempt came to nothing."""
+        """Add an attempt that failed."""
         self.made.append(replace(self._blank(work), error=reason))
 
     def next_work(self, another: Another) -> ClipWork | None:
-        """The work of the next attempt; None when there is to be none. What failed before is not tried again."""
+        """Make the work of the next attempt; None if no remedy is left. Attempts that failed in an earlier run are
+        skipped."""
         while (remedy := next_remedy(self.made, self.first.options.attempts, has_lora=self._has_lora)) is not None:
             self.remedy = remedy.name
             name = attempt_name(self.first, "+".join((*(one.remedy for one in self.made[1:]), remedy.name)))

@@ -1,4 +1,4 @@
-"""The bounds of a run and the account of its resources; whether another window or clip may begin.
+"""The bounds of a run and the account of its resources; decides whether another window or clip may begin.
 
 Nothing that has begun is taken back: a clip whose windows are generated is finished, whatever that costs.
 """
@@ -65,12 +65,12 @@ class Budget:
 
     @property
     def reason(self) -> str | None:
-        """Why nothing may begin any more; None while something may."""
+        """The reason why nothing may begin any more; None while something may."""
         return self._account.stopped
 
     @property
     def note(self) -> str:
-        """The resources spent, shown beside the progress; empty without bounds."""
+        """The resources spent, to be shown beside the progress; empty without bounds."""
         return self._spent() if self.is_set else ""
 
     def may_begin(self, name: str, expected: Used) -> bool:
@@ -96,7 +96,7 @@ class Budget:
         self._running.pop(name, None)
 
     def look(self) -> bool:
-        """Whether another clip may be prepared: until the resources spent exceed a bound."""
+        """Whether another clip may be prepared, which is so until the resources spent exceed a bound."""
         if self.is_set and not self.is_over:
             bound = self._bounds.exceeded(self._account.spent, self._prices)
             if bound is not None:

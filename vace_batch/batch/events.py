@@ -1,7 +1,7 @@
-"""What happens in a run as structured log lines: who began, ended, failed or died, with job, window, attempt and host.
+"""The events of a run as structured log lines: units that start, end or fail and actors that come and go, with job,
+window, attempt and host.
 
-They are records of level debug of one logger, so they are in the log at that level, and where `VACE_BATCH_EVENTS` names
-a file, there, whatever the level (log.py).
+Events are logged at DEBUG; `VACE_BATCH_EVENTS=FILE` also writes them to FILE at any log level (log.py).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LOG = logging.getLogger(log.EVENTS)
 
 
 class EventLog:
-    """Writes the events of one run. `jobs_of` names the jobs that wait for a unit."""
+    """Logs the events of one run. `jobs_of` gives the ids of the jobs that need a unit."""
 
     def __init__(self, jobs_of: Callable[[Unit], Sequence[str]]) -> None:
         self._jobs_of = jobs_of
@@ -37,7 +37,7 @@ class EventLog:
         self._runs: dict[str, dict[str, Any]] = {}
 
     def add(self, event: Event) -> None:
-        """Write a line."""
+        """Log an event."""
         if not _LOG.isEnabledFor(logging.DEBUG):
             return
         if isinstance(event, UnitRan):

@@ -69,7 +69,7 @@ class ClipGraph:
         another: Another | None = None,
         budget: Budget | None = None,
     ) -> None:
-        """`unkept` are the keys of those `works` that are done except for keeping their masks."""
+        """Take the clips of a run; `unkept` are the keys of clips that are done except for keeping their masks."""
         self._unkept = unkept
         self._another = another
         self._budget = budget or Budget()
@@ -105,7 +105,7 @@ class ClipGraph:
         return self._windows.frames
 
     def jobs_of(self, unit: Unit) -> list[str]:
-        """The ids of the jobs that need a unit."""
+        """Return the ids of the jobs that need a unit."""
         is_window = unit.kind in (StepKind.BUILD, StepKind.GENERATE)
         clips = self._windows.clips_of(unit.key) if is_window else [unit.key]
         return [self._clips[clip].work.job.job_id for clip in clips]
@@ -135,7 +135,7 @@ class ClipGraph:
             ClusterError: the storage is full, which is no clip's fault.
         """
         if failure.code == "storage_full":
-            raise ClusterError(f"{failure.reason}; make room and give the same command again, it continues")
+            raise ClusterError(f"{failure.reason}; free some space and run the same command again to continue")
         return [*self._after_failed[unit.kind](unit, failure), *self._go_on(unit)]
 
     def _go_on(self, unit: Unit) -> Iterator[Unit]:

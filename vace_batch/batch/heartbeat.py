@@ -1,7 +1,7 @@
-"""What the driver of a run tells of it while it goes on, for those who look at OUT from elsewhere: OUT/progress.json.
+"""The heartbeat of a run: its driver writes OUT/progress.json every few seconds, for readers on other machines.
 
-The ledger says what is done; this says that somebody is at it, how fast, and how long everything took to start. Nothing
-depends on it.
+The ledger has the finished work; the heartbeat shows that a driver is alive, its speed, and how long each start took.
+No step depends on it.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ class Heartbeat:
         if self._firsts:
             self._beat(ENDED)
 
-    def mark(self, what: str) -> None:
-        """Note when something happened first; it is told at once."""
-        self._firsts.setdefault(what, round(self._clock() - self._began, 1))
+    def mark(self, name: str) -> None:
+        """Record the time of a first event, such as `planned` or `Ray`, and start the heartbeat."""
+        self._firsts.setdefault(name, round(self._clock() - self._began, 1))
         if self._thread.ident is None:
             self._thread.start()
 
     def through(self, show: Show) -> Show:
-        """`show`, which is also told here."""
+        """Wrap `show` so that the heartbeat receives the progress too."""
 
         def both(progress: Progress) -> None:
             self._progress = progress
-            for what in progress.firsts:
-                self._firsts.setdefault(what, round(self._clock() - self._began, 1))
+            for name in progress.firsts:
+                self._firsts.setdefault(name, round(self._clock() - self._began, 1))
             show(progress)
 
         return both
@@ -90,7 +90,7 @@ class Heartbeat:
 
 
 def read_heartbeat(out: str, run: RunRecord) -> HeartbeatRecord | None:
-    """The last that the driver of `run`, the last one on OUT, told; None where it told nothing yet."""
+    """Read the last heartbeat of `run`, the latest run on OUT; None if its driver has written none."""
     try:
         record: HeartbeatRecord = storage.read_json(storage.join(out, NAME))
     except (FileNotFoundError, OSError):
@@ -99,9 +99,9 @@ def read_heartbeat(out: str, run: RunRecord) -> HeartbeatRecord | None:
 
 
 def cold_start(heartbeat: HeartbeatRecord) -> str:
-    """How long it took until there was something: `first window after 94 s (planned 14, Ray 34, model 88)`."""
+    """Describe the time until the first window: `first window after 94 s (planned 14, Ray 34, model 88)`."""
     firsts = dict(heartbeat["firsts"])
     window = firsts.pop("window", None)
-    steps = ", ".join(f"{what} {seconds:.0f}" for what, seconds in sorted(firsts.items(), key=lambda item: item[1]))
+    steps = ", ".join(f"{name} {seconds:.0f}" for name, seconds in sorted(firsts.items(), key=lambda item: item[1]))
     none = "no window" if heartbeat["state"] == ENDED else "no window yet"
     return f"{none if window is None else f'first window after {window:.0f} s'} ({steps} s)"

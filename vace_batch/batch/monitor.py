@@ -1,4 +1,4 @@
-"""A run as it is seen from elsewhere, again and again until it ends: by its ledger, and by what its driver tells."""
+"""Watches a run from another process until it ends, by its ledger and its driver's heartbeat."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from vace_batch.ledger.schema import HeartbeatRecord
 
 EVERY_S, SILENCE_S = 2.0, 120.0
 _SHARE = 0.1
-"""Of the time, that looking may take: listing a large ledger in a store takes seconds."""
+"""The largest share of the time spent on looking: listing a large ledger in a store takes seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
-    """What was seen of the last run on an output folder. `windows`: those that the folder has, of all runs."""
+    """A look at the latest run on an output folder. `windows` counts all windows in the folder, of earlier runs too."""
 
     planned: int
     done: int
@@ -29,26 +29,26 @@ class RunView:
 
     @property
     def is_over(self) -> bool:
-        """Whether its driver says so; a run that tells nothing is over when nothing is left."""
+        """Whether the driver has reported the end; a run without heartbeats is over when no clip is left."""
         if self.heartbeat is not None:
             return bool(self.heartbeat["state"] == ENDED)
         return self.done + self.failed == self.planned
 
     def as_progress(self) -> Progress:
-        """Of all clips of the batch, those of earlier runs included; speed and windows are the driver's."""
-        told = (self.heartbeat["progress"] if self.heartbeat is not None else None) or {}
+        """Convert to the progress of all clips of the batch; speed and windows are those of the driver."""
+        latest = (self.heartbeat["progress"] if self.heartbeat is not None else None) or {}
         note = "" if self.heartbeat is None else f"{cold_start(self.heartbeat)}; on {self.heartbeat['host']}"
         return Progress(
             clips=self.planned,
             clips_done=self.done,
             clips_failed=self.failed,
             clips_skipped=0,
-            windows=told.get("windows", self.windows),
-            windows_done=told.get("windows_done", self.windows),
-            frames_done=told.get("frames_done", 0),
-            gpu_busy=told.get("gpu_busy", 0.0),
-            elapsed_s=told.get("elapsed_s", 0.0),
-            clips_before=self.planned - told["clips"] if told else self.done + self.failed,
+            windows=latest.get("windows", self.windows),
+            windows_done=latest.get("windows_done", self.windows),
+            frames_done=latest.get("frames_done", 0),
+            gpu_busy=latest.get("gpu_busy", 0.0),
+            elapsed_s=latest.get("elapsed_s", 0.0),
+            clips_before=self.planned - latest["clips"] if latest else self.done + self.failed,
             note=note,
         )
 
@@ -61,10 +61,10 @@ def watch(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[RunView]:
-    """Look at the last run on OUT until it is over, or until nothing has changed for `silence_s`.
+    """Look at the latest run on OUT until it is over, or until nothing has changed for `silence_s`.
 
     Raises:
-        UsageError: OUT is no output folder.
+        UsageError: OUT is not an output folder.
     """
     ledger = Ledger(out)
     plan = ""

@@ -1,4 +1,4 @@
-"""What a run shows while it goes: counters from the dispatcher's events, as a live view or as plain lines."""
+"""The progress of a run: its counters, and views of them as a live table or as plain lines."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """One moment of a run.
+    """The counters of a run at one moment.
 
-    `gpu_busy` is the share of the GPU actors' time that went into steps, from 0 to 1. `clips_before` of the clips were
-    finished when it began. `firsts` are things that have happened at all; `note` is shown as it is.
+    `gpu_busy` is the share of the GPU actors' time that went into steps, from 0 to 1. `clips_before` counts the clips
+    that had finished before the run began. `firsts` names the first events so far (model, masks, window); `note` is
+    shown unchanged.
     """
 
     clips: int
@@ -42,7 +43,8 @@ class Progress:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds left if the clips that remain take as long as those finished; None before the first."""
+        """Seconds left, if the remaining clips take as long as the finished ones; None before the first clip has
+        finished."""
         finished = self.clips_finished - self.clips_before
         return self.elapsed_s / finished * (self.clips - self.clips_finished) if finished > 0 else None
 
@@ -57,7 +59,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """`h:mm:ss`, or `m:ss` below an hour."""
+    """Format seconds as `h:mm:ss`, or `m:ss` below an hour."""
     whole = round(seconds)
     hours, rest = divmod(whole, 3600)
     text = f"{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
@@ -68,7 +70,7 @@ Show = Callable[[Progress], None]
 
 
 class PlainView:
-    """A line whenever a clip finishes, and at least every `every_s` seconds."""
+    """Prints a line whenever a clip finishes, and at least every `every_s` seconds."""
 
     def __init__(self, console: Console, every_s: float = 10) -> None:
         self._console = console
@@ -91,7 +93,7 @@ class PlainView:
 
 
 class LiveView:
-    """A small table that is redrawn in place."""
+    """Redraws a small table in place."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, refresh_per_second=4, transient=True)
@@ -124,7 +126,7 @@ class NoView:
 
 
 def view(console: Console, *, quiet: bool) -> PlainView | LiveView | NoView:
-    """The view that fits: none when quiet, live in a terminal, plain lines elsewhere."""
+    """Choose the view: nothing when quiet, the live table in a terminal, plain lines elsewhere."""
     if quiet:
         return NoView()
     return LiveView(console) if console.is_terminal else PlainView(console)

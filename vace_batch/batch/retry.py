@@ -1,4 +1,4 @@
-"""Which rows of the last run are run again, and with what; the rest of the batch stays as it is."""
+"""Makes rows of the last run unfinished again, so that they run anew, optionally with changed values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vace_batch.options import Options
 from vace_batch.steps.select_best import set_aside
 
 ROWS = ("failed", "fail", "review")
-"""What may be run again: rows that failed, and finished ones by their verdict."""
+"""The kinds of rows that may run again: failed rows, and finished ones by their verdict."""
 
 
 def prepare_retry(
@@ -29,15 +29,15 @@ def prepare_retry(
     values: Mapping[str, object] | None = None,
     roots: Iterable[str] = (),
 ) -> tuple[Manifest, Options]:
-    """Make rows of the last run on OUT unfinished again; returns what that run was to do, to be run as it was.
+    """Make rows of the last run on OUT unfinished again. Returns that run's manifest and options, to be run again.
 
-    `jobs`: only these. `rows`: which of `ROWS`; the failed ones unless given, or with `values` all that `jobs` names.
-    `values` replace the manifest's in those rows, in this and all later runs. The output that a finished row has is
-    kept in OUT/attempts.
+    `jobs`: only rows with these ids. `rows`: the kinds of rows, of `ROWS`; by default failed ones, or with both
+    `values` and `jobs` all kinds. `values` replace the manifest's values in those rows, in this and all later runs. The
+    present output of a finished row is kept in OUT/attempts.
 
     Raises:
-        UsageError: there are no such rows, or finished ones are to be run again as they were.
-        ManifestError: with everything that is wrong with the rows then.
+        UsageError: no such rows exist, or finished rows are to be run again unchanged.
+        ManifestError: with every fault of the changed rows.
     """
     run = read_run(out)
     summary = summarise(out, shown_only=True)
@@ -49,14 +49,16 @@ def prepare_retry(
     if unknown := set(jobs) - set(found):
         raise UsageError(f"--job: expected {' or '.join(wanted)} rows of {out}, got {', '.join(sorted(unknown))}")
     if not values and any(row["status"] != "failed" for row in found.values()):
-        raise UsageError("finished rows come out as they are unless something is changed: --set COLUMN=VALUE")
+        raise UsageError("finished rows give the same output again unless a value changes: --set COLUMN=VALUE")
     options = Options.model_validate(run["options"])
     options = options.model_copy(update={"allow_roots": tuple(dict.fromkeys((*options.allow_roots, *roots)))})
     manifest = read_manifest(run["manifest"])
     chosen = [job for job in manifest.jobs if job.job_id in found]
     folder = folder_of(manifest.uri)
     if gone := found.keys() - {job.job_id for job in chosen}:
-        raise UsageError(f"{manifest.uri}: has no longer the rows {', '.join(sorted(gone))}")
+        raise UsageError(
+            f"{manifest.uri}: expected the rows of the last run, these are gone: {', '.join(sorted(gone))}"
+        )
     if values:
         _check(apply_overrides(chosen, out, folder), values, folder)
         _keep(out, {row["job_id"] for row in found.values() if row["status"] != "failed"})
@@ -87,7 +89,7 @@ def _keep(out: str, job_ids: Collection[str]) -> None:
 
 
 def _forgive(out: str, rows: Iterable[JobRow], keys: Iterator[str]) -> None:
-    """What failed before, as it was and as it is now, is tried again."""
+    """Clear the failures of rows, under their old and their new keys."""
     ledger = Ledger(out)
     for key in {*(row["clip_key"] for row in rows if row["status"] == "failed"), *keys}:
         ledger.forgive(key)

@@ -32,6 +32,7 @@ class Sinks:
         self._sinks = sinks
 
     def add(self, event: Event) -> None:
+        """Pass an event to all sinks."""
         for sink in self._sinks:
             sink.add(event)
 

@@ -1,4 +1,4 @@
-"""What a run takes while it goes on, beside what was predicted; and whether its budget lets more begin."""
+"""The resources that a run uses, beside the predicted ones, written to OUT while the run goes on."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ _LOG = log.get_logger(__name__)
 
 
 class Spending:
-    """Counts one run from its events and tells OUT now and then. `standing` are the pools of actors that an earlier run
-    has left ready."""
+    """Counts the resources of one run from its events, and writes them to OUT every few seconds and at the end.
+
+    `standing` gives the pools of actors that an earlier run has left ready. `account` also counts the earlier runs on
+    OUT.
+    """
 
     def __init__(
         self,
@@ -44,7 +47,7 @@ class Spending:
         self._has_gpu = has_gpu
         self._clock = clock
         self._began = now()
-        self._told_at = clock()
+        self._written_at = clock()
         self.predicted: dict[str, Used] = {}
         self.real: dict[str, Used] = {}
         self.repeated = Used()
@@ -58,17 +61,17 @@ class Spending:
         elif isinstance(event, ActorReady):
             self._ready[event.actor_id] = (event.pool, self._clock() - event.seconds)
         elif isinstance(event, ActorDied) and event.actor_id in self._ready:
-            self._held += self._stood(*self._ready.pop(event.actor_id))
-        if self._clock() - self._told_at > _EVERY_S:
+            self._held += self._ready_time(*self._ready.pop(event.actor_id))
+        if self._clock() - self._written_at > _EVERY_S:
             self._write()
 
     def close(self) -> None:
         self._write()
 
     def _write(self) -> None:
-        """Put it into OUT; that it cannot be written is no reason to stop."""
-        self._told_at = self._clock()
-        held = sum((self._stood(*since) for since in self._ready.values()), self._held)
+        """Write the usage record; a failing write is logged and does not stop the run."""
+        self._written_at = self._clock()
+        held = sum((self._ready_time(*since) for since in self._ready.values()), self._held)
         record: UsageRecord = {
             "began_at": self._began,
             "at": now(),
@@ -81,7 +84,7 @@ class Spending:
         try:
             storage.publish(self._uri, json.dumps(record).encode())
         except OSError as error:
-            _LOG.warning("what the run used cannot be written: %s", error)
+            _LOG.warning("the usage record of the run cannot be written: %s", error)
 
     def _ran(self, event: UnitRan) -> None:
         unit = event.unit
@@ -93,7 +96,7 @@ class Spending:
         self.real[unit.kind] = self.real.get(unit.kind, Used()) + used
         is_made = bool(event.num_bytes or unit.leaves_bytes)
         self._account.add(used, unit.expected if is_made else None)
-        if is_made:  # what was found in the ledger was not made, and costs nothing
+        if is_made:  # a result found in the ledger costs nothing
             expected = unit.expected
             if isinstance(event.meta, ClipPlan) and isinstance(unit.payload, ClipWork):
                 expected = prepare_cost(unit.payload, event.meta)
@@ -107,13 +110,14 @@ class Spending:
             seconds = event.cpu_s
         return Used(gpu_s=seconds * self._devices, num_bytes=event.num_bytes)
 
-    def _stood(self, pool: str, since: float) -> Used:
+    def _ready_time(self, pool: str, since: float) -> Used:
+        """Return the time since an actor became ready."""
         seconds = self._clock() - since
         return Used(gpu_s=seconds * self._devices) if pool == "gpu" else Used(cpu_s=seconds)
 
 
 def open_account(out: str, options: Options) -> Account:
-    """The account of the earlier runs on `out`; empty where no bound needs it."""
+    """Read the account of the earlier runs on `out`; an empty account if the options set no bound."""
     if not options.budget.is_set:
         return Account()
     usage = read_usage(out)

@@ -16,8 +16,8 @@ from vace_batch.vcu.unit import batch_key
 
 
 class Stage(IntEnum):
-    """Which units start first, before the priorities of their jobs count: those that feed the GPUs, then those that
-    finish a clip, then those that begin one."""
+    """The order of units before the priorities of their jobs count: units that feed the GPUs, then units that finish a
+    clip."""
 
     BEGIN = 0
     FINISH = 1
@@ -28,19 +28,22 @@ _NOTHING = Used()
 
 
 def prepare_unit(work: ClipWork) -> Unit:
+    """Make the unit that prepares a clip."""
     return _clip_unit(StepKind.PREPARE, work, work, Stage.BEGIN)
 
 
 def keep_unit(work: ClipWork) -> Unit:
-    """Keep the masks of a clip that is done."""
+    """Make the unit that keeps the masks of a clip that is done."""
     return _clip_unit(StepKind.KEEP, work, work, Stage.BEGIN)
 
 
 def stitch_unit(work: ClipWork, plan: ClipPlan) -> Unit:
+    """Make the unit that stitches a clip whose windows are all generated."""
     return _clip_unit(StepKind.STITCH, work, (work, plan), Stage.FINISH, finish_cost(work, plan)["stitch"])
 
 
 def measure_unit(work: ClipWork, plan: ClipPlan) -> Unit:
+    """Make the unit that measures a stitched clip."""
     return _clip_unit(StepKind.MEASURE, work, (work, plan), Stage.FINISH, finish_cost(work, plan)["measure"])
 
 
@@ -50,7 +53,7 @@ def select_best_unit(work: ClipWork, attempts: Sequence[AttemptRecord], best: in
 
 
 def window_units(work: ClipWork, plan: ClipPlan, planned: PlannedWindow, key: str) -> tuple[Unit, Unit]:
-    """Build a window's VCU, then generate its frames."""
+    """Make the units that build a window's VCU and generate its frames."""
     size = plan.region_of(planned).size
     num_frames = planned.window.num_frames
     build = Unit(
@@ -94,5 +97,5 @@ def _clip_unit(kind: StepKind, work: ClipWork, payload: object, stage: Stage, ex
 
 
 def _function(kind: StepKind) -> str:
-    """Each worker function has the name of its step."""
+    """Return the worker function of a step; both have the same name."""
     return f"vace_batch.batch.workers:{kind}"

@@ -1,4 +1,4 @@
-"""The windows of a batch: which clips wait for each, which may begin, and which have failed."""
+"""The windows of a batch: the clips that wait for each window, and the windows that have begun or failed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _Entry = tuple[int, int, str, ClipWork, ClipPlan, PlannedWindow]
 
 class WindowQueue:
     """Windows wait here, the highest priority first, until the budget lets them begin. A window that several clips need
-    is made once, and all of them wait for it.
+    is generated once, and all of them wait for it.
 
-    `frames` has the number of frames of each window that has begun, `failures` the unit and failure of each lost one.
+    `frames` has the number of frames of each window that has begun, `failures` the unit and failure of each lost
+    window.
     """
 
     def __init__(self, budget: Budget) -> None:
@@ -31,7 +32,7 @@ class WindowQueue:
         self.failures: dict[str, tuple[Unit, Failure]] = {}
 
     def clips_of(self, key: str) -> list[str]:
-        """The keys of the clips that wait for a window."""
+        """Return the keys of the clips that wait for a window."""
         return sorted(self._clips.get(key, ()))
 
     def add(self, key: str, work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> None:
@@ -44,8 +45,7 @@ class WindowQueue:
     def begin(self, is_needed: Callable[[Collection[str]], bool]) -> Iterator[Unit]:
         """Yield the units of the next windows, as far as the budget lets them begin.
 
-        `is_needed` tells of the clips that wait for a window whether any of them still needs it; otherwise the window
-        is dropped.
+        A window is dropped if `is_needed`, called with the keys of the clips that wait for it, returns False.
         """
         while self._heap:
             *_, key, work, plan, planned = self._heap[0]
@@ -62,10 +62,10 @@ class WindowQueue:
                 del self._clips[key]
 
     def finish(self, key: str) -> list[str]:
-        """Take note that a window is generated. Returns the clips that waited for it."""
+        """Record that a window is generated. Returns the clips that waited for it."""
         return sorted(self._clips.pop(key, ()))
 
     def fail(self, unit: Unit, failure: Failure) -> list[str]:
-        """Take note that a window cannot be made. Returns the clips that waited for it."""
+        """Record that a window cannot be made. Returns the clips that waited for it."""
         self.failures[unit.key] = unit, failure
         return self.finish(unit.key)

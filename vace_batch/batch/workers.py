@@ -1,4 +1,4 @@
-"""What the actors run: the setup of each pool, and each step of `steps/` as a worker function."""
+"""The code that actors run: the setup of each pool, and each step of `steps/` as a worker function."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class Engines:
-    """The GPU actor's model: loaded once, replaced when a job asks for another.
+    """The model of a GPU actor: loaded once, replaced when a job asks for another.
 
-    `prompts_uri` is where the run's prompt embeddings are shared, `texts` its prompts by model.
+    `prompts_uri` is the folder of the run's shared prompt embeddings, `texts` the run's prompts by model.
     """
 
     def __init__(self, settings: EngineSettings, prompts_uri: str | None, texts: Mapping[str, Sequence[str]]) -> None:
@@ -37,10 +37,10 @@ class Engines:
         self._engine: VaceEngine | None = None
 
     def get(self, ref: str, revision: str) -> VaceEngine:
-        """The engine of model `ref` at the revision that was planned with.
+        """Return the engine of model `ref` at the planned revision.
 
         Raises:
-            UsageError: it cannot be loaded.
+            UsageError: the model cannot be loaded.
         """
         if self._engine is None or not self._engine.usable or (ref, revision) != self._loaded:
             from vace_batch.vace.loading import open_engine
@@ -63,7 +63,7 @@ class Engines:
 
 
 def mask_setup(models: MaskModels) -> MaskModels:
-    """State of a CPU actor."""
+    """Set up a CPU actor; its state is the mask models."""
     log.quiet_environment()
     return models
 
@@ -75,7 +75,7 @@ def vace_setup(
     prompts_uri: str | None = None,
     texts: Mapping[str, Sequence[str]] | None = None,
 ) -> Engines:
-    """State of a GPU actor; the default model is loaded at once, so that the first window does not wait."""
+    """Set up a GPU actor; the default model is loaded at once, so that the first window does not wait."""
     log.quiet_environment()
     engines = Engines(settings, prompts_uri, texts or {})
     engines.get(model, revision)
@@ -83,20 +83,20 @@ def vace_setup(
 
 
 def prepare(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
-    """Payload: ClipWork. Meta: its ClipPlan."""
+    """Prepare clips. Payload: ClipWork. Meta: its ClipPlan."""
     return [Outcome(meta=prepare_step.prepare(_payload(call), models)) for call in calls]
 
 
 def build(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
-    """Payload: (ClipWork, ClipPlan, PlannedWindow). Leaves a VCU."""
+    """Build windows. Payload: (ClipWork, ClipPlan, PlannedWindow). Leaves a VCU."""
     return [Outcome(payload=build_step.build(*_payload(call))) for call in calls]
 
 
 def generate(engines: Engines, calls: Sequence[Call]) -> Finish:
-    """Payload: (model, revision, OUT), the same for all calls. Input: a window's VCU. Commits the windows.
+    """Generate windows and commit them. Payload: (model, revision, OUT), equal for all calls. Input: a window's VCU.
 
-    A window that cannot be made is its own failure, not its neighbours'. Meta: the device's seconds. The returned
-    function waits until the last frames are written.
+    A window that cannot be made fails alone, without its neighbours. Meta: the device's seconds. The returned function
+    waits until the last frames are written.
     """
     model, revision, out = _payload(calls[0])
     vcus: list[Any] = [call.inputs[0] for call in calls]
@@ -112,7 +112,7 @@ def generate(engines: Engines, calls: Sequence[Call]) -> Finish:
 
 
 def stitch(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
-    """Payload: (ClipWork, ClipPlan). Commits the clip. Meta: its status."""
+    """Stitch clips and commit them. Payload: (ClipWork, ClipPlan). Meta: the clip's status."""
     statuses = []
     for call in calls:
         work, plan = _payload(call)
@@ -122,7 +122,7 @@ def stitch(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
 
 
 def keep(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
-    """Payload: ClipWork of a finished clip. Writes its masks beside the results. Meta: done."""
+    """Write the masks of finished clips beside the results. Payload: ClipWork. Meta: done."""
     for call in calls:
         work: ClipWork = _payload(call)
         keep_step.keep(work, prepare_step.prepare(work, models))
@@ -130,13 +130,13 @@ def keep(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
 
 
 def measure(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
-    """Payload: (ClipWork, ClipPlan). Commits the finished clip's numbers, whatever happens. Meta: the record."""
+    """Measure finished clips and commit their metrics. Payload: (ClipWork, ClipPlan). Meta: the record."""
     pairs = [_payload(call) for call in calls]
     return [Outcome(meta=measure_step.measure(work, plan, models)) for work, plan in pairs]
 
 
 def select_best(models: MaskModels, calls: Sequence[Call]) -> list[Outcome]:
-    """Payload: (ClipWork, records of its attempts, the number of the best). Makes that one the clip's output."""
+    """Make the best attempt the clip's output. Payload: (ClipWork, records of the attempts, the number of the best)."""
     for call in calls:
         select_best_step.select_best(*_payload(call))
     return [Outcome() for _ in calls]
