@@ -36,4 +36,4 @@ def test_what_cannot_be_said_is_told(tmp_path: Path) -> None:
     info = probe(make(tmp_path / "a.mkv", Media(codec="libvpx-vp9", options={"chroma_sample_location": "left"})))
     assert choose_encoding(info, EncoderSettings(), "webm").notes == ()
     [word] = choose_encoding(info, EncoderSettings(), "mp4").notes
-    assert word == "chroma location left left out: libvpx-vp9 in mp4 does not say it"
+    assert word == "chroma location left left out: libvpx-vp9 in mp4 does not store it"

@@ -57,7 +57,7 @@ def test_hdr10_that_an_encoder_does_not_take_is_said(tmp_path: Path) -> None:
     ).notes
     assert told == ("HDR10 mastering and light levels left out: prores_ks does not take them",)
     plus = choose_encoding(replace(info, hdr=replace(info.hdr, dynamic=("HDR10+",))), EncoderSettings()).notes
-    assert plus == ("HDR10+ left out of re-encoded frames: libx265 is not given them",)
+    assert plus == ("HDR10+ left out of re-encoded frames: they cannot be passed to libx265",)
 
 
 def test_a_frame_without_metadata_says_nothing() -> None:

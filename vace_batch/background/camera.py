@@ -41,17 +41,17 @@ _TRACK_PIXELS = 640 * 400
 # In flatter parts, such as a sky, points follow the codec's noise, much of which stays on the screen.
 _TEXTURE_LEVELS = 3.0
 _FEW_POINTS = 40
-# So many frames in a row may be unlike the rest before the camera is thought to show something else.
+# Frames in a row that may be lost before the camera is taken to show another scene.
 _MOST_LOST = 2
-# A motion is believed where the picture laid by it differs from its anchor by less than this share of what the picture
-# as it stands does; where nothing can be followed, a difference (evened levels) of less than the second is none.
+# A motion is accepted if it reduces the frame's difference to the anchor by at least this factor. Without texture, a
+# difference below `_FLAT_DIFFERENCE` (evened levels) counts as none.
 _STILL_SHARE = 1.03
 _FLAT_DIFFERENCE = 6.0
 _MIN_OVERLAP = 0.5
 _MAX_ZOOM = 1.4
-# Points are told from their surroundings, which change as things at other depths pass behind them.
+# Points are recognised by their surroundings, which change as things at other depths pass behind them.
 _MAX_BEND_PX = 30.0
-# A point farther than this share of the picture from where the common motion puts it was lost, not near the camera.
+# A point farther than this share of the picture from its predicted place was lost; no parallax is that large.
 _PARALLAX_SHARE = 0.25
 
 
@@ -81,12 +81,12 @@ class _Tracker:
         self._has_texture = False
         self._lost: list[tuple[int, View]] = []
         self._last: View | None = None
-        # The brightest view of the segment so far, where it lies in the anchor, and the anchor's colours in its.
+        # The brightest view of the segment so far, its motion to the anchor, and the anchor's colours relative to it.
         self._bright: View | None = None
         self._bright_at: Matrix = np.eye(3)
         self._anchor_colours = SAME_COLOURS
         self._near: npt.NDArray[np.intp] = np.zeros((0, 0), np.intp)
-        # Where each point was in the previous frame, hidden ones where their surroundings put them.
+        # Places of the points in the previous frame; hidden points are placed by their surroundings.
         self._where: Points = self._points
 
     def segments(self) -> tuple[Segment, ...]:
@@ -214,8 +214,8 @@ class _Tracker:
         if len(self._points) < MIN_INLIERS:
             return None
         before = self._where.reshape(-1, 1, 2)
-        now, found, _ = _cv.calcOpticalFlowPyrLK(self._last.gray, view.gray, before, before.copy(), maxLevel=4, **_LK)
-        usable = is_free(self._where, self._last.free) & (found[:, 0] > 0) & is_free(now[:, 0], view.free)
+        now, status, _ = _cv.calcOpticalFlowPyrLK(self._last.gray, view.gray, before, before.copy(), maxLevel=4, **_LK)
+        usable = is_free(self._where, self._last.free) & (status[:, 0] > 0) & is_free(now[:, 0], view.free)
         fit = fit_motion(now[usable, 0], self._points[usable], loose=2.0)
         if fit is None:
             return None
@@ -241,7 +241,7 @@ class _Tracker:
         """Refine a rough motion: warp the frame onto the anchor, then track points there to sub-pixels."""
         assert self._anchor is not None
         laid = cv2.warpPerspective(view.gray, rough, self._reduction.small_sides, flags=cv2.INTER_CUBIC)
-        there, found, _ = _cv.calcOpticalFlowPyrLK(
+        there, status, _ = _cv.calcOpticalFlowPyrLK(
             self._anchor.gray,
             laid,
             self._points.reshape(-1, 1, 2),
@@ -251,7 +251,7 @@ class _Tracker:
             **_LK,
         )
         now = project(np.linalg.inv(rough), there)
-        usable = (found[:, 0] > 0) & is_free(now, view.free)
+        usable = (status[:, 0] > 0) & is_free(now, view.free)
         fit = fit_motion(now[usable], self._points[usable])
         if fit is None:
             return None
@@ -259,7 +259,7 @@ class _Tracker:
         together = staying_together(rest, usable, self._near)
         strength = mesh_strength(rest[together])
         self._where = project(np.linalg.inv(fit.matrix), self._points)
-        # A camera that stands still has no parallax: what moves then are things.
+        # A camera that stands still has no parallax: moving points then belong to moving things.
         if strength and not fit.is_still:
             fit.bend_px = float(np.percentile(np.linalg.norm(rest[together], axis=1), 90))
             kept = rest[together] * np.float32(strength)

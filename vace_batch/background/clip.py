@@ -26,10 +26,10 @@ from vace_batch.video.read_ahead import CHUNK_FRAMES
 from vace_batch.video.reader import read_frames
 
 SPECK_PX = 40
-"""Smaller unknown parts take the smooth guess between their known neighbours; smaller known ones are given up."""
+"""Smaller unknown parts take the smooth guess between their known neighbours; smaller known parts are dropped."""
 
 HALO_PX = 4
-"""Beyond a mask that nobody sized by hand, a codec's traces of the object are taken away too, where that is safe."""
+"""Reach of a codec's traces round a mask of default dilation; they are removed where that is safe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,28 +56,29 @@ def recover_clip(
     """
     masks = MaskReader(clip.masks)
     masked_shots = [shot for shot in shots if _has_masks(masks, shot)]
-    # A job that says how far its masks are dilated is taken at its word: no pixel beyond changes.
+    # A job with a dilation of its own is taken literally: no pixel beyond it changes.
     settings = BackgroundSettings(bridging=limits.bridging, halo_px=HALO_PX if job.dilate is None else 0)
-    # What a shadow may hide of protected things is not asked.
+    # A shadow may lie on protected things: masks do not grow where something is protected.
     shadows = job.mask_shadow == "auto" and not job.protects
     stillness = StillSegments()
-    found = (each for shot in masked_shots for each in _patches(clip, masks, shot, shadows, settings, stillness))
-    write_patches(patches, found)
-    masked = left_over = 0
+    write_patches(
+        patches, (patch for shot in masked_shots for patch in _patches(clip, masks, shot, shadows, settings, stillness))
+    )
+    masked = unrecovered = 0
 
-    def left() -> Iterator[FrameMask]:
-        nonlocal masked, left_over
+    def remaining() -> Iterator[FrameMask]:
+        nonlocal masked, unrecovered
         reader = PatchReader(patches)
         for start in range(0, len(clip.pts), CHUNK_FRAMES):
-            found = reader.get(start, start + CHUNK_FRAMES)
+            known = reader.get(start, start + CHUNK_FRAMES)
             for index, mask in masks.get(start, start + CHUNK_FRAMES).items():
                 masked += int(mask.bits.sum())
-                hole = _without(mask, found.get(index))
+                hole = _without(mask, known.get(index))
                 if hole is not None:
-                    left_over += int(hole.bits.sum())
+                    unrecovered += int(hole.bits.sum())
                     yield hole
 
-    return write_masks(holes, clip.size, left()), (masked - left_over) / max(1, masked), stillness
+    return write_masks(holes, clip.size, remaining()), (masked - unrecovered) / max(1, masked), stillness
 
 
 def _has_masks(masks: MaskReader, shot: Shot) -> bool:
@@ -94,31 +95,32 @@ def _patches(
 ) -> Iterator[Patch]:
     camera = track_camera(clip.frames, masks.get, shot, clip.size)
     stillness.segments += [(segment.start, segment.stop) for segment in camera]
-    asked = masks
+    job_masks = masks
     with contextlib.ExitStack() as stack:
         if shadows:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vace-batch-"))
             grown = posixpath.join(folder, "grown.parquet")
             write_masks(grown, clip.size, grow_into_shadows(clip.frames, masks.get, shot, clip.size, camera))
             masks = MaskReader(grown)
-        for found in recover(clip.frames, masks.get, shot, clip.size, settings, camera):
-            known = without_specks(found, masks.get(found.index, found.index + 1)[found.index].within(found.box))
-            patch = Patch(index=found.index, box=found.box, rgb=found.rgb, known=known)
-            mask = asked.get(found.index, found.index + 1).get(found.index)
-            stillness.restless[found.index] = () if mask is None else _restless(_without(mask, patch), found)
+        for recovered in recover(clip.frames, masks.get, shot, clip.size, settings, camera):
+            grown_mask = masks.get(recovered.index, recovered.index + 1)[recovered.index]
+            known = without_specks(recovered, grown_mask.within(recovered.box))
+            patch = Patch(index=recovered.index, box=recovered.box, rgb=recovered.rgb, known=known)
+            mask = job_masks.get(recovered.index, recovered.index + 1).get(recovered.index)
+            stillness.restless[recovered.index] = () if mask is None else _restless(_without(mask, patch), recovered)
             if known.any():
                 yield patch
 
 
-def _restless(hole: FrameMask | None, found: Recovered) -> tuple[Box, ...]:
+def _restless(hole: FrameMask | None, recovered: Recovered) -> tuple[Box, ...]:
     """Return the boxes of the parts of a hole that have motion beside them."""
     parts = split_parts(hole) if hole is not None else []
-    return tuple(part.box for part in parts if (part.bits & ~found.still[part.box.slices_in(found.box)]).any())
+    return tuple(part.box for part in parts if (part.bits & ~recovered.still[part.box.slices_in(recovered.box)]).any())
 
 
-def without_specks(found: Recovered, mask: Bits) -> Bits:
+def without_specks(recovered: Recovered, mask: Bits) -> Bits:
     """Remove specks from known pixels (h, w), and fill specks in them: no speck is worth a seam or a window."""
-    known = large_parts(found.known, SPECK_PX)
+    known = large_parts(recovered.known, SPECK_PX)
     return known | (mask & ~known & ~large_parts(mask & ~known, SPECK_PX))
 
 

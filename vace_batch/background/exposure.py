@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 SAME_COLOURS: tuple[npt.NDArray[Any], npt.NDArray[Any]] = np.ones(3, np.float32), np.zeros(3, np.float32)
 
-# A frame with this many times the contrast at the same place gives its colours to the others.
+# A frame with this many times the contrast at the same place becomes the colour reference.
 _BRIGHTER = 1.5
 _CLIPPED = 250
-# The variance, in squared levels, below which a picture says nothing of its gain.
+# Variance, in squared levels, below which a picture is too flat to fit a gain.
 _FLAT = 4.0
 _MAX_GAIN = 50.0
 # Pictures that are correlated less than this differ by more than light.

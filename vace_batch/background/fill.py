@@ -15,11 +15,11 @@ from vace_batch.geometry import Box, Bridging, Size
 
 Values = npt.NDArray[Any]
 
-# Of larger gaps only the rim would differ. Bounds time (a second a gap) and memory (100 MB).
+# In larger gaps a thin plate would change only the rim. Bounds time (a second a gap) and memory (100 MB).
 _MAX_GAP_PX = 40_000
-# What is hidden beside a gap to try whether its surroundings tell what it hides.
+# Width of the rim that is hidden beside a gap to test whether its surroundings predict it.
 _RIM_PX = 6
-# Of a membrane, which flattens, against a thin plate, which overshoots.
+# Weight of a membrane, which flattens, against a thin plate, which overshoots.
 _TENSION = 0.3
 
 # The rows and columns of pixels and of their right, then lower, neighbours.
@@ -48,7 +48,7 @@ def _push_pull(total: Values, weight: Values) -> Values:
     small = ((width + 1) // 2, (height + 1) // 2)
     padded = [cv2.copyMakeBorder(each, 0, height % 2, 0, width % 2, cv2.BORDER_CONSTANT) for each in (total, weight)]
     sums = [cv2.resize(each, small, interpolation=cv2.INTER_AREA) * 4 for each in padded]
-    # More than one pixel's worth says no more than one: coarse levels then spread values, not counts.
+    # Weights are capped at one pixel's worth, so that coarse levels spread values, not counts.
     coarse_weight = np.minimum(sums[1], 1.0)
     factor = coarse_weight / np.maximum(sums[1], 1e-6)
     coarse = _push_pull(sums[0].reshape(*sums[1].shape, -1) * factor[..., None], coarse_weight)

@@ -18,7 +18,8 @@ MIN_INLIERS = 10
 _INLIER_PX = 1.5
 _MIN_FOR_HOMOGRAPHY = 24
 _MIN_INLIER_SHARE = 0.4
-# A simpler motion is taken while it explains the points this well beside the best one: a still camera stays still.
+# A simpler motion is preferred while its error exceeds the best motion's by no more than this: a still camera stays
+# still.
 _SIMPLER_PX = 0.04
 
 

@@ -27,7 +27,7 @@ _TOGETHER_PX = 1.5
 _TOGETHER_SHARE = 0.15
 _MIN_TOGETHER = 3
 _FEW_PX, _MUCH_PX = 0.3, 0.6
-# A point's say falls with the fourth power of its distance beyond this: near a depth edge the nearest points count.
+# Beyond this distance a point's weight falls with the fourth power: near a depth edge the nearest points count.
 _SHARP_PX = 12.0
 _STIFF_PX = 4.0
 _LEAST_FLOW_PX = 24
@@ -108,13 +108,13 @@ def neighbours(points: Points) -> npt.NDArray[np.intp]:
     return np.argsort(distance, axis=1, kind="stable")[:, :_NEIGHBOURS]
 
 
-def staying_together(rest: Points, found: npt.NDArray[np.bool_], near: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-    """Return which found points shift like at least three found neighbours."""
+def staying_together(rest: Points, tracked: npt.NDArray[np.bool_], near: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Return which tracked points shift like at least three tracked neighbours."""
     if near.shape[1] == 0:
         return np.zeros(len(rest), np.bool_)
     tolerance = np.maximum(_TOGETHER_PX, _TOGETHER_SHARE * np.linalg.norm(rest, axis=1))[:, None]
-    alike = (np.linalg.norm(rest[near] - rest[:, None], axis=-1) < tolerance) & found[near]
-    return np.asarray(found & (alike.sum(axis=1) >= _MIN_TOGETHER), np.bool_)
+    alike = (np.linalg.norm(rest[near] - rest[:, None], axis=-1) < tolerance) & tracked[near]
+    return np.asarray(tracked & (alike.sum(axis=1) >= _MIN_TOGETHER), np.bool_)
 
 
 def mesh_strength(rest: Points) -> float:
@@ -148,6 +148,6 @@ def shifts_at(places: npt.NDArray[Any], at: Points, rest: Points) -> npt.NDArray
     weight /= weight.sum(axis=1, keepdims=True)
     terms = np.concatenate([np.ones((*beside.shape[:2], 1)), beside], axis=-1)
     weighted = terms * weight[..., None]
-    # A slope that points all to one side tell is not carried far.
+    # Slopes are damped: points all on one side do not fix a slope well.
     normal = weighted.transpose(0, 2, 1) @ terms + np.diag([0.0, _STIFF_PX**2, _STIFF_PX**2])
     return np.asarray(np.linalg.solve(normal, weighted.transpose(0, 2, 1) @ rest)[:, 0])

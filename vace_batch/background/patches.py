@@ -84,15 +84,15 @@ class PatchReader:
 
     def get(self, start: int, stop: int) -> dict[int, Patch]:
         """Return the patches of frames start..stop-1 by frame; reads only their row groups."""
-        found: dict[int, Patch] = {}
+        patches: dict[int, Patch] = {}
         for group in range(self._file.num_row_groups):
             frames = self._file.metadata.row_group(group).column(0).statistics
             if frames.max < start or frames.min >= stop:
                 continue
             for row in self._file.read_row_group(group, use_threads=False).to_pylist():
                 if start <= row["frame"] < stop:
-                    found[row["frame"]] = _patch(row)
-        return found
+                    patches[row["frame"]] = _patch(row)
+        return patches
 
 
 def _patch(row: dict[str, Any]) -> Patch:

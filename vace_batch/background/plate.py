@@ -32,11 +32,11 @@ _TILE_ROWS = 64
 
 _MIN_AGREEING = 2
 _MIN_AGREEING_SHARE = 0.55
-# Where the rest of a scene keeps still to this share, a pixel that one frame alone shows is believed.
+# If this share of a scene is still, a pixel that only one frame shows is accepted.
 _CALM_SHARE = 0.95
 _LEAST_TOLERANCE = 5.0
 _LEAST_NOISE = 0.5
-# Levels allowed for each level of local contrast: what a misalignment of a fifth of a pixel makes of an edge, averaged.
+# Tolerance per level of local contrast: the average effect of a misalignment of a fifth of a pixel on an edge.
 _TOLERANCE_CONTRAST = 0.12
 
 
@@ -229,7 +229,7 @@ def _agree(samples: _Samples, box: Box, bridging: Bridging | None) -> Plate:
         near = seen & (largest(np.abs(smooth_difference(off, seen))) <= tolerance)
         if near.any():
             noises.append(float(np.median(np.abs(off[near]))))
-        # What a smooth difference hides, a single far pixel, may not count either.
+        # A single far pixel, which smoothing hides, does not count either.
         close = near & (largest(np.abs(off)) <= 4 * tolerance)
         total += off * close[..., None]
         agreeing += close

@@ -34,7 +34,7 @@ from vace_batch.planning.windows import Shot
 from vace_batch.video.frame import Frame
 
 _RING_PX = 12
-# The ring's differences are averaged over this radius before they colour the hole: what is left is light, not noise.
+# The ring's differences are averaged over this radius before they colour the hole, which leaves light and no noise.
 _LIGHT_RADIUS_PX = 6
 _HALO_PX = 3
 _MAX_LIGHT_STEP = 12.0
@@ -211,12 +211,12 @@ def _light(observed: Levels, view: PlateView, bits: Bits, noise: float) -> Level
     radius = (2 * _LIGHT_RADIUS_PX + 1,) * 2
     total = cv2.GaussianBlur(difference * weight[..., None], radius, 0)
     share = cv2.GaussianBlur(weight, radius, 0)
-    # 0.05: where next to nothing of the ring can be used, nothing is added.
+    # 0.05: where hardly a pixel of the ring can be used, nothing is added.
     smooth = total / (share + 0.05)[..., None]
     if not usable.any():
         return np.zeros_like(observed)
     light = spread_inwards(smooth, usable)
-    # Differences that noise alone may make fade out instead of flickering from frame to frame.
+    # Differences within the noise are damped, so that they do not flicker from frame to frame.
     doubt = (_LIGHT_DOUBT * noise) ** 2
     return np.asarray(light * np.maximum(0, 1 - doubt / np.maximum(light**2, 1e-6)), np.float32)
 
@@ -227,7 +227,7 @@ def _doubtful(observed: Levels, view: PlateView, bits: Bits, *, strict: bool) ->
     Someone passes there, or the plate is misaligned. A smooth darkening of a lesser part of the ring does not count: it
     is a shadow on the right background. `strict`: scenes that change all the time must fit better, at edges too.
     """
-    # Not what a mask with pinholes shows of the object itself.
+    # Without the pinholes of a mask, which show the object itself.
     outside = cv2.morphologyEx((~bits).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
     ring = view.known & np.asarray(outside, np.bool_)
     if not ring.any():

@@ -21,7 +21,7 @@ from vace_batch.masks.store import Bits, FrameMask, make_mask
 from vace_batch.planning.windows import Shot
 from vace_batch.video.frame import Frame
 
-# Shadows are looked for within this share of the object's longer side, of at least this many pixels.
+# The search for shadows reaches this share of the object's longer side from the mask, within these pixels.
 _REACH_SHARE = 1.0
 _LEAST_REACH_PX = 24
 _MAX_REACH_PX = 320

@@ -17,7 +17,7 @@ from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import Bits
 
 UNITS = 128
-"""Of a level, in 16 bits: brighter than white too, where a darker frame gives the colours."""
+"""Steps per level in 16 bits: levels above white occur where a darker frame is the colour reference."""
 BRIGHTEST = 511.0
 
 

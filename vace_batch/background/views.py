@@ -22,7 +22,7 @@ from vace_batch.video.frame import Frame
 _COLOUR_SIDE = 96
 _MAX_POINTS = 400
 _POINT_DISTANCE_PX = 10
-# Masks are followed by compression artefacts and motion blur, in which no point should be tracked.
+# Masks are surrounded by compression artefacts and motion blur, in which no point should be tracked.
 _KEEP_OFF_PX = 4
 
 
@@ -102,8 +102,8 @@ def mean_difference(a: npt.NDArray[Any], b: npt.NDArray[Any], where: npt.NDArray
 
 
 def corners_in(gray: npt.NDArray[np.uint8], where: npt.NDArray[np.uint8]) -> Points:
-    found = cv2.goodFeaturesToTrack(gray, _MAX_POINTS, 0.003, _POINT_DISTANCE_PX, mask=where)
-    return np.asarray(() if found is None else found, np.float32).reshape(-1, 2)
+    corners = cv2.goodFeaturesToTrack(gray, _MAX_POINTS, 0.003, _POINT_DISTANCE_PX, mask=where)
+    return np.asarray(() if corners is None else corners, np.float32).reshape(-1, 2)
 
 
 def _evened(gray: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:

@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vace_batch.background.fill import spread_inwards
+from vace_batch.masks.store import Bits
 
 Colour = NDArray[np.float32]
-Bits = NDArray[np.bool_]
 
 _CYCLES = 2
 _COARSEST_PX = 4
 _DAMPING = np.float32(0.8)
 _COARSER = np.float32(3)
-"""Four for twice the pixel, less as a coarse one beside the border reaches beyond it: with four, cycles can diverge."""
+"""In theory 4 for pixels of twice the size; coarse pixels reach beyond the border, and with 4 cycles can diverge."""
 _GRAIN_TOLERANCE = 0.8
 _LEAST_GRAIN = 0.75
-"""Levels of noise below which nobody sees that it is missing."""
+"""Less missing noise than this, in levels, cannot be seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +87,11 @@ def drift(source: Colour, fill: Colour, known: Bits) -> Colour:
 
 def _membrane(values: Colour, known: Bits) -> Colour:
     """Keep `values` (H, W, 3) where `known`; elsewhere make each pixel about the mean of its four neighbours."""
-    found = spread_inwards(values, known)
+    membrane = spread_inwards(values, known)
     free = np.repeat((~known)[..., None].astype(np.float32), 3, axis=2)
     for _ in range(_CYCLES):
-        found += _correction((_mean_of_four(found) - found) * free, free)
-    return found
+        membrane += _correction((_mean_of_four(membrane) - membrane) * free, free)
+    return membrane
 
 
 def _correction(lack: Colour, free: Colour) -> Colour:
@@ -99,24 +99,24 @@ def _correction(lack: Colour, free: Colour) -> Colour:
 
     One cycle of multigrid (Brandt 1977): slow variations are solved at half the size. `free` is (H, W, 3).
     """
-    found = _DAMPING * free * lack
+    solution = _DAMPING * free * lack
     if min(lack.shape[:2]) <= _COARSEST_PX:
-        return _relaxed(found, lack, free, 16)
-    left = (_mean_of_four(found) - found + lack) * free
+        return _relaxed(solution, lack, free, 16)
+    residual = (_mean_of_four(solution) - solution + lack) * free
     inner = (_halved(free) > 0.99).astype(np.float32)
-    found += _doubled(_correction(_COARSER * _halved(left), inner), lack.shape[:2]) * free
-    return _relaxed(found, lack, free, 2)
+    solution += _doubled(_correction(_COARSER * _halved(residual), inner), lack.shape[:2]) * free
+    return _relaxed(solution, lack, free, 2)
 
 
-def _relaxed(found: Colour, lack: Colour, free: Colour, times: int) -> Colour:
+def _relaxed(solution: Colour, lack: Colour, free: Colour, times: int) -> Colour:
     pull = _DAMPING * free
     for _ in range(times):
-        step = _mean_of_four(found)
-        step -= found
+        step = _mean_of_four(solution)
+        step -= solution
         step += lack
         step *= pull
-        found += step
-    return found
+        solution += step
+    return solution
 
 
 def _mean_of_four(image: Colour) -> Colour:

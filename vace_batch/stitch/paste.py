@@ -19,10 +19,10 @@ from vace_batch.video.frame import Frame
 from vace_batch.video.scaling import Image
 
 RING_PX = 16
-"""How far from the mask the source still says what colour the fill should have."""
+"""Width of the ring round the mask whose colours the fill must meet."""
 
 _CHROMA_PX = 3
-"""How near pixels lie that have a part in a pixel's chroma sample, when it is averaged and when it is shown."""
+"""Reach of chroma: a pixel's chroma depends on pixels as near as this, through averaging and interpolation."""
 
 
 def stitch_frame(
@@ -60,10 +60,10 @@ def stitch_frame(
         change = patches[number].change(hole.index, around, source)
         fill += grain(source.astype(np.float32), fill, changed, change, seed=hole.index)
         inner = box.slices_in(around)
-        # What was recovered is right: the token that grew over it is not shown there.
+        # Recovered pixels stay: the token that grew over them is not shown.
         alpha_mine = feather_alpha(mine.within(box), feather_px)
         alpha = np.where(known[inner], alpha_mine, feather_alpha(grown.within(box), feather_px))
-        # A chroma sample that two pastes share would keep some of the object under both: there they are one.
+        # A chroma sample shared by two pastes would keep some of the object under both: one paste covers it alone.
         beside = known[inner] & (feather_alpha(mine.within(box), _CHROMA_PX) > 0)
         weight = np.where(beside, alpha, np.float32(1))[..., None]
         mixed = weight * fill[inner] + (1 - weight) * source[inner]

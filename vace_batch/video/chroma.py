@@ -10,8 +10,8 @@ from vace_batch.video.frame import SWS_FLAGS
 from vace_batch.video.libav import converting
 from vace_batch.video.planes import plane_layout, plane_view
 
-# A step between two chroma samples, seen at the luma pixel before its middle: half way up where samples sit on luma
-# pixels, a fifth where they sit between two; not begun where each sits on the later one.
+# The level of a step between two chroma samples, at the luma pixel before the step's middle: half where samples sit on
+# luma pixels, a fifth where they sit between two pixels, zero where each sits on the later pixel.
 _STEP_PX = 32
 _SITES = {"on": 0.5, "between": 0.21, "later": 0.0}
 _NAMES = {

@@ -16,7 +16,7 @@ from vace_batch.errors import ClipError
 from vace_batch.video.probe import VideoInfo
 
 DEFAULT_RATE = Fraction(25)
-"""Frame rate told to encoders of video that does not say its own; time stamps do not depend on it."""
+"""Frame rate for encoders of video without a rate of its own; time stamps do not depend on it."""
 
 _ENCODER = {
     "h264": "libx264",
@@ -47,18 +47,18 @@ _KEEPS_PTS = frozenset({"libx264", "libx265", "libvpx", "libvpx-vp9", "libsvtav1
 _PRORES_PROFILE = {"Proxy": "proxy", "LT": "lt", "Standard": "standard", "HQ": "hq", "4444": "4444", "XQ": "4444xq"}
 _DNXHR_PROFILE = {"DNXHR LB": "dnxhr_lb", "DNXHR SQ": "dnxhr_sq", "DNXHR HQ": "dnxhr_hq", "DNXHR HQX": "dnxhr_hqx"}
 
-# Where decoders take chroma samples to sit when nobody says it; "center" for all others.
+# The chroma location that decoders assume for untagged video; "center" for all other codecs.
 _USUAL_LOCATION = {"libx264": "left", "libx265": "left", "mpeg4": "left", "mpeg2video": "left"}
 _SAYS_LOCATION = frozenset({"libx264", "libx265", "libsvtav1"})
 _CONTAINER_SAYS_LOCATION = frozenset({"matroska", "webm"})
 
-# Encoders that choose a profile by pixel format, and more of it than a source of these has.
+# x264 chooses a profile by pixel format, and a higher one than sources of these profiles have.
 _X264_PROFILE = {"Baseline": "baseline", "Constrained Baseline": "baseline", "Main": "main"}
 
 # Key frames come where the source has them; this is the longest time without one.
 _LONGEST_GOP_FRAMES = "300"
 
-# Decoders that give more bits than any encoder of their codec takes.
+# Pixel formats that decoders produce and that no encoder of the same codec accepts, with the format written instead.
 _FEWER_BITS = {
     "yuv422p12le": "yuv422p10le",
     "yuv444p12le": "yuv444p10le",
@@ -162,7 +162,7 @@ def _encoding(codec: str, pix_fmt: str, info: VideoInfo, settings: EncoderSettin
     if info.chroma_location not in (None, _USUAL_LOCATION.get(codec, "center")):
         options["chroma_sample_location"] = info.chroma_location
         if codec not in _SAYS_LOCATION and container not in _CONTAINER_SAYS_LOCATION:
-            notes.append(f"chroma location {info.chroma_location} left out: {codec} in {container} does not say it")
+            notes.append(f"chroma location {info.chroma_location} left out: {codec} in {container} does not store it")
     return Encoding(
         codec=codec,
         pix_fmt=pix_fmt,
@@ -182,7 +182,9 @@ def _losses(codec: str, pix_fmt: str, info: VideoInfo) -> list[str]:
     if pix_fmt != info.pix_fmt:
         losses.append(f"pixel format {info.pix_fmt} written as {pix_fmt}")
     if info.hdr.dynamic:
-        losses.append(f"{' and '.join(info.hdr.dynamic)} left out of re-encoded frames: {codec} is not given them")
+        losses.append(
+            f"{' and '.join(info.hdr.dynamic)} left out of re-encoded frames: they cannot be passed to {codec}"
+        )
     if (info.hdr.mastering or info.hdr.content_light) and codec not in ("libx264", "libx265", "libsvtav1"):
         losses.append(f"HDR10 mastering and light levels left out: {codec} does not take them")
     return losses
@@ -192,7 +194,7 @@ def _options(codec: str, info: VideoInfo, settings: EncoderSettings, container: 
     crf = str(settings.crf if settings.crf is not None else _DEFAULT_CRF.get(codec, 0))
     preset = settings.preset or _DEFAULT_PRESET.get(codec, "")
     threads = settings.threads
-    # 118 is quality 1 in libav's lambda units; B-frames would need times these encoders do not have.
+    # 118 is quality 1 in libav's lambda units; no B-frames, as these encoders keep no display times.
     fixed_quality = {"flags": "+bitexact+qscale", "global_quality": "118", "qmin": "1", "bf": "0"}
     prores = _PRORES_PROFILE.get(info.profile or "", "auto")
     dnxhr = _DNXHR_PROFILE.get(info.profile or "", "dnxhr_hqx" if info.bit_depth > 8 else "dnxhr_hq")
@@ -204,7 +206,7 @@ def _options(codec: str, info: VideoInfo, settings: EncoderSettings, container: 
         "libx264": x26x
         | {"x264-params": _params("mbtree=0:cpu-independent=1:chroma-qp-offset=-6", _hdr_params("libx264", info))}
         | _x264_profile(info),
-        # libav's x265 leaves closed captions out unless it is asked.
+        # libav's x265 leaves closed captions out by default.
         "libx265": x26x
         | {
             "a53cc": "1",
@@ -229,8 +231,8 @@ def _options(codec: str, info: VideoInfo, settings: EncoderSettings, container: 
         "ffv1": {"level": "3", "coder": "1", "context": "1", "slicecrc": "1"},
     }
     options = {"threads": str(threads), "flags": "+bitexact"} | by_codec.get(codec, {})
-    # AVI stores no presentation times. MP4 stores decoding times and what is shown when only as a difference: with
-    # B-frames at a variable rate, the last frame's end and so the average rate come out wrong.
+    # AVI stores no display times. MP4 stores display times only as differences to decoding times: with B-frames at a
+    # variable rate, the last frame's end and so the average rate come out wrong.
     if "avi" in (info.container, container) or (info.variable_rate and container in ("mp4", "mov")):
         options["bf"] = "0"
     return options

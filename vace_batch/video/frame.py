@@ -184,7 +184,7 @@ class Frame:
             new = new.astype(np.uint16) * 257
         elif not deep and new.dtype == np.uint16:
             new = _to_8_bits(new)
-        # The converted frame, not a fresh one: it carries where the chroma samples sit.
+        # The converted frame, not a fresh one: it carries the chroma location.
         source = self._rgb_frame(area, deep=deep)
         if source is self._frame:
             source = av.VideoFrame.from_ndarray(source.to_ndarray(), source.format.name)

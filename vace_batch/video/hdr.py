@@ -29,12 +29,12 @@ class Hdr:
     def of(cls, frame: av.VideoFrame) -> Hdr:
         """Read the metadata of a decoded frame."""
         mastering = content_light = None
-        if (data := _words(frame, "MASTERING_DISPLAY_METADATA")) is not None:
+        if (data := _integers(frame, "MASTERING_DISPLAY_METADATA")) is not None:
             mastering = _mastering(data)
-        if (data := _words(frame, "CONTENT_LIGHT_LEVEL")) is not None:
+        if (data := _integers(frame, "CONTENT_LIGHT_LEVEL")) is not None:
             content_light = (data[0], data[1])
-        found = {"DYNAMIC_HDR_PLUS": "HDR10+", "DOVI_METADATA": "Dolby Vision", "DYNAMIC_HDR_VIVID": "HDR Vivid"}
-        dynamic = tuple(name for kind, name in found.items() if frame.side_data.get(kind) is not None)
+        names = {"DYNAMIC_HDR_PLUS": "HDR10+", "DOVI_METADATA": "Dolby Vision", "DYNAMIC_HDR_VIVID": "HDR Vivid"}
+        dynamic = tuple(name for kind, name in names.items() if frame.side_data.get(kind) is not None)
         return cls(mastering=mastering, content_light=content_light, dynamic=dynamic)
 
     @property
@@ -54,25 +54,25 @@ class Hdr:
         return "G({},{})B({},{})R({},{})WP({},{})L({},{})".format(*values)
 
 
-def _words(frame: av.VideoFrame, kind: str) -> Sequence[int] | None:
+def _integers(frame: av.VideoFrame, kind: str) -> Sequence[int] | None:
     data = frame.side_data.get(kind)
     return memoryview(data).cast("i").tolist() if isinstance(data, SideData) else None
 
 
-def _mastering(words: Sequence[int]) -> tuple[int, ...] | None:
+def _mastering(integers: Sequence[int]) -> tuple[int, ...] | None:
     """Convert AVMasteringDisplayMetadata: rationals of red, green, blue, white, lowest, highest luminance; flags."""
-    if len(words) < 22 or not words[20] or not words[21] or 0 in words[1:20:2]:
+    if len(integers) < 22 or not integers[20] or not integers[21] or 0 in integers[1:20:2]:
         return None
-    red, green, blue, white = _place(words, 0), _place(words, 4), _place(words, 8), _place(words, 12)
-    lowest = _steps(words, 16, _LUMINANCE_STEP)
-    highest = _steps(words, 18, _LUMINANCE_STEP)
+    red, green, blue, white = _place(integers, 0), _place(integers, 4), _place(integers, 8), _place(integers, 12)
+    lowest = _steps(integers, 16, _LUMINANCE_STEP)
+    highest = _steps(integers, 18, _LUMINANCE_STEP)
     return (*green, *blue, *red, *white, highest, lowest)
 
 
-def _place(words: Sequence[int], at: int) -> tuple[int, int]:
+def _place(integers: Sequence[int], at: int) -> tuple[int, int]:
     """Read the x and y of a colour from two rationals at `at`."""
-    return _steps(words, at, _COLOUR_STEP), _steps(words, at + 2, _COLOUR_STEP)
+    return _steps(integers, at, _COLOUR_STEP), _steps(integers, at + 2, _COLOUR_STEP)
 
 
-def _steps(words: Sequence[int], at: int, step: Fraction) -> int:
-    return round(Fraction(words[at], words[at + 1]) / step)
+def _steps(integers: Sequence[int], at: int, step: Fraction) -> int:
+    return round(Fraction(integers[at], integers[at + 1]) / step)

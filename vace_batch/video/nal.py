@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 H264_SET_ID = 31
-"""Number of our parameter sets in H.264; encoders count from 0."""
+"""Number of the added parameter sets in H.264; encoders count from 0."""
 
 HEVC_SET_ID = 15
-"""The same in HEVC. Numbers 15 to 30 are coded 8 bits longer than 0: what follows in a slice keeps its alignment."""
+"""Number of the added parameter sets in HEVC. 15 to 30 are coded 8 bits longer than 0, which keeps a slice aligned."""
 
 _SETS = {"h264": (7, 8), "hevc": (32, 33, 34)}
 _H264_IDR, _HEVC_IDR = 5, (19, 20)
@@ -70,8 +70,8 @@ def parse_header(codec: str, data: bytes | None) -> TrackHeader | None:
         sets: list[bytes] = []
         at = 23
         for _ in range(data[22]):
-            found, end = _read_array(data, at + 3, int.from_bytes(data[at + 1 : at + 3], "big"))
-            sets += found if data[at] & 63 in _SETS["hevc"] else []
+            units, end = _read_array(data, at + 3, int.from_bytes(data[at + 1 : at + 3], "big"))
+            sets += units if data[at] & 63 in _SETS["hevc"] else []
             at = end
         return TrackHeader(codec=codec, data=data, length_size=(data[21] & 3) + 1, sets=tuple(sets))
     except (IndexError, ValueError):

@@ -123,7 +123,7 @@ def probe(path: str, limits: MediaLimits | None = None) -> VideoInfo:
         frame = _first_frame(container, stream, path)
         if not is_editable(frame.format.name):
             raise ClipError("unsupported_pixel_format", f"{path}: pixel format {frame.format.name} cannot be edited")
-        if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 keep it beside the picture, where libav drops it
+        if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 keep alpha beside the picture, and libav drops it
             raise ClipError("unsupported_pixel_format", f"{path}: its transparency (alpha_mode) would be lost")
         matrix = display_matrix(frame)
         coded = Size(frame.width, frame.height)
@@ -168,7 +168,7 @@ def open_source(path: str) -> Iterator[InputContainer]:
         # "file:" and an absolute path: a name such as "concat:a|b" or "-i" is a name.
         container = av.open(local_url(path), options=_OPTIONS, metadata_errors="surrogateescape")
     except av.error.FFmpegError as error:
-        if error.errno == errno.ENOMEM:  # a machine that is short of memory kills instead
+        if error.errno == errno.ENOMEM:  # a machine short of memory would kill the process instead
             raise ClipError("unreadable_video", f"{path}: its header asks for more memory than libav gives") from error
         if is_machine_error(error):
             raise
@@ -253,14 +253,14 @@ def _check_file(path: str) -> None:
     if status.st_size == 0:
         raise ClipError("empty_file", f"{path}: the file is empty")
     if not os.access(path, os.R_OK):
-        raise ClipError("no_permission", f"{path}: may not be read")
+        raise ClipError("no_permission", f"{path}: no permission to read it")
 
 
 def _stat(path: str) -> os.stat_result:
     try:
         return os.stat(path)
     except PermissionError as error:
-        raise ClipError("no_permission", f"{path}: may not be read") from error
+        raise ClipError("no_permission", f"{path}: no permission to read it") from error
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise ClipError("not_found", f"{path}: no such file") from error
     except OSError as error:

@@ -26,10 +26,10 @@ TARGET_PSNR_DB = 47.5
 """Against the source, in RGB, over the sampled frames; the whole clip may come out a dB or so off it."""
 
 ENOUGH_PSNR_DB = 52.0
-"""Finer than this is not asked for, whatever the source's bit rate."""
+"""The highest quality chosen, whatever the source's bit rate."""
 
 _SECOND_GENERATION = 1.5
-"""So many times the source's bits are spent where that keeps more: the first encoder's traces cost bits too."""
+"""Bits of the result relative to the source's: the first encoder's traces cost bits too."""
 
 _SAMPLED_PIXELS = 40_000_000
 _PLACES = (Fraction(0), Fraction(2, 5), Fraction(4, 5))

@@ -16,11 +16,11 @@ class ReadAhead(Generic[_T]):
     def __init__(self, get: Callable[[int, int], dict[int, _T]]) -> None:
         self._get = get
         self._start = -CHUNK_FRAMES
-        self._found: dict[int, _T] = {}
+        self._chunk: dict[int, _T] = {}
 
     def at(self, index: int) -> _T | None:
         """Return the data of frame `index`."""
         if not self._start <= index < self._start + CHUNK_FRAMES:
             self._start = index
-            self._found = self._get(index, index + CHUNK_FRAMES)
-        return self._found.get(index)
+            self._chunk = self._get(index, index + CHUNK_FRAMES)
+        return self._chunk.get(index)

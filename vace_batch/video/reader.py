@@ -91,10 +91,13 @@ class Decoder:
         if shape != self._shape:
             before = "{}x{} {}".format(*self._shape)
             after = "{}x{} {}".format(*shape)
-            raise ClipError("size_changed", f"{self._path}: pictures change from {before} to {after} at {self._index}")
+            raise ClipError(
+                "size_changed", f"{self._path}: pictures change from {before} to {after} at frame {self._index}"
+            )
         if pts is None or (self._last_pts is not None and pts <= self._last_pts):
             raise ClipError(
-                "bad_timestamps", f"{self._path}: frame {self._index} has time stamp {pts} after {self._last_pts}"
+                "bad_timestamps",
+                f"{self._path}: frame {self._index} has time stamp {pts}, not later than {self._last_pts}",
             )
         self._last_pts = pts
 
@@ -168,7 +171,7 @@ def demux(container: InputContainer, path: str, *streams: Stream) -> Iterator[Pa
 
     Raises:
         ClipError: damaged_video.
-        OSError: the disk fails; nothing is said about the video.
+        OSError: the disk fails; no verdict on the video.
     """
     try:
         yield from container.demux(*streams)
@@ -190,8 +193,8 @@ def packet_times(path: str) -> list[int | None]:
     with open_source(path) as container:
         stream = video_stream(container, path)
         shown = [packet for packet in demux(container, path, stream) if packet.size and not packet.is_discard]
-        told = sorted(packet.pts for packet in shown if packet.pts is not None)
-        return [*told] if len(told) == len(shown) and not _lacks_pts(stream) else [None] * len(shown)
+        times = sorted(packet.pts for packet in shown if packet.pts is not None)
+        return [*times] if len(times) == len(shown) and not _lacks_pts(stream) else [None] * len(shown)
 
 
 def _lacks_pts(stream: VideoStream) -> bool:
@@ -215,11 +218,11 @@ def _seek(path: str, start: int, start_pts: int) -> Iterator[Frame]:
     with open_source(path) as container:
         stream = video_stream(container, path)
         second = int(1 / stream.time_base) if stream.time_base else 1000
-        # A demuxer may seek by decoding time and land on a key frame shown later than asked: then go further back.
+        # A demuxer may seek by decoding time and land on a key frame shown after `start_pts`: then go further back.
         for back in () if _lacks_pts(stream) else (0, second, 10 * second):
             try:
                 container.seek(max(0, start_pts - back) if start_pts >= 0 else start_pts - back, stream=stream)
-            except av.error.FFmpegError:  # a damaged index: every frame is decoded, and what is wrong is told there
+            except av.error.FFmpegError:  # a damaged index: decode from the start
                 break
             decoder = Decoder(stream, path, first_pts=start_pts, first_index=start)
             frames = (frame for packet in demux(container, path, stream) for frame in decoder.feed(packet))

@@ -79,7 +79,7 @@ class _Cuts:
             AdaptiveDetector(min_scene_len=0),
         )
         self._scaler = VideoReformatter()
-        self._found: set[int] = set()
+        self._cuts: set[int] = set()
         self._count = 0
 
     def add(self, frame: Frame) -> None:
@@ -92,14 +92,14 @@ class _Cuts:
             )
         pixels: NDArray[np.uint8] = small.to_ndarray().astype(np.uint8, copy=False)
         for detector in self._detectors:
-            self._found.update(cut.frame_num for cut in detector.process_frame(self._time(frame.index), pixels))
+            self._cuts.update(cut.frame_num for cut in detector.process_frame(self._time(frame.index), pixels))
         self._count = frame.index + 1
 
     def result(self) -> tuple[int, ...]:
         for detector in self._detectors:
-            self._found.update(cut.frame_num for cut in detector.post_process(self._time(max(0, self._count - 1))))
+            self._cuts.update(cut.frame_num for cut in detector.post_process(self._time(max(0, self._count - 1))))
         kept = [0]
-        for cut in sorted(self._found):
+        for cut in sorted(self._cuts):
             if cut - kept[-1] >= MIN_SHOT_FRAMES and cut < self._count:
                 kept.append(cut)
         return tuple(kept[1:])

@@ -63,7 +63,7 @@ class SplicedTrack:
 
         Raises:
             ClipError: as `Decoder.feed`, and source_changed.
-            SpliceFailed: an encoder did not do what was asked of it.
+            SpliceFailed: an encoder refuses a frame, or gives other frames than planned.
         """
         if not packet.size:
             return
@@ -90,7 +90,9 @@ class SplicedTrack:
         yield from self._edited(self._decoder.feed(None))
         yield from self._encoded(None)
         if self._written != (stop := self._run.stop):
-            raise SpliceFailed(f"{stop - self._written} frames before {stop} did not come out again")
+            raise SpliceFailed(
+                f"{stop - self._written} frames before {stop} are missing from the output of the encoder"
+            )
         if self._held is not None and following is not None:
             after = self._plan.runs[self._next + 1] if self._next + 1 < len(self._plan.runs) else None
             if after is not None and after.entry == following.key:
@@ -114,7 +116,9 @@ class SplicedTrack:
         if self._written != len(self._plan.pts):
             lost = len(self._plan.pts) - self._written
             raise ClipError(
-                "source_changed", f"{self._info.path}: {lost} frames less than a moment ago", retryable=True
+                "source_changed",
+                f"{self._info.path}: the file changed while it was read, {lost} frames are missing",
+                retryable=True,
             )
 
     @property
@@ -123,7 +127,11 @@ class SplicedTrack:
 
     def _begin(self) -> None:
         if self._next == len(self._plan.runs):
-            raise ClipError("source_changed", f"{self._info.path}: more frames than a moment ago", retryable=True)
+            raise ClipError(
+                "source_changed",
+                f"{self._info.path}: the file changed while it was read, it has more frames",
+                retryable=True,
+            )
         self._run = self._plan.runs[self._next]
         self._next += 1
         self._until = self._run.stop
@@ -160,7 +168,7 @@ class SplicedTrack:
         native = None
         if frame is not None:
             native = to_encode(frame)
-            # Numbers, not time stamps: every encoder takes them, and gives them back.
+            # Frame indices, not time stamps: every encoder accepts and returns them.
             native.pts = frame.index
             native.time_base = 1 / self._plan.encoding.rate
             native.duration = 1

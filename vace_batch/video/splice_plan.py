@@ -20,14 +20,15 @@ from vace_batch.video.probe import VideoInfo, open_source, video_stream
 from vace_batch.video.reader import demux
 
 Edited = Callable[[int], bool] | Sequence[tuple[int, int]]
-"""Which frames will be edited: by index, or as ranges [start, stop)."""
+"""The edited frames: a function of the index, or ranges [start, stop)."""
 
 _CONTAINERS = ("mp4", "mov", "matroska", "webm")
 _NAL_CODECS = ("h264", "hevc")
-# Every key frame of these starts anew, and what the decoder must know is in the packet.
+# Codecs whose key frames refer to nothing, and whose packets hold all settings of the decoder.
 _SELF_CONTAINED = ("vp8", "vp9")
 _INTRA = ("prores", "mjpeg", "dnxhd", "png", "v210", "rawvideo")
-# The same, but the decoder reads its settings from the track's header: that must not change.
+# Codecs of which every frame is a key frame, but whose decoder reads settings from the track's header, which must not
+# change.
 _HEADER_BOUND = ("ffv1", "huffyuv", "utvideo")
 _MAX_REORDER = 2
 
@@ -241,7 +242,7 @@ def _packet_reason(packet: Packet[Stream], header: nal.TrackHeader | None, timel
     if packet.is_discard or packet.is_corrupt:
         return "an edit list hides frames" if packet.is_discard else "a packet is damaged"
     if packet.pts is None or (packet.dts is None and not timeless):
-        return "packets without time stamps"
+        return "some packets have no time stamps"
     if header is None:
         return ""
     try:
@@ -275,7 +276,7 @@ def _clean_starts(pts: NDArray[np.int64], keys: Sequence[Start]) -> tuple[Start,
             continue
         earlier = np.flatnonzero(pts[key.index : stop] < pts[key.index])
         leading = 0 if key.fresh else len(earlier)
-        # Leading frames come right after their key frame; where they do not, they cannot be taken off.
+        # Only leading frames that come right after their key frame can be taken off.
         together = bool((earlier == np.arange(1, len(earlier) + 1)).all())
         starts.append(replace(key, leading=leading, cut=key.cut and together))
     return tuple(starts)

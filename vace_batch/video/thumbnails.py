@@ -35,7 +35,7 @@ def sample_frames(path: str, indices: Sequence[int], width: int) -> list[NDArray
             reader = decord.VideoReader(path, width=size.width, height=size.height, num_threads=1)
             return list(reader.get_batch(list(indices)).asnumpy())
         except (decord.DECORDError, IndexError, RuntimeError):
-            pass  # its libav is old: AV1, odd and damaged files are beyond it
+            pass  # decord's libav is old: it fails on AV1, odd and damaged files
     return _decode_all(info, indices, size)
 
 
@@ -59,7 +59,7 @@ def _decord_shows(info: VideoInfo) -> bool:
 
 def _decode_all(info: VideoInfo, indices: Sequence[int], size: Size) -> list[NDArray[np.uint8]]:
     stored = info.orientation.display_size(size)
-    found: dict[int, NDArray[np.uint8]] = {}
+    pictures: dict[int, NDArray[np.uint8]] = {}
     for frame in read_frames(info.path, min(indices), max(indices) + 1):
         if frame.index in indices:
             with converting(frame.native):
@@ -71,7 +71,7 @@ def _decode_all(info: VideoInfo, indices: Sequence[int], size: Size) -> list[NDA
                     threads=1,
                 )
             pixels = frame.orientation.display(small.to_ndarray())
-            found[frame.index] = np.ascontiguousarray(pixels).astype(np.uint8, copy=False)
-    if missing := set(indices) - set(found):
+            pictures[frame.index] = np.ascontiguousarray(pixels).astype(np.uint8, copy=False)
+    if missing := set(indices) - set(pictures):
         raise ValueError(f"sample_frames: {info.path} has no frame {min(missing)}")
-    return [found[index] for index in indices]
+    return [pictures[index] for index in indices]

@@ -18,7 +18,7 @@ from vace_batch.video.libav import refused_as
 from vace_batch.video.probe import open_source
 from vace_batch.video.reader import demux
 
-# Brands and the writer's name belong to the file that was, statistics to the pictures that were.
+# Brands and the writer's name describe the source's file, statistics its pictures; neither is true of the output.
 _STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "bps", "number_of_", "_stat")
 
 

@@ -85,7 +85,7 @@ def rewrite(
     Raises:
         ClipError: as `probe` and `read_frames`, unsupported_pixel_format, and cannot_write when the container refuses
             the streams.
-        OSError: the disk is full or fails; nothing is said about the video.
+        OSError: the disk is full or fails; no verdict on the video.
         ValueError: `dst` is `src`.
     """
     if os.path.realpath(src) == os.path.realpath(dst):
