@@ -1,4 +1,4 @@
-"""Resources, rates, prices and budgets: sums that can be checked by hand."""
+"""Test resources, rates, prices and budgets with sums that can be checked by hand."""
 
 from __future__ import annotations
 

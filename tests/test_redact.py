@@ -1,4 +1,4 @@
-"""Credentials are told nowhere: not in messages, records or log lines."""
+"""Test that no message, record or log line contains credentials."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_credentials_are_not_told(text: str) -> None:
+def test_credentials_are_removed(text: str) -> None:
     hidden = redact(text)
     assert "nter2" not in hidden and "***" in hidden and redact(hidden) == hidden
 
@@ -39,7 +39,7 @@ def test_credentials_are_not_told(text: str) -> None:
     "text",
     ["abfs://container@account.dfs.core.windows.net/x", "s3://bucket/a:b@c.mp4", "/data/secret=1/x.mp4", "a@b.org: hi"],
 )
-def test_what_is_no_credential_is_told(text: str) -> None:
+def test_other_texts_stay(text: str) -> None:
     assert redact(text) == text and not has_secret(text)
 
 
@@ -49,14 +49,14 @@ def test_redaction_takes_any_text(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_no_message_record_or_line_tells_credentials(text: str, tmp_path: Path) -> None:
+def test_no_message_record_or_line_has_credentials(text: str, tmp_path: Path) -> None:
     fault = Fault(row=1, job_id="a", column="video_uri", got=text, expected="x")
-    told = [str(ClipError("code", text)), ClipError("code", text).reason, str(UsageError(text))]
-    told += [str(fault), str(ManifestError([fault]))]
+    messages = [str(ClipError("code", text)), ClipError("code", text).reason, str(UsageError(text))]
+    messages += [str(fault), str(ManifestError([fault]))]
     ledger = Ledger(str(tmp_path))
     ledger.quarantine("clip-00", {"reason": text})
     ledger.note_mishap("clip-00", step="stitch", traceback=text)
-    told += [path.read_text() for path in tmp_path.rglob("*.json")]
+    messages += [path.read_text() for path in tmp_path.rglob("*.json")]
     for formatter in (log.JsonFormatter(), log.TextFormatter()):
         sink = io.StringIO()
         handler = logging.StreamHandler(sink)
@@ -65,7 +65,7 @@ def test_no_message_record_or_line_tells_credentials(text: str, tmp_path: Path) 
             raise ValueError(text)
         except ValueError:
             handler.handle(logging.makeLogRecord({"msg": "%s", "args": (text,), "uri": text}))
-        told.append(sink.getvalue())
+        messages.append(sink.getvalue())
         if isinstance(formatter, log.JsonFormatter):
             json.loads(sink.getvalue())
-    assert len(told) == 9 and not [line for line in told if "nter2" in line]
+    assert len(messages) == 9 and not [line for line in messages if "nter2" in line]

@@ -1,4 +1,4 @@
-"""The manifest builder: folders, bucket prefixes and CSVs become manifests that the reader takes."""
+"""Test that folders, bucket prefixes and CSVs become manifests that the reader accepts."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_csv_becomes_rows_and_its_uris_hold_from_the_manifest(tmp_path: Path, 
 
 
 def test_every_file_that_a_csv_names_holds_from_the_manifest(tmp_path: Path) -> None:
-    """Whatever columns name files: those are the job's own declaration."""
+    """Every column that `Job` declares as a file is rewritten, including files in structs."""
     (tmp_path / "in").mkdir()
     row = {
         "job_id": "a",

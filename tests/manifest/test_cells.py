@@ -1,4 +1,4 @@
-"""Cells of a manifest: each becomes a value of a job, or a fault that names its place."""
+"""Test that a cell of a manifest becomes a value of a job, or a fault that names the cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The column dictionary and the examples in manifests/ are what the schema says."""
+"""Test that the column dictionary and the examples in manifests/ agree with the schema."""
 
 from __future__ import annotations
 

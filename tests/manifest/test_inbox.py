@@ -1,4 +1,4 @@
-"""Files that come in become rows once they have settled, each once."""
+"""Test that each incoming file becomes a row once, when the file has settled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = {"task": "removal", "boxes": BOXES}
 
 
 class Folder:
-    """A place with files, and a clock."""
+    """A folder with files, and a clock."""
 
     def __init__(self, place: str) -> None:
         self.inbox, self.out, self.now = f"{place}/in", f"{place}/out", 1000.0

@@ -1,4 +1,4 @@
-"""Questions about a job, and what each of its columns decides."""
+"""Test the properties of a job, and the results that each column declares to change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Output names: nothing leaves the folder, nothing meets on any file system."""
+"""Test that output names stay in the folder and collide on no file system."""
 
 from __future__ import annotations
 

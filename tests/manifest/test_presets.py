@@ -1,4 +1,4 @@
-"""Presets: a row wins over its preset, and the preset over the model."""
+"""Test that a row wins over its preset, and the preset over the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest reader: good rows become jobs, and every fault of every row is reported at once."""
+"""Test that good rows become jobs, and that every fault of every row is reported at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever comes as a manifest, the reader makes jobs of it or says what is wrong; nothing else is raised."""
+"""Test the reader with random tables: the reader returns jobs or raises ManifestError, nothing else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TYPES = st.recursive(
 
 
 def _values(type_: Any) -> st.SearchStrategy[Any]:
-    """Values of an Arrow type, null among them."""
+    """Draw values of an Arrow type, including null."""
     if pa.types.is_list(type_):
         return st.none() | st.lists(_values(type_.value_type), max_size=3)
     if pa.types.is_struct(type_):
@@ -57,7 +57,7 @@ WORDS = ["removal", "restyle", "a.mp4", "..", "s3://b/k", "6px", "hull", "gray",
 
 @st.composite
 def tables(draw: st.DrawFn) -> Any:
-    """Tables with columns of the manifest, each of its own type or of any type, with any values."""
+    """Draw tables with columns of the manifest, of the column's type or of any type, with any values."""
     names = draw(st.lists(st.sampled_from([*SCHEMA.names, "x_free", "promt"]), unique=True, max_size=8))
     names = [*dict.fromkeys([*draw(st.sampled_from([["job_id", "video_uri", "task"], []])), *names])]
     rows = draw(st.integers(0, 4))

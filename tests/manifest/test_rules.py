@@ -1,4 +1,4 @@
-"""Rules between the columns of a row, and between rows."""
+"""Test the rules between the columns of a row, and between rows."""
 
 from __future__ import annotations
 

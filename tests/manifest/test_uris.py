@@ -1,4 +1,4 @@
-"""URIs of a manifest: relative ones are resolved as text, and nothing leaves its bucket."""
+"""Test that relative URIs are resolved as text, and never leave their bucket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One list of video suffixes: what the builder and the inbox take in is what an output keeps."""
+"""Test that builder, inbox and outputs share a list of video suffixes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every storage promises: a local disk, memory, S3 as moto and as SeaweedFS answer it; Google's and Azure's."""
+"""Test the promises of `storage.files` on a local disk, in memory, and on S3, Google and Azure servers."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def check_race(root: str, wins: list[int], keys: int) -> None:
 
 @pytest.fixture
 def hasty_threads() -> Iterator[None]:
-    """Threads that give way all the time, so that a gap between two lines is found."""
+    """Switch threads as often as possible, so that a race between two lines shows."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -200,7 +200,7 @@ def test_of_eight_writers_over_a_thousand_keys_one_wins(request: pytest.FixtureR
 
 
 def test_listings_are_fresh(moto_root: str) -> None:
-    """s3fs keeps listings: what another machine writes must be seen all the same."""
+    """s3fs caches listings, but a file that another machine writes must be listed."""
     folder = storage.join(moto_root, "ledger")
     storage.publish(storage.join(folder, "1.json"), b"1")
     assert storage.list_files(folder) == ["1.json"] and not storage.exists(storage.join(folder, "2.json"))
@@ -216,7 +216,7 @@ def test_listings_are_fresh(moto_root: str) -> None:
 
 @contextmanager
 def faulty_proxy(endpoint: str, faults: list[str]) -> Iterator[str]:
-    """In front of an S3 server: the next PUTs get `faults`, "lost" (done, but nobody hears of it) or "conflict"."""
+    """A proxy of an S3 server: the next PUTs get `faults`, "lost" (done, but the answer is lost) or "conflict"."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -260,7 +260,7 @@ def faulty_proxy(endpoint: str, faults: list[str]) -> Iterator[str]:
 
 
 def test_a_writer_whose_answer_was_lost_still_won(moto: str) -> None:
-    """The client asks again and finds the file there: its own. Else it would delete the artifact that counts."""
+    """The client retries and finds its own file; otherwise it would delete the artifact that the record names."""
     faults, token = list[str](), uuid.uuid4().hex
     with faulty_proxy(moto, faults) as proxy, s3_server.bucket(proxy) as uri:
         faults.append("lost")

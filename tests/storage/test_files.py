@@ -1,4 +1,4 @@
-"""What storage promises, on a local disk and in memory."""
+"""Test the promises of `storage.files` on a local disk and in memory."""
 
 from __future__ import annotations
 

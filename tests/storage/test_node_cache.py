@@ -1,4 +1,4 @@
-"""Copies of remote objects on a machine: fetched once, never removed while open, whole or not there."""
+"""Test that a remote file is cached once, whole or not at all, and never removed while open."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def put(name: str, data: bytes) -> tuple[str, str]:
 
 
 def kept(folder: Path) -> dict[bytes, str]:
-    """What is there, beside the lock."""
+    """List the files of the cache, without the lock."""
     return {path.read_bytes(): path.name for path in folder.iterdir() if path.name != "lock"}
 
 
 def run_clip(work: ClipWork) -> int:
-    """All steps, with gray in place of what a model would make; returns the number of windows."""
+    """Run all steps with gray frames in place of a model's, and return the number of windows."""
     plan, ledger = prepare(work, MaskModels()), Ledger(work.out)
     for planned in plan.windows:
         vcu, size = build(work, plan, planned), plan.regions[0].size

@@ -1,4 +1,4 @@
-"""A store that answers with another address is not followed there, by no client; and the request fails at once."""
+"""Test that no client follows a redirect of a store, and that the request fails at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DRIVERS = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 
 @contextmanager
 def answering(status: int, location: str = "") -> Iterator[tuple[str, list[str]]]:
-    """A server that says the same a few times, then 403; yields its address and the requests that came."""
+    """Run a server that gives the same answer a few times, then 403; yield its address and its requests."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -49,7 +49,7 @@ def answering(status: int, location: str = "") -> Iterator[tuple[str, list[str]]
 
 @pytest.fixture(params=DRIVERS)
 def scheme(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A store whose driver is installed, with credentials; nothing of it is kept for other tests."""
+    """A scheme whose driver is installed, with credentials; no client is cached for other tests."""
     name: str = request.param
     if importlib.util.find_spec(DRIVERS[name]) is None:
         pytest.skip(f"{DRIVERS[name]} is not installed")
@@ -66,7 +66,7 @@ def scheme(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 @pytest.mark.parametrize(("scheme", "member"), REPLACED.items())
 def test_a_driver_still_has_the_private_member_that_is_replaced(scheme: str, member: str) -> None:
-    """Without it the replacement would be called by nobody, and redirects followed in silence."""
+    """Without the member the replacement would never be called, and redirects would be followed silently."""
     if importlib.util.find_spec(member.partition(".")[0]) is None:
         pytest.skip(f"{member.partition('.')[0]} is not installed")
     assert callable(pkgutil.resolve_name(member))

@@ -1,4 +1,4 @@
-"""Calls to a store that fail are made again; answers are not asked twice."""
+"""Test that failed calls to a store are retried, and that answers are not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vace_batch.storage.retry import RetryingFileSystem, is_disk_full, retry
 
 
 class Store:
-    """Fails so many times with what it is given, then answers."""
+    """A store that fails a number of times with a given error, then answers."""
 
     def __init__(self, failures: int, error: Callable[[], BaseException] = lambda: OSError("503 Slow Down")) -> None:
         self.failures, self.error, self.calls = failures, error, 0
@@ -37,7 +37,7 @@ def test_a_call_is_made_again_with_longer_pauses(pauses: list[float]) -> None:
     assert len(pauses) == 5 and pauses[4] > pauses[0] and 1 < sum(pauses) < 6
 
 
-def test_at_last_the_failure_is_told(pauses: list[float]) -> None:
+def test_the_failure_is_raised_after_the_last_retry(pauses: list[float]) -> None:
     store = Store(100)
     with pytest.raises(OSError, match="503"):
         retry(store.cat, "abc")
@@ -45,7 +45,7 @@ def test_at_last_the_failure_is_told(pauses: list[float]) -> None:
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError, FileExistsError, PermissionError, ValueError])
-def test_answers_are_not_asked_twice(pauses: list[float], error: type[BaseException]) -> None:
+def test_answers_are_not_retried(pauses: list[float], error: type[BaseException]) -> None:
     store = Store(1, error)
     with pytest.raises(error):
         retry(store.cat, "abc")

@@ -1,4 +1,4 @@
-"""The places that a run may read."""
+"""Test the places that a run may read."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_root_of_the_disk_holds_every_file() -> None:
 
 @given(st.lists(st.sampled_from(["..", ".", "a", "b", "in", "in2", ""]), max_size=6))
 def test_no_path_leaves_its_root(parts: list[str]) -> None:
-    """Against the text alone, for there are no links: what is allowed begins with the root once it is normal."""
+    """Without links, an allowed path starts with the root when the path is normalised."""
     from os.path import normpath
 
     uri = "/nowhere/in/" + "/".join(parts)

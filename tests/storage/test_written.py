@@ -1,4 +1,4 @@
-"""Bytes that a process has written."""
+"""Test the count of bytes that a process has written."""
 
 from __future__ import annotations
 

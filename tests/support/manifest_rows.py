@@ -1,4 +1,4 @@
-"""Rows of a manifest for tests: a good one, the job of one, and the faults of others."""
+"""Make manifest rows for tests, their jobs and their faults."""
 
 from __future__ import annotations
 
