@@ -53,3 +53,9 @@ def test_an_output_folder_without_a_schema_version_is_refused(archive: dict[str,
     with pytest.raises(UsageError, match=f"{archive['out']}: has no schema version, expected 1; give a new OUT"):
         cli.app(command.format(**archive).split(), standalone_mode=False)
     assert {path: path.read_bytes() for path in Path(archive["out"]).rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("command", ["run {manifest} -o {manifest}", "status {manifest}", "report {manifest}"])
+def test_a_file_in_place_of_an_output_folder_is_refused(archive: dict[str, str], command: str) -> None:
+    with pytest.raises(UsageError, match=r"cannot be written|no run\.json here"):
+        cli.app(command.format(**archive).split(), standalone_mode=False)

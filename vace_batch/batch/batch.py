@@ -70,7 +70,10 @@ def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
     """
     if options.budget.max_cost is not None and not options.prices.given:
         raise UsageError("--max-cost: needs prices, such as --price gpu_hour=2.5")
-    find_run(out)  # an OUT that another version made is refused before any work
+    try:
+        find_run(out)  # an OUT that another version made is refused before any work
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be read: {error}") from error
     works = works_of(manifest.jobs, out, options, folder_of(manifest.uri))
     planned: list[PlannedJob] = []
 

@@ -66,7 +66,7 @@ def find_run(out: str) -> RunRecord | None:
     """
     try:
         run: RunRecord = storage.read_json(storage.join(out, "run.json"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     check_version(out, run.get(SCHEMA_KEY), "give a new OUT, or use the version of vace-batch that made this one")
     return run
