@@ -46,7 +46,7 @@ def open_with(tmp_path: Path, attempts: int = 3, **fields: Any) -> Batch:
 
 
 class Run:
-    """Runs a graph's units without Ray: steps in place, numbers as the test says; notes what was done."""
+    """Runs a graph's units without Ray, with the metrics that the test gives; records the kinds of finished units."""
 
     def __init__(self, opened: Batch, seams: Sequence[float | None]) -> None:
         self.graph = ClipGraph(opened.pending, another=another_attempt)

@@ -136,7 +136,7 @@ def archive(tmp_path: Path, **options: object) -> tuple[Manifest, str, Options]:
 
 
 def go(manifest: Manifest, out: str, options: Options) -> list[str]:
-    """A run by hand: each unit is done as it comes, a window takes 12 s; returns what ran."""
+    """Run a batch by hand: units end in their order, a window takes 12 s. Returns the kinds of units."""
     batch = open_batch(manifest, out, options)
     account = open_account(out, options)
     spending = Spending(out, options, account)

@@ -1,4 +1,4 @@
-"""What comes after what, without Ray: the graph is told of ends and answers with units."""
+"""The order of steps, without Ray: the graph is told of ended units and answers with new ones."""
 
 from __future__ import annotations
 

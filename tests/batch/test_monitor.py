@@ -1,4 +1,4 @@
-"""A run seen from elsewhere: what its driver tells, when looking ends, and that nothing depends on it."""
+"""A run watched from another process: the driver's heartbeat, and when watching ends."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PROGRESS = Progress(
 
 
 class Run:
-    """A run of three clips, one of them finished before, whose driver is this object; `then` is what happens when."""
+    """A run of three clips, one finished before; this object is its driver and calls `then`, one at each sleep."""
 
     def __init__(self, out: str, *then: Any) -> None:
         self.out = out

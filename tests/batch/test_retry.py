@@ -1,4 +1,4 @@
-"""Rows that are run again: which, with what, and what is left alone."""
+"""Rows that are run again: their selection, their changed values, and rows that stay untouched."""
 
 from __future__ import annotations
 

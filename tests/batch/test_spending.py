@@ -1,4 +1,4 @@
-"""What runs took beside what was predicted: counted as steps end, kept in OUT, summed over runs."""
+"""The resources of runs beside predicted ones: counted as steps end, kept in OUT, summed over runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What breaks, and what it costs: each fault on a real Ray with real processes, a real ledger and real files.
+"""Faults and their cost: each fault on a real Ray with real processes, a real ledger and real files.
 
     python -m tests.chaos.campaign [--runs 20] [--repeat 1] [--only NAME] [--windows 200]
 
@@ -58,7 +58,7 @@ class Driver:
         return [event for event in events if all(event[name] == value for name, value in more.items())]
 
     def windows_done(self) -> int:
-        return sum(event["unit"].startswith("generate/") for event in self.told("done"))
+        return sum(event["kind"] == "generate" for event in self.told("done"))
 
     def wait_until(self, happened: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE_S
@@ -84,7 +84,7 @@ class Driver:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table; `running` is how many windows can have been running in what was killed, at most."""
+    """One line of the table; `running` bounds the number of windows that were running in killed processes."""
 
     fault: str
     runs: int
@@ -98,7 +98,7 @@ class Row:
 
 @dataclass
 class Stage:
-    """One disturbed run: its folder, its drivers, when the fault was, and which windows cannot be done."""
+    """One disturbed run: its folder, its drivers, the time of the fault, and the windows that cannot be done."""
 
     folder: Path
     trial: Trial
@@ -124,17 +124,17 @@ class Stage:
         return self.drivers[-1]
 
     def fault(self, windows: int = 0) -> None:
-        """Something breaks now that may cost the running of so many windows."""
+        """Note that a fault begins now that may cost the running of `windows` windows."""
         self.fault_at = time.monotonic()
         self.running += windows
 
     def kill(self, pid: int, windows: int) -> None:
-        """SIGKILL a process in which so many windows may be running."""
+        """SIGKILL a process that may be running `windows` windows."""
         self.fault(windows)
         os.kill(pid, signal.SIGKILL)
 
     def lines(self) -> list[tuple[str, str, int, float]]:
-        """(process, what, window, when) of each line that the runs of windows have left, in time's order."""
+        """Return (process, event, window, time) of each line that the runs of windows have written, sorted by time."""
         found = []
         for path in (self.folder / "runs").iterdir():
             for line in path.read_text().splitlines():
@@ -144,10 +144,10 @@ class Stage:
 
 
 def check(stage: Stage, name: str) -> Row:
-    """See that nothing was lost, done twice or changed; and count what it cost.
+    """Check that no window was lost, done twice or changed, and count the cost.
 
     Raises:
-        AssertionError: something was.
+        AssertionError: a window was lost, done twice or changed.
     """
     trial = replace(stage.trial, out=str(stage.out))
     lines = stage.lines()
@@ -255,7 +255,7 @@ def kill_raylet(stage: Stage) -> None:
 
 
 def spot_notice(stage: Stage) -> None:
-    """A machine with notice finishes what it has begun; what it would have done next is done elsewhere."""
+    """A machine with notice finishes its running windows; its next ones are done elsewhere."""
     stage.trial = replace(stage.trial, nodes=2, seconds=0.5)
     driver = stage.start()
     driver.wait_until(lambda: driver.windows_done() >= 5)
@@ -292,7 +292,7 @@ def hang(stage: Stage) -> None:
 
 
 def host_memory(stage: Stage) -> None:
-    """Ray's monitor kills what takes more than 3 GiB on top of what the machine uses now."""
+    """Ray's monitor kills processes that take more than 3 GiB on top of the machine's present use."""
     memory = {line.split(":")[0]: int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines()}
     share = 1 - (memory["MemAvailable"] - (3 << 20)) / memory["MemTotal"]
     stage.environment |= {"RAY_memory_usage_threshold": f"{share:.4f}", "RAY_memory_monitor_refresh_ms": "50"}
@@ -385,7 +385,7 @@ def kill_prefect_server(stage: Stage) -> None:
 
 
 def random_kills(stage: Stage) -> None:
-    """Three to six times an actor or the driver is killed; one window kills its process whatever happens."""
+    """An actor or the driver is killed three to six times; one window kills its process in every run."""
     bad = stage.random.randrange(stage.trial.windows)
     stage.trial = replace(stage.trial, words={str(bad): "poison"})
     stage.hopeless = {bad: "worker_died"}

@@ -1,4 +1,4 @@
-"""A driver that others may kill: one run of stand-in windows over one OUT, told by one JSON object.
+"""A driver that tests may kill: one run of stand-in windows over one OUT, described by one JSON object.
 
     python -m tests.chaos.driver '{"out": "/tmp/out", "windows": 40}'
 
@@ -35,7 +35,7 @@ PREEMPTION = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What one driver is asked; `words` say what windows do, by number."""
+    """The settings of one driver; `words` give the behaviour of windows by number."""
 
     out: str
     windows: int = 40
@@ -154,7 +154,7 @@ def main(trial: Trial) -> int:
                 elif isinstance(event, ActorDied):
                     say("died", pool=event.pool, cause=event.cause, units=event.unit_ids)
                 elif isinstance(event, UnitDone):
-                    say("done", unit=event.unit.unit_id)
+                    say("done", kind=event.unit.kind, key=event.unit.key)
 
             graph = Windows(trial)
             limits = Limits(payload_bytes=trial.payload_mb << 20, drain_grace_s=20)
@@ -186,7 +186,7 @@ def _cluster(trial: Trial) -> Cluster | None:
 
 
 def _give_notice(address: str, node_id: str) -> None:
-    """As a provider's notice reaches Ray: the machine is to be drained and goes in 30 s."""
+    """Drain a machine as after a provider's notice: the machine goes in 30 s."""
     deadline_ms = time.time_ns() // 1_000_000 + 30_000
     accepted, why = ray._raylet.GcsClient(address=address).drain_node(node_id, PREEMPTION, "spot notice", deadline_ms)
     say("noticed", accepted=accepted, why=why)

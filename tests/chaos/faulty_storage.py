@@ -1,8 +1,8 @@
-"""faulty://<absolute path>: a local folder behind a store that fails, answers late, or returns half of what is there.
+"""faulty://<absolute path>: a local folder behind a store that fails, answers late, or returns half of an object.
 
-What it does wrong is told by the environment, so that every process of a run has it: FAULTY_FAIL and FAULTY_TRUNCATE
-are shares of the calls, FAULTY_SLOW_S the seconds that each takes. Half of the failed calls are done all the same: the
-answer was lost. Import this module to register it.
+The environment sets the faults, so that every process of a run has them: FAULTY_FAIL and FAULTY_TRUNCATE are shares of
+the calls, FAULTY_SLOW_S the seconds of each call. Half of the failed calls are done all the same: only their answer was
+lost. Import this module to register the file system.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Upload(io.BytesIO):
 
 
 class FaultyFileSystem(LocalFileSystem):  # type: ignore[misc]
-    """Writes and reads below it are those of the local disk, as a store does them: whole objects."""
+    """A faulty store over the local disk, which writes and reads whole objects."""
 
     protocol = SCHEME
 

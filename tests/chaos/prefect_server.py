@@ -1,4 +1,4 @@
-"""The Prefect server dies while a flow runs the real pipeline: what the flow does, and what the next one finds.
+"""The Prefect server dies while a flow runs the real pipeline; the flow or the next one finishes the batch.
 
     python -m tests.chaos.prefect_server FOLDER
 

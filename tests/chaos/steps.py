@@ -50,7 +50,7 @@ def _pixels(number: int) -> NDArray[np.uint8]:
 
 
 def note(what: str, number: int) -> None:
-    """A line of this process; a process that is killed leaves what it wrote."""
+    """Write a line for this process; the lines of a killed process stay."""
     path = Path(os.environ[RUNS]) / str(os.getpid())
     with open(path, "a", encoding="ascii") as file:
         file.write(f"{what} {number} {time.monotonic():.3f}\n")

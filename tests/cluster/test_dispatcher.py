@@ -1,4 +1,4 @@
-"""Whole runs of the dispatcher on a simulated cluster whose actors and machines die at random."""
+"""Whole runs of the dispatcher on a simulated cluster with random deaths of actors and machines."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_payloads_and_records_are_gone_at_the_end() -> None:
 
 
 def test_a_large_payload_does_not_starve_behind_small_ones() -> None:
-    """Small payloads that came later may not keep the budget from a large one that came first."""
+    """Later small payloads may not keep the budget from an earlier large one."""
 
     class Stream(RandomGraph):
         def on_done(self, unit: Unit, meta: object) -> Iterable[Unit]:

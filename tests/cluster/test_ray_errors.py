@@ -1,4 +1,4 @@
-"""What Ray's exceptions mean to the dispatcher."""
+"""Ray's exceptions translated into causes of death for the dispatcher."""
 
 from __future__ import annotations
 

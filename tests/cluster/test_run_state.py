@@ -1,4 +1,4 @@
-"""The state of a run: what it refuses, what it forgets, and payloads that are lost and made again."""
+"""The state of a run: refused units, forgotten units, and payloads that are lost and made again."""
 
 from __future__ import annotations
 

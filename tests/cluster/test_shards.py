@@ -65,7 +65,7 @@ def test_a_shard_that_kills_and_hangs_delays_the_next_but_never_keeps_it_from_it
 
 
 class Stream(RandomGraph):
-    """Owners whose units each leave followers, so that the first owner alone could keep every actor busy for long."""
+    """Several owners; each unit adds further ones, so the first owner alone could keep every actor busy for long."""
 
     def __init__(self, seed: int, owners: int, follow: int) -> None:
         super().__init__(seed, _work)
@@ -98,7 +98,7 @@ def _work(rng: random.Random, name: str, inputs: tuple[str, ...]) -> Unit:
 
 
 class CallsSeen(SimCluster):
-    """Remembers which units went out together, in order."""
+    """Remembers the units of each call, in order."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed, budget_bytes=BUDGET)
@@ -111,10 +111,10 @@ class CallsSeen(SimCluster):
 
 @pytest.mark.parametrize("seed", range(30))
 def test_however_much_an_owner_adds_what_came_before_goes_before(seed: int) -> None:
-    """Of the calls that go out before a unit's, all but a few have an older unit, so it waits for those alone.
+    """All but a few calls that go out before a unit's call have an older unit, so a unit waits for older ones alone.
 
-    What leaves a payload waits for room as well, and lets pass what leaves none: both are counted by themselves. The
-    few: a place behind a running call wants a full batch.
+    A unit that leaves a payload also waits for room, and lets units without a payload pass: both kinds are counted
+    apart. The few: a place behind a running call needs a full batch.
     """
     cluster = CallsSeen(seed)
     graph = Stream(seed, owners=4, follow=3)

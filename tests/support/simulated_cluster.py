@@ -1,7 +1,7 @@
 """A cluster in simulated time for the dispatcher's tests: actors, machines and payloads that die at random.
 
-It also is a referee: it fails the test when a call goes to an actor that is not ready, when payloads exceed their
-budget while something else could go on, or when a unit gets an input that is not its own.
+The cluster is also a referee: it fails the test when a call goes to an actor that is not ready, when payloads exceed
+their budget while something else could go on, or when a unit gets an input that is not its own.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class Payload:
 
 @dataclass(slots=True)
 class SimActor:
+    """One simulated actor."""
+
     pool: PoolSpec
     node: str
     ready: bool = False
@@ -43,7 +45,7 @@ class SimActor:
 
 
 class SimCluster:
-    """Units do what their payload says: ok, poison, bug, clip-error, storage-busy, hang, huge or bad.
+    """A cluster that obeys the payload of each unit: ok, poison, bug, clip-error, storage-busy, hang, huge or bad.
 
     `failing_setups` are ids of actors, which count from 1 in the order of their start.
     """
@@ -160,7 +162,7 @@ class SimCluster:
         heapq.heappush(self._events, (self.clock + seconds, next(self._ticket), happen))
 
     def _give_notice(self) -> None:
-        """A machine is told to leave; another comes in its place at once, and it goes a while later."""
+        """Tell a machine's actors to leave; the machine goes a while later, and another replaces it at once."""
         node = self.nodes.pop(self.random.randrange(len(self.nodes)))
         self.nodes.append(f"node{next(self._ticket)}")
         for actor_id, actor in self.actors.items():
@@ -294,7 +296,7 @@ def _trouble_of_unit(unit: Unit, attempt: int) -> Trouble | None:
 
 
 class RandomGraph:
-    """Adds units as others end, and counts how often each end was told."""
+    """Adds units as others end, and counts the reported ends of each."""
 
     def __init__(self, seed: int, make: Callable[[random.Random, str, tuple[str, ...]], Unit]) -> None:
         self.random = random.Random(seed)
