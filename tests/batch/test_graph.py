@@ -6,16 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from tests.support.media_files import Media, make
 from vace_batch.batch.batch import Batch, close_batch, open_batch
 from vace_batch.batch.graph import ClipGraph
-from vace_batch.batch.identity import works_of
-from vace_batch.batch.pools import pools_of
 from vace_batch.cluster.units import Failure, Unit
-from vace_batch.errors import UsageError
-from vace_batch.ledger.ledger import Ledger, quality_key
+from vace_batch.ledger.ledger import Ledger
 from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.manifest.reader import Manifest
 from vace_batch.masks.models import MaskModels
@@ -23,8 +18,7 @@ from vace_batch.options import Options
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan
 from vace_batch.steps.measure import unmeasured
-from vace_batch.steps.prepare import prepare, survey
-from vace_batch.storage import files as storage
+from vace_batch.steps.prepare import prepare
 
 BOX = BoxKey(x=8, y=8, width=16, height=16)
 
@@ -132,64 +126,3 @@ def test_a_lost_window_fails_every_clip_that_needs_it_now_and_later(tmp_path: Pa
     assert (summary.planned, summary.failed, summary.pending) == (3, 3, 0)
     assert {row["error_code"] for row in summary.jobs} == {"worker_died"}
     assert batch(tmp_path, *(work.job for work in opened.works)).pending == ()
-
-
-def test_identity_follows_what_decides_pixels_and_nothing_else(tmp_path: Path) -> None:
-    path = video(tmp_path / "clip.mp4", Media())
-    base = job(path)
-
-    def keys(changed: Job, options: Options | None = None) -> tuple[str, str, str]:
-        [work] = works_of([changed], str(tmp_path / "out"), options or Options(), str(tmp_path))
-        plan = survey(work, MaskModels(), tmp_path)
-        return work.prep_key, work.window_key(plan.windows[0], plan.regions[0]), work.clip_key
-
-    prep, window, clip = keys(base)
-    assert keys(replace(base, priority=5, row=9)) == (prep, window, clip)
-    assert keys(replace(base, job_id="b"))[:2] == (prep, window) and keys(replace(base, job_id="b"))[2] != clip
-    assert keys(replace(base, prompt="a lawn"))[0] == prep and keys(replace(base, prompt="a lawn"))[1] != window
-    assert keys(replace(base, seed=7))[1] != window
-    moved = replace(base, boxes=(replace(BOX, x=9.0),))
-    assert all(one != other for one, other in zip(keys(moved), (prep, window, clip), strict=True))
-    assert keys(base, Options(feather_px=5)) == (prep, window, keys(base, Options(feather_px=5))[2])
-    assert keys(base, Options(cpu_actors=3, max_batch=4)) == (prep, window, clip)
-    copied = tmp_path / "elsewhere.mp4"
-    copied.write_bytes(path.read_bytes())
-    assert keys(replace(base, video_uri=str(copied))) == (prep, window, clip)
-    make(path, Media(cut_at=3))
-    assert all(one != other for one, other in zip(keys(base), (prep, window, clip), strict=True))
-
-
-def test_a_second_manifest_with_more_rows_keeps_what_is_done(tmp_path: Path) -> None:
-    path = video(tmp_path / "clip.mp4", Media())
-    first = batch(tmp_path, job(path, "a"))
-    Ledger(first.out).commit(first.works[0].clip_key, {"status": "done", "windows": 1, "seconds": 1.0, "runs": 1})
-    assert batch(tmp_path, job(path, "a")).pending  # it is not measured yet
-    [work] = first.works
-    Ledger(first.out).commit(quality_key(work.clip_key), unmeasured(work, "a test"))
-    second = batch(tmp_path, job(path, "a"), job(path, "b"))
-    assert [work.job.job_id for work in second.pending] == ["b"]
-    summary = close_batch(second)
-    assert (summary.planned, summary.done, summary.pending) == (2, 1, 1)
-
-
-def test_outputs_keep_the_container_and_stay_inside(tmp_path: Path) -> None:
-    path = video(tmp_path / "CLIP.MP4", Media())
-    bare = tmp_path / "no_extension"
-    bare.write_bytes(video(tmp_path / "x.mkv", Media()).read_bytes())
-    works = works_of([job(path, "../../escape"), job(bare, "ok")], str(tmp_path / "out"), Options(), str(tmp_path))
-    assert (
-        works[0].output.startswith("videos/") and works[0].output.endswith(".mp4") and works[0].output.count("/") == 1
-    )
-    assert works[1].output == "videos/ok.mkv"
-    [placed] = works_of([job(path, output_uri="series/ep1.mov")], str(tmp_path / "out"), Options(), str(tmp_path))
-    assert placed.output == "videos/series/ep1.mov"
-    assert not storage.exists(str(tmp_path / "out" / "videos"))
-
-
-def test_pools_keep_what_the_options_say() -> None:
-    fixed = pools_of(Options(cpu_actors=3), 8)
-    assert [(pool.num_actors, pool.min_actors, pool.num_gpus) for pool in fixed] == [(3, None, 0), (8, None, 1)]
-    elastic = pools_of(Options(cpu_actors=30, gpu_actors=6, min_cpu_actors=1, min_gpu_actors=0), 8)
-    assert [(pool.num_actors, pool.min_actors) for pool in elastic] == [(30, 1), (6, 0)]
-    with pytest.raises(UsageError, match="--min-gpu-actors: expected at most 2, which is --gpu-actors, got 3"):
-        pools_of(Options(gpu_actors=2, min_gpu_actors=3), 8)
