@@ -1,1 +1,1 @@
-"""How the weights that the package ships were made: the embedded model and the demo's detector. Not in the wheel."""
+"""Rebuild the weights that the package ships: the embedded model and the demo's detector. Not in the wheel."""

@@ -1,8 +1,8 @@
-"""Train the demo's detector: YOLO11-seg of half the smallest width, on pictures that are composed as they are needed.
+"""Train the demo's detector: YOLO11-seg of half the smallest width, on pictures composed during training.
 
     python -m recipes.demo_detector FOLDER [--minutes 45] [--start STATE] [--half]
 
-writes objects.onnx and what it takes to go on into FOLDER. It starts from random weights and downloads nothing:
+writes objects.onnx and a state to resume from into FOLDER. Training starts from random weights, without downloads:
 backgrounds and silhouettes come out of the scikit-image wheel, the rest is drawn. Needs ultralytics (AGPL-3.0) and
 onnx; what it makes is used without torch. See objects.md.
 
@@ -55,7 +55,7 @@ class Labelled:
 
 
 def compose(random: np.random.Generator) -> Labelled:
-    """A background, things of no class, and up to four objects, some of them cut by the edge or by one another."""
+    """Compose a picture: a background, clutter, and up to four objects, some cut by the edge or by one another."""
     canvas = background(random)
     for _ in range(random.integers(0, 4)):
         canvas = _over(canvas, _texture(random), _clutter(random))
@@ -71,7 +71,7 @@ def compose(random: np.random.Generator) -> Labelled:
 
 
 def drawn(number: int, random: np.random.Generator) -> tuple[Alpha, Picture]:
-    """An object of class `number` somewhere in the picture: where it is, and what it would look like everywhere."""
+    """Draw an object of class `number` at a random place: its alpha, and its surface over the whole picture."""
     return (_ball, _horse, _car)[number](random)
 
 
@@ -94,7 +94,7 @@ def _horse(random: np.random.Generator) -> tuple[Alpha, Picture]:
 
 
 def _car(random: np.random.Generator) -> tuple[Alpha, Picture]:
-    """A body, a cabin with windows and two wheels, drawn side-on on a 200 x 90 sheet."""
+    """Draw a car side-on on a 200 x 90 sheet: a body, a cabin with windows and two wheels."""
     shape = np.zeros((90, 200), np.uint8)
     cabin = np.array([[45, 40], [int(random.integers(55, 75)), 10], [int(random.integers(120, 145)), 10], [165, 40]])
     cv2.fillPoly(shape, [cabin], 255)
@@ -116,7 +116,7 @@ def _car(random: np.random.Generator) -> tuple[Alpha, Picture]:
 
 
 def _turned(sheet: Alpha, random: np.random.Generator, width: float, tilt: float = 12) -> Alpha:
-    """A drawn sheet (h, w[, c]) of `width` pixels somewhere in the picture, perhaps mirrored, a little turned."""
+    """Put a sheet (h, w[, c]) at a random place, `width` px wide, perhaps mirrored, a little turned."""
     sheet = sheet[:, ::-1] if random.random() < 0.5 else sheet
     height, full = sheet.shape[:2]
     matrix = cv2.getRotationMatrix2D((full / 2, height / 2), random.uniform(-tilt, tilt), width / full)
@@ -127,7 +127,7 @@ def _turned(sheet: Alpha, random: np.random.Generator, width: float, tilt: float
 
 
 def background(random: np.random.Generator) -> Picture:
-    """A picture without objects: a view of a photograph, or colours that run into each other."""
+    """Make a picture without objects: a view of a photograph, or colours that run into each other."""
     if random.random() < 0.25:
         corners = random.integers(0, 256, (2, 2, 3)).astype(np.float32)
         return cv2.resize(corners, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
@@ -143,7 +143,7 @@ def _texture(random: np.random.Generator) -> Picture:
 
 
 def _view(name: str, random: np.random.Generator, across: float) -> Picture:
-    """A look at a picture, `across` of its pixels wide, in other colours."""
+    """Crop a view, `across` source pixels wide, of a picture, and change its colours."""
     source = picture(name)
     scale = WIDTH / across
     matrix = np.array([[scale, 0, 0], [0, scale, 0]], np.float32)
@@ -154,7 +154,7 @@ def _view(name: str, random: np.random.Generator, across: float) -> Picture:
 
 
 def _clutter(random: np.random.Generator) -> Alpha:
-    """Boxes, beams and letters: what is on pictures and has none of the classes."""
+    """Draw things of no class: a box, a beam, a triangle or letters."""
     drawn = np.zeros((HEIGHT, WIDTH), np.uint8)
     start = tuple(int(value) for value in random.integers(0, (WIDTH, HEIGHT)))
     stop = tuple(int(value) for value in random.integers(0, (WIDTH, HEIGHT)))
@@ -176,7 +176,7 @@ def _over(below: Picture, above: Picture, alpha: Alpha) -> Picture:
 
 
 def _developed(canvas: Picture, random: np.random.Generator) -> Picture:
-    """As a camera and a codec leave it: blur, grain, compression."""
+    """Degrade a picture as a camera and a codec do: blur, grain, compression."""
     if random.random() < 0.3:
         canvas = cv2.GaussianBlur(canvas, (0, 0), float(random.uniform(0.4, 1.2))).astype(np.uint8)
     if random.random() < 0.3:
@@ -189,7 +189,7 @@ def _developed(canvas: Picture, random: np.random.Generator) -> Picture:
 
 
 def batch_of(random: np.random.Generator, pool: deque[Labelled], shrink: int) -> dict[str, torch.Tensor]:
-    """A batch in the form of ultralytics' segmentation loss, `shrink` times smaller; every other one is a mirror."""
+    """Make a batch for ultralytics' segmentation loss, `shrink` times smaller; every other picture is a mirror."""
     # Composing takes as long as learning: one new picture a batch, the others are from lately.
     pool.append(compose(random))
     made = []
@@ -220,9 +220,9 @@ def batch_of(random: np.random.Generator, pool: deque[Labelled], shrink: int) ->
 
 
 def train(folder: Path, minutes: float, start: Path | None, half: bool) -> Any:
-    """A trained ultralytics YOLO; the learning rate follows the clock, so that it is done when time is up.
+    """Train an ultralytics YOLO for `minutes`; the learning rate follows the clock.
 
-    What it has learnt so far is in `folder`, as state.pt.
+    The weights so far are in `folder`, as state.pt.
     """
     from vace_batch.masks.detectors.onnx_export import new_segmentation_model
 
@@ -260,7 +260,7 @@ def train(folder: Path, minutes: float, start: Path | None, half: bool) -> Any:
 
 
 def raise_scores(yolo: Any, by: float) -> None:
-    """Add `by` to every class logit: a detector that is not trained to the end is less sure than it is right."""
+    """Add `by` to every class logit: a detector that is not fully trained gives scores below its precision."""
     with torch.no_grad():
         for branch in yolo.model.model[-1].cv3:
             branch[-1].bias += by

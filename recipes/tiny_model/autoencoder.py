@@ -1,4 +1,4 @@
-"""The VAE of the embedded model: a linear autoencoder, transplanted; then its decoder learns what no linear one can.
+"""Train the embedded model's VAE: a linear autoencoder, transplanted into a VAE whose decoder is trained further.
 
 Axes: B pictures or clips, C channels, T frames, H rows, W columns; pixels are float32 in -1..1.
 """
@@ -39,7 +39,7 @@ _AVERAGED = 0.99
 def train_linear(
     pictures: Pictures, *, steps: int, generator: np.random.Generator, report: Report | None = None
 ) -> LinearAutoencoder:
-    """A linear autoencoder of `pictures`, begun with their principal components."""
+    """Train a linear autoencoder on `pictures`, from their principal components on."""
     linear = LinearAutoencoder(BASE, Z_DIM)
     linear.begin_with_components(_patches(pictures, 256, generator))
     optimiser = torch.optim.Adam(linear.parameters())
@@ -57,8 +57,10 @@ def train_linear(
 def transplanted(
     linear: LinearAutoencoder, drawn: Clips, generator: np.random.Generator, *, clips: int = 40
 ) -> AutoencoderKLWan:
-    """A VAE that does what `linear` does; over `clips` clips its latents have no mean, and half of their differences in
-    spread, as logarithms go, are taken out."""
+    """Make a VAE of the function of `linear`, with latents centred over `clips` clips.
+
+    Half of the logarithmic differences between the channels' spreads are taken out.
+    """
     widths: dict[str, Any] = {
         "base_dim": BASE,
         "dim_mult": [1, 2, 4],
@@ -96,7 +98,7 @@ def train_decoder(
     generator: np.random.Generator,
     report: Report | None = None,
 ) -> None:
-    """Train the decoder of `vae` in place, which gets the running average of its weights; the encoder stays."""
+    """Train the decoder of `vae` in place to the running average of its weights; the encoder stays."""
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
     learning = nn.ModuleList([vae.decoder, vae.post_quant_conv])
@@ -122,7 +124,7 @@ def train_decoder(
 def _reconstruction(
     vae: AutoencoderKLWan, pixels_BTHWC: np.ndarray[Any, Any], generator: np.random.Generator, noise: torch.Generator
 ) -> Tensor:
-    """Charbonnier loss of pixels and of their differences to their neighbours."""
+    """Compute the Charbonnier loss of pixels and of their differences to their neighbours."""
     pixels = torch.from_numpy(pixels_BTHWC).permute(0, 4, 1, 2, 3).contiguous()
     for picture in pixels:
         if generator.random() < _GREYED:
@@ -136,7 +138,7 @@ def _reconstruction(
 
 
 def _decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """`AutoencoderKLWan._decode` without its clamp, which would stop gradients."""
+    """Decode as `AutoencoderKLWan._decode` does, without its clamp, which would stop gradients."""
     vae.clear_cache()
     hidden = vae.post_quant_conv(latents)
     frames = []

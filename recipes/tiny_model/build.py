@@ -1,4 +1,4 @@
-"""The weights of the embedded model, made again, stage by stage; a stage that was stopped or is done goes on.
+"""Rebuild the embedded model's weights stage by stage; a stopped stage resumes, a finished stage is kept.
 
     python -m recipes.tiny_model.build PHOTOS OUT [--stage linear|vae|text|base|context|package]
 
@@ -96,7 +96,7 @@ class Validation:
 
 
 def base_model() -> WanTransformer3DModel:
-    """A text-to-video model at its start."""
+    """Make an untrained text-to-video model."""
     model = WanTransformer3DModel(**ARCHITECTURE)
     begin_base(model)
     use_padded_text(model)
@@ -104,7 +104,7 @@ def base_model() -> WanTransformer3DModel:
 
 
 def context_model(base: dict[str, Tensor], neutral: Tensor) -> WanVACETransformer3DModel:
-    """A VACE model on the trained `base`, its branch at its start; `neutral` is the latent, (16,), of grey."""
+    """Make a VACE model on the trained `base`, its branch untrained; `neutral` is the latent, (16,), of grey."""
     layers = list(range(ARCHITECTURE["num_layers"]))
     model = WanVACETransformer3DModel(**ARCHITECTURE, vace_layers=layers, vace_in_channels=96)
     model.load_state_dict(base, strict=False)
@@ -115,7 +115,7 @@ def context_model(base: dict[str, Tensor], neutral: Tensor) -> WanVACETransforme
 
 
 def train_autoencoder(photos: Path, out: Path, *, linear_steps: int = 1200, steps: int = 1000) -> None:
-    """Write `out`/linear.pt and `out`/vae; what is there is kept."""
+    """Write `out`/linear.pt and `out`/vae; existing files are kept."""
     generator = np.random.default_rng(0)
     pictures = Pictures(photos, held_out=HELD_OUT)
     if not (out / LINEAR_FILE).exists():
@@ -129,7 +129,7 @@ def train_autoencoder(photos: Path, out: Path, *, linear_steps: int = 1200, step
 
 
 def train_text(out: Path, *, steps: int = 700) -> None:
-    """Write `out`/text_encoder and its tokenizer; what is there is kept."""
+    """Write `out`/text_encoder and its tokenizer; existing files are kept."""
     tiny = str(model_files(TINY))
     shutil.copytree(Path(tiny) / "tokenizer", out / "tokenizer", dirs_exist_ok=True)
     if not (out / "text_encoder").exists():
@@ -165,7 +165,7 @@ def train_transformer(
 
 
 def package(out: Path) -> Path:
-    """Write `out`/package, a model directory in float16, from what the stages made."""
+    """Write `out`/package, a model directory in float16, from the stages' files."""
     made = out / "package"
     tiny = Path(str(model_files(TINY)))
     made.mkdir(exist_ok=True)
@@ -207,7 +207,7 @@ def main(
     out: Annotated[Path, typer.Argument(help="Parts, checkpoints, losses and the package.")],
     stage: Annotated[str, typer.Option(help=f"Only one of {', '.join(STAGES)}.")] = "",
 ) -> None:
-    """Make the embedded model's weights again."""
+    """Rebuild the embedded model's weights."""
     torch.manual_seed(0)
     sources = Sources(photos=photos, parts=out)
     for name in [stage] if stage else STAGES:

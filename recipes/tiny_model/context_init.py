@@ -1,4 +1,4 @@
-"""A start for a small context branch: attention that carries what is known into what is hidden.
+"""Initialise a small context branch: attention that carries known latents into hidden places.
 
 The first VACE block of a model of 4 heads of 32 is set by hand, from what rotary positions do: a query and a key that
 are constant give a score that depends on their distance alone. Two heads look at one place over all frames, one near
@@ -53,7 +53,7 @@ def begin_by_spreading(model: nn.Module, neutral: Tensor) -> None:
 
 
 def _embed(patch: nn.Conv3d, neutral: Tensor) -> None:
-    """Channels of the control, (inactive 16, reactive 16, mask 64) of 2x2 cells, to where the branch carries them."""
+    """Embed the control's channels, (inactive 16, reactive 16, mask 64) of 2x2 cells, into the branch's channels."""
     patch.weight.zero_()
     patch.bias.zero_()
     for channel in range(14):
@@ -70,7 +70,7 @@ def _embed(patch: nn.Conv3d, neutral: Tensor) -> None:
 
 
 def _calm_modulation(model: nn.Module, block: nn.Module) -> None:
-    """No shift, no scale and a full gate of the first attention, at the middle of the times."""
+    """Set the first attention's modulation to no shift, no scale and a full gate, at the middle of the times."""
     embedder = model.condition_embedder
     times = torch.linspace(300, 1000, 8)
     projected = embedder.time_proj(embedder.act_fn(embedder.time_embedder(embedder.timesteps_proj(times))))
@@ -80,7 +80,7 @@ def _calm_modulation(model: nn.Module, block: nn.Module) -> None:
 
 
 def _set_scores(attention: nn.Module, head: int, kernel: dict[int, float]) -> None:
-    """Norm weights that give the head its kernel, and keys that lower the score of hidden tokens."""
+    """Set the norm weights that give each head its kernel, and the keys that lower the score of hidden tokens."""
     amplitudes = torch.full((_HEAD_DIM,), 0.02)
     for pair, height in kernel.items():
         for axis in (_ROWS, _COLUMNS):
@@ -99,14 +99,14 @@ def _set_scores(attention: nn.Module, head: int, kernel: dict[int, float]) -> No
 
 
 def _noise_in(patch: nn.Conv3d) -> Tensor:
-    """What of the channels 0..63 the base adds to each of the others, (64, 64): the noisy input is in both."""
+    """Measure how much of channels 0..63 the base adds to each other channel, (64, 64): the noisy input is in both."""
     weight = patch.weight.flatten(1)
     mixed: Tensor = weight[_NOISE:] @ torch.linalg.inv(weight[:_NOISE])
     return mixed
 
 
 def _set_values(attention: nn.Module, noise: Tensor) -> None:
-    """Heads 0 and 1 carry all that is said, 2 and 3 its first eight channels; all is written back where it was."""
+    """Set the values: heads 0 and 1 carry all known channels, heads 2 and 3 the first eight, each to its own place."""
     said = torch.arange(_SAID.start, _SAID.stop)
     shares = [(0, said[:28], 1.0), (1, said[28:], 1.0), (2, said[:32], 0.3), (3, said[:32], 0.1)]
     for head, channels, share in shares:

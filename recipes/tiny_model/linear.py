@@ -34,14 +34,14 @@ class LinearAutoencoder(nn.Module):  # type: ignore[misc]
         self.write = nn.Conv2d(self.outer, 12, 3, padding=1)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Latents of `x`."""
+        """Encode pictures `x` into latents."""
         x = self.read(x)
         for down, widen in zip(self.down, self.widen, strict=True):
             x = widen(down(functional.pad(x, (0, 1, 0, 1))))
         return self.to_latent(x)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Pictures of the latents `z`."""
+        """Decode latents `z` into pictures."""
         x = self.from_latent(z)
         for up in self.up:
             x = up(functional.interpolate(x, scale_factor=2, mode="nearest-exact"))
@@ -65,7 +65,7 @@ class LinearAutoencoder(nn.Module):  # type: ignore[misc]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def lift(self, size: float = 0.7) -> None:
-        """Add a constant to what each level of the decoder carries, and take it away in the next.
+        """Add a constant to the signal of each level of the decoder, and subtract it in the next level.
 
         The same function, borders apart. Neutral grey would otherwise be a zero, which the norms of the VAE's residual
         blocks cannot normalise.
@@ -138,7 +138,7 @@ def _decoder(linear: LinearAutoencoder, decoder: nn.Module) -> None:
 
 
 def _set(convolution: nn.Module, weight: Tensor, bias: Tensor | None = None) -> None:
-    """A causal 3-D convolution that is this 2-D one on the newest frame."""
+    """Set a causal 3-D convolution to a 2-D convolution on the newest frame."""
     convolution.weight.zero_()
     convolution.weight[: weight.shape[0], :, -1] = weight
     convolution.bias.zero_()
@@ -160,7 +160,7 @@ def _head(norm: nn.Module, convolution: nn.Module, source: nn.Conv2d, *, signals
 
 
 def _pass_signals(norm: nn.Module, signals: int) -> None:
-    """|x| is about the two constants', so that the norm divides by a constant, which gamma undoes."""
+    """Let signals pass a norm: two large constants decide |x|, and gamma undoes the division by |x|."""
     divisor = _CONSTANT * math.sqrt(2) / norm.scale
     norm.gamma[: 2 * signals] = divisor
     norm.gamma[2 * signals :] = divisor / _CONSTANT

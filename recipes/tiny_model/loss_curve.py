@@ -1,4 +1,4 @@
-"""A model card's picture of held-out losses.
+"""Draw a model card's picture of held-out losses.
 
     python -m recipes.tiny_model.loss_curve LOSSES.jsonl OUT.png
 
@@ -29,7 +29,7 @@ _CURVES: dict[str, tuple[Colour, str]] = {
 
 
 def drawn(base: dict[str, float], lines: list[dict[str, Any]]) -> Canvas:
-    """The losses by step, BGR (H, W, 3); dashed what the base alone gives."""
+    """Draw the losses by step, BGR (H, W, 3); dashed lines are the base model's losses."""
     highest, last = 1.05 * max(base.values()), max(1, *(line["step"] for line in lines))
     canvas = np.full((_HEIGHT, _WIDTH, 3), 255, np.uint8)
 

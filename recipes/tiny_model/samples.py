@@ -1,4 +1,4 @@
-"""Samples without end, encoded as they are drawn, for the weights of the embedded model.
+"""Draw endless training samples for the embedded model, and encode them at once.
 
 The encoder of its VAE is a linear autoencoder that was transplanted, so that the autoencoder itself can encode: 50
 times as fast, so that no sample need be kept and none is seen twice.
@@ -76,7 +76,7 @@ class LinearEncoder(ConditionEncoder):
         self._linear = linear
 
     def encode(self, pixels_BCTHW: Tensor) -> Tensor:
-        """Normalised latents: frames are averaged in fours, as the transplanted encoder does, then encoded."""
+        """Encode pixels into normalised latents: frames are averaged in fours, as the transplanted encoder does."""
         first, later = pixels_BCTHW[:, :, :1], pixels_BCTHW[:, :, 1:]
         pixels = torch.cat([first, later.unflatten(2, (-1, 4)).mean(3)], 2) if later.shape[2] else first
         patches = patchify(pixels, 2).transpose(1, 2)
@@ -86,7 +86,7 @@ class LinearEncoder(ConditionEncoder):
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def channel_gains(linear: LinearAutoencoder, std: Sequence[float]) -> Tensor:
-    """How much an error of each latent channel, (C,), changes decoded pixels: the mean over flat and noisy errors.
+    """Measure how much an error of each latent channel, (C,), changes pixels: the mean of flat and noisy errors.
 
     None is below _LEAST_GAIN; their mean is about 1.
     """
@@ -107,7 +107,7 @@ def channel_gains(linear: LinearAutoencoder, std: Sequence[float]) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """What samples are made of, of which `shapes`, and about how many `tokens` make a batch.
+    """The sources of samples: photographs, model parts, shapes, and about how many `tokens` make a batch.
 
     `photos` is a folder of pictures; `parts` one with vae, text_encoder, tokenizer and LINEAR_FILE.
     """
@@ -120,7 +120,7 @@ class Sources:
 
 
 class Batches:
-    """Samples of all tasks; what is drawn depends on the generator alone."""
+    """Batches of samples of all tasks; a batch depends on its generator alone."""
 
     def __init__(self, sources: Sources) -> None:
         chosen: dict[str, Any] = {"only": HELD_OUT} if sources.validation else {"held_out": HELD_OUT}
@@ -135,7 +135,7 @@ class Batches:
         self._embedded: dict[str, Tensor] = {}
 
     def __call__(self, generator: np.random.Generator) -> TrainingBatch:
-        """One batch of samples of one shape."""
+        """Make one batch of samples of one shape."""
         shapes = self._sources.shapes
         shares = np.array([share for *_, share in shapes])
         size, num_frames, _ = shapes[generator.choice(len(shapes), p=shares / shares.sum())]
@@ -182,7 +182,7 @@ def _pixels(frames_THWC: Pixels) -> Tensor:
 
 
 class DrawnAhead:
-    """The batches of `Batches`, made by a second process while the first trains."""
+    """The batches of `Batches`, made ahead by a second process while the first trains."""
 
     def __init__(self, sources: Sources) -> None:
         context = multiprocessing.get_context("spawn")
@@ -190,7 +190,7 @@ class DrawnAhead:
         self._drawn: dict[int, Future[TrainingBatch]] = {}
 
     def __call__(self, generator: np.random.Generator) -> TrainingBatch:
-        """The batch of the seed and step that `generator` was made of."""
+        """Return the batch of the seed and step that `generator` was made of."""
         seeds: Any = generator.bit_generator.seed_seq
         seed, step = seeds.entropy
         for number in range(step, step + _AHEAD):

@@ -1,4 +1,4 @@
-"""A text encoder for a small vocabulary: each byte of a prompt learns which style the whole prompt names."""
+"""Train a text encoder for a small vocabulary: each byte of a prompt learns the style that the whole prompt names."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _MOST_WORDS = 4
 def train_text_encoder(
     encoder: UMT5EncoderModel, tokenizer: Any, *, steps: int, generator: np.random.Generator, batch: int = 32
 ) -> float:
-    """Train `encoder` in place; the share of prompts, of the last tenth, whose style its features tell.
+    """Train `encoder` in place; return its accuracy in telling styles over the last tenth of the prompts.
 
-    Prompts of words that are no style are a class of their own, so that they are told from styles.
+    Prompts without a style word are a class of their own.
     """
     names = [None, *STYLES]
     head = nn.Linear(encoder.config.d_model, len(names))
@@ -60,7 +60,7 @@ def _prompt(style: str | None, generator: np.random.Generator) -> str:
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def embed(encoder: UMT5EncoderModel, tokenizer: Any, prompts: list[str], rows: int) -> Tensor:
-    """Embeddings (B, rows + 1, D): each prompt's tokens, then zero rows; the last one stands for all padding.
+    """Embed prompts as (B, rows + 1, D): each prompt's tokens, then zero rows; the last row stands for all padding.
 
     Raises:
         ValueError: a prompt has more than `rows` tokens.

@@ -1,4 +1,4 @@
-"""Six short clips, made on the spot out of free pictures and drawn skies, and the manifest of what to do with them.
+"""Make six short clips from free pictures and drawn skies, and the manifest of the demo's jobs.
 
 The pictures come out of the scikit-image wheel's own `skimage/data`, never from a download: brick.png, grass.png,
 horse.png and chelsea.png (CC0) and rocket.jpg (SpaceX, public domain), as scikit-image's docstrings state.
@@ -73,7 +73,7 @@ class Shown:
 
 
 def write_demo(folder: str | Path) -> Path:
-    """Write the clips, the mask files and the manifest into `folder`; returns the manifest's path.
+    """Write the clips, the mask files and the manifest into `folder`; return the manifest's path.
 
     A folder that already holds this version of the demo is left as it is, so that a second run finds its work done.
     """
@@ -91,7 +91,7 @@ def write_demo(folder: str | Path) -> Path:
 
 
 def _rows(root: Path) -> Iterator[dict[str, object]]:
-    """Rows of the manifest, each as soon as its clip is written."""
+    """Yield the manifest's rows, each as soon as its clip is written."""
 
     def clip(name: str, shown: Iterable[Shown], rate: Fraction = Fraction(25)) -> dict[str, object]:
         frames = (frame.picture_HW3 for frame in shown)
@@ -155,7 +155,7 @@ def _write_masks(folder: Path, shown: Iterable[Shown]) -> None:
 
 
 def ball_over_the_mountains() -> Iterator[Shown]:
-    """A red ball flies past mountains that stand still and two layers of clouds that do not, before a still camera."""
+    """Yield a red ball that flies past still mountains and two moving layers of clouds, before a still camera."""
     wide = Size(2 * SIZE.width, SIZE.height)
     bright, dark = (scenery.roughness(wide, seed, fall=1.35, stretch=1.8) for seed in (4, 5))
     far = scenery.mountains(SIZE, 23, base=150, rise=14, colour=(112, 128, 158), haze=(206, 214, 220))
@@ -170,20 +170,20 @@ def ball_over_the_mountains() -> Iterator[Shown]:
 
 
 def balloon_at_rest() -> Iterator[Shown]:
-    """A hot-air balloon that hangs still in an evening sky: nobody ever sees what is behind it."""
+    """Yield a hot-air balloon that hangs still in an evening sky; no frame shows the sky behind it."""
     bright, dark = (scenery.roughness(SIZE, seed, fall=1.55, stretch=1.8) for seed in (63, 66))
     view, alpha = scenery.put(scenery.sky(scenery.SUNSET, bright, dark), scenery.balloon(64, 48), (200.0, 96.0))
     yield from itertools.repeat(_seen(view, alpha), NUM_FRAMES)
 
 
 def planet_before_a_nebula() -> Iterator[Shown]:
-    """A planet and what glows behind it; nothing is to be removed."""
+    """Yield a planet before a glowing nebula; nothing is to be removed."""
     view, alpha = scenery.put(scenery.nebula(SIZE, 150), scenery.ball(34, (226, 150, 92)), (192.0, 108.0))
     yield from itertools.repeat(_seen(view, alpha), NUM_FRAMES)
 
 
 def rocket_with_subtitles() -> Iterator[Shown]:
-    """A rocket before its launch, seen by a camera that pans slowly, and two subtitles with a pause between them."""
+    """Yield a rocket before its launch under a slow pan, with two subtitles and a pause between them."""
     font = ImageFont.load_default(19)
     for index, share in _moments():
         canvas = Image.fromarray(_view(picture("rocket.jpg"), centre=(310.0 + 20 * share, 250.0), width=500.0))
@@ -197,7 +197,7 @@ def rocket_with_subtitles() -> Iterator[Shown]:
 
 
 def horse_on_the_pavement() -> Iterator[Shown]:
-    """A horse, cut from a silhouette and dressed in pale grass, trots over a pavement in front of a still camera."""
+    """Yield a horse, a silhouette filled with pale grass, that trots over a pavement before a still camera."""
     pavement = _tinted(picture("brick.png"), (1.15, 0.82, 0.68))
     coat = _tinted(picture("grass.png") // 3 + 150, (1.12, 1.08, 0.98))
     silhouette = (picture("horse.png")[..., 0] < 128).astype(np.float32)
@@ -211,7 +211,7 @@ def horse_on_the_pavement() -> Iterator[Shown]:
 
 
 def cat_comes_nearer() -> Iterator[Shown]:
-    """Chelsea the cat while the camera closes in; nothing is to be removed."""
+    """Yield Chelsea the cat while the camera closes in; nothing is to be removed."""
     cat = picture("chelsea.png")
     nothing = np.zeros((LARGER.height, LARGER.width), np.float32)
     for _, share in _moments():
@@ -220,7 +220,7 @@ def cat_comes_nearer() -> Iterator[Shown]:
 
 
 def keyframed_boxes(objects_HW: list[Alpha]) -> list[dict[str, float]]:
-    """Boxes round the object every 12 frames and at the last, with room for the curve of its way between them."""
+    """Return boxes round the object every 12 frames and at the last, with room for its curved way between them."""
     last = len(objects_HW) - 1
     keys = []
     for index in sorted({*range(0, last, _BOX_EVERY_FRAMES), last}):
@@ -232,12 +232,12 @@ def keyframed_boxes(objects_HW: list[Alpha]) -> list[dict[str, float]]:
 
 
 def detector_path() -> Path:
-    """The demo's own detector, of the classes ball, horse and car; see objects.md."""
+    """Return the path of the demo's detector of balls, horses and cars; see objects.md."""
     return Path(__file__).with_name("objects.onnx")
 
 
 def pictures_folder() -> Path:
-    """Where the scikit-image wheel keeps its pictures.
+    """Return the folder of the scikit-image wheel's pictures.
 
     Raises:
         ModuleNotFoundError: scikit-image is not installed.
@@ -250,7 +250,7 @@ def pictures_folder() -> Path:
 
 @cache
 def picture(name: str) -> Picture:
-    """One of the wheel's pictures, (H, W, 3) uint8; not to be written to."""
+    """Read one of the wheel's pictures, (H, W, 3) uint8; callers must not write to it."""
     with Image.open(pictures_folder() / name) as image:
         return np.asarray(image.convert("RGB"))
 
@@ -260,7 +260,7 @@ def _tinted(picture: Picture, factors: tuple[float, float, float]) -> Picture:
 
 
 def _view(picture: Picture, size: Size = SIZE, *, centre: tuple[float, float], width: float) -> Picture:
-    """What a camera of `size` sees: `width` source pixels across, round `centre` (x, y)."""
+    """Crop a camera's view of `size`: `width` source pixels across, round `centre` (x, y)."""
     scale = size.width / width
     matrix = np.array(
         [[scale, 0, size.width / 2 - scale * centre[0]], [0, scale, size.height / 2 - scale * centre[1]]], np.float32
@@ -273,7 +273,7 @@ def _view(picture: Picture, size: Size = SIZE, *, centre: tuple[float, float], w
 
 
 def _moments() -> Iterator[tuple[int, float]]:
-    """Each frame's index, and its place 0..1 in the clip."""
+    """Yield each frame's index, and its place 0..1 in the clip."""
     return ((index, index / (NUM_FRAMES - 1)) for index in range(NUM_FRAMES))
 
 

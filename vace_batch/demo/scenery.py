@@ -1,4 +1,4 @@
-"""Skies, mountains, nebulae and what floats in them, drawn from random numbers with fixed seeds.
+"""Draw skies, mountains, nebulae, balls and balloons from random numbers with fixed seeds.
 
 Soft clouds suit the embedded model: what it paints has their detail, and a passer-by looks at the balloon.
 
@@ -54,7 +54,7 @@ class Sprite:
 
 
 def roughness(size: Size, seed: int, *, fall: float, stretch: float = 1.0) -> Levels:
-    """A random surface, (H, W), mean 0, spread 1, that joins itself at the edges.
+    """Draw a random surface, (H, W), mean 0, spread 1, that joins itself at the edges.
 
     Its spectrum falls with frequency to the power of `fall`; with `stretch` it is that much longer than high.
     """
@@ -67,7 +67,7 @@ def roughness(size: Size, seed: int, *, fall: float, stretch: float = 1.0) -> Le
 
 
 def sky(weather: Weather, bright_HW: Levels, dark_HW: Levels) -> Levels:
-    """Clouds of two heights, (H, W, 3): where the one surface is high they are lit, where the other is, dark."""
+    """Draw clouds, (H, W, 3): lit where `bright_HW` is high, dark where `dark_HW` is high."""
     height, width = bright_HW.shape
     lit = 0.8 * np.clip(0.45 + 0.55 * bright_HW, 0, 1)[..., None]
     dark = 0.65 * np.clip(0.6 * dark_HW, 0, 1)[..., None]
@@ -77,7 +77,7 @@ def sky(weather: Weather, bright_HW: Levels, dark_HW: Levels) -> Levels:
 
 
 def mountains(size: Size, seed: int, *, base: float, rise: float, colour: Colour, haze: Colour) -> Sprite:
-    """A ridge about `base` px below the top, up to some `rise` px above and below it, as wide as the picture."""
+    """Draw a ridge about `base` px below the top, some `rise` px up and down, as wide as the picture."""
     frequency = np.fft.rfftfreq(size.width)
     frequency[0] = np.inf
     weights = frequency**-1.3
@@ -92,7 +92,7 @@ def mountains(size: Size, seed: int, *, base: float, rise: float, colour: Colour
 
 
 def nebula(size: Size, seed: int) -> Levels:
-    """Glowing gas in four colours, (H, W, 3)."""
+    """Draw glowing gas in four colours, (H, W, 3)."""
     seen = np.full((size.height, size.width, 3), (14, 12, 34), np.float32)
     gases: tuple[Colour, ...] = ((150, 40, 120), (40, 90, 170), (210, 110, 80), (30, 140, 140))
     for number, colour in enumerate(gases):
@@ -102,7 +102,7 @@ def nebula(size: Size, seed: int) -> Levels:
 
 
 def ball(radius: int, colour: Colour) -> Sprite:
-    """A ball, lit from the upper left."""
+    """Draw a ball, lit from the upper left."""
     x, y = _grid(2 * radius + 2, 2 * radius + 2)
     x, y = x / radius, y / radius
     depth = np.sqrt(np.maximum(1 - x**2 - y**2, 0))
@@ -111,7 +111,7 @@ def ball(radius: int, colour: Colour) -> Sprite:
 
 
 def balloon(height: int, width: int) -> Sprite:
-    """A hot-air balloon in gores of three colours, with its basket."""
+    """Draw a hot-air balloon in gores of three colours, with its basket."""
     x, y = _grid(height, width)
     radius, top = width / 2 - 1, -height / 2 + 1
     centre, mouth = top + radius, 0.3 * height
@@ -134,7 +134,7 @@ def balloon(height: int, width: int) -> Sprite:
 
 
 def put(picture: Levels, sprite: Sprite, centre: tuple[float, float]) -> tuple[Levels, Levels]:
-    """`picture` (H, W, 3) with the sprite's middle at `centre` (x, y), and what the sprite covers (H, W)."""
+    """Paste a sprite onto `picture` (H, W, 3), its middle at `centre` (x, y); also return the sprite's alpha (H, W)."""
     height, width = sprite.alpha.shape
     matrix = np.array([[1, 0, centre[0] - width / 2], [0, 1, centre[1] - height / 2]], np.float32)
     whole = picture.shape[1], picture.shape[0]
@@ -144,13 +144,13 @@ def put(picture: Levels, sprite: Sprite, centre: tuple[float, float]) -> tuple[L
 
 
 def over(picture: Levels, sprite: Sprite) -> Levels:
-    """`picture` (H, W, 3) under a sprite of its own size."""
+    """Paste a sprite of the picture's own size onto `picture` (H, W, 3)."""
     share = sprite.alpha[..., None]
     return np.asarray(sprite.colours * share + picture * (1 - share), np.float32)
 
 
 def drifted(surface_HW: Levels, by_px: float) -> Levels:
-    """A surface that joins itself, moved to the left."""
+    """Move a surface that joins itself at the edges `by_px` to the left."""
     matrix = np.array([[1, 0, -by_px], [0, 1, 0]], np.float32)
     size = surface_HW.shape[1], surface_HW.shape[0]
     return np.asarray(cv2.warpAffine(surface_HW, matrix, size, borderMode=cv2.BORDER_WRAP), np.float32)
@@ -164,13 +164,13 @@ def _gradient(ramp: Ramp, height: int, width: int) -> Levels:
 
 
 def _grid(height: int, width: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Columns and rows in px from the middle, oversampled."""
+    """Return columns and rows in px from the middle, oversampled."""
     y, x = (np.mgrid[: height * _OVERSAMPLED, : width * _OVERSAMPLED] + 0.5) / _OVERSAMPLED
     return x - width / 2, y - height / 2
 
 
 def _reduced(colours: npt.NDArray[np.float64], covers: npt.NDArray[np.bool_]) -> Sprite:
-    """A sprite out of its oversampled colours and what it covers; the colours reach a little beyond."""
+    """Make a sprite from oversampled colours and coverage; the colours reach a little beyond the coverage."""
     size = covers.shape[1] // _OVERSAMPLED, covers.shape[0] // _OVERSAMPLED
     alpha = np.asarray(cv2.resize(covers.astype(np.float32), size, interpolation=cv2.INTER_AREA), np.float32)
     inside = cv2.resize((colours * covers[..., None]).astype(np.float32), size, interpolation=cv2.INTER_AREA)

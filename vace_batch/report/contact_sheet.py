@@ -40,7 +40,7 @@ _AFTER = "#7ee2a8"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SheetRow:
-    """One clip: the same frames before and after, each (H, W, 3); an empty `after` is a clip that failed.
+    """One clip: the same frames before and after, each (H, W, 3); an empty `after` means a failed clip.
 
     `share` is the width before, as a share of the width after.
     """
@@ -63,7 +63,7 @@ class SheetRow:
 def contact_sheet(
     rows: Sequence[SheetRow], path: str | Path, *, title: str = "vace-batch: before and after", note: str = ""
 ) -> Path:
-    """Draw `rows` below each other into the PNG `path`, and return it.
+    """Draw `rows` below each other into the PNG `path`; return the path.
 
     Raises:
         ValueError: `rows` is empty.

@@ -1,4 +1,4 @@
-"""How a loaded transformer computes: attention back end, fp8 storage, compiled blocks, group offload."""
+"""Set up a loaded transformer: attention back end, fp8 storage, compiled blocks, group offload."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def tune(model: VaceModel, settings: EngineSettings) -> None:
 
 
 def _choose_attention(transformer: WanVACETransformer3DModel, name: str) -> None:
-    """Set the back end, the default one too: diffusers keeps the last choice for every model of the process."""
+    """Set the attention back end, even the default: diffusers keeps the last choice for every model of the process."""
     verbosity = diffusers_log.get_verbosity()
     diffusers_log.set_verbosity_error()  # it warns each time that this may change in another version
     try:
@@ -52,7 +52,7 @@ def _choose_attention(transformer: WanVACETransformer3DModel, name: str) -> None
 
 
 def offload(model: VaceModel) -> None:
-    """Let the blocks wait in host memory; one at a time comes to the device, the next on its way where it is a GPU."""
+    """Keep the blocks in host memory and move one at a time to the device; a GPU prefetches the next block."""
     for transformer in model.experts:
         transformer.enable_group_offload(
             onload_device=model.device,
@@ -64,7 +64,7 @@ def offload(model: VaceModel) -> None:
 
 
 class CompiledShapes:
-    """Lets the first shapes be compiled and runs all others as they are: each costs minutes and memory."""
+    """Compiles the first MAX_COMPILED_SHAPES shapes and runs later ones uncompiled: each costs minutes and memory."""
 
     def __init__(self, enabled: bool) -> None:
         self._enabled = enabled

@@ -1,4 +1,4 @@
-"""One window over several devices of a machine: every process holds the whole model and a share of the tokens.
+"""Share one window over several devices of a machine: each process holds the whole model and a part of the tokens.
 
 diffusers has no plan for VACE. Ours has four entries: the tokens are split where they enter the first block of either
 tower, the rotary table with them, and gathered after the last projection; hints and residuals stay split, since both
@@ -34,7 +34,7 @@ _LOOK_FOR_HELPERS_S = 0.5
 
 
 class TokenSplit:
-    """Lets transformers share their tokens with the other processes of the group; each calls them with the same.
+    """Splits a transformer's tokens over the processes of the group; every process calls it with equal inputs.
 
     Plain Ulysses needs tokens and heads that `degree` divides; diffusers' variant for any number works on CUDA alone.
     Windows of other numbers of tokens are denoised whole, by every process.
@@ -56,7 +56,7 @@ class TokenSplit:
         self._on = False
 
     def use(self, tokens: int) -> None:
-        """Split windows of so many tokens from now on, where that can be."""
+        """Split windows of `tokens` tokens if the degree divides them; else compute them whole in every process."""
         wanted = tokens % self._degree == 0
         if wanted == self._on:
             return
@@ -70,7 +70,7 @@ class TokenSplit:
 
 
 class Helpers:
-    """The processes beside this one, each with the model on its own device; this one has rank 0.
+    """The helper processes of this process, which has rank 0; each holds the model on its own device.
 
     A call that fails here leaves the others inside of a collective, so that they are ended and the model must be loaded
     anew.
@@ -126,7 +126,7 @@ class Helpers:
         return not all(process.is_alive() for process in self._processes)
 
     def _lacking(self) -> list[str]:
-        """What helpers said of their memory before they ended."""
+        """Return the out-of-memory messages that helpers sent before they ended."""
         said = []
         for line in self._lines:
             with contextlib.suppress(EOFError, OSError):
@@ -135,7 +135,7 @@ class Helpers:
         return said
 
     def _watch(self, ended: threading.Event) -> None:
-        """NCCL waits for a process that is gone, gloo does not."""
+        """Abort NCCL's group when a helper dies: NCCL waits for a dead process, gloo does not."""
         while not ended.wait(_LOOK_FOR_HELPERS_S):
             if self._gone() and dist.is_initialized() and dist.get_backend() == "nccl":
                 abort_group()

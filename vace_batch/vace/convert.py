@@ -1,4 +1,4 @@
-"""Original VACE checkpoints (`Wan2.1-VACE-1.3B`, `-14B`) into the diffusers layout, in safetensors.
+"""Convert original VACE checkpoints (`Wan2.1-VACE-1.3B`, `-14B`) to the diffusers layout, in safetensors.
 
 diffusion_pytorch_model*.safetensors       transformer/     names changed, shard by shard
 Wan2.1_VAE.pth                             vae/             a pickle: read when its digest is a published one
@@ -132,7 +132,7 @@ def _opened(path: Path) -> Any:
 
 
 def _transformer(source: Path, shards: list[Path], folder: Path) -> None:
-    """One shard after the other, so that memory does not grow with the model."""
+    """Convert the transformer shard by shard, so that memory does not grow with the model."""
     shapes: dict[str, tuple[int, ...]] = {}
     for path in shards:
         with _opened(path) as file:
@@ -162,7 +162,7 @@ def _bare(name: str) -> str:
 
 
 def _transformer_config(source: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """From the checkpoint's own config.json where it has one, and from the shapes of its weights."""
+    """Read the transformer's configuration from the shapes of its weights and from the source's config.json, if any."""
     path = source / "config.json"
     given: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     try:

@@ -1,4 +1,4 @@
-"""What the transformer is conditioned on: 96 control channels from a VCU; and pixels from its latents.
+"""Encode a VCU into the 96 control channels of the transformer, and decode latents into pixels.
 
 Axes: B windows, C channels, T frames, t latent frames, H rows, W columns, h = H/8, w = W/8. Encoding follows
 `WanVACEPipeline.prepare_video_latents` and `prepare_masks`, batched, references in the official order.
@@ -28,7 +28,7 @@ _V = TypeVar("_V")
 
 
 def latent_mask(mask_THW: torch.Tensor, rule: str) -> torch.Tensor:
-    """A mask, (T, H, W), as float (64, t, h, w): each 8x8 block of pixels becomes 64 channels.
+    """Shrink a mask (T, H, W) to float (64, t, h, w): each 8x8 block of pixels becomes 64 channels.
 
     In time, `rule` "nearest" picks one frame for each latent (stock, nearest-exact: 1, 5, 9, ... of 81, and from the
     seventh latent on one inside its own group); "max4" keeps frame 0 and takes the maximum of each group of four.
@@ -50,13 +50,13 @@ def latent_mask(mask_THW: torch.Tensor, rule: str) -> torch.Tensor:
 
 
 def nearest_frames(num_frames: int) -> list[int]:
-    """The frame whose mask each latent frame gets by nearest-exact: the one under the latent's centre, in integers."""
+    """Return, for each latent frame, the frame under its centre, whose mask nearest-exact takes; in integers."""
     latents = latent_num_frames(num_frames)
     return [(2 * index + 1) * num_frames // (2 * latents) for index in range(latents)]
 
 
 def normalise(vcu: VCU, device: torch.device) -> torch.Tensor:
-    """Frames as float32 (3, T, H, W) in -1..1; neutral pixels are exactly 0.0."""
+    """Convert frames to float32 (3, T, H, W) in -1..1; neutral pixels are exactly 0.0."""
     frames_THWC = torch.from_numpy(vcu.frames_THWC.copy()).to(device)
     pixels_CTHW = frames_THWC.permute(3, 0, 1, 2).float() / 255 * 2 - 1
     neutral_THW = torch.from_numpy(vcu.neutral_THW.copy()).to(device)
@@ -81,7 +81,7 @@ class ConditionEncoder:
         self._neutral: OrderedDict[tuple[int, int], torch.Tensor] = OrderedDict()
 
     def control(self, vcus: Sequence[VCU]) -> torch.Tensor:
-        """Control latents, float32 (B, 96, references + t, h, w), of VCUs of equal shape and mask rule."""
+        """Encode VCUs of equal shape and mask rule into control latents, float32 (B, 96, references + t, h, w)."""
         masks = [torch.from_numpy(vcu.mask_THW.copy()).to(self._device) for vcu in vcus]
         video = torch.cat(
             [self._streams(vcus, masks, reactive=False), self._streams(vcus, masks, reactive=True)], dim=1
@@ -97,7 +97,7 @@ class ConditionEncoder:
         return torch.cat([torch.cat([references, silent], dim=1), control], dim=2)
 
     def decode(self, latents_BCthw: torch.Tensor) -> torch.Tensor:
-        """Pixels, uint8 (B, T, H, W, 3) on the CPU, of latents without their reference frames."""
+        """Decode latents, reference frames removed, into pixels, uint8 (B, T, H, W, 3) on the CPU."""
         height, width = (side * _LATENT_PX for side in latents_BCthw.shape[3:])
         decoded = []
         for latents in latents_BCthw.split(self._at_once(height, width)):
@@ -107,7 +107,7 @@ class ConditionEncoder:
         return torch.cat(decoded)
 
     def _streams(self, vcus: Sequence[VCU], masks: Sequence[torch.Tensor], *, reactive: bool) -> torch.Tensor:
-        """Latents (B, 16, t, h, w) of the kept or of the masked pixels; a neutral stream is looked up, not encoded."""
+        """Encode the kept or the masked pixels into latents (B, 16, t, h, w); a neutral stream is looked up instead."""
         latents: list[torch.Tensor | None] = [None] * len(vcus)
         spoken = [
             i for i, vcu in enumerate(vcus) if not (vcu.reactive_is_neutral if reactive else vcu.inactive_is_neutral)
@@ -121,7 +121,7 @@ class ConditionEncoder:
         return torch.stack([latent if latent is not None else neutral for latent in latents])
 
     def _neutral_latent(self, vcu: VCU) -> torch.Tensor:
-        """Latent (16, t, h, w) of an all-neutral video: a constant of its size, cached at the longest length seen.
+        """Return the latent (16, t, h, w) of a neutral video: a constant of its size, cached at the longest length.
 
         The VAE is causal, so that a shorter video's latent is exactly the beginning of a longer one's.
         """
@@ -135,7 +135,7 @@ class ConditionEncoder:
         return cached[:, :wanted]
 
     def _references(self, vcus: Sequence[VCU]) -> torch.Tensor | None:
-        """Latents (B, 16, references, h, w), each picture encoded as a video of one frame; None without references."""
+        """Encode each reference as a video of one frame: latents (B, 16, references, h, w), None without references."""
         pictures = [torch.from_numpy(picture.copy()) for vcu in vcus for picture in vcu.references]
         if not pictures:
             return None
@@ -146,7 +146,7 @@ class ConditionEncoder:
         return torch.cat(encoded).squeeze(2).unflatten(0, (len(vcus), -1)).transpose(1, 2)
 
     def encode(self, pixels_BCTHW: torch.Tensor) -> torch.Tensor:
-        """Normalised latents: the posterior's mode. The loop is `AutoencoderKLWan._encode` with longer pieces."""
+        """Encode pixels into normalised latents, the posterior's mode: `AutoencoderKLWan._encode` in longer pieces."""
         vae, pixels_BCTHW = self._vae, pixels_BCTHW.to(self._vae.dtype)
         if vae.config.patch_size is not None:
             pixels_BCTHW = patchify(pixels_BCTHW, vae.config.patch_size)
@@ -160,7 +160,7 @@ class ConditionEncoder:
         return (mode.float() - self._mean) * self._inverse_std
 
     def _decode(self, raw_BCthw: torch.Tensor) -> torch.Tensor:
-        """Pixels, not yet clamped. The loop is `AutoencoderKLWan._decode` with longer pieces."""
+        """Decode into pixels that are not clamped: `AutoencoderKLWan._decode` in longer pieces."""
         vae = self._vae
         vae.clear_cache()
         hidden = vae.post_quant_conv(raw_BCthw)
@@ -176,12 +176,12 @@ class ConditionEncoder:
 
 
 def _pieces(latents: int, size: int) -> list[tuple[int, int]]:
-    """The first latent frame alone, as the VAE wants it, then `size` at a time."""
+    """Cut latent frames into pieces: the first frame alone, as the VAE needs, then `size` at a time."""
     return [(0, 1)] + [(start, min(start + size, latents)) for start in range(1, latents, size)]
 
 
 def _remember(cache: OrderedDict[_K, _V], key: _K, value: _V, limit: int) -> None:
-    """Keep `value` as the most recently used; the least recently used goes first."""
+    """Keep `value` as the most recently used; drop the least recently used beyond `limit`."""
     cache[key] = value
     cache.move_to_end(key)
     while len(cache) > limit:

@@ -1,4 +1,4 @@
-"""VCUs in, generated frames out."""
+"""Generate frames from VCUs, in batches of equal shape and sampling."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LOG = log.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Made:
-    """What came of the VCU at `index`: its frames, uint8 (T, H, W, 3) RGB, or its error.
+    """The result of the VCU at `index`: its frames, uint8 (T, H, W, 3) RGB, or its error.
 
     `seconds` is its share of the time that its batch took.
     """
@@ -42,10 +42,10 @@ class Made:
 
 
 class Engine(Protocol):
-    """Generates windows. Windows of any shapes may come together; each result depends on its own VCU alone."""
+    """Generates windows of any shapes in one call; each result depends on its own VCU alone."""
 
     def stream(self, vcus: Sequence[VCU]) -> Iterator[Made]:
-        """Each VCU's result as soon as it is there, in any order.
+        """Yield each VCU's result as soon as it is finished, in any order.
 
         Errors: `not_finite` where the model's output is not finite, `out_of_memory` where a window does not fit alone,
         `lora_unusable` where its LoRA cannot be used.
@@ -54,7 +54,7 @@ class Engine(Protocol):
 
 
 class VaceEngine:
-    """The real engine: VCUs of equal shape and sampling share a forward, as many as `max_batch_tokens` allow.
+    """The engine on a loaded model: VCUs of equal shape and sampling share a forward, up to `max_batch_tokens`.
 
     The default is the model's longest window: a batch then takes no more memory than that. Not for several threads.
     """
@@ -82,7 +82,7 @@ class VaceEngine:
         self._loras = [LoraSwitch(expert) for expert in model.experts]
 
     def generate(self, vcus: Sequence[VCU]) -> list[Pixels]:
-        """Frames, uint8 (T, H, W, 3) RGB, of each VCU in order.
+        """Generate the frames, uint8 (T, H, W, 3) RGB, of each VCU in order.
 
         Raises:
             ClipError: the model's output is not finite, a window does not fit into memory, or a LoRA cannot be used.
@@ -96,7 +96,7 @@ class VaceEngine:
         return [results[i] for i in range(len(vcus))]
 
     def stream(self, vcus: Sequence[VCU]) -> Iterator[Made]:
-        """Each VCU's result as soon as it is there, batch after batch.
+        """Yield each VCU's result as soon as its batch is finished.
 
         Raises:
             UsageError: a prompt is not embedded and the model was loaded without a text encoder.
@@ -111,7 +111,7 @@ class VaceEngine:
                 group = group[size:]
 
     def _made(self, vcus: Sequence[VCU], indices: Sequence[int]) -> Iterator[Made]:
-        """One batch. Where it does not fit or is not finite, its windows are done again in smaller ones."""
+        """Generate one batch; if it does not fit or is not finite, repeat its windows in smaller batches."""
         batch, began, lacked = [vcus[i] for i in indices], time.monotonic(), None
         try:
             frames, broken = self._frames(batch)
@@ -137,16 +137,16 @@ class VaceEngine:
 
     @property
     def usable(self) -> bool:
-        """False when processes that shared the work are gone: the engine must be opened again, with its `settings`."""
+        """False when helper processes are gone: the engine must be opened again, with its `settings`."""
         return self._helpers is None or self._helpers.usable
 
     def close(self) -> None:
-        """End the processes that share the work, where there are any."""
+        """End the helper processes, if the engine has any."""
         if self._helpers is not None:
             self._helpers.close()
 
     def _given_up(self, vcus: Sequence[VCU], reason: str) -> ClipError:
-        """As `_smaller`, for this engine's successor: the processes beside it waited in an exchange, and are gone."""
+        """Choose settings for this engine's successor after out-of-memory with helpers; return the window's error."""
         retryable = len(vcus) > 1 or self._may_offload
         if len(vcus) > 1:
             self.settings = self.settings.model_copy(update={"max_batch_tokens": vcus[0].num_tokens})
@@ -156,7 +156,7 @@ class VaceEngine:
         return _out_of_memory(vcus[0], self.settings, reason, retryable=retryable)
 
     def _smaller(self, vcus: Sequence[VCU], indices: Sequence[int], reason: str) -> Iterator[Made]:
-        """After running out of memory: half the batch, from now on; then offload; then it is the window's error."""
+        """Retry after out-of-memory: halve the batch for good, then offload blocks, then yield the window's error."""
         self.model.vae.clear_cache()
         _free_memory()
         first = vcus[indices[0]]
@@ -175,7 +175,7 @@ class VaceEngine:
             yield Made(index=indices[0], error=_out_of_memory(first, self.settings, reason))
 
     def _frames(self, batch: Sequence[VCU]) -> tuple[list[Pixels], set[int]]:
-        """Frames of a batch, and the positions of those that are not finite."""
+        """Generate a batch; return its frames and the positions of windows whose latents are not finite."""
         latents = self.denoise(batch)
         finite = torch.isfinite(latents).flatten(1).all(dim=1).tolist()
         with torch.inference_mode():
@@ -183,7 +183,7 @@ class VaceEngine:
         return list(frames_BTHWC.numpy()), {position for position, good in enumerate(finite) if not good}
 
     def denoise(self, vcus: Sequence[VCU]) -> torch.Tensor:
-        """Latents before decoding, float32 (B, 16, references + t, h, w), of VCUs of one batch key.
+        """Denoise VCUs of one batch key into latents, float32 (B, 16, references + t, h, w), not decoded.
 
         Raises:
             ClipError: one of their LoRAs cannot be used.
@@ -223,7 +223,7 @@ def _not_finite(vcu: VCU) -> ClipError:
 
 
 def _out_of_memory(vcu: VCU, settings: EngineSettings, reason: str, *, retryable: bool = False) -> ClipError:
-    """The error of a window that does not fit, with all that is left to change, by the names it is set by."""
+    """Make the error of a window that does not fit, with the settings that may still be changed."""
     size = f"{vcu.size.width}x{vcu.size.height}x{vcu.num_frames}"
     frames = max(1, vcu.num_frames // 2 // TEMPORAL_STRIDE) * TEMPORAL_STRIDE + 1
     ways = [

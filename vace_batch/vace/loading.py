@@ -29,7 +29,7 @@ def open_engine(
     device: torch.device | None = None,
     rank: int = 0,
 ) -> VaceEngine:
-    """Load `ref` and make its engine.
+    """Load model `ref` and make its engine.
 
     `prompts_uri` is where prompt embeddings are shared. Those of `texts` that are not there are encoded first, so that
     the text encoder and the transformer are never in memory together. With `settings.devices` above 1 helper processes
@@ -59,7 +59,7 @@ def open_engine(
 
 
 def _help(rank: int, degree: int, meeting: str, line: Connection, arguments: dict[str, Any]) -> None:
-    """Body of a helper: load the model, then denoise what rank 0 denoises, until it hangs up or the memory is short."""
+    """Run a helper process: load the model and denoise rank 0's windows until rank 0 hangs up or memory is short."""
     device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
     join(rank, degree, meeting, device)
     engine = open_engine(**arguments, device=device, rank=rank)

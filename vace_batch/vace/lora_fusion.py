@@ -1,4 +1,4 @@
-"""LoRAs fused into the transformer's weights, and taken out again without a trace.
+"""Fuse LoRA files into a loaded transformer's weights, and restore the base's weights bit for bit.
 
 A LoRA adds `weight * alpha / rank * up @ down` to a weight. Its file names weights as diffusers, Wan's own code or
 kohya's trainers do, under one of several prefixes. Each name is looked up in a table of all the names that the loaded
@@ -37,7 +37,7 @@ _PEFT = "lora_adapter_metadata"
 
 @dataclass(slots=True)
 class _Change:
-    """What one LoRA file says of one weight; `scale` is alpha / rank."""
+    """The tensors and keys of one LoRA file for one weight; `scale` is alpha / rank."""
 
     parts: dict[str, torch.Tensor] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class _Change:
 
 
 class LoraSwitch:
-    """Which LoRAs are in a transformer's weights. Not for several threads.
+    """Fuses LoRAs into one transformer and takes them out again. Not for several threads.
 
     The weights that they touch are kept on the CPU as they were while LoRAs are in them, so that taking LoRAs out gives
     the base back bit for bit, and one set after another never adds up rounding.
@@ -58,7 +58,7 @@ class LoraSwitch:
         self._fused: tuple[tuple[str, float, str], ...] = ()
 
     def use(self, loras: Sequence[Lora]) -> None:
-        """Have exactly `loras` in the weights; nothing is done when they are there already.
+        """Fuse exactly `loras` into the weights; do nothing when they are fused already.
 
         Raises:
             ClipError: `lora_unusable`: a file is not there, is no LoRA, or does not fit the model. The base is in then.
@@ -93,7 +93,7 @@ class LoraSwitch:
         parameter.copy_(total)
 
     def _read(self, lora: Lora) -> dict[str, _Change]:
-        """What a file says, by parameter; all of it fits the model."""
+        """Read a LoRA file into changes by parameter, and check each against the model."""
         try:
             with (
                 weights.local_file(lora.uri, lora.revision) as path,
@@ -160,7 +160,7 @@ class LoraSwitch:
 
 
 def use_loras(switches: Sequence[LoraSwitch], loras: Sequence[Lora]) -> None:
-    """Have exactly `loras` in a model: of two experts, the one for high noise first, each has its own.
+    """Fuse exactly `loras` into a model's experts, the expert for high noise first.
 
     Raises:
         ClipError: `lora_unusable`: as `LoraSwitch.use`, or one names an expert of a model that has none.
@@ -172,7 +172,7 @@ def use_loras(switches: Sequence[LoraSwitch], loras: Sequence[Lora]) -> None:
 
 
 class _Scales:
-    """alpha / rank: by an alpha in the file, by PEFT's metadata, else 1."""
+    """The scale alpha / rank of each weight: by an alpha in the file, by PEFT's metadata, else 1."""
 
     def __init__(self, metadata: Mapping[str, str]) -> None:
         try:
@@ -203,7 +203,7 @@ def _delta(change: _Change, parameter: torch.Tensor) -> torch.Tensor:
 
 
 def _aliases(parameters: Mapping[str, nn.Parameter]) -> dict[str, str]:
-    """The parameter behind each name that a LoRA may call its module by, dots as underscores: trainers mix them."""
+    """Map each name that a LoRA may give a module to its parameter, dots as underscores: trainers mix both."""
     table: dict[str, str] = {}
     for name in parameters:
         if name.endswith(".bias"):

@@ -1,4 +1,4 @@
-"""Which LoRAs a job gets: those that its row names, else the run's for its preset."""
+"""Choose a job's LoRAs: the LoRAs that its row names, else the run's LoRAs for its preset."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vace_batch.vcu.sampling import Lora
 
 
 def lora_refs(job: Job, options: Options) -> tuple[LoraRef, ...]:
-    """The LoRAs of `job`, each where it lies: those of its row, else the run's for all jobs and for its preset.
+    """Return the LoRAs of `job` with their places: the row's, else the run's for all jobs and for the job's preset.
 
     Raises:
         ClipError: `weights_not_allowed`: the row names one that is neither the run's nor below its --weights.
@@ -34,7 +34,7 @@ def lora_refs(job: Job, options: Options) -> tuple[LoraRef, ...]:
 def resolve_loras(
     job: Job, options: Options, revision: Callable[[str], str] = weights.file_revision
 ) -> tuple[Lora, ...]:
-    """The LoRAs of `job` with what identifies each file, which `revision` says.
+    """Return the LoRAs of `job`, each with the identity of its file's content by `revision`.
 
     Raises:
         ClipError: as `lora_refs`, and `lora_unusable`: one of the row's is not there.
@@ -64,7 +64,7 @@ def _allowed(name: str, options: Options) -> str:
 
 
 def _inside(name: str, folders: Iterable[str]) -> Iterable[str]:
-    """`name` taken from each folder, where that stays in it."""
+    """Yield `name` below each folder, unless the path leaves the folder."""
     for folder in folders:
         uri = weights.below(folder, name)
         if Roots.of([folder]).allow(weights.without_revision(uri)):

@@ -1,4 +1,4 @@
-"""Load a VACE model: the embedded one, or a directory in the diffusers layout: local, of a hub, in a store."""
+"""Load a VACE model: the embedded model, or a directory in the diffusers layout (local, of a hub, in a store)."""
 
 from __future__ import annotations
 
@@ -108,19 +108,19 @@ def load(
 
 
 def place_of(device: str | torch.device | None) -> torch.device:
-    """`device`, or CUDA where there is one."""
+    """Return `device`; without one, CUDA if it is available, else the CPU."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def dtype_of(device: torch.device, name: str = "auto") -> torch.dtype:
-    """The dtype of that name; "auto" is float32 on a CPU and bfloat16 elsewhere."""
+    """Return the dtype of that name; "auto" is float32 on a CPU and bfloat16 elsewhere."""
     automatic = "float32" if device.type == "cpu" else "bfloat16"
     dtype: torch.dtype = getattr(torch, automatic if name == "auto" else name)
     return dtype
 
 
 def load_text(ref: str, revision: str, *, device: torch.device, dtype: torch.dtype) -> tuple[Any, UMT5EncoderModel]:
-    """The tokenizer and the text encoder of `ref` alone.
+    """Load only the tokenizer and the text encoder of `ref`.
 
     Raises:
         UsageError: as `load`.
@@ -156,7 +156,7 @@ def _revision(ref: str, planned: str | None) -> str:
 
 @contextmanager
 def _local_folder(ref: str, revision: str, parts: Sequence[str]) -> Iterator[str]:
-    """The directory to load from."""
+    """Yield the local directory to load from."""
     if is_directory(ref):
         yield ref
     elif ref == TINY:
@@ -168,7 +168,7 @@ def _local_folder(ref: str, revision: str, parts: Sequence[str]) -> Iterator[str
 
 
 def _load(kind: Any, path: str, component: str, device: torch.device, **dtype: torch.dtype) -> Any:
-    """One component, complete: `from_pretrained` alone fills what a file lacks with random numbers and only warns."""
+    """Load one component; refuse missing weights, which `from_pretrained` fills with random numbers and a warning."""
     module, report = kind.from_pretrained(
         path, subfolder=component, use_safetensors=True, output_loading_info=True, local_files_only=True, **dtype
     )
@@ -179,7 +179,7 @@ def _load(kind: Any, path: str, component: str, device: torch.device, **dtype: t
 
 
 def _use_fast_kernels(vae: nn.Module) -> None:
-    """Take the quick way on a CPU where ATen takes the slow one; equal to rounding (6e-7).
+    """Replace the VAE's slow CPU kernels; results are equal to rounding (6e-7).
 
     For one float32 item on one thread it gives 3-D convolutions to its plain kernel, not to oneDNN, and its vector norm
     over channels is not vectorised. Both together: 4 times the speed in the embedded VAE.

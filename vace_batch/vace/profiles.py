@@ -1,4 +1,4 @@
-"""What a model can take, its default sampling and what a forward costs: all that planning needs, without torch."""
+"""Model profiles for planning, without torch: limits, default sampling and the cost of a forward."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _T = TypeVar("_T", int, float)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """The widths and depths that decide what a forward costs."""
+    """The widths and depths that decide the cost of a forward."""
 
     num_layers: int
     num_vace_layers: int
@@ -45,7 +45,7 @@ class Architecture:
     vae_base_dim: int = _VAE_BASE_DIM
 
     def forward_flop(self, tokens: int) -> float:
-        """FLOP of one transformer forward over `tokens` tokens of one window (two a multiply-add, 512 text tokens)."""
+        """Count FLOP of one forward over `tokens` tokens of one window (two a multiply-add, 512 text tokens)."""
         n, d = tokens, self.dim
         projections = 2 * d * d * (6 * n + 2 * TEXT_TOKENS)
         attention = 4 * n * d * (n + TEXT_TOKENS)
@@ -67,11 +67,11 @@ class Architecture:
         return self.num_layers * block + branch + patches + condition + 64 * (d + 1) + 2 * d
 
     def forward_bytes(self, tokens: int) -> int:
-        """What one forward over `tokens` tokens keeps at 16 bits, at least: every hint, and a block's widest layer."""
+        """Count the least bytes of a forward over `tokens` tokens at 16 bits: all hints, and a block's widest layer."""
         return 2 * tokens * ((self.num_vace_layers + 3) * self.dim + 2 * self.ffn_dim)
 
     def vae_flop(self, pixel_frames: int, encodes: int) -> float:
-        """FLOP of `encodes` encodings and one decoding of `pixel_frames` = width * height * frames pixels."""
+        """Count FLOP of `encodes` encodings and one decoding of `pixel_frames` = width * height * frames pixels."""
         width = (self.vae_base_dim / _VAE_BASE_DIM) ** 2
         return pixel_frames * width * (encodes * _VAE_ENCODE_FLOP + _VAE_DECODE_FLOP)
 
@@ -98,7 +98,7 @@ class ModelProfile:
     widest_hole_px: int | None = None
 
     def sampling(self, task: Task, overrides: Sampling | None = None) -> ResolvedSampling:
-        """Sampling of `task`: the `overrides`, then its preset's, then the model's own.
+        """Resolve the sampling of `task`: the `overrides`, then the task's mask rule, then the model's own values.
 
         Raises:
             ClipError: `unsupported`: a value for the second expert of a model that has one transformer.
@@ -120,7 +120,7 @@ class ModelProfile:
         )
 
     def _of_second(self, name: str, given: float | None, default: float | None) -> float | None:
-        """A value for the second expert; None where there is none."""
+        """Resolve a value of the second expert; None for a model with one transformer."""
         if self.boundary_ratio is not None:
             return default if given is None else given
         if given is not None:
@@ -138,7 +138,7 @@ class ModelProfile:
         guided: bool = True,
         encodes: int = 1,
     ) -> float:
-        """FLOP of one window of `num_frames` (4n+1) frames at `size`: `window_parts` together."""
+        """Count FLOP of one window of `num_frames` (4n+1) frames at `size`: the sum of `window_parts`."""
         return sum(
             self.window_parts(num_frames, size, sampling, num_references=num_references, guided=guided, encodes=encodes)
         )
@@ -153,7 +153,7 @@ class ModelProfile:
         guided: bool = True,
         encodes: int = 1,
     ) -> tuple[float, float]:
-        """FLOP of the transformer and of the VAE for one window of `num_frames` (4n+1) frames at `size`.
+        """Count FLOP of the transformer and of the VAE for one window of `num_frames` (4n+1) frames at `size`.
 
         `guided` False: conditional and unconditional text are equal, so that each step is one forward. `encodes` is 2
         where known pixels and pixels under the mask both say something.
@@ -204,17 +204,17 @@ _BY_ID = (("14b", _14B), ("1.3b", _1_3B))
 
 
 def is_directory(ref: str) -> bool:
-    """Whether `ref` names a local directory rather than the embedded model or a hub id."""
+    """Tell whether `ref` names a local directory rather than the embedded model or a hub id."""
     return ref != TINY and Path(ref).is_dir()
 
 
 def model_files(ref: str) -> Traversable:
-    """The directory of the embedded model, or the local directory `ref`."""
+    """Return the directory of the embedded model, or the local directory `ref`."""
     return files("vace_batch") / "vace" / TINY if ref == TINY else Path(ref)
 
 
 def profile(ref: str) -> ModelProfile:
-    """Profile of "tiny", of a directory in the diffusers layout, local or in a store, or of a hub id.
+    """Return the profile of "tiny", of a directory in the diffusers layout (local or in a store) or of a hub id.
 
     Of a directory only model_index.json, transformer/config.json and vae/config.json are read; of a hub id the same
     where they are in the local cache, else its name says what it is.
@@ -243,7 +243,7 @@ def profile(ref: str) -> ModelProfile:
 
 
 def revision(ref: str) -> str:
-    """What identifies the weights: a hub's commit, a digest of a store's listing, else of configuration and weights.
+    """Identify the weights: a hub's commit, a digest of a store's listing, or of local configuration and weights.
 
     Large files are sampled (64 blocks of 1 MiB, evenly spaced, and the size), so that 14B takes seconds, not minutes.
 
@@ -291,7 +291,7 @@ def _from_directory(ref: str, read: Callable[[str], str]) -> ModelProfile:
 
 
 def _boundary_ratio(ref: str, index: dict[str, Any]) -> float | None:
-    """The noise level below which the second of two experts works."""
+    """Return the noise level below which the second of two experts works."""
     if not any(index.get("transformer_2") or ()):
         return None
     ratio = index.get("boundary_ratio")

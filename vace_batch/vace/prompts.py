@@ -1,4 +1,4 @@
-"""Prompt embeddings at 512 tokens, as the stock pipeline makes them: each text encoded once, by run and not by actor.
+"""Embed prompts at 512 tokens, as the stock pipeline does; each text is encoded once a run, not once an actor.
 
 UMT5-XXL takes 11 GB. It is loaded for texts that are neither remembered nor stored, before the transformer where they
 are known by then, and dropped again; an actor that finds all of them stored never loads it.
@@ -23,11 +23,11 @@ from vace_batch.vace.profiles import TEXT_TOKENS
 _CACHED_PROMPTS = 64
 
 OpenText = Callable[[], tuple[Any, Any]]
-"""Loads the tokenizer and the text encoder."""
+"""A function that loads the tokenizer and the text encoder."""
 
 
 class PromptStore:
-    """Embeddings in a folder or prefix, shared by all actors and later runs.
+    """Prompt embeddings in a folder or prefix, shared by all actors and later runs.
 
     `identity` is what decides an embedding beside its text: the model's revision and the dtype.
     """
@@ -37,7 +37,7 @@ class PromptStore:
         self._identity = identity
 
     def get(self, text: str) -> torch.Tensor | None:
-        """Embedding (tokens, D) without its padding; None where it is not stored."""
+        """Return the embedding (tokens, D) of a text, without padding; None if it is not stored."""
         try:
             data = storage.read_bytes(self._place(text))
         except FileNotFoundError:
@@ -53,7 +53,7 @@ class PromptStore:
 
 
 class PromptEncoder:
-    """Embeds prompts. `keep`: the text encoder stays loaded once it was needed."""
+    """Embeds prompts by memory, store or text encoder; with `keep`, a loaded text encoder stays loaded."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class PromptEncoder:
 
     @classmethod
     def of(cls, model: VaceModel) -> PromptEncoder:
-        """With the text encoder that `model` was loaded with."""
+        """Make a prompt encoder on the text encoder of a loaded model."""
 
         def open_text() -> tuple[Any, Any]:
             if model.text_encoder is None:
@@ -86,7 +86,7 @@ class PromptEncoder:
         return cls(open_text, model.device, model.dtype)
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
-        """Embeddings (B, 512, D) of `texts`, rows after a text's last token zero.
+        """Embed `texts`: (B, 512, D), rows after a text's last token zero.
 
         Raises:
             UsageError: a text is not known and there is no text encoder to be had.
@@ -95,7 +95,7 @@ class PromptEncoder:
         return torch.stack([_padded(found[text].to(self._device)) for text in texts])
 
     def prepare(self, texts: Sequence[str]) -> None:
-        """Encode and store those of `texts` that are not stored yet.
+        """Encode and store each of `texts` that is not stored yet.
 
         Raises:
             UsageError: there is no text encoder to be had.
@@ -103,7 +103,7 @@ class PromptEncoder:
         self._embeddings(texts)
 
     def _embeddings(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Embedding (tokens, D) of each text: remembered, stored, or made now."""
+        """Return the embedding (tokens, D) of each text: remembered, stored, or encoded now."""
         found = {text: known for text in dict.fromkeys(texts) if (known := self._find(text)) is not None}
         found |= self._encode([text for text in dict.fromkeys(texts) if text not in found])
         for text, embedding in found.items():
@@ -133,7 +133,7 @@ class PromptEncoder:
 
 
 def _embed(tokenizer: Any, encoder: Any, text: str) -> torch.Tensor:
-    """Embedding (tokens, D) of one text."""
+    """Encode one text into its embedding (tokens, D)."""
     # here for start-up time: the pipelines are not needed where all prompts are stored
     from diffusers.pipelines.wan.pipeline_wan_vace import prompt_clean
 

@@ -1,4 +1,4 @@
-"""From noise to latents: UniPC over Wan's flow schedule, guidance only where it says anything."""
+"""Sample latents from noise: UniPC over Wan's flow schedule, with guidance only where it changes the result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vace_batch.vcu.unit import VCU
 
 
 def noise(vcu: VCU, channels: int) -> torch.Tensor:
-    """Starting noise, float32 (channels, references + t, h, w): from the window's seed alone, on the CPU.
+    """Draw the starting noise, float32 (channels, references + t, h, w), on the CPU from the window's seed alone.
 
     So it does not depend on the batch, the actor or the device that the window comes to.
     """
@@ -33,7 +33,7 @@ def sample(
     unconditional_BLD: torch.Tensor,
     sampling: ResolvedSampling,
 ) -> torch.Tensor:
-    """Denoised latents, float32, of the noise's shape (reference frames included).
+    """Denoise into latents, float32, of the noise's shape (reference frames included).
 
     Guidance pushes away from `unconditional_BLD`: u + g * (c - u), with g of the expert at work. At a scale of 1 or
     less, at steps outside of the guidance interval, and for windows whose two embeddings are equal (c - u adds
@@ -77,7 +77,7 @@ def sample(
 def expert_at(
     model: VaceModel, sampling: ResolvedSampling, noise_level: float
 ) -> tuple[WanVACETransformer3DModel, float]:
-    """The transformer that works at a noise level of 0..1, and its guidance: of two the second below the boundary."""
+    """Return the transformer that works at a noise level of 0..1 (the second below the boundary), and its guidance."""
     boundary = model.profile.boundary_ratio if sampling.boundary_ratio is None else sampling.boundary_ratio
     if model.transformer_2 is None or boundary is None or noise_level >= boundary:
         return model.transformer, sampling.guidance_scale
@@ -86,7 +86,7 @@ def expert_at(
 
 
 def _guided(conditional_BLD: torch.Tensor, unconditional_BLD: torch.Tensor) -> Sequence[int]:
-    """Windows that guidance says something to."""
+    """Return the windows of a batch whose two embeddings differ, which guidance changes."""
     pairs = zip(conditional_BLD, unconditional_BLD, strict=True)
     return [
         index for index, (conditional, unconditional) in enumerate(pairs) if not torch.equal(conditional, unconditional)

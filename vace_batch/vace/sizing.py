@@ -1,4 +1,4 @@
-"""What 1,000 hours of source cost on GPUs, by model, preset and crop: the arithmetic of `vace-batch plan`, as a table.
+"""Print a table of GPU costs of 1,000 hours of source, by model, preset and crop, as `vace-batch plan` counts.
 
 python -m vace_batch.vace.sizing [--share 0.1] [--price 3] [--tflops 350] [--fps 25]
 python -m vace_batch.vace.sizing --needs
@@ -32,7 +32,7 @@ _PRESETS: dict[PresetName, Task] = {"removal": "removal", "restyle": "restyle", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line: `window_s` is GPU-seconds of a window, `gpu_hours` those of `SOURCE_HOURS`."""
+    """One line of the table: GPU-seconds of a window, and GPU-hours of `SOURCE_HOURS` hours of source."""
 
     model: str
     preset: str
@@ -42,7 +42,7 @@ class Row:
 
 
 def rows(*, share: float = 0.1, tflops: float = 350.0, fps: float = 25.0) -> Iterator[Row]:
-    """Every model, preset and crop that the model takes in one window.
+    """Yield a row for every model, preset and crop that the model takes in one window.
 
     `share` is that of the frames with something to change in one such crop, 0..1; `tflops` what a GPU sustains.
     """
@@ -64,7 +64,7 @@ def rows(*, share: float = 0.1, tflops: float = 350.0, fps: float = 25.0) -> Ite
 
 
 def needs(*, tflops: float = 350.0) -> str:
-    """What a GPU must have for the real models, as a table in Markdown; gigabytes are 10^9 bytes."""
+    """Return a Markdown table of the memory and time that the real models need on a GPU; GB are 10^9 bytes."""
     lines = [
         "| model | files: transformer, text encoder, VAE | on the GPU: weights | and a window of 81 frames, at least | "
         "50 steps with guidance |",
@@ -95,7 +95,7 @@ def _sampling(preset: PresetName) -> Sampling:
 
 
 def table(*, share: float = 0.1, price: float = 3.0, tflops: float = 350.0, fps: float = 25.0) -> str:
-    """The rows as a table in Markdown; `price` is of a GPU-hour."""
+    """Return the rows as a Markdown table; `price` is of a GPU-hour."""
     lines = [
         f"| model | preset | crop | GPU-s a window | GPU-hours for {SOURCE_HOURS:,} h | at {price:g} a GPU-hour |",
         "|---|---|---|---:|---:|---:|",

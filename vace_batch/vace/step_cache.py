@@ -1,4 +1,4 @@
-"""A step cache that knows VACE's two towers: one gate for the whole stack, the context branch included.
+"""Reuse the blocks' result of an earlier step: one gate for both of VACE's towers, the context branch included.
 
 The first main block sees every change of latents and time. Where its residual has hardly moved since the last step
 that ran everything, what all other blocks and the hints added then is added again. diffusers' own caches hook the main
@@ -20,7 +20,7 @@ from diffusers import WanVACETransformer3DModel
 
 
 class StepCache:
-    """What one run of the sampler remembers of one of its two branches (conditional or unconditional).
+    """The memory of one sampler run for one of its two branches (conditional or unconditional).
 
     `threshold` is the relative mean change of the first block's residual up to which a window's step is reused.
     `hits` and `runs` count windows' steps.
@@ -36,7 +36,7 @@ class StepCache:
     def add_rest(
         self, tokens_BND: torch.Tensor, gate_BND: torch.Tensor, rest: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
-        """The tokens after all blocks. `rest(windows)` runs the blocks for these windows (an index of B) alone."""
+        """Return the tokens after all blocks; `rest(windows)` runs the blocks for these windows (an index of B)."""
         stale = self._stale(gate_BND)
         self.runs += len(stale)
         self.hits += len(gate_BND) - len(stale)
@@ -48,7 +48,7 @@ class StepCache:
         return tokens_BND + self._added_BND
 
     def _stale(self, gate_BND: torch.Tensor) -> torch.Tensor:
-        """Index of the windows whose first block has moved too far."""
+        """Return the index of the windows whose first block has changed beyond the threshold."""
         if self._gate_BND is None:
             return torch.arange(len(gate_BND), device=gate_BND.device)
         moved = (gate_BND - self._gate_BND).abs().float().mean(dim=(1, 2))
@@ -56,7 +56,7 @@ class StepCache:
 
 
 def install(transformer: WanVACETransformer3DModel) -> None:
-    """Let `transformer` take a `step_cache`; without one it runs as it did. Before any hook that wraps its forward."""
+    """Let `transformer` take a `step_cache`; without one nothing changes. Call before hooks wrap its forward."""
     transformer.forward = MethodType(_forward, transformer)
 
 
@@ -107,7 +107,7 @@ def _cached(
 
 
 def _unpatch(tokens_BND: torch.Tensor, shape_thw: torch.Size, patch_thw: tuple[int, int, int]) -> torch.Tensor:
-    """Tokens back to latents (B, C, t, h, w)."""
+    """Rearrange tokens into latents (B, C, t, h, w)."""
     grid = [side // patch for side, patch in zip(shape_thw, patch_thw, strict=True)]
     blocks = tokens_BND.reshape(len(tokens_BND), *grid, *patch_thw, tokens_BND.shape[2] // math.prod(patch_thw))
     return blocks.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)

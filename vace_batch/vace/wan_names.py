@@ -1,4 +1,4 @@
-"""The names that Wan's own code gives to the weights of diffusers' WanVACETransformer3DModel."""
+"""Translate weight names of diffusers' WanVACETransformer3DModel into the names of Wan's own code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NORMS = {"norm2.": "norm3.", "norm3.": "norm2."}
 
 
 def original_name(name: str) -> str:
-    """The name in Wan's own checkpoints of the transformer's parameter `name`."""
+    """Return the name of the transformer's parameter `name` in Wan's own checkpoints."""
     block = re.fullmatch(r"((?:vace_)?blocks\.\d+\.)(.+)", name)
     if block is None:
         return _outside_blocks(name)

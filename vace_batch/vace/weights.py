@@ -1,6 +1,6 @@
-"""Where weights lie: a local place, a hub (`hf://owner/name[@revision][/file]`), or a store (`s3://…`, any fsspec).
+"""Find and fetch weights: local, of a hub (`hf://owner/name[@revision][/file]`) or in a store (`s3://…`, any fsspec).
 
-A node keeps what it fetches: the hub's files in the hub's own cache, a store's in `storage/node_cache.py`'s.
+A node keeps fetched files: the hub's in the hub's own cache, a store's in `storage/node_cache.py`'s.
 safetensors, configurations and tokenizers only: a pickle can run code.
 """
 
@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubPlace:
-    """A repository of the hub, at a revision (None: its main branch), and a file in it."""
+    """A repository of the hub at a revision (None: the main branch), and a file in it."""
 
     repo: str
     revision: str | None
@@ -43,7 +43,7 @@ class HubPlace:
 
 
 def hub_place(ref: str) -> HubPlace | None:
-    """What a hub id (`owner/name[@revision]`) or an `hf://` URI names; None for anything else."""
+    """Parse a hub id (`owner/name[@revision]`) or an `hf://` URI; None for anything else."""
     match = _HUB.fullmatch(ref)
     if match is None or (match["file"] and not ref.startswith("hf://")):
         return None
@@ -51,24 +51,24 @@ def hub_place(ref: str) -> HubPlace | None:
 
 
 def is_store(ref: str) -> bool:
-    """Whether `ref` lies in an object store."""
+    """Tell whether `ref` lies in an object store."""
     return not storage.is_local(ref) and not ref.startswith("hf://")
 
 
 def without_revision(uri: str) -> str:
-    """`uri` without the `@revision` that a hub's may have."""
+    """Remove the `@revision` from a hub's URI."""
     return re.sub(r"(hf://[^/]+/[^/@]+)@[^/]+", r"\1", uri)
 
 
 def below(folder: str, name: str) -> str:
-    """`name` as it is when it says itself where it lies, else in `folder`."""
+    """Return `name` if it is a URI or an absolute path, else its place in `folder`."""
     if "://" in name or os.path.isabs(name):
         return name
     return storage.join(folder, name) if "://" in folder else os.path.join(folder, name)
 
 
 def is_there(uri: str) -> bool:
-    """Whether there is a local file; of other places True, as asking them costs a request."""
+    """Tell whether a local file exists; True for other places, as asking them costs a request."""
     return not storage.is_local(uri) or os.path.isfile(storage.resolve(uri)[1])
 
 
@@ -76,7 +76,7 @@ def is_there(uri: str) -> bool:
 
 
 def file_revision(uri: str) -> str:
-    """What identifies the content of a file of weights: a digest of it, its commit, or what its store says of it.
+    """Identify the content of a weights file: a digest, its commit, or its store's fingerprint.
 
     Raises:
         UsageError: there is no such file, or it cannot be reached.
@@ -100,7 +100,7 @@ def file_revision(uri: str) -> str:
 
 @contextmanager
 def local_file(uri: str, revision: str) -> Iterator[Path]:
-    """The local file that holds `uri` at `revision`.
+    """Yield the local file that holds `uri` at `revision`.
 
     Raises:
         UsageError: there is no such file, or it is another one by now.
@@ -126,7 +126,7 @@ def local_file(uri: str, revision: str) -> Iterator[Path]:
 
 
 def folder_revision(ref: str) -> str:
-    """What identifies the weights in a hub's repository (its commit) or in a store's folder (a digest of its listing).
+    """Identify the weights of a hub's repository (its commit) or of a store's folder (a digest of its listing).
 
     Raises:
         UsageError: there is none, or it cannot be reached.
@@ -138,7 +138,7 @@ def folder_revision(ref: str) -> str:
 
 
 def read_text(ref: str, name: str) -> str:
-    """A small file of a store's folder, or of a hub's repository as far as it is in the local cache.
+    """Read a small file of a store's folder, or of a hub's repository in the local cache.
 
     Raises:
         FileNotFoundError: there is none.
@@ -154,7 +154,7 @@ def read_text(ref: str, name: str) -> str:
 
 @contextmanager
 def local_folder(ref: str, revision: str, parts: Sequence[str]) -> Iterator[Path]:
-    """A local folder that holds the `parts` (subfolders) of `ref` at `revision`, of a hub or a store.
+    """Yield a local folder with the `parts` (subfolders) of `ref`, of a hub or a store, at `revision`.
 
     Raises:
         UsageError: it is another one by now.
@@ -201,7 +201,7 @@ def _listing_digest(listed: Mapping[str, storage.Entry]) -> str:
 
 @contextmanager
 def _copied(uri: str, version: str) -> Iterator[Path]:
-    """This node's copy of a store's file, which stays while it is in use."""
+    """Yield this node's copy of a store's file, which stays while it is in use."""
     try:
         with cached_path(uri, version) as path:
             yield Path(path)
@@ -213,7 +213,7 @@ def _copied(uri: str, version: str) -> Iterator[Path]:
 
 
 def sampled_blocks(stream: IO[bytes]) -> Iterator[bytes]:
-    """The size of a file and its content; of large ones 64 blocks of 1 MiB, evenly spaced: 14B takes seconds."""
+    """Yield a file's size and content; of large files 64 blocks of 1 MiB, evenly spaced, so that 14B takes seconds."""
     size = stream.seek(0, 2)
     yield size.to_bytes(8, "little")
     if size <= _SAMPLED_BLOCKS * _BLOCK_BYTES:

@@ -1,4 +1,4 @@
-"""What a window says of its pixels, before text and references: the processes of VACE and how two of them combine.
+"""Combine VACE's processes (repaint, extension, control) into the frames and masks of one window.
 
 T frames, H rows, W columns, C = RGB. Formulas: VACE's composition annotator (vace/annotators/composition.py). Masks are
 binary, so its sums of products are selections here, and neutral pixels stay neutral exactly.
@@ -17,7 +17,7 @@ from vace_batch.vcu.unit import Mask, Pixels
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Condition:
-    """One process over a window: its kind (of PROCESSES), frames, what is generated and what says nothing.
+    """One process over a window: its kind (of PROCESSES), its frames, its generated and its neutral pixels.
 
     frames_THWC uint8; mask_THW bool, True = generate; neutral_THW bool, True = exactly 0.0 once normalised.
     """
@@ -37,7 +37,7 @@ class Condition:
 
 
 def repaint(frames_THWC: Pixels, mask_THW: Mask) -> Condition:
-    """Inpainting and outpainting: the frames are known outside the mask and say nothing under it.
+    """Repaint the mask (inpainting, outpainting): frames are known outside the mask and neutral under it.
 
     Raises:
         ValueError: the arrays do not fit together.
@@ -46,12 +46,12 @@ def repaint(frames_THWC: Pixels, mask_THW: Mask) -> Condition:
 
 
 def unseen(frames_THWC: Pixels) -> Condition:
-    """Nothing is known, of windows shaped like the frames: text and references say everything."""
+    """Generate every pixel of a window shaped like the frames: text and references alone steer it."""
     return repaint(frames_THWC, np.ones(frames_THWC.shape[:3], np.bool_))
 
 
 def extension(frames_THWC: Pixels, known_T: NDArray[np.bool_]) -> Condition:
-    """Whole frames are known where `known_T` (T) says so, all others are new.
+    """Extend a clip: frames are known where `known_T` (T) is true, and all other frames are generated.
 
     Raises:
         ValueError: `known_T` is not one bool a frame, or knows no frame at all.
@@ -64,7 +64,7 @@ def extension(frames_THWC: Pixels, known_T: NDArray[np.bool_]) -> Condition:
 
 
 def control(control_THWC: Pixels, mask_THW: Mask | None = None) -> Condition:
-    """A control video steers what is generated: everywhere, or where `mask_THW` says so (of two controls combined).
+    """Steer generation by a control video: everywhere, or only where `mask_THW` is true (of two combined controls).
 
     Raises:
         ValueError: the arrays do not fit together.
@@ -74,7 +74,7 @@ def control(control_THWC: Pixels, mask_THW: Mask | None = None) -> Condition:
 
 
 def compose(first: Condition, second: Condition) -> Condition:
-    """Two processes over one window, with frames f1, f2 and masks m1, m2.
+    """Combine two processes over one window, with frames f1, f2 and masks m1, m2.
 
     extension + X:                                                 frames f2*m1 + f1*(1-m1), mask m1*m2
     repaint + control, either way, m1 the repaint's:               frames f1*(1-m1) + f2*m1, mask m1

@@ -1,4 +1,4 @@
-"""A window's pictures: the source's frames on their canvas, its masks at model size, and the scales of controls."""
+"""Make a window's arrays: source frames on the canvas, masks at model size, and the scales of a shot's controls."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.reader import read_frames
 
 _MIDDLE_GRAY = 127
-"""In place of frames that do not exist; they are neutral, so their value is never seen."""
+"""Value of frames that the source does not have; they are neutral, so the value is never seen."""
 
 
 def canvas_frames(
     path: str, canvas: Canvas, window: Window, span: range, start_pts: int
 ) -> Iterator[tuple[int, Pixels]]:
-    """Canvas frame number and pixels of `window.box`, (h, w, 3), of every frame of a window.
+    """Yield the canvas frame number and the pixels of `window.box`, (h, w, 3), of every frame of a window.
 
     `span` are the canvas's frames that the source has, `start_pts` the time of the window's first of them. Beyond the
     source's picture its edge is repeated, so that nothing else bleeds in where the crop is resized.
@@ -64,7 +64,7 @@ def _on_canvas(crop: Pixels, visible: Box, box: Box) -> Pixels:
 def model_mask(
     mask: FrameMask | None, protected: FrameMask | None, frame: Size, box: Box, region: Region
 ) -> NDArray[np.bool_]:
-    """A frame's mask in the crop `box` at model size; a model pixel is masked when any of its source pixels is."""
+    """Crop a frame's mask to `box` and shrink it to model size; a model pixel is masked if any source pixel is."""
     if mask is None:
         return np.zeros((region.size.height, region.size.width), np.bool_)
     grown = subtract(at_least_token(mask, frame, region.token_px), protected)
@@ -76,7 +76,7 @@ def model_mask(
 
 
 def with_recovered(crop: Pixels, box: Box, patch: Patch | None) -> Pixels:
-    """The crop `box` of a frame with the recovered pixels in their place."""
+    """Put recovered pixels into the crop `box` of a frame, in place."""
     common = None if patch is None else patch.box.intersect(box)
     if patch is None or common is None:
         return crop
@@ -89,7 +89,7 @@ def with_recovered(crop: Pixels, box: Box, patch: Patch | None) -> Pixels:
 def measure_shots(
     job: Job, path: str, shots: Sequence[Shot], pts: Sequence[int], models: ControlModels
 ) -> tuple[dict[str, Scale], ...]:
-    """For each shot, the scales of the controls that need one, from a few of its frames.
+    """Measure, from a few frames of each shot, the scales of the controls that need one.
 
     Raises:
         ClipError: the weights cannot be used, and what reading raises.
@@ -109,7 +109,7 @@ def measure_shots(
 
 
 def _sampled_pairs(path: str, shot: Shot, pts: Sequence[int]) -> Iterator[tuple[Pixels, Pixels]]:
-    """A frame and the next one at evenly spread places of a shot; a shot of one frame does not move."""
+    """Yield (frame, next frame) at evenly spread places of a shot; a shot of one frame yields the frame twice."""
     last = max(shot.start, shot.stop - 2)
     for index in sorted({round(place) for place in np.linspace(shot.start, last, MEASURED_FRAMES)}):
         found = read_frames(path, index, min(index + 2, shot.stop), start_pts=int(pts[index]))

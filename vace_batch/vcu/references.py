@@ -1,4 +1,4 @@
-"""Reference pictures: the subject found, cut out of its background when asked, enlarged on a white canvas."""
+"""Prepare reference pictures: find the subject, cut it out when asked, and enlarge it on a white canvas."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FACE_STEP, _FACE_GROWTH, _FACE_MIN_SHARE = 1.0, 1.15, 0.08
 def prepare_references(
     job: Job, pictures: Sequence[Pixels], masks: Sequence[Pixels | None], size: Size
 ) -> list[Pixels]:
-    """The canvases of a job's references, (H, W, 3) at `size`, in their order.
+    """Return the canvases of a job's references, (H, W, 3) at `size`, in their order.
 
     `masks` holds, for each picture, the white-is-subject mask that the job gives for it, (h, w), or None.
 
@@ -55,7 +55,7 @@ def prepare_references(
 
 
 def fit_reference(picture: Pixels, box: Box | None, size: Size) -> Pixels:
-    """`picture` cropped to `box` and enlarged to fit a white canvas of `size`, aspect kept.
+    """Crop `picture` to `box` and enlarge the crop to fit a white canvas of `size`; the aspect is kept.
 
     The crop gives the subject as many tokens as there are and takes its position away.
     """
@@ -72,7 +72,7 @@ def fit_reference(picture: Pixels, box: Box | None, size: Size) -> Pixels:
 
 
 def cut_out(picture: Pixels, box: Box) -> NDArray[np.bool_]:
-    """The subject inside `box`, (h, w) bool like the picture, by GrabCut: everything outside the box is background.
+    """Segment the subject inside `box` by GrabCut: (h, w) bool like the picture, false outside the box.
 
     A box as large as the picture leaves its rim as the only known background. Where nothing is found, the box.
     """
@@ -124,7 +124,7 @@ def _on_white(picture: Pixels, subject: NDArray[np.bool_]) -> tuple[Pixels, Box]
 
 
 def _filled_parts(bits: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The large parts without their holes: specks are no subject, and a collar does not cut off a head."""
+    """Fill the holes of the large parts and drop the specks, so that a collar does not cut off a head."""
     contours, _ = cv2.findContours(bits, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     areas = [cv2.contourArea(contour) for contour in contours]
     kept = [one for one, area in zip(contours, areas, strict=True) if area >= _SPECK_SHARE * max(areas)]
@@ -132,7 +132,7 @@ def _filled_parts(bits: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def largest_face(picture: Pixels) -> Box:
-    """The largest frontal face, with a margin for hair and chin; found by the cascade that scikit-image ships.
+    """Find the largest frontal face, with a margin for hair and chin, by scikit-image's cascade.
 
     Raises:
         ClipError: `no_face`.

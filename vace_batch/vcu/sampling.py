@@ -11,8 +11,10 @@ from vace_batch.options import LoraExpert
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lora:
-    """A LoRA that is fused into the model: where its file is, what identifies its content, how much of it, and into
-    which `expert` of a model that has two (high, low, both)."""
+    """A LoRA to fuse into the model: its file, the revision of the file's content, its weight and its expert.
+
+    `expert` names one of the two experts of Wan 2.2 (high, low), or both.
+    """
 
     uri: str
     revision: str
@@ -21,13 +23,13 @@ class Lora:
 
     @property
     def identity(self) -> tuple[str, float, str]:
-        """What of it decides pixels: not where it lies."""
+        """The fields that decide pixels; the file's place does not."""
         return self.revision, self.weight, self.expert
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedSampling:
-    """Everything that decides how noise becomes latents; nothing is left to a default after this.
+    """Every setting that decides how noise becomes latents, without defaults left to fill in.
 
     `mask_rule` says how a mask is shrunk in time: "nearest" (stock) or "max4" (frame 0, then the maximum of each four).
     Two save time and change the result. `guidance_from` and `guidance_until` are shares of the steps: guidance acts
@@ -68,17 +70,17 @@ class ResolvedSampling:
 
     @property
     def guidance_interval(self) -> range:
-        """The steps, from 0, at which guidance may act."""
+        """Steps, from 0, at which guidance may act."""
         first, stop = (round(share * self.num_inference_steps) for share in (self.guidance_from, self.guidance_until))
         return range(first, stop)
 
     @property
     def guided_steps(self) -> tuple[int, ...]:
-        """The steps at which guidance acts: none of an expert whose scale is 1 or less."""
+        """Steps at which guidance acts; steps of an expert whose scale is 1 or less are left out."""
         return tuple(step for step in self.guidance_interval if self._guidance_at(step) > 1)
 
     def _guidance_at(self, step: int) -> float:
-        """The scale of the expert that works at `step`; its noise level is that of Wan's flow schedule."""
+        """Return the guidance scale of the expert at work at `step`, whose noise level follows Wan's flow schedule."""
         if self.guidance_scale_2 is None or self.boundary_ratio is None:
             return self.guidance_scale
         level = 1 - step / self.num_inference_steps * 0.999
@@ -87,5 +89,5 @@ class ResolvedSampling:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Its fields for identity digests; LoRAs are in it by content and weight."""
+        """Return the fields for identity digests, with LoRAs by content and weight."""
         return asdict(self) | {"loras": [lora.identity for lora in self.loras]}

@@ -1,4 +1,4 @@
-"""One function a task: aligned pictures and masks in, a VCU out. After this nothing knows the task.
+"""Build the VCU of each task from aligned frames and masks, one function a task; no later step knows the task.
 
 A task says three things of each pixel: what the frames show there, whether it is generated, whether it says anything.
 To add a task, add its function and its line in `make_vcu`.
@@ -26,7 +26,7 @@ from vace_batch.vcu.unit import VCU, Mask, Pixels
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowSettings:
-    """What a VCU carries beside pixels."""
+    """The fields of a VCU other than pixels."""
 
     window_id: str
     sampling: ResolvedSampling
@@ -48,7 +48,7 @@ def make_vcu(
     controls: Mapping[str, Pixels] | None = None,
     known_T: NDArray[np.bool_] | None = None,
 ) -> VCU:
-    """The VCU of one window of `job`.
+    """Build the VCU of one window of `job`.
 
     `references` are whole pictures, uint8 (h, w, 3) of any size, in the order of the job's reference_uris;
     `reference_masks` their masks. `controls` are, by name, the control videos of the job that need more than
@@ -91,7 +91,7 @@ def make_vcu(
 
 
 def removal(frames_THWC: Pixels, mask_THW: Mask, settings: WindowSettings) -> VCU:
-    """Fill the mask from its surroundings: neutral under the mask and no reference, which would only be noise here.
+    """Fill the mask from its surroundings: pixels are neutral under the mask, and references would only be noise.
 
     Raises:
         ValueError: the arrays do not fit together.
@@ -102,7 +102,7 @@ def removal(frames_THWC: Pixels, mask_THW: Mask, settings: WindowSettings) -> VC
 def inpainting(
     frames_THWC: Pixels, mask_THW: Mask, settings: WindowSettings, *, references: Sequence[Pixels] = ()
 ) -> VCU:
-    """Fill the mask with what the prompt and the references say: neutral under the mask.
+    """Fill the mask by the prompt and the references; pixels are neutral under the mask.
 
     Raises:
         ValueError: the arrays do not fit together.
@@ -118,7 +118,7 @@ def restyle(
     controls: Sequence[Pixels],
     references: Sequence[Pixels] = (),
 ) -> VCU:
-    """Draw anew along control videos: everywhere without a mask, else under it and the source is known elsewhere.
+    """Redraw along control videos: everywhere without a mask, else under the mask with the source known elsewhere.
 
     Of two controls the second rules under the mask and the first elsewhere, and all of the picture is drawn anew.
 
@@ -134,7 +134,7 @@ def restyle(
 
 
 def t2v(frames_THWC: Pixels, settings: WindowSettings) -> VCU:
-    """All from the prompt: nothing of the frames but their shape is used.
+    """Generate all from the prompt; only the shape of the frames is used.
 
     Raises:
         ValueError: the frames are no window.
@@ -143,7 +143,7 @@ def t2v(frames_THWC: Pixels, settings: WindowSettings) -> VCU:
 
 
 def r2v(frames_THWC: Pixels, settings: WindowSettings, *, references: Sequence[Pixels]) -> VCU:
-    """All from the prompt and 1..3 references.
+    """Generate all from the prompt and 1..3 references.
 
     Raises:
         ValueError: too few or too many references, or the arrays do not fit together.
@@ -154,7 +154,7 @@ def r2v(frames_THWC: Pixels, settings: WindowSettings, *, references: Sequence[P
 
 
 def outpainting(frames_THWC: Pixels, inside_THW: Mask, settings: WindowSettings) -> VCU:
-    """Grow the picture: the source is known inside, the canvas outside says nothing.
+    """Grow the picture: the source is known inside, the canvas is neutral outside.
 
     Raises:
         ValueError: the arrays do not fit together.
@@ -163,7 +163,7 @@ def outpainting(frames_THWC: Pixels, inside_THW: Mask, settings: WindowSettings)
 
 
 def extended(frames_THWC: Pixels, known_T: NDArray[np.bool_], settings: WindowSettings) -> VCU:
-    """Go on from, lead up to, or bridge known frames; the others say nothing.
+    """Continue, lead up to or bridge known frames; all other frames are neutral.
 
     Raises:
         ValueError: no frame is known, or the arrays do not fit together.
@@ -181,7 +181,7 @@ def composition(
     controls: Sequence[Pixels] = (),
     references: Sequence[Pixels] = (),
 ) -> VCU:
-    """Up to two processes over the same frames, by the formulas of `compose`; without any nothing is known.
+    """Combine up to two processes over the same frames by `compose`; without a process every pixel is generated.
 
     Raises:
         ValueError: a control is missing, no frame is known, or the arrays do not fit together.

@@ -1,4 +1,4 @@
-"""The Video Condition Unit: what one VACE window is made from. Axes: T frames, H rows, W columns, C = RGB."""
+"""The Video Condition Unit (VCU): the input of one VACE window. Axes: T frames, H rows, W columns, C = RGB."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class VCU:
-    """Text, frames, masks and references of one window. The task is in the values alone: nothing later asks for it.
+    """Text, frames, masks and references of one window; the values alone tell the task.
 
     frames_THWC   uint8, T = 4n+1, H and W multiples of 16
     mask_THW      bool, True = generate (reactive), False = keep (inactive)
@@ -67,37 +67,37 @@ class VCU:
 
     @property
     def num_tokens(self) -> int:
-        """Transformer tokens of this window, references included."""
+        """Number of transformer tokens of this window, references included."""
         return token_count(self.num_frames, self.size, len(self.references))
 
     @property
     def shape_key(self) -> str:
-        """Equal for VCUs whose tensors can be stacked."""
+        """A key that is equal for VCUs whose tensors can be stacked."""
         return _shape_key(self.size, self.num_frames, len(self.references))
 
     @property
     def batch_key(self) -> str:
-        """Equal for VCUs that one forward can take together: equal shapes and equal sampling."""
+        """A key that is equal for VCUs that one forward can take: equal shapes and equal sampling."""
         return batch_key(self.size, self.num_frames, len(self.references), self.sampling)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its arrays as they are sent to another process."""
+        """Bytes of the arrays as they are sent to another process."""
         pictures = sum(picture.nbytes for picture in (self.frames_THWC, *self.references))
         return pictures + 2 * -(-self.mask_THW.size // 8)
 
     @property
     def inactive_is_neutral(self) -> bool:
-        """Whether the kept pixels say nothing, so that their latent is the constant of the neutral video."""
+        """Whether all kept pixels are neutral, so that their latent is the constant of the neutral video."""
         return not bool((~self.mask_THW & ~self.neutral_THW).any())
 
     @property
     def reactive_is_neutral(self) -> bool:
-        """Whether the pixels under the mask say nothing, so that their latent is the constant of the neutral video."""
+        """Whether all pixels under the mask are neutral, so that their latent is the constant of the neutral video."""
         return not bool((self.mask_THW & ~self.neutral_THW).any())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Masks travel as bits: an eighth of their size in memory."""
+        """Send masks as bits: an eighth of their size in memory."""
         fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("mask_THW", "neutral_THW")}
         return _unpack, (fields, np.packbits(self.mask_THW), np.packbits(self.neutral_THW))
 

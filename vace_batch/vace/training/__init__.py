@@ -1,1 +1,1 @@
-"""Training as VACE was trained: a small base, frozen, then a context branch; and the weights of the embedded model."""
+"""Train as VACE was trained: the base stays frozen, its context branch learns, whole or by LoRA."""

@@ -1,6 +1,6 @@
-"""Clean windows of a user's own archive: what a manifest's rows name, cut out at random, within shots.
+"""Cut clean windows out of a user's own videos, which a manifest's rows name, at random and within shots.
 
-The manifest's masks are not used: any window can be its own truth when what is hidden of it is drawn at random.
+The manifest's masks are not used: a window is its own truth when its mask is drawn at random.
 Axes: T frames, H rows, W columns, C channels (RGB), uint8.
 """
 
@@ -46,7 +46,7 @@ class Archive:
         self._weights = lengths / lengths.sum()
 
     def window(self, generator: np.random.Generator) -> Pixels:
-        """One window, (T, H, W, 3): a random place of a random shot, shrunk at random, perhaps mirrored."""
+        """Cut one window, (T, H, W, 3), from a random place of a random shot, shrunk at random, perhaps mirrored."""
         shot = self._shots[generator.choice(len(self._shots), p=self._weights)]
         first = int(generator.integers(shot.start, shot.stop - self._num_frames + 1))
         start_pts = shot.start_pts if shot.start == first else None
@@ -69,7 +69,7 @@ def _shots_of(path: str) -> list[_Shot]:
 
 
 def _box(frame: Size, size: Size, place: np.ndarray[tuple[int], np.dtype[np.float64]], shrinks: float) -> Box:
-    """A box of the shape of `size` inside `frame`: from `size` itself, where there is room, to all that fits."""
+    """Choose a box of `size`'s shape inside `frame`: from `size` itself (0) to the largest box that fits (1)."""
     largest = min(frame.width / size.width, frame.height / size.height)
     scale = largest if largest < 1 else 1 + (largest - 1) * shrinks
     width, height = int(size.width * scale), int(size.height * scale)

@@ -1,4 +1,4 @@
-"""Training clips: a picture under a still or moving camera, with drawn objects that pass.
+"""Make training clips: a picture under a still or moving camera, with drawn objects that pass.
 
 Axes: T frames, H rows, W columns, C channels (RGB). Clips are float32 (T, H, W, 3) in -1..1.
 """
@@ -24,7 +24,7 @@ class Clips:
         self._pictures = pictures
 
     def clip(self, height: int, width: int, num_frames: int, generator: np.random.Generator) -> Clip:
-        """One clip, float32 (T, H, W, 3)."""
+        """Make one clip, float32 (T, H, W, 3)."""
         if generator.random() < _STILL:
             picture = self._pictures.crop(height, width, generator)
             frames = np.repeat(picture[None], num_frames, axis=0)
@@ -37,7 +37,7 @@ class Clips:
         return np.ascontiguousarray(frames, dtype=np.float32)
 
     def _camera(self, height: int, width: int, num_frames: int, generator: np.random.Generator) -> Clip:
-        """A pan with a little zoom and roll over a larger crop."""
+        """Pan over a larger crop, with a little zoom and roll."""
         margin = 40
         picture = self._pictures.crop(height + 2 * margin, width + 2 * margin, generator)
         speed = generator.uniform(-4, 4, 2) * generator.choice([0.1, 0.4, 1.0])

@@ -1,4 +1,4 @@
-"""Fine-tuning the context branch of a VACE model, whole or by LoRA, on the videos of a manifest."""
+"""Fine-tune the context branch of a VACE model, whole or by LoRA, on the videos of a manifest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _VAE_PIXELS = 1280 * 720
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """What is trained on. `rank` 0 trains the whole context branch; `task` None draws all tasks."""
+    """Windows, rank and task of a training: `rank` 0 trains the whole context branch, `task` None draws all tasks."""
 
     size: Size
     num_frames: int
@@ -47,7 +47,7 @@ class Tuning:
 
 
 def tuning_of(size: str, num_frames: int, *, batch: int, rank: int, task: str | None, checkpointing: bool) -> Tuning:
-    """A Tuning of a command line's words: `size` is WxH, `task` one of TASKS or `any`.
+    """Make a Tuning from command-line values: `size` is WxH, `task` one of TASKS or `any`.
 
     Raises:
         UsageError: a word is wrong, or the numbers make no window.
@@ -113,7 +113,7 @@ def tune(
 
 
 class _Batches:
-    """Batches encoded as they are drawn, by the same encoders that generation uses."""
+    """Draws training batches and encodes them with the encoders of generation."""
 
     def __init__(self, model: VaceModel, archive: Archive, tuning: Tuning) -> None:
         self._archive, self._tuning, self._device = archive, tuning, model.device

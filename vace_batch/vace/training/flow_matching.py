@@ -1,4 +1,4 @@
-"""Flow matching: from noise and data to a loss, and a step of training.
+"""Flow matching: the loss between noise and data, and the start of the weights that it trains.
 
 Axes: B samples, C channels, t latent frames, h rows, w columns, L text rows, D text width.
 """
@@ -42,7 +42,7 @@ def flow_loss(
     hints: float | None = 1.0,
     pure_noise: float = 0.0,
 ) -> Tensor:
-    """Mean squared error of the velocity, noise - data, that `model` predicts at a random time.
+    """Compute the mean squared error of the velocity, noise - data, that `model` predicts at a random time.
 
     Times are drawn evenly on the schedule of sampling, that is shifted: sigma = s u / (1 + (s - 1) u); the share
     `pure_noise` of them is 1, where sampling starts. `hints` scales the context branch; None calls a base model, which
@@ -70,7 +70,7 @@ def flow_loss(
 
 
 def _weights(batch: TrainingBatch) -> Tensor | None:
-    """Weights of the shape of the latents whose mean is 1."""
+    """Return the batch's weights in the shape of the latents, with mean 1."""
     if batch.weights_BCthw is None:
         return None
     weights = batch.weights_BCthw.expand_as(batch.latents_BCthw)
@@ -78,7 +78,7 @@ def _weights(batch: TrainingBatch) -> Tensor | None:
 
 
 class PaddedText:
-    """Cross-attention over a few text rows of which the last stands for all padding: equal to attention over 512 rows.
+    """Cross-attention over few text rows, the last for all padding; equal to attention over 512 rows.
 
     Padding rows are equal, so that n of them are one row with log n added to its score.
     """
@@ -110,7 +110,7 @@ def use_padded_text(model: nn.Module) -> None:
 
 
 def context_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Freeze the base of a VACE model; the context branch's parameters, by name, which alone are trained."""
+    """Freeze the base of a VACE model and return the context branch's parameters by name."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith("vace_"))
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -145,7 +145,7 @@ def begin_base(model: nn.Module) -> None:
 
 
 def ramp(step: int, steps: int, *, warmup: int) -> float:
-    """Share of the learning rate at `step`: up over `warmup` steps, then down a cosine to a fiftieth."""
+    """Return the share of the learning rate at `step`: up over `warmup` steps, then down a cosine to a fiftieth."""
     rising = min(1.0, (step + 1) / warmup)
     falling = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, steps))))
     return rising * falling

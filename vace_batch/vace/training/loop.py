@@ -1,4 +1,4 @@
-"""Steps of training with checkpoints: what is drawn depends on the seed and the step alone, so resuming is exact.
+"""Train by steps with checkpoints; samples depend on the seed and the step alone, so that resuming is exact.
 
 Where a `torch.distributed` group is there, each of its processes draws a batch of its own and all step alike.
 """
@@ -29,7 +29,7 @@ BatchOf = Callable[[np.random.Generator], TrainingBatch]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """How long and how fast; `pure_noise` as in `flow_loss`.
+    """Number of steps, learning rate and checkpoints of a training; `pure_noise` as in `flow_loss`.
 
     `bf16` is autocast: weights and their optimiser stay in float32.
     """
@@ -59,9 +59,9 @@ def fit(
     hints: float | None = 1.0,
     report: Callable[[int, float], None] | None = None,
 ) -> list[float]:
-    """Train the parameters `trained`, by name, of `model`; the loss of each step done in this call.
+    """Train the parameters `trained` of `model`, by name; return the loss of each step of this call.
 
-    A checkpoint in `directory` is gone on from; one is written every `checkpoint_every` steps and at the end. Of a
+    Training resumes from a checkpoint in `directory` and writes one every `checkpoint_every` steps and at the end. Of a
     group the first process does both, and only it needs `directory`; a step of n processes has n times the batch.
 
     Raises:
@@ -106,7 +106,7 @@ def fit(
 
 
 def same_start(first: int, trained: Mapping[str, nn.Parameter], optimiser: torch.optim.Optimizer) -> int:
-    """Give all processes the first one's weights, its optimiser's memory of them, and the step that it is at."""
+    """Copy the first process's weights, optimiser state and step to all processes; return the step."""
     device = next(iter(trained.values())).device
     step = torch.tensor(first, device=device)
     dist.broadcast(step, 0)
@@ -122,7 +122,7 @@ def same_start(first: int, trained: Mapping[str, nn.Parameter], optimiser: torch
 
 
 def mean_of_all(loss: Tensor, trained: Mapping[str, nn.Parameter], count: int) -> Tensor:
-    """Every process's gradients become the mean of all; returns the mean loss."""
+    """Replace every process's gradients by the mean of all processes; return the mean loss."""
     for parameter in trained.values():
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
@@ -135,7 +135,7 @@ def mean_of_all(loss: Tensor, trained: Mapping[str, nn.Parameter], count: int) -
 
 
 def trained_weights(directory: Path) -> dict[str, Tensor]:
-    """The trained parameters of the checkpoint in `directory`.
+    """Read the trained parameters from the checkpoint in `directory`.
 
     Raises:
         UsageError: there is none.

@@ -1,4 +1,4 @@
-"""LoRA for training: a low-rank change of the context branch's linear weights, saved in diffusers' form."""
+"""Train a LoRA: add low-rank weights to the context branch's linear layers, and save them in diffusers' form."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _LowRank(nn.Module):  # type: ignore[misc]
 
 
 def add_lora(model: nn.Module, rank: int) -> dict[str, nn.Parameter]:
-    """Freeze `model` and put a LoRA of `rank` on every linear weight of its VACE blocks; the LoRAs' parameters by name.
+    """Freeze `model`, add a LoRA of `rank` to each linear weight of its VACE blocks; return the LoRAs' weights by name.
 
     The names are those of the file that `save_lora` writes.
     """
@@ -46,5 +46,5 @@ def add_lora(model: nn.Module, rank: int) -> dict[str, nn.Parameter]:
 
 
 def save_lora(weights: dict[str, Tensor], path: Path) -> None:
-    """Write LoRA weights where `--lora` finds them."""
+    """Write LoRA weights to a safetensors file that `--lora` takes."""
     save_file({name: weight.detach().contiguous() for name, weight in weights.items()}, path, {"format": "pt"})

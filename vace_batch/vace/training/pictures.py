@@ -1,4 +1,4 @@
-"""Training pictures: crops of photographs in a folder, and drawn ones.
+"""Make training pictures: crops of photographs in a folder, and drawn pictures.
 
 Axes: H rows, W columns, C channels (RGB). Pictures are float32 in -1..1, where 0.0 is VACE's neutral.
 """
@@ -45,7 +45,7 @@ class Pictures:
         self._weights = sizes / sizes.sum()
 
     def crop(self, height: int, width: int, generator: np.random.Generator) -> FloatPicture:
-        """One picture, float32 (H, W, 3)."""
+        """Make one picture, float32 (H, W, 3)."""
         if generator.random() < _DRAWN:
             return draw(height, width, generator)
         photo = self._photos[generator.choice(len(self._photos), p=self._weights)]
@@ -60,7 +60,7 @@ class Pictures:
 
 
 def recolour(picture: FloatPicture, generator: np.random.Generator) -> FloatPicture:
-    """Change contrast, brightness and the balance of the channels at random; now and then their order."""
+    """Change contrast, brightness and the balance of the channels at random; sometimes also their order."""
     if generator.random() < 0.15:
         picture = picture[:, :, generator.permutation(3)]
     gain = generator.uniform(0.7, 1.15) * generator.uniform(0.9, 1.1, 3)
@@ -69,7 +69,7 @@ def recolour(picture: FloatPicture, generator: np.random.Generator) -> FloatPict
 
 
 def draw(height: int, width: int, generator: np.random.Generator) -> FloatPicture:
-    """A drawn picture, float32 (H, W, 3): a gradient, perhaps stripes or smooth noise, then shapes."""
+    """Draw a picture, float32 (H, W, 3): a gradient, perhaps stripes or smooth noise, then shapes."""
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     angle = generator.uniform(0, 2 * np.pi)
     along = (np.cos(angle) * columns + np.sin(angle) * rows) / max(height, width)

@@ -1,4 +1,4 @@
-"""Training samples: a clip, and a VCU that hides, draws or refers to part of it, drawn at random over all tasks.
+"""Make training samples of all tasks: a clip, and a VCU that hides, draws or refers to a part of the clip.
 
 Axes: T frames, H rows, W columns, C channels (RGB), uint8.
 """
@@ -33,7 +33,7 @@ _SAMPLING = {
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sample:
-    """What the model should make (`target_THWC`) of what it is told (`vcu`)."""
+    """A VCU, and the frames `target_THWC` that the model should generate from it."""
 
     task: str
     target_THWC: Pixels
@@ -41,7 +41,7 @@ class Sample:
 
 
 def sample_of(task: str, frames: Pixels, generator: np.random.Generator) -> Sample:
-    """A sample of `task` made of clean `frames` alone.
+    """Make a sample of `task` from clean `frames` alone.
 
     Raises:
         ValueError: there is no such task, or the frames are no window.
@@ -80,7 +80,7 @@ _STYLED = {"removal": 0.0, "control": 0.75, "outpainting": 0.0, "extension": 0.0
 
 
 def passing_mask(num_frames: int, height: int, width: int, generator: np.random.Generator) -> Mask:
-    """The mask of one or two objects, (T, H, W), that rest or move; never empty in the first frame."""
+    """Draw the mask, (T, H, W), of one or two objects that rest or move; never empty in the first frame."""
     mask = _object(num_frames, height, width, generator)
     return mask | _object(num_frames, height, width, generator) if generator.random() < _SECOND else mask
 
@@ -102,7 +102,7 @@ def _object(num_frames: int, height: int, width: int, generator: np.random.Gener
 
 
 def _wire(num_frames: int, height: int, width: int, speed: NDArray[np.float64], generator: np.random.Generator) -> Mask:
-    """A straight line at any angle, about as thick as the thinnest mask that the pipeline makes: a token."""
+    """Draw the mask of a straight line at any angle, about a token thick, as the pipeline's thinnest masks."""
     thickness = int(generator.integers(10, 25))
     middle = generator.uniform(0.1, 0.9, 2) * (width, height)
     angle = generator.choice([0.0, np.pi / 2]) if generator.random() < 0.3 else generator.uniform(0, np.pi)
@@ -116,7 +116,7 @@ def _wire(num_frames: int, height: int, width: int, speed: NDArray[np.float64], 
 
 
 def _shape(generator: np.random.Generator) -> NDArray[np.uint8]:
-    """A unit shape, 64x64: a box, an ellipse or a lump of ellipses."""
+    """Draw a unit shape, 64x64: a box, an ellipse or a lump of ellipses."""
     canvas = np.zeros((64, 64), np.uint8)
     kind = generator.random()
     if kind < 0.4:
@@ -138,7 +138,7 @@ def _place(shape: NDArray[np.uint8], centre: NDArray[np.float64], height: int, w
 
 
 def _inside(height: int, width: int, generator: np.random.Generator) -> Mask:
-    """The part of the canvas that an outpainting knows."""
+    """Draw the known part of an outpainting's canvas, (H, W)."""
     inside = np.ones((height, width), np.bool_)
     cut = int(generator.uniform(0.15, 0.35) * min(height, width))
     sides = (np.s_[:cut, :], np.s_[-cut:, :], np.s_[:, :cut], np.s_[:, -cut:])

@@ -1,4 +1,4 @@
-"""The words that the embedded model knows: each a change of colour or tone that a viewer sees at once.
+"""The style words that the embedded model knows; each is a change of colour or tone that a viewer sees at once.
 
 Axes: H rows, W columns, C channels (RGB); pixels are float32 in 0..1.
 """
@@ -87,7 +87,7 @@ STYLES: dict[str, Callable[[Look], Look]] = {
 
 
 def styled(frames_THWC: NDArray[np.uint8], style: str | None) -> NDArray[np.uint8]:
-    """`frames_THWC`, uint8, in the look of `style`; unchanged for None."""
+    """Apply `style` to `frames_THWC`, uint8; None leaves them unchanged."""
     if style is None:
         return frames_THWC
     looks = [STYLES[style](frame.astype(np.float32) / 255) for frame in frames_THWC]
@@ -95,7 +95,7 @@ def styled(frames_THWC: NDArray[np.uint8], style: str | None) -> NDArray[np.uint
 
 
 def prompt_of(style: str | None, generator: np.random.Generator) -> str:
-    """A prompt for `style`, or one that names none."""
+    """Make a prompt for `style`; None gives a prompt without a style word."""
     if style is None:
         return str(generator.choice(OTHER_PROMPTS))
     return str(generator.choice(TEMPLATES)).format(style)

@@ -1,6 +1,6 @@
-"""Control pictures that need no model: gray, scribble, optical flow, layout. H rows, W columns, C = RGB.
+"""Draw control pictures without a model: gray, scribble, optical flow, layout. H rows, W columns, C = RGB.
 
-Nothing here is normalised by the frame it draws: what rescales itself from frame to frame flickers.
+No picture is normalised by its own frame: a scale that changes from frame to frame flickers.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _GOLDEN = 0.618034
 
 
 def gray(frame_HWC: Pixels) -> Pixels:
-    """Brightness alone, as three equal channels."""
+    """Draw a frame's brightness as three equal channels."""
     return _three(cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2GRAY))
 
 
 def scribble(frame_HWC: Pixels) -> Pixels:
-    """Dark lines on white where brightness has an edge: a difference of Gaussians, its dark side drawn.
+    """Draw dark lines on white along edges of brightness: the dark side of a difference of Gaussians.
 
     The contrast of the lines is fixed.
     """
@@ -48,9 +48,9 @@ def scribble(frame_HWC: Pixels) -> Pixels:
 
 
 def flow_of(before_HWC: Pixels, after_HWC: Pixels) -> Flow:
-    """Motion from one frame to the next, (h, w, 2) of (x, y), in hundredths of the picture's longer side.
+    """Measure motion from one frame to the next: (h, w, 2) of (x, y), in hundredths of the picture's longer side.
 
-    OpenCV's DIS at a longer side of FLOW_PX at most: the same for all crops of a picture, and in units that do not
+    OpenCV's DIS at a longer side of FLOW_PX at most: equal for all crops of a picture, and in units that do not
     depend on its size.
     """
     small = [cv2.cvtColor(at_most(frame, FLOW_PX), cv2.COLOR_RGB2GRAY) for frame in (before_HWC, after_HWC)]
@@ -61,7 +61,7 @@ def flow_of(before_HWC: Pixels, after_HWC: Pixels) -> Flow:
 
 
 def flow_picture(flow_HW2: Flow, fastest: float) -> Pixels:
-    """Motion on the Middlebury colour wheel (white stands still), `fastest` at full colour."""
+    """Draw motion on the Middlebury colour wheel: white stands still, `fastest` has full colour."""
     import torch
     from torchvision.utils import flow_to_image
 
@@ -76,7 +76,7 @@ def flow_picture(flow_HW2: Flow, fastest: float) -> Pixels:
 
 
 def layout(size: Size, boxes: Iterable[tuple[int, Box]]) -> Pixels:
-    """Outlines of (object number, box) on white; an object keeps its colour."""
+    """Draw outlines of (object number, box) on white; an object keeps its colour."""
     canvas = np.full((size.height, size.width, 3), _WHITE, np.uint8)
     line = max(2, round(_LAYOUT_LINE_SHARE * max(size.width, size.height)))
     for number, box in sorted(boxes, key=lambda item: item[0]):
@@ -85,13 +85,13 @@ def layout(size: Size, boxes: Iterable[tuple[int, Box]]) -> Pixels:
 
 
 def object_colour(number: int) -> tuple[int, int, int]:
-    """A saturated colour for an object: hues of following numbers are far apart."""
+    """Return an object's saturated colour; the hues of consecutive numbers are far apart."""
     red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN % 1, 1.0, 0.9)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def at_most(frame_HWC: Pixels, longest_px: int) -> Pixels:
-    """The frame, shrunk where its longer side is above `longest_px`."""
+    """Shrink a frame whose longer side is above `longest_px`."""
     scale = longest_px / max(frame_HWC.shape[:2])
     if scale >= 1:
         return frame_HWC
@@ -100,7 +100,7 @@ def at_most(frame_HWC: Pixels, longest_px: int) -> Pixels:
 
 
 def cropped(picture: Pixels, whole: Size, box: Box, size: Size) -> Pixels:
-    """What `box` of a frame of `whole` size shows, at `size`, from a picture of the whole frame at any scale."""
+    """Crop `box` (px of a frame of size `whole`) out of a picture of the whole frame at any scale; resize to `size`."""
     height, width = picture.shape[:2]
     step_x, step_y = width / whole.width * box.width / size.width, height / whole.height * box.height / size.height
     left, top = box.x * width / whole.width, box.y * height / whole.height
@@ -120,7 +120,7 @@ def cropped(picture: Pixels, whole: Size, box: Box, size: Size) -> Pixels:
 
 
 def scaled(values_HW: NDArray[Any], low: float, high: float) -> Pixels:
-    """`values_HW` as gray, `low` black and `high` white."""
+    """Draw `values_HW` as gray: `low` black, `high` white."""
     levels = np.clip((values_HW - low) / max(high - low, 1e-9), 0, 1) * _WHITE
     return _three(np.rint(levels).astype(np.uint8))
 

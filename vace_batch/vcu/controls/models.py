@@ -16,7 +16,7 @@ NETWORKS = {"depth": "depth", "pose": "pose", "pose_body": "pose"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlModels:
-    """Weights for depth and pose: the run's defaults, the folders in which a row's own may lie, and which pickles."""
+    """Weights for depth and pose: the run's defaults, and the folders and pickles that a row may name."""
 
     depth: str | None = None
     pose: str | None = None
@@ -25,7 +25,7 @@ class ControlModels:
     device: str = "cpu"
 
     def path(self, control: str, name: str | None) -> str:
-        """The local file for `control`, the job's `name` or the run's default.
+        """Return the local weights file of `control`: the job's `name`, else the run's default.
 
         Raises:
             ClipError: `no_control_weights`, `weights_not_found`, `weights_not_allowed`.
@@ -39,7 +39,7 @@ class ControlModels:
         return find_weights(chosen, configured=configured, folders=self.folders, pickles=self.pickles)
 
     def weights_of(self, controls: Iterable[str], name: str | None) -> dict[str, str]:
-        """Paths of the weights that decide these controls, by control; what cannot be found is left out."""
+        """Return the paths of the weights that decide these controls, by control; missing weights are left out."""
         paths = {}
         for control in controls:
             if control in NETWORKS:
@@ -48,7 +48,7 @@ class ControlModels:
         return paths
 
     def load(self, control: str, name: str | None) -> networks.Estimator:
-        """As `path`, loaded.
+        """Load the weights of `control`: the job's `name`, else the run's default.
 
         Raises:
             ClipError: as `path`, and `bad_weights`, `wrong_weights`.

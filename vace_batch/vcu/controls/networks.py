@@ -1,4 +1,4 @@
-"""Controls that a network sees: depth and pose, by ultralytics weights (yolo26n-depth.pt, yolo26n-pose.pt and kin)."""
+"""Estimate depth and pose by ultralytics weights (yolo26n-depth.pt, yolo26n-pose.pt and kin), and draw poses."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ class Estimator:
         return cls(model, device)
 
     def nearness(self, rgb_HWC: Pixels) -> NDArray[np.float32]:
-        """1 / distance in 1/m, (H, W): what is near is large, as in the depth pictures that VACE was trained on."""
+        """Estimate 1 / distance in 1/m, (H, W): near is large, as in the depth pictures that VACE was trained on."""
         depth = self._predict(rgb_HWC).depth.data
         return np.asarray(1 / np.maximum(depth.float().cpu().numpy(), _NEAREST_M), np.float32)
 
     def people(self, rgb_HWC: Pixels) -> NDArray[np.float32]:
-        """Key points of each person, (N, 17, 3) or more of (x, y, confidence), in pixels: COCO's, then others."""
+        """Find the key points of each person: (N, 17, 3) or more of (x, y, confidence), in px, COCO's first."""
         points = self._predict(rgb_HWC).keypoints
         if points is None or not len(points.data):
             return np.zeros((0, 17, 3), np.float32)
@@ -79,7 +79,7 @@ class Estimator:
 
     @property
     def sees_faces(self) -> bool:
-        """Whether a person's points are those of COCO-WholeBody."""
+        """Tell whether the weights find all points of COCO-WholeBody, faces included."""
         return int(self._model.model.model[-1].kpt_shape[0]) == WHOLE_BODY
 
     def _predict(self, rgb_HWC: Pixels) -> Any:
@@ -89,12 +89,12 @@ class Estimator:
 
 @lru_cache(maxsize=2)
 def loaded(path: str, stamp: int, task: str, device: str) -> Estimator:
-    """`Estimator.load`, once for each state of the file."""
+    """Load an estimator once for each state (`stamp`) of its file."""
     return Estimator.load(path, task, device=device)
 
 
 def load(path: str, task: str, device: str) -> Estimator:
-    """The estimator of a file of weights, kept while the file stays the same.
+    """Return the estimator of a weights file, kept in memory while the file stays the same.
 
     Raises:
         ClipError: as `Estimator.load`.
@@ -103,7 +103,7 @@ def load(path: str, task: str, device: str) -> Estimator:
 
 
 def skeletons(size: Size, people_NK3: NDArray[np.float32], *, faces: bool = False) -> Pixels:
-    """People as OpenPose draws their bodies, on black; with `faces` their 68 points as white dots, as in VACE's pose.
+    """Draw bodies on black as OpenPose does; with `faces`, also each face's 68 points as white dots, as VACE does.
 
     Points: COCO's 17, for faces all of COCO-WholeBody.
     """
@@ -126,7 +126,7 @@ def skeletons(size: Size, people_NK3: NDArray[np.float32], *, faces: bool = Fals
 
 
 def _openpose(person: NDArray[np.float32]) -> Sequence[Any]:
-    """(x, y) of the 18 points, None where one is not seen."""
+    """Return (x, y) of OpenPose's 18 points; None for a point below POSE_CONFIDENCE."""
     left, right = person[5], person[6]
     neck = (left + right) / 2
     neck[2] = min(left[2], right[2])

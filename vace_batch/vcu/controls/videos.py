@@ -39,7 +39,7 @@ _SLOWEST = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """What a shot's values range over: `low` is drawn black, `high` white or in full colour."""
+    """The range of a control's values over a shot: `low` is drawn black, `high` white or in full colour."""
 
     low: float
     high: float
@@ -47,9 +47,9 @@ class Scale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One window's frames as controls need them: whole source frames in order, and where the window's crop lies.
+    """One window's source for a control: whole frames in order, and the place of the window's crop.
 
-    `lead` is true when one more frame comes first, which only says how the next one moved.
+    `lead` is true when one more frame comes first, from which only the motion to the next frame is taken.
     """
 
     frames: Iterable[Pixels]
@@ -61,7 +61,7 @@ class Source:
 
 
 def measure(control: str, frames: Iterable[tuple[Pixels, Pixels]], network: networks.Estimator | None) -> Scale | None:
-    """The scale of a shot from (frame, next frame) pairs; None where the control has none, or no pair is given.
+    """Measure the scale of a shot from (frame, next frame) pairs; None for a control without a scale or without pairs.
 
     Raises:
         ValueError: a network is needed and missing.
@@ -85,7 +85,7 @@ def measure(control: str, frames: Iterable[tuple[Pixels, Pixels]], network: netw
 def control_video(
     control: str, source: Source, *, scale: Scale | None = None, network: networks.Estimator | None = None
 ) -> Pixels:
-    """The control of one window, (T, H, W, 3) uint8 at model size; a frame at a time in memory beside the result.
+    """Draw the control of one window, (T, H, W, 3) uint8 at model size, frame by frame.
 
     Raises:
         ValueError: the control is unknown, or what it needs (scale, network, layout) is missing.
@@ -95,7 +95,7 @@ def control_video(
 
 
 def simple_control(control: str, frames_THWC: Pixels) -> Pixels:
-    """gray, scribble or plain of frames at model size: these need no more than the frame itself.
+    """Draw a control that needs only the frames at model size: gray, scribble or plain.
 
     Raises:
         ValueError: the control is another one.
@@ -109,7 +109,7 @@ def simple_control(control: str, frames_THWC: Pixels) -> Pixels:
 
 
 def _painted(control: str, source: Source, scale: Scale | None, network: networks.Estimator | None) -> Iterator[Pixels]:
-    """A picture of each whole frame, at any scale."""
+    """Draw the control picture of each whole frame, at any scale."""
     if control == "flow" and scale is not None:
         return _flow_pictures(source, scale)
     frames = islice(source.frames, 1 if source.lead else 0, None)
@@ -123,7 +123,7 @@ def _painted(control: str, source: Source, scale: Scale | None, network: network
 
 
 def _flow_pictures(source: Source, scale: Scale) -> Iterator[Pixels]:
-    """How each frame came about from the one before; the first of a shot shows what comes next, as VACE's does."""
+    """Draw the flow from each frame's predecessor; a shot's first frame shows the flow to its successor, as in VACE."""
     before: Pixels | None = None
     is_first = not source.lead
     for frame in source.frames:
@@ -149,7 +149,7 @@ def _pose_picture(frame: Pixels, network: networks.Estimator, *, faces: bool) ->
 
 
 def _layout_picture(size: Size, boxes: Boxes) -> Pixels:
-    """Drawn small: a line of a few pixels must survive the way to the model's size."""
+    """Draw a layout at most _DRAW_PX long, so that lines of a few pixels survive the way to the model's size."""
     scale = min(1.0, _DRAW_PX / max(size.width, size.height))
     small = Size(max(1, round(size.width * scale)), max(1, round(size.height * scale)))
     return draw.layout(small, [(number, _scaled_box(box, scale)) for number, box in boxes])
