@@ -46,6 +46,13 @@ def test_a_plate_under_tension_carries_slopes_across() -> None:
     )
 
 
+def test_a_plate_keeps_the_curve_that_a_membrane_flattens() -> None:
+    known = gap(16, 16)
+    valley = np.repeat(((COLUMNS - 45) ** 2 / 10)[..., None], 3, axis=2)
+    filled = stretch_across(np.where(known[..., None], valley, 255).astype(np.float32), known)
+    assert np.abs(filled - valley).max() < 3, "a membrane alone is off by 4"
+
+
 def test_narrow_gaps_are_bridged_and_wide_ones_before_detail_are_not() -> None:
     detail = np.random.default_rng(1).uniform(0, 255, (60, 90, 3)).astype(np.float32)
     for height, bridged in ((3, True), (30, False)):

@@ -39,6 +39,10 @@ def test_a_shift_is_a_shift_and_nothing_more() -> None:
     assert (fitted(TURN).matrix[2] == [0, 0, 1]).all() and fitted(TILT).matrix[2, 0] != 0
 
 
+def test_a_slight_zoom_is_no_shift() -> None:
+    assert fitted(np.diag([1.004, 1.004, 1.0])).matrix[0, 0] == pytest.approx(1.004, abs=1e-4)
+
+
 def test_points_of_other_things_do_not_count() -> None:
     then = project(SHIFT, POINTS)
     then[:30] += RNG.uniform(20, 60, (30, 2)).astype(np.float32)
