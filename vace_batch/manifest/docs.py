@@ -220,7 +220,7 @@ A Parquet file with a row for each job: one video, one task. Schema version {SCH
 
 ```python
 import pyarrow as pa, pyarrow.parquet as pq
-from vace_batch.manifest.schema import SCHEMA  # without it pyarrow keeps only what the first row has
+from vace_batch.manifest.schema import SCHEMA  # without the schema pyarrow keeps only the columns of the first row
 rows = [{{"job_id": "a", "video_uri": "videos/a.mp4", "task": "removal", "targets": ["person"], "dilate": "5%"}}]
 pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), "manifest.parquet")
 ```
