@@ -1,4 +1,4 @@
-"""What the run says about the engine: where it reaches, and what of it is in the identity of a window."""
+"""Settings of the engine: they reach the GPU pool, and those that change pixels enter the identity of a window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house itself: packaging, pins, import contracts and the environment's stamp."""
+"""The project itself: packaging, pins, rooms and import contracts, and the environment's stamp."""
 
 from __future__ import annotations
 

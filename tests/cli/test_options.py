@@ -33,7 +33,7 @@ GROUP: Any = typer.main.get_command(app)
 BY_TEXT = {"--lora", "--preset", "--engine", "--quality", "--price", "--limit", "--calibration"}
 """Options whose text is parsed into a model of its own, which has the bounds."""
 NOT_A_FLAG = {"attempts.remedies"}
-"""Fields that only Python, flows and settings files set."""
+"""Fields without an option: Python and flows set them."""
 
 
 def field_at(path: str) -> FieldInfo:
@@ -117,7 +117,7 @@ def test_the_same_option_is_the_same_in_every_command() -> None:
     ],
 )
 def test_a_value_out_of_range_is_wrong_usage(words: str, message: str) -> None:
-    """Never a traceback: Typer refuses what the model would refuse."""
+    """Refuse the value in Typer, as the model would, never with a traceback."""
     with pytest.raises(Exception) as caught:
         GROUP.commands["run"].make_context("run", ["m.parquet", "-o", "out", *words.split()])
     error: Any = caught.value  # Typer has a click of its own, whose exceptions are not click's

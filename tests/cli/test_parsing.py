@@ -1,4 +1,4 @@
-"""What the words of a command line mean, and what is said of those that mean nothing."""
+"""Parse texts of the command line into options, and refuse wrong ones with the expected form."""
 
 from __future__ import annotations
 

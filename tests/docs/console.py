@@ -1,4 +1,4 @@
-"""Reads the console blocks of a page and runs them as a person would: in order, in one folder, by bash.
+"""Read the console blocks of a page and run them as a person would: in order, in one folder, with bash.
 
 ```console                          commands (`$ `, continued by `> `) are run; the lines below one are what it prints
 ```console title="Needs a cluster"  is read and not run: what it names must exist
@@ -24,7 +24,7 @@ _BLOCK = re.compile(r"^```console(?P<title>[^\n]*)\n(?P<body>.*?)^```$", re.MULT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One command of a page, and the lines that it shows below it."""
+    """One command of a page, and the output that the page shows below it."""
 
     text: str
     shown: tuple[str, ...]
@@ -35,7 +35,7 @@ class Command:
 
 
 def commands_of(page: Path) -> list[Command]:
-    """The commands of a page, in order."""
+    """List the commands of a page, in order."""
     return [command for found in _BLOCK.finditer(page.read_text()) for command in _commands(found)]
 
 
@@ -52,7 +52,7 @@ def _commands(block: re.Match[str]) -> Iterator[Command]:
 
 
 def run(command: Command, folder: Path) -> str:
-    """What `command` printed, run in `folder`; the test fails where it is not what the page says."""
+    """Run `command` in `folder` and return its output; fails if the output differs from the page."""
     environment = {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -83,5 +83,5 @@ def _pattern(shown: str) -> re.Pattern[str]:
 
 
 def ours(text: str) -> list[str]:
-    """The commands of this package in some lines of shell."""
+    """List this package's commands in lines of shell."""
     return re.findall(r"^(vace-batch .*?)(?: \|\| | && | +# |$)", text.replace("\\\n", ""), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Every command of the pages is run, or, where it needs what a test has not, is one that exists."""
+"""Run every command of the pages; check only the existence of commands that need more than a test has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AFTER_THE_TUTORIAL = ["how-to/budget.md", "how-to/python.md", "how-to/reviewers.
 
 
 def follow(page: str, folder: Path) -> None:
-    """Do what a page says, in `folder`."""
+    """Run the commands of a page in `folder`."""
     for command in commands_of(DOCS / page):
         if command.runs:
             run(command, folder)
@@ -29,7 +29,7 @@ def follow(page: str, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def tutorial(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which the tutorial was followed to its end: where other pages begin."""
+    """Folder in which the tutorial was run to its end; other pages start there."""
     folder = tmp_path_factory.mktemp("tutorial")
     follow("tutorial.md", folder)
     return folder

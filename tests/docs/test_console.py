@@ -1,4 +1,4 @@
-"""What runs the pages' commands finds what is wrong with them."""
+"""Check that the runner of the pages' commands finds wrong pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The site: it builds, asks no host for anything, and says what the product is."""
+"""Build the site; it loads nothing from other hosts, and its reference matches the program."""
 
 from __future__ import annotations
 

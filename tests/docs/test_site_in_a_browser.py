@@ -1,4 +1,4 @@
-"""The site from a file, in a headless Chromium: nothing asks a host, search finds, light and dark are legible."""
+"""Open the site from a file in a headless Chromium: no request to a host, search works, both themes are legible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md has every word that a row can fail with, and every check of a verdict, and no other."""
+"""Compare docs/troubleshooting.md with the error codes of rows and the checks of verdicts: none missing, none extra."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MADE = {"f'no_{column}'": ("no_detector", "no_segmenter")}
 
 
 def codes() -> Iterator[tuple[str, str]]:
-    """Every failure's code in the product, and where it is."""
+    """List every error code in the package, and its place."""
     for path in sorted((ROOT / "vace_batch").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in RAISERS:
@@ -48,7 +48,7 @@ def _literal(code: ast.expr) -> Iterator[str]:
 
 
 def told(heading: str) -> set[str]:
-    """The words that begin the rows of the tables below a heading."""
+    """Codes that begin the table rows below a heading."""
     part = re.split(r"^## ", PAGE.partition(f"## {heading}\n")[2], flags=re.MULTILINE)[0]
     return {word for row in re.findall(r"^\| (`.*?) \|", part, re.MULTILINE) for word in re.findall(r"`(\w+)`", row)}
 

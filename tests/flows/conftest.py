@@ -17,7 +17,7 @@ from tests.support import s3_server
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Prefect server with a database of its own, whose scheduler is quick; yields its API's address."""
+    """Start a real Prefect server with its own database and a quick scheduler; yields the address of its API."""
     home = tmp_path_factory.mktemp("prefect")
     (port,) = s3_server.free_ports(1)
     environment = os.environ | {"PREFECT_HOME": str(home), "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1"}
@@ -36,7 +36,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def set_up(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SetUp]:
-    """All of infra/prefect on that server, over a pool that was there; some 20 s of Prefect's command line, so once."""
+    """Run infra/prefect/set-up on the server, over an existing pool; once per session, as it takes some 20 s."""
     environment = os.environ | {
         "PREFECT_API_URL": prefect_server,
         "PREFECT_HOME": str(tmp_path_factory.mktemp("client")),

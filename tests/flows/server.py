@@ -1,4 +1,4 @@
-"""What infra/prefect/set-up has made on a test's Prefect server, and how to ask it."""
+"""Query a test's Prefect server after infra/prefect/set-up."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATIENCE_S = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetUp:
-    """`environment` is for processes that use the server; `told` is what its notifications said so far."""
+    """A server after set-up. `environment`: for processes that use the server; `told`: texts of its notifications so far."""
 
     environment: dict[str, str]
     told: list[str]
@@ -31,7 +31,7 @@ class SetUp:
 
 @contextmanager
 def listener(told: list[str]) -> Iterator[str]:
-    """A webhook; yields its URL and appends the text of each call to `told`."""
+    """Start a webhook; yields its URL and appends the text of each call to `told`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -52,7 +52,7 @@ def listener(told: list[str]) -> Iterator[str]:
 
 @contextmanager
 def worker(environment: dict[str, str], log: Path) -> Iterator[None]:
-    """A worker of the pool vace-batch, as anybody would start it; at the end it is gone with all that it started."""
+    """Start a worker of the pool vace-batch; at the end the worker and all its child processes are stopped."""
     command = [str(BIN / "prefect"), "worker", "start", "--pool", "vace-batch", "--type", "process"]
     environment = environment | {"PREFECT_WORKER_QUERY_SECONDS": "1", "RAY_worker_niceness": "0"}
     with open(log, "wb") as sink, subprocess.Popen(command, env=environment, stdout=sink, stderr=sink, cwd=ROOT) as one:

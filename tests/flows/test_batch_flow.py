@@ -1,4 +1,4 @@
-"""The flow on a real Prefect server and a real Ray: shards, tables, failures, resume."""
+"""Run the batch flow on a real Prefect server and a real Ray: shards, tables, failures, resume."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_only_a_lost_machine_is_worth_a_retry() -> None:
 
 
 class Mortal(Runtime):
-    """A runtime without machines; its run fails as when the head node goes away, if it is to die."""
+    """A runtime without machines; with `dies` its run fails as after the loss of the head node."""
 
     def __init__(self, *, dies: bool) -> None:
         super().__init__([PoolSpec(name="gpu"), PoolSpec(name="cpu")])

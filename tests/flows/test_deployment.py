@@ -1,4 +1,4 @@
-"""prefect.yaml and infra/prefect as Prefect itself reads them, then on a real server."""
+"""Read prefect.yaml and infra/prefect with Prefect itself, then deploy them on a real server."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_the_job_on_kubernetes_is_a_node_of_the_cluster_that_offers_nothing() ->
 
 
 def filled_as_the_worker_does(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Without what was not given: the worker leaves it out, too."""
+    """Fill the template as the worker does: without variables that have no value."""
     filled: dict[str, Any] = json.loads(json.dumps(manifest))
     for place in (filled["metadata"], filled["spec"]["template"]["spec"]["containers"][0]):
         for name in [name for name, value in place.items() if value is None]:

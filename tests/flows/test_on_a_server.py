@@ -1,4 +1,4 @@
-"""Deployments at work on a real server: a schedule that fires, a run that is cancelled, files that come in, alarms."""
+"""Run deployments on a real server: a schedule fires, a run is cancelled, files arrive, notifications are sent."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_a_run_that_falls_silent_has_crashed_and_is_continued_as_it_was_but_not_
 
 
 def heartbeat(run: UUID) -> dict[str, Any]:
-    """What a run of the batch's flow says every half minute."""
+    """The event that a run of the batch flow sends every half minute."""
     flow = {"prefect.resource.id": "prefect.flow.x", "prefect.resource.role": "flow"}
     return {
         "id": str(uuid4()),
@@ -208,5 +208,5 @@ def test_a_schedule_fires_a_run_is_cancelled_and_the_next_one_goes_on(set_up: Se
 
 
 def recorded(out: Path) -> Iterator[Path]:
-    """Records of windows that are done."""
+    """Keys of done windows."""
     return (out / "ledger" / "done").glob("*/window-*.json")
