@@ -23,7 +23,7 @@ PATIENCE_S = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetUp:
-    """A server after set-up. `environment`: for processes that use the server; `told`: texts of its notifications so far."""
+    """A server after set-up; `environment` is for processes that use it, `told` has the texts of its notifications."""
 
     environment: dict[str, str]
     told: list[str]
