@@ -39,7 +39,6 @@ _TAKERS = {
     "compose": ("composition",),
     "protect": PROTECT_TASKS,
 }
-_TAKE = ("take", "takes")
 _NOT_GIVEN = (None, UNKNOWN, Protect())
 
 
@@ -48,6 +47,7 @@ def row_faults(row: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _mask_source(row)
     yield from _times(row)
     yield from _task_columns(row)
+    yield from _growth(row)
     yield from _control(row)
     yield from _control_weights(row)
     yield from _extension(row)
@@ -117,27 +117,41 @@ def _task_columns(row: Mapping[str, Any]) -> Iterator[Fault]:
     for column, takers in _TAKERS.items():
         value = row.get(column)
         if value not in _NOT_GIVEN and task not in takers:
-            shown_value = (
-                shown(value) if isinstance(value, str) else "values" if value is not INVALID else f"a {column}"
+            take = "takes" if len(takers) == 1 else "take"
+            yield Fault(
+                column, _given(column, value), f"no value for {task}: only {' and '.join(takers)} {take} {column}"
             )
-            take = _TAKE[len(takers) == 1]
-            yield Fault(column, shown_value, f"no value for {task}: only {' and '.join(takers)} {take} {column}")
     for column, needer, such in (("extend", "extension", "{'mode': 'first'}"), ("compose", "composition", "swap")):
         if task == needer and row.get(column) is None:
             yield Fault(column, "null", f"a value for {task}, such as {such}")
     prompt = row.get("prompt")
-    expand = row.get("expand")
-    by_itself = task == "outpainting" or row.get("compose") == "expand"
-    grows = not expand.inner if isinstance(expand, Expand) else expand is None and by_itself
-    for column in ("start_s", "end_s"):
-        if grows and isinstance(row.get(column), float):
-            yield Fault(column, shown(row[column]), "no value where the frame grows: every frame of the clip grows")
-    if grows and row.get("control"):
-        yield Fault(
-            "control", "a control", "no control where the frame grows: no control has pixels outside the source"
-        )
     if task == "t2v" and isinstance(prompt, str) and not prompt.strip():
         yield Fault("prompt", shown(prompt), "for t2v a prompt")
+
+
+def _given(column: str, value: object) -> str:
+    """Describe a value that should not be given."""
+    if value is INVALID:
+        return f"a {column}"
+    return shown(value) if isinstance(value, str) else "values"
+
+
+def _growth(row: Mapping[str, Any]) -> Iterator[Fault]:
+    """Check that a row whose frame grows has no column that needs pixels of the source everywhere."""
+    if row.get("task") is INVALID or row.get("task") is UNKNOWN:
+        return
+    expand = row.get("expand")
+    by_itself = row.get("task") == "outpainting" or row.get("compose") == "expand"
+    grows = not expand.inner if isinstance(expand, Expand) else expand is None and by_itself
+    if not grows:
+        return
+    for column in ("start_s", "end_s"):
+        if isinstance(row.get(column), float):
+            yield Fault(column, shown(row[column]), "no value where the frame grows: every frame of the clip grows")
+    if row.get("control"):
+        yield Fault(
+            "control", "a control", "no control where the frame grows: controls have no pixels outside the source"
+        )
 
 
 def _control(row: Mapping[str, Any]) -> Iterator[Fault]:
