@@ -37,7 +37,7 @@ def test_a_shot_that_fades_in_and_out_of_black_is_recovered() -> None:
 
 
 def test_colours_cross_from_segment_to_segment() -> None:
-    """A pan that outruns its anchor while the light rises: what the segments before it show has to fit."""
+    """In a pan that outruns its anchor while the light rises, colours must fit across segments."""
     shares = 0.12 * 8 ** (np.arange(NUM_FRAMES) / NUM_FRAMES)
     truth = [shown_at(picture, share) for picture, share in zip(views(far_panning, wide()), shares, strict=True)]
     clip = with_object(truth, lambda index: (200, 90))
@@ -86,7 +86,7 @@ def test_colours_that_faded_and_colours_of_another_picture() -> None:
 
 
 def test_a_logo_before_a_plain_wall_is_no_work_for_the_model() -> None:
-    """And one at an edge of it is: what the edge does behind the logo is a guess."""
+    """A logo before an edge is left to the model: the edge behind the logo would be a guess."""
     rows, columns = np.mgrid[: SIZE.height, : SIZE.width]
     wall = np.stack([90 + rows * 0.3, 120 + columns * 0.2, np.full_like(rows, 150)], axis=-1).astype(np.uint8)
     clip = with_object([wall] * 6, lambda index: (150, 90))

@@ -1,4 +1,4 @@
-"""Motion between points: the simplest that explains them, and none where points cannot tell."""
+"""Motion between points: the simplest motion that explains the points, or None for too few points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Background under a mask, recovered from other frames of synthetic shots whose truth is known."""
+"""Background under a mask, recovered from other frames of synthetic shots, against the true background."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_a_narrow_gap_is_bridged_and_a_wide_one_is_not() -> None:
 
 
 def test_a_codecs_traces_round_the_mask_are_taken_away() -> None:
-    """Where they are faint, and only as far as the halo; a thing that stands in it is no trace."""
+    """Faint traces are removed as far as the halo reaches; an object inside the halo is kept."""
     clip = with_object(views(still), noise=0)
     with_traces = []
     for index, frame in enumerate(clip.frames):

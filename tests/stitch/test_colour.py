@@ -23,7 +23,7 @@ def test_drift_meets_the_ring_carries_its_colour_inwards_and_leaves_texture_out(
 
 
 def test_a_fill_that_steps_at_the_border_is_met_within_it() -> None:
-    """An autoencoder shows the known side as it is, and the other by some levels off."""
+    """An autoencoder reproduces the known side exactly, and the generated side some levels off."""
     known = np.ones((60, 80), np.bool_)
     known[15:45, 20:60] = False
     source = np.full((60, 80, 3), 100, np.float32)

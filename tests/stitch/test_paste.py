@@ -42,7 +42,7 @@ def test_a_still_picture_stays_as_it_was_painted(tmp_path: Path) -> None:
 
 
 def test_grain_comes_with_the_second_of_two_frames_that_follow_each_other(tmp_path: Path) -> None:
-    """From one frame alone noise cannot be told from texture."""
+    """A single frame does not separate noise from texture."""
     noise = np.random.default_rng(1).normal(128, 8, (4, 64, 96, 1)).clip(0, 255).astype(np.uint8).repeat(3, axis=3)
     write_clip(str(tmp_path / "clip.mp4"), list(noise), rate=Fraction(25), crf=4)
     frames, box = list(read_frames(str(tmp_path / "clip.mp4"))), Box(26, 18, 12, 12)
@@ -81,7 +81,7 @@ def test_a_fill_of_another_level_meets_its_surroundings(tmp_path: Path) -> None:
 
 
 def test_a_token_that_grew_over_recovered_pixels_is_not_shown_there(tmp_path: Path) -> None:
-    """A hole of a few pixels is a whole token to the model; round it stays what was recovered."""
+    """A hole of a few pixels is a whole token to the model; the recovered pixels round the hole stay."""
     path = make(tmp_path / "clip.mp4", Media(num_frames=3))
     filled, recovered = list(read_frames(str(path)))[1], list(read_frames(str(path)))[1]
     known = np.ones((24, 24), np.bool_)

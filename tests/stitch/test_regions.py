@@ -34,7 +34,7 @@ def test_overlapping_windows_cross_fade() -> None:
 
 
 def test_windows_at_other_places_meet_in_the_frame() -> None:
-    """The crop follows its object: what both windows show of one place is the same place."""
+    """The crop follows its object: two windows show the same place of the frame at the same pixels."""
     picture = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
     windows = [window(0, Box(0, 8, 32, 32)), window(4, Box(12, 10, 32, 32))]
     patches = RegionPatches(REGION, windows, lambda window: iter([picture[window.box.slices]] * 9))

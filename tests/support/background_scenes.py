@@ -85,7 +85,7 @@ def scenery(seed: int = 1, width: int = 640, height: int = 360) -> Picture:
 
 
 def seen_through(motion: Motion, picture: Picture, index: int, size: Size = SIZE) -> Picture:
-    """`picture` as a frame whose pixels `motion(index)` takes to the picture's."""
+    """Show `picture` through a camera: `motion(index)` maps the frame's pixels to the picture's."""
     flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
     return np.asarray(cv2.warpAffine(picture, motion(index)[:2], (size.width, size.height), flags=flags), np.uint8)
 

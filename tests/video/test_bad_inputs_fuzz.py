@@ -1,4 +1,4 @@
-"""Small files with wrong bytes: the probe and the scan answer with a word or with a video, never with a crash."""
+"""Small files with wrong bytes: probe, scan and rewrite give a video or a ClipError, never a crash."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def mutated(data: bytes, random: np.random.Generator) -> bytes:
 
 @pytest.mark.parametrize(("suffix", "codec", "seed"), [(".mp4", "libx264", 325), (".ts", "mpeg2video", 271)])
 def test_libavs_other_words_are_told_too(tmp_path: Path, suffix: str, codec: str, seed: int) -> None:
-    """Files whose header asks for too much memory, and for which libav says "try again" (ENOMEM, EAGAIN)."""
+    """A header that asks for too much memory (ENOMEM), and a stream whose reading libav postpones (EAGAIN)."""
     path = tmp_path / f"mutated{suffix}"
     media = Media(num_frames=6, codec=codec, sounds=(Sound(seconds=0.2),))
     path.write_bytes(mutated(Path(make(tmp_path / f"whole{suffix}", media)).read_bytes(), np.random.default_rng(seed)))
@@ -57,7 +57,7 @@ def test_libavs_other_words_are_told_too(tmp_path: Path, suffix: str, codec: str
 
 
 def test_colour_tags_that_nothing_converts_are_refused(tmp_path: Path) -> None:
-    """A sequence extension whose colours are all 255: swscale answers ENOTSUP."""
+    """swscale answers ENOTSUP to a sequence extension with 255 for all colour tags."""
     path, whole = tmp_path / "mutated.ts", tmp_path / "whole.ts"
     make(whole, Media(num_frames=6, codec="mpeg2video", sounds=(Sound(seconds=0.2),)))
     path.write_bytes(mutated(whole.read_bytes(), np.random.default_rng(1474)))

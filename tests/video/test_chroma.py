@@ -1,4 +1,4 @@
-"""Where chroma samples sit is found out, and said again."""
+"""Chroma location: read from the source, and written to the output."""
 
 from __future__ import annotations
 

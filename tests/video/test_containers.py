@@ -1,4 +1,4 @@
-"""The chosen container: what it cannot hold is said before the GPU works; what it can is the whole clip."""
+"""The chosen container: refused before the GPU works if it cannot hold a track, else it holds the whole clip."""
 
 from __future__ import annotations
 

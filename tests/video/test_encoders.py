@@ -48,7 +48,7 @@ def test_profile_and_level_stay(tmp_path: Path, profile: str, level: int) -> Non
 
 @pytest.mark.parametrize("width", [832, 854, 480, 320])
 def test_bytes_do_not_depend_on_the_processor(tmp_path: Path, width: int) -> None:
-    """x264 without any of the processor's special instructions writes what it writes with all of them."""
+    """x264 writes the same units with and without the processor's special instructions."""
     source = textured(tmp_path / "a.mp4", 20, width=width, num_frames=8)
     info = probe(source)
     encoding = choose_encoding(info, EncoderSettings(crf=15))

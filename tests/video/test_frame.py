@@ -1,4 +1,4 @@
-"""Frame: RGB views are those of the whole frame, edits touch only what they should, in any layout and orientation."""
+"""Frame: an RGB view of a box is cut from the whole frame, and an edit changes only its samples, in any layout."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_colour_tags_that_nothing_converts_are_refused_by_the_scan_and_by_small_
 
 
 class Broken:
-    """A container whose demuxer and muxer fail with one error number."""
+    """A container with a demuxer and a muxer that fail with a given error number."""
 
     format = SimpleNamespace(name="matroska")
 

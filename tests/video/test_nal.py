@@ -1,4 +1,4 @@
-"""H.264 and HEVC units: packed, renumbered, told apart, and damaged headers survived."""
+"""H.264 and HEVC units: packing, renumbering, kinds, and damaged headers."""
 
 from __future__ import annotations
 

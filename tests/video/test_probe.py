@@ -1,4 +1,4 @@
-"""probe and scan: what a file is, and a plain word for each that is not a usable video."""
+"""probe and scan: the facts of a file, and an error code for every file that is not a usable video."""
 
 from __future__ import annotations
 

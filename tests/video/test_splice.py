@@ -1,4 +1,4 @@
-"""Smart rendering: what was not edited is the source's, bit for bit, and the whole still plays."""
+"""Smart rendering: unedited groups are copied bit for bit, and the joined file plays."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FRAMES = 30
 
 @dataclass(frozen=True)
 class Pattern:
-    """A file, and the frames with which its groups begin: those that can be copied alone."""
+    """A file, and the first frames of its groups that can be copied alone."""
 
     suffix: str
     media: Media
@@ -158,7 +158,7 @@ def test_any_edits_in_any_groups(
 
 @pytest.mark.parametrize("name", ["closed", "pyramid", "hevc", "hevc_mkv", "vp9"])
 def test_it_plays_from_any_key_frame(tmp_path: Path, sources: dict[str, str], name: str) -> None:
-    """Players that seek have only the track's header and what follows: both encodings' settings must be there."""
+    """A player that seeks reads only the header and later packets: the header must hold both encodings' settings."""
     target = str(tmp_path / ("out" + PATTERNS[name].suffix))
     rewrite(sources[name], target, paint, None, [(10, 11), (25, 26)])
     whole = [frame.rgb() for frame in read_frames(target)]
@@ -216,7 +216,7 @@ def test_open_groups_are_copied_where_nothing_looks_back(
 
 
 def test_a_joined_open_group_says_so(tmp_path: Path, open_sources: dict[str, str]) -> None:
-    """libav forgives a CRA picture in the middle whose past is another one's; a BLA picture says that it has none."""
+    """libav accepts a CRA picture after foreign pictures; only a BLA picture declares that none precede it."""
     target = str(tmp_path / "out.mp4")
     rewrite(open_sources["open.mp4"], target, paint, None, [(9, 10)])
     kinds: list[list[int]] = []

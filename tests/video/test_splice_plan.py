@@ -1,4 +1,4 @@
-"""Which groups of pictures are copied: planned from the packets alone, with a reason where none can be."""
+"""Plans of splices: the groups of pictures to copy, from packets alone, or the reason against copying."""
 
 from __future__ import annotations
 

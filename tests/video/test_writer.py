@@ -1,4 +1,4 @@
-"""rewrite: everything but the pictures is what it was."""
+"""rewrite: everything but the pictures stays unchanged."""
 
 from __future__ import annotations
 
