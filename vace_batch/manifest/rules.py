@@ -209,7 +209,7 @@ def _references(row: Mapping[str, Any]) -> Iterator[Fault]:
     for column, word in (("reference_boxes", "boxes"), ("reference_mask_uris", "masks")):
         given = row.get(column)
         if given and isinstance(given, tuple) and len(given) != count:
-            yield Fault(column, f"{len(given)} {word}", f"one for each of the {count} references, or none")
+            yield Fault(column, f"{len(given)} {word}", f"{word} for each of the {count} references, or no value")
     if row.get("reference_mode") == "subject" and not (row.get("reference_boxes") or row.get("reference_mask_uris")):
         yield Fault("reference_mode", "subject", "reference_boxes or reference_mask_uris that mark the subject")
 
