@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, BinaryIO, Literal, get_args
+from typing import BinaryIO, Literal, get_args
 
-from pydantic import AliasChoices, Field, TypeAdapter
+from pydantic import TypeAdapter
 
 from vace_batch.background.patches import Patch, PatchReader
 from vace_batch.geometry import Size
@@ -57,8 +57,7 @@ class ClipPlan:
     regions: tuple[Region, ...]
     windows: tuple[PlannedWindow, ...]
     masked_frames: int
-    canvas: Annotated[Canvas, Field(validation_alias=AliasChoices("canvas", "stage"))]
-    """Called `stage` in records of earlier versions."""
+    canvas: Canvas
     stills: tuple[Still, ...] = ()
     new: tuple[int, int] = (0, 0)
     scales: tuple[dict[str, Scale], ...] = ()
