@@ -235,9 +235,9 @@ def train(
     tuning = tuning_of(size, frames, batch=batch, rank=rank, task=task, checkpointing=checkpointing)
     schedule = Schedule(steps=steps, learning_rate=rate, seed=seed, bf16=bf16)
     if workers > 1 or gpu or address:
-        from vace_batch.cluster.training import tune_together
+        from vace_batch.cluster.training import Team, tune_together
 
-        tune_together(manifest, model, folder, tuning, schedule, workers=workers, gpu=gpu, address=address)
+        tune_together(manifest, model, folder, tuning, schedule, Team(workers=workers, gpu=gpu, address=address))
         OUT.print(out)
     else:
         OUT.print(tune(manifest, model, folder, tuning, schedule, report=lambda n, e: ERR.print(f"step {n}: {e:.4f}")))

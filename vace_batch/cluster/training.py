@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,28 @@ from vace_batch.vace.training.loop import Schedule
 _TRIES = 3
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Team:
+    """The processes of a training: their number, whether each has a GPU (else a CPU), and the address of their Ray
+    cluster; without an address a Ray is started on this machine."""
+
+    workers: int
+    gpu: bool
+    address: str | None = None
+
+
 def tune_together(
     manifest: str,
     ref: str,
     directory: Path,
     tuning: Tuning,
     schedule: Schedule,
-    *,
-    workers: int,
-    gpu: bool,
-    address: str | None = None,
+    team: Team,
 ) -> None:
-    """Fine-tune like `tune`, in `workers` processes whose batches make one step; with `gpu` each process has a GPU,
-    else a CPU.
+    """Fine-tune like `tune`, in several processes whose batches make one step.
 
-    `address` is a Ray cluster's; None starts a Ray on this machine. Every node must see the videos and `directory`. If
-    a process dies, all start again from the last checkpoint, up to three times.
+    Every node must see the videos and `directory`. If a process dies, all start again from the last checkpoint, up to
+    three times.
 
     Raises:
         ClusterError: Ray does not start, or training failed more often; the message has the error that `tune` raised.
@@ -42,21 +49,23 @@ def tune_together(
     folder = directory.absolute()
     run = RunConfig(name="tune", storage_path=str(folder / "ray"), failure_config=FailureConfig(max_failures=_TRIES))
     try:
-        with contextlib.nullcontext() if address else on_loopback():
-            ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR")
+        with contextlib.nullcontext() if team.address else on_loopback():
+            ray.init(address=team.address or "local", log_to_driver=False, logging_level="ERROR")
         TorchTrainer(
             _work,
-            train_loop_config={"words": (manifest, ref, folder, tuning, schedule)},
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
-            torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+            train_loop_config={"arguments": (manifest, ref, folder, tuning, schedule)},
+            scaling_config=ScalingConfig(num_workers=team.workers, use_gpu=team.gpu),
+            torch_config=TorchConfig(backend="nccl" if team.gpu else "gloo"),
             run_config=run,
         ).fit()
-    except Exception as error:  # what a worker raised comes as Ray Train's own, which differ from release to release
+    except (
+        Exception
+    ) as error:  # a worker's error comes as one of Ray Train's own classes, which differ from release to release
         raise ClusterError(f"training: {error}") from error
     finally:
         ray.shutdown()
 
 
 def _work(config: dict[str, Any]) -> None:
-    manifest, ref, directory, tuning, schedule = config["words"]
+    manifest, ref, directory, tuning, schedule = config["arguments"]
     tune(manifest, ref, directory, tuning, schedule, device=str(get_device()))

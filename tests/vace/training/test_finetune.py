@@ -90,11 +90,11 @@ def test_what_cannot_be_trained_on_is_said(manifest: str, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_processes_train_together(manifest: str, tmp_path: Path) -> None:
     """By Ray Train, on gloo; what is done is not done again, and the second process counts."""
-    from vace_batch.cluster.training import tune_together
+    from vace_batch.cluster.training import Team, tune_together
 
     schedule = Schedule(steps=2, learning_rate=1e-3, warmup=1)
     for _ in range(2):
-        tune_together(manifest, "tiny", tmp_path / "two", tuning(batch=1), schedule, workers=2, gpu=False)
+        tune_together(manifest, "tiny", tmp_path / "two", tuning(batch=1), schedule, Team(workers=2, gpu=False))
     alone = tune(manifest, "tiny", tmp_path / "one", tuning(batch=1), schedule, device="cpu")
     weights, others = load_file(tmp_path / "two" / "lora.safetensors"), load_file(alone)
     assert weights.keys() == others.keys()
