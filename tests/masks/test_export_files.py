@@ -34,16 +34,16 @@ def reader(tmp_path: Path) -> MaskReader:
 
 
 @pytest.mark.parametrize("form", SUFFIXES)
-def test_what_is_kept_can_be_fed_back(reader: MaskReader, tmp_path: Path, form: str) -> None:
-    target = tmp_path / f"kept{SUFFIXES[form]}"
+def test_an_export_can_be_read_back(reader: MaskReader, tmp_path: Path, form: str) -> None:
+    target = tmp_path / f"exported{SUFFIXES[form]}"
     write_export(reader, NUM_FRAMES, Fraction(25), str(target), form)
     assert list(read_masks(str(target), SIZE, NUM_FRAMES)) == masks()
     assert list(read_masks(str(target), SIZE, NUM_FRAMES, 2, 5)) == masks()[1:3]
 
 
 @pytest.mark.parametrize("form", SUFFIXES)
-def test_what_is_kept_says_of_what_it_is(reader: MaskReader, tmp_path: Path, form: str) -> None:
-    target = tmp_path / f"kept{SUFFIXES[form]}"
+def test_an_export_names_its_video(reader: MaskReader, tmp_path: Path, form: str) -> None:
+    target = tmp_path / f"exported{SUFFIXES[form]}"
     write_export(reader, NUM_FRAMES, Fraction(25), str(target), form)
     with pytest.raises(ClipError) as error:
         list(read_masks(str(target), Size(72, 40), NUM_FRAMES))

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.moving_box import NUM_FRAMES, boxes, job
 from vace_batch.batch.identity import works_of
-from vace_batch.masks import export_files as kept
+from vace_batch.masks import export_files
 from vace_batch.masks.export_files import SUFFIXES
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.store import MaskWriter
@@ -63,10 +63,10 @@ def test_a_review_has_masks_and_a_video_of_them(tmp_path: Path, form: str) -> No
 @pytest.mark.parametrize(
     ("form", "place", "name", "calls"),
     [
-        ("ffv1", kept, "_full", 4),
-        ("png", kept, "_full", 4),
+        ("ffv1", export_files, "_full", 4),
+        ("png", export_files, "_full", 4),
         ("parquet", MaskWriter, "add", NUM_FRAMES + 4),
-        ("coco", kept.Path, "write_text", 1),
+        ("coco", export_files.Path, "write_text", 1),
         ("coco", reviewing, "shrink_to", 1),
     ],
 )
