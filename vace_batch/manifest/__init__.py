@@ -1,4 +1,4 @@
 """Read and check a Parquet manifest: every row becomes a `Job`, and every fault of every row is reported at once.
 
-May import the rooms storage and options.
+May import the room storage.
 """
