@@ -63,18 +63,25 @@ def show_summary(summary: Summary, as_json: bool) -> None:
         sys.stdout.writelines(summary.as_json())
         sys.stdout.write("\n")
         return
-    for job in summary.of("failed", "skipped"):
-        code = f"{job['error_code']}: " if job["status"] == "failed" else ""
-        OUT.print(f"{job['status']:8} {job['job_id']}: {code}{job['reason']}")
-    if summary.verdicts.get("review", 0) + summary.verdicts.get("fail", 0):
-        for job in summary.of("done", "skipped"):
-            if job["verdict"] in ("review", "fail"):
-                OUT.print(f"{job['verdict']:8} {job['job_id']}: {'; '.join(job['reasons'])}")
+    for line in _clip_lines(summary):
+        OUT.print(line)
     OUT.print(str(summary))
     if summary.stopped:
         OUT.print(f"budget    {summary.pending} rows are left: {summary.stopped}")
     for line in cost_lines(summary.cost):
         OUT.print(line)
+
+
+def _clip_lines(summary: Summary) -> Iterator[str]:
+    """Lines for failed and skipped clips, then for finished clips that a person must review."""
+    for job in summary.of("failed", "skipped"):
+        code = f"{job['error_code']}: " if job["status"] == "failed" else ""
+        yield f"{job['status']:8} {job['job_id']}: {code}{job['reason']}"
+    if not summary.verdicts.get("review", 0) + summary.verdicts.get("fail", 0):
+        return
+    for job in summary.of("done", "skipped"):
+        if job["verdict"] in ("review", "fail"):
+            yield f"{job['verdict']:8} {job['job_id']}: {'; '.join(job['reasons'])}"
 
 
 def print_json(value: Any) -> None:
