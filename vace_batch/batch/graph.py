@@ -110,7 +110,7 @@ class ClipGraph:
         clips = self._windows.clips_of(unit.key) if is_window else [unit.key]
         return [self._clips[clip].work.job.job_id for clip in clips]
 
-    # --- what begins ---
+    # --- the beginning ---
 
     def first_units(self) -> Iterator[Unit]:
         prepared: dict[str, set[str]] = {}

@@ -49,11 +49,11 @@ class Progress:
         return self.elapsed_s / finished * (self.clips - self.clips_finished) if finished > 0 else None
 
     def __str__(self) -> str:
-        left = "?" if self.eta_s is None else duration(self.eta_s)
+        eta = "?" if self.eta_s is None else duration(self.eta_s)
         return (
             f"clips {self.clips_finished}/{self.clips} (failed {self.clips_failed}, skipped {self.clips_skipped})"
             f"  windows {self.windows_done}/{self.windows}  {self.frames_per_s:.1f} frames/s"
-            f"  GPU busy {self.gpu_busy:.0%}  elapsed {duration(self.elapsed_s)}  left {left}"
+            f"  GPU busy {self.gpu_busy:.0%}  elapsed {duration(self.elapsed_s)}  left {eta}"
             + (f"  {self.note}" if self.note else "")
         )
 
@@ -107,11 +107,11 @@ class LiveView:
 
     def _show(self, progress: Progress) -> None:
         table = Table.grid(padding=(0, 2))
-        left = "?" if progress.eta_s is None else duration(progress.eta_s)
+        eta = "?" if progress.eta_s is None else duration(progress.eta_s)
         failed = f"failed {progress.clips_failed}, skipped {progress.clips_skipped}"
         table.add_row("clips", f"{progress.clips_finished}/{progress.clips}", failed)
         table.add_row("windows", f"{progress.windows_done}/{progress.windows}", f"{progress.frames_per_s:.1f} frames/s")
-        table.add_row("GPU busy", f"{progress.gpu_busy:.0%}", f"elapsed {duration(progress.elapsed_s)}, left {left}")
+        table.add_row("GPU busy", f"{progress.gpu_busy:.0%}", f"elapsed {duration(progress.elapsed_s)}, left {eta}")
         self._live.update(Group(table, progress.note) if progress.note else table)
 
 

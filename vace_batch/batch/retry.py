@@ -45,29 +45,31 @@ def prepare_retry(
     wanted = tuple(rows) or (ROWS if jobs and values else ROWS[:1])
     if set(wanted) - set(ROWS):
         raise UsageError(f"expected rows that are {', '.join(ROWS)}, got {', '.join(sorted(set(wanted) - set(ROWS)))}")
-    found = {row["job_id"]: row for row in summary.jobs if _word(row) in wanted and (not jobs or row["job_id"] in jobs)}
-    if unknown := set(jobs) - set(found):
+    selected = {
+        row["job_id"]: row for row in summary.jobs if _kind(row) in wanted and (not jobs or row["job_id"] in jobs)
+    }
+    if unknown := set(jobs) - set(selected):
         raise UsageError(f"--job: expected {' or '.join(wanted)} rows of {out}, got {', '.join(sorted(unknown))}")
-    if not values and any(row["status"] != "failed" for row in found.values()):
+    if not values and any(row["status"] != "failed" for row in selected.values()):
         raise UsageError("finished rows give the same output again unless a value changes: --set COLUMN=VALUE")
     options = Options.model_validate(run["options"])
     options = options.model_copy(update={"allow_roots": tuple(dict.fromkeys((*options.allow_roots, *roots)))})
     manifest = read_manifest(run["manifest"])
-    chosen = [job for job in manifest.jobs if job.job_id in found]
+    chosen = [job for job in manifest.jobs if job.job_id in selected]
     folder = folder_of(manifest.uri)
-    if gone := found.keys() - {job.job_id for job in chosen}:
+    if gone := selected.keys() - {job.job_id for job in chosen}:
         raise UsageError(
             f"{manifest.uri}: expected the rows of the last run, these are gone: {', '.join(sorted(gone))}"
         )
     if values:
         _check(apply_overrides(chosen, out, folder), values, folder)
-        _keep(out, {row["job_id"] for row in found.values() if row["status"] != "failed"})
+        _keep(out, {row["job_id"] for row in selected.values() if row["status"] != "failed"})
         record_overrides(out, chosen, values)
-    _forgive(out, found.values(), (work.clip_key for work in works_of(chosen, out, options, folder)))
+    _forgive(out, selected.values(), (work.clip_key for work in works_of(chosen, out, options, folder)))
     return manifest, options
 
 
-def _word(row: JobRow) -> str:
+def _kind(row: JobRow) -> str:
     return "failed" if row["status"] == "failed" else row["verdict"] or "pass"
 
 

@@ -260,8 +260,8 @@ class _Run:
                 reason = f"setup did not end within {actor.pool.setup_limit_s:g} s"
                 self._remove(actor, "timeout", reason, kill=True)
                 self._start_failed(actor.pool, reason)
-            elif actor.phase == "placing" and waited > TELL_WAITING_AFTER_S and not actor.told_waiting:
-                actor.told_waiting = True
+            elif actor.phase == "placing" and waited > TELL_WAITING_AFTER_S and not actor.waiting_reported:
+                actor.waiting_reported = True
                 self._tell(ActorWaiting(pool=actor.pool.name, actor_id=actor.actor_id, seconds=waited))
 
     def drain(self) -> None:

@@ -45,7 +45,7 @@ class Metrics:
         self._frames = frames
         self._clips = clips
         self._clock = clock
-        self._told = dict.fromkeys(clips, 0)
+        self._counted = dict.fromkeys(clips, 0)
         self._held: dict[str, int] = {}
         self._gpu_actors: set[int] = set()
         self._running = _gauge("vace_batch_running")
@@ -103,8 +103,8 @@ class Metrics:
 
     def _count_clips(self) -> None:
         for status, count in self._clips.items():
-            _add(self._ended, count - self._told[status], {"status": status})
-            self._told[status] = count
+            _add(self._ended, count - self._counted[status], {"status": status})
+            self._counted[status] = count
 
 
 def _counter(name: str, *tags: str) -> Counter:

@@ -124,25 +124,25 @@ class RayCluster:
             facts += self._facts(*answer)
         return facts
 
-    def _watch(self, actor_id: int, what: str, call_id: int, reference: Any) -> concurrent.futures.Future[Any]:
+    def _watch(self, actor_id: int, method: str, call_id: int, reference: Any) -> concurrent.futures.Future[Any]:
         """Queue a call's answer for the driver's thread. Ray's threads put answers into the queue, so no lock is
         needed."""
         future: concurrent.futures.Future[Any] = reference.future()
-        future.add_done_callback(lambda done: self._answers.put((actor_id, what, call_id, done)))
+        future.add_done_callback(lambda done: self._answers.put((actor_id, method, call_id, done)))
         return future
 
-    def _facts(self, actor_id: int, what: str, call_id: int, future: concurrent.futures.Future[Any]) -> list[Fact]:
+    def _facts(self, actor_id: int, method: str, call_id: int, future: concurrent.futures.Future[Any]) -> list[Fact]:
         handle = self._handles.get(actor_id)
         if handle is None:
             return []
         error = future.exception()
-        if what == "begin":
+        if method == "begin":
             return [] if error else [Started(actor_id=actor_id, call_id=call_id)]
-        if is_death(error) or (error is not None and what == "place"):
+        if is_death(error) or (error is not None and method == "place"):
             return self._death(actor_id, handle, error)
-        if what == "work":
+        if method == "work":
             return self._ended(actor_id, handle)
-        if what == "place":
+        if method == "place":
             node, pid = future.result()
             handle.node = node
             return [Placed(actor_id=actor_id, node=node, pid=pid)]

@@ -2,7 +2,7 @@
 store.
 
 No Ray and no clock here. Facts go in (`add`, `finish`, `lose`, `give_back`), orders come out (`next_call`). Payload
-handles are opaque; dropping the last reference to a handle is what frees its payload.
+handles are opaque; dropping the last reference to a handle frees its payload.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Actor:
     phase: Literal["placing", "setup", "ready"] = "placing"
     node: str = ""
     pid: int = 0
-    told_waiting: bool = False
+    waiting_reported: bool = False
     leaving: bool = False
     calls: deque[Running] = field(default_factory=deque)
 

@@ -52,8 +52,8 @@ def resolve(name: str) -> Callable[..., Any]:
         AttributeError: no such function in it.
     """
     module, _, attribute = name.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    return found
+    function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return function
 
 
 class Worker:
