@@ -147,7 +147,8 @@ def demo(out: OutOption = "demo-out") -> None:
     path = write_demo(Path(out) / "source")
     ERR.print(f"demo: made {path}")
     ERR.print("demo: the embedded model is tiny and paints little detail; everything else is real")
-    results_dir, manifest = str(Path(out) / "results"), read_manifest(str(path))
+    results_dir = str(Path(out) / "results")
+    manifest = read_manifest(path)
     code = run_batch(manifest, results_dir, Options(), as_json=False)
     if code in (EXIT_DONE, EXIT_FAILED):
         sheet = write_sheet(manifest.jobs, summarise(results_dir), Path(out) / "before-after.png", captions=CAPTIONS)
