@@ -237,7 +237,8 @@ def train(folder: Path, minutes: float, start: Path | None, half: bool) -> Any:
     )
     started, step, shown = time.monotonic(), 0, 0.0
     model.train()
-    random, pool = np.random.default_rng(SEED if start is None else None), deque[Labelled](maxlen=_POOL)
+    random = np.random.default_rng(SEED if start is None else None)
+    pool: deque[Labelled] = deque(maxlen=_POOL)
     while (share := (time.monotonic() - started) / (60 * minutes)) < 1:
         batch = batch_of(random, pool, 2 if half or share < _SMALL_UNTIL else 1)
         rate = share / _WARM_UP if share < _WARM_UP else 0.5 * (1 + math.cos(math.pi * share)) + 0.01
@@ -253,8 +254,8 @@ def train(folder: Path, minutes: float, start: Path | None, half: bool) -> Any:
         shown = 0.98 * shown + 0.02 * float(loss.detach().sum()) / BATCH
         if step % 100 == 0:
             torch.save(average.module.state_dict(), folder / "state.pt")
-            words = " ".join(f"{name} {float(value):.3f}" for name, value in parts.items())
-            print(f"{share:4.0%} step {step} loss {shown:.2f} {words}", flush=True)
+            losses = " ".join(f"{name} {float(value):.3f}" for name, value in parts.items())
+            print(f"{share:4.0%} step {step} loss {shown:.2f} {losses}", flush=True)
     model.load_state_dict(average.module.state_dict())
     return yolo
 

@@ -181,7 +181,8 @@ def package(out: Path) -> Path:
 
 
 def _recorder(file: Path, every: int, validate: Callable[[], dict[str, float]]) -> Callable[[int, float], None]:
-    began, losses = time.monotonic(), list[float]()
+    began = time.monotonic()
+    losses: list[float] = []
 
     def report(step: int, loss: float) -> None:
         losses.append(loss)

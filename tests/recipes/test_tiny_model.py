@@ -76,7 +76,8 @@ def test_a_batch_is_what_its_seed_says(sources: Sources) -> None:
 
 
 def test_the_autoencoder_learns(sources: Sources) -> None:
-    generator, losses = np.random.default_rng(0), list[float]()
+    generator = np.random.default_rng(0)
+    losses: list[float] = []
     pictures = Pictures(sources.photos)
     linear = train_linear(pictures, steps=12, generator=generator, report=lambda _, loss: losses.append(loss))
     assert np.mean(losses[-3:]) < np.mean(losses[:3])

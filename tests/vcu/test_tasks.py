@@ -15,7 +15,7 @@ from vace_batch.manifest.presets import WAN_NEGATIVE_PROMPT
 from vace_batch.vcu.controls.videos import simple_control
 from vace_batch.vcu.references import fit_reference
 from vace_batch.vcu.sampling import ResolvedSampling
-from vace_batch.vcu.tasks import WindowSettings, make_vcu, outpainting, restyle
+from vace_batch.vcu.tasks import WindowArrays, WindowSettings, make_vcu, outpainting, restyle
 from vace_batch.vcu.unit import VCU
 
 SAMPLING = ResolvedSampling(num_inference_steps=2, guidance_scale=5.0, flow_shift=3.0)
@@ -31,16 +31,8 @@ def job(task: str, **fields: object) -> Job:
 
 
 def make(row: Job, references: list[np.ndarray] | None = None, **more: Any) -> VCU:
-    return make_vcu(
-        row,
-        window_id="w",
-        frames_THWC=FRAMES,
-        mask_THW=MASK,
-        references=references or [],
-        seed=3,
-        sampling=SAMPLING,
-        **more,
-    )
+    arrays = WindowArrays(frames_THWC=FRAMES, mask_THW=MASK, references=references or [], **more)
+    return make_vcu(row, arrays, window_id="w", seed=3, sampling=SAMPLING)
 
 
 def test_removal_says_nothing_under_the_mask_and_shows_no_reference() -> None:

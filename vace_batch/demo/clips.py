@@ -157,7 +157,8 @@ def _write_masks(folder: Path, shown: Iterable[Shown]) -> None:
 def ball_over_the_mountains() -> Iterator[Shown]:
     """Yield a red ball that flies past still mountains and two moving layers of clouds, before a still camera."""
     wide = Size(2 * SIZE.width, SIZE.height)
-    bright, dark = (scenery.roughness(wide, seed, fall=1.35, stretch=1.8) for seed in (4, 5))
+    bright = scenery.roughness(wide, 4, fall=1.35, stretch=1.8)
+    dark = scenery.roughness(wide, 5, fall=1.35, stretch=1.8)
     far = scenery.mountains(SIZE, 23, base=150, rise=14, colour=(112, 128, 158), haze=(206, 214, 220))
     near = scenery.mountains(SIZE, 31, base=186, rise=16, colour=(56, 70, 98), haze=(150, 166, 186))
     ball = scenery.ball(25, (214, 58, 44))
@@ -171,7 +172,8 @@ def ball_over_the_mountains() -> Iterator[Shown]:
 
 def balloon_at_rest() -> Iterator[Shown]:
     """Yield a hot-air balloon that hangs still in an evening sky; no frame shows the sky behind it."""
-    bright, dark = (scenery.roughness(SIZE, seed, fall=1.55, stretch=1.8) for seed in (63, 66))
+    bright = scenery.roughness(SIZE, 63, fall=1.55, stretch=1.8)
+    dark = scenery.roughness(SIZE, 66, fall=1.55, stretch=1.8)
     view, alpha = scenery.put(scenery.sky(scenery.SUNSET, bright, dark), scenery.balloon(64, 48), (200.0, 96.0))
     yield from itertools.repeat(_seen(view, alpha), NUM_FRAMES)
 

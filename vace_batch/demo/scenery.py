@@ -71,9 +71,8 @@ def sky(weather: Weather, bright_HW: Levels, dark_HW: Levels) -> Levels:
     height, width = bright_HW.shape
     lit = 0.8 * np.clip(0.45 + 0.55 * bright_HW, 0, 1)[..., None]
     dark = 0.65 * np.clip(0.6 * dark_HW, 0, 1)[..., None]
-    clear_, lit_, dark_ = (_gradient(ramp, height, width) for ramp in (weather.clear, weather.lit, weather.dark))
-    seen = clear_ * (1 - lit) + lit_ * lit
-    return np.asarray(seen * (1 - dark) + dark_ * dark, np.float32)
+    seen = _gradient(weather.clear, height, width) * (1 - lit) + _gradient(weather.lit, height, width) * lit
+    return np.asarray(seen * (1 - dark) + _gradient(weather.dark, height, width) * dark, np.float32)
 
 
 def mountains(size: Size, seed: int, *, base: float, rise: float, colour: Colour, haze: Colour) -> Sprite:

@@ -41,18 +41,16 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
     indices = range(window.start, window.stop)
     mask_THW = np.stack([model_mask(masks.get(i), protected.get(i), plan.size, window.box, region) for i in indices])
     known_T = np.array([i not in plan.new_frames for i in indices])
-    return tasks.make_vcu(
-        work.job,
-        window_id=work.window_key(planned, region),
+    arrays = tasks.WindowArrays(
         frames_THWC=np.stack(frames + frames[-1:] * held),
         mask_THW=np.concatenate([mask_THW, mask_THW[-1:].repeat(held, axis=0)]),
         references=_reference_pictures(work, "reference_uris"),
         reference_masks=_reference_pictures(work, "reference_mask_uris", gray=True) or None,
         controls=controls,
         known_T=np.concatenate([known_T, known_T[-1:].repeat(held)]),
-        seed=work.seed(planned),
-        sampling=work.sampling,
     )
+    window_id = work.window_key(planned, region)
+    return tasks.make_vcu(work.job, arrays, window_id=window_id, seed=work.seed(planned), sampling=work.sampling)
 
 
 def _reference_pictures(work: ClipWork, column: str, *, gray: bool = False) -> tuple[NDArray[np.uint8], ...]:

@@ -127,12 +127,12 @@ class Helpers:
 
     def _lacking(self) -> list[str]:
         """Return the out-of-memory messages that helpers sent before they ended."""
-        said = []
+        messages = []
         for line in self._lines:
             with contextlib.suppress(EOFError, OSError):
                 if line.poll():
-                    said.append(line.recv())
-        return said
+                    messages.append(line.recv())
+        return messages
 
     def _watch(self, ended: threading.Event) -> None:
         """Abort NCCL's group when a helper dies: NCCL waits for a dead process, gloo does not."""

@@ -87,12 +87,12 @@ def convert(source: Path, target: Path, *, allowed: Collection[str] = (), say: C
 
 
 def _shards(source: Path) -> list[Path]:
-    found = sorted(source.glob(f"{_WEIGHTS}*.safetensors"))
-    if not found:
+    shards = sorted(source.glob(f"{_WEIGHTS}*.safetensors"))
+    if not shards:
         pickles = sorted(path.name for path in source.glob(f"{_WEIGHTS}*") if path.suffix in (".bin", ".pth"))
         hint = f"; {pickles[0]} is a pickle" if pickles else ""
         raise UsageError(f"{source}: no {_WEIGHTS}*.safetensors in it: not an original VACE checkpoint{hint}")
-    return found
+    return shards
 
 
 def _one(source: Path, what: str, patterns: Iterable[str]) -> Path:
@@ -115,10 +115,10 @@ def _read(path: Path, allowed: Collection[str]) -> Tensors:
             f"Fetch it again, or, if you know where it comes from, allow it by --allow-pickle {digest}"
         )
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise UsageError(f"{path}: not read, as it holds more than weights: {error}") from error
-    return {str(name): tensor for name, tensor in found.items()}
+    return {str(name): tensor for name, tensor in tensors.items()}
 
 
 def _opened(path: Path) -> Any:
@@ -168,8 +168,10 @@ def _transformer_config(source: Path, shapes: Mapping[str, tuple[int, ...]]) -> 
     try:
         dim, channels, *_ = shapes["patch_embedding.weight"]
         vace_channels = shapes["vace_patch_embedding.weight"][1]
-        ffn_dim, text_dim = shapes["blocks.0.ffn.0.weight"][0], shapes["text_embedding.0.weight"][1]
-        freq_dim, head = shapes["time_embedding.0.weight"][1], shapes["head.head.weight"][0]
+        ffn_dim = shapes["blocks.0.ffn.0.weight"][0]
+        text_dim = shapes["text_embedding.0.weight"][1]
+        freq_dim = shapes["time_embedding.0.weight"][1]
+        head = shapes["head.head.weight"][0]
     except KeyError as error:
         raise UsageError(f"{source}: no weight {error} in it; not an original VACE checkpoint") from None
     layers, vace_layers = _count("blocks", shapes), _count("vace_blocks", shapes)
@@ -211,7 +213,8 @@ def _text_encoder(weights: Tensors, folder: Path) -> None:
     try:
         vocabulary, width = weights["token_embedding.weight"].shape
         buckets, heads = weights["blocks.0.pos_embedding.embedding.weight"].shape
-        inner, wide = weights["blocks.0.attn.q.weight"].shape[0], weights["blocks.0.ffn.fc1.weight"].shape[0]
+        inner = weights["blocks.0.attn.q.weight"].shape[0]
+        wide = weights["blocks.0.ffn.fc1.weight"].shape[0]
     except KeyError as error:
         raise UsageError(f"the text encoder's file does not hold Wan's UMT5: no weight {error} in it") from None
     config = UMT5Config(

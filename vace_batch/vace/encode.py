@@ -98,7 +98,8 @@ class ConditionEncoder:
 
     def decode(self, latents_BCthw: torch.Tensor) -> torch.Tensor:
         """Decode latents, reference frames removed, into pixels, uint8 (B, T, H, W, 3) on the CPU."""
-        height, width = (side * _LATENT_PX for side in latents_BCthw.shape[3:])
+        height = latents_BCthw.shape[3] * _LATENT_PX
+        width = latents_BCthw.shape[4] * _LATENT_PX
         decoded = []
         for latents in latents_BCthw.split(self._at_once(height, width)):
             raw = latents.to(self._vae.dtype) / self._inverse_std + self._mean

@@ -112,28 +112,29 @@ class VaceEngine:
 
     def _made(self, vcus: Sequence[VCU], indices: Sequence[int]) -> Iterator[Made]:
         """Generate one batch; if it does not fit or is not finite, repeat its windows in smaller batches."""
-        batch, began, lacked = [vcus[i] for i in indices], time.monotonic(), None
+        batch = [vcus[i] for i in indices]
+        began = time.monotonic()
         try:
             frames, broken = self._frames(batch)
         except (torch.OutOfMemoryError, MemoryError) as error:
-            lacked = str(error)  # the error itself would keep the batch's tensors alive
-        except ClipError as error:  # a LoRA, which all of the batch have
+            reason = str(error)  # the error itself would keep the batch's tensors alive
+        except ClipError as error:  # a LoRA, which all windows of the batch have
             yield from (Made(index=index, error=error) for index in indices)
             return
-        if lacked is not None and self._helpers is not None:
-            raise self._given_up(batch, lacked)
-        if lacked is not None:
-            yield from self._smaller(vcus, indices, lacked)
+        else:
+            seconds = (time.monotonic() - began) / len(batch)
+            for position, index in enumerate(indices):
+                if position not in broken:
+                    yield Made(index=index, frames=frames[position], seconds=seconds)
+                elif len(batch) == 1:
+                    yield Made(index=index, error=_not_finite(vcus[index]), seconds=seconds)
+            del frames
+            for position in sorted(broken) if len(batch) > 1 else ():
+                yield from self._made(vcus, [indices[position]])
             return
-        again = broken if len(batch) > 1 else set()
-        seconds = (time.monotonic() - began) / len(batch)
-        for position, index in enumerate(indices):
-            if position in again:
-                continue
-            verdict = _not_finite(vcus[index]) if position in broken else None
-            yield Made(index=index, frames=None if verdict else frames[position], error=verdict, seconds=seconds)
-        for position in again:
-            yield from self._made(vcus, [indices[position]])
+        if self._helpers is not None:
+            raise self._given_up(batch, reason)
+        yield from self._smaller(vcus, indices, reason)
 
     @property
     def usable(self) -> bool:

@@ -38,8 +38,10 @@ def open_engine(
     Raises:
         UsageError: it cannot be loaded, or the settings do not work here.
     """
-    settings, device = settings or EngineSettings(), place_of(device)
-    revision, dtype = revision or profiles.revision(ref), dtype_of(device, settings.dtype)
+    settings = settings or EngineSettings()
+    device = place_of(device)
+    dtype = dtype_of(device, settings.dtype)
+    revision = revision or profiles.revision(ref)
     prompts = PromptEncoder(
         partial(load_text, ref, revision, device=device, dtype=dtype),
         device,

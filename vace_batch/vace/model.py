@@ -73,18 +73,20 @@ def load(
         UsageError: there is no such model, it is incomplete, not in safetensors, of another revision, or cannot be
             downloaded.
     """
-    known, found = profiles.profile(ref), _revision(ref, revision)
-    place, dtype = place_of(device), dtype or dtype_of(place_of(device))
+    profile = profiles.profile(ref)
+    loaded_revision = _revision(ref, revision)
+    place = place_of(device)
+    dtype = dtype or dtype_of(place)
     diffusers_log.disable_progress_bar()
     parts = (*_PARTS, *_TEXT_PARTS) if text_encoder else _PARTS
     try:
-        with _local_folder(ref, found, parts) as path:
+        with _local_folder(ref, loaded_revision, parts) as path:
             vae = _load(AutoencoderKLWan, path, "vae", place, torch_dtype=torch.float32)
             if place.type == "cpu" and torch.backends.mkldnn.is_available():
                 _use_fast_kernels(vae)
             experts = [
                 _load(WanVACETransformer3DModel, path, name, place, torch_dtype=dtype)
-                for name in ("transformer", "transformer_2")[: 1 if known.boundary_ratio is None else 2]
+                for name in ("transformer", "transformer_2")[: 1 if profile.boundary_ratio is None else 2]
             ]
             for expert in experts:
                 step_cache.install(expert)
@@ -92,8 +94,8 @@ def load(
             tokenizer, encoder = _load_text_parts(path, place, dtype) if text_encoder else (None, None)
             return VaceModel(
                 ref=ref,
-                revision=found,
-                profile=known,
+                revision=loaded_revision,
+                profile=profile,
                 transformer=experts[0],
                 transformer_2=experts[1] if len(experts) > 1 else None,
                 vae=vae,
@@ -146,12 +148,12 @@ def _load_text_parts(path: str, device: torch.device, dtype: torch.dtype) -> tup
 def _revision(ref: str, planned: str | None) -> str:
     if planned is not None and ref != TINY and not is_directory(ref):
         return planned
-    found = profiles.revision(ref)
-    if planned not in (None, found):
+    revision = profiles.revision(ref)
+    if planned not in (None, revision):
         raise UsageError(
-            f"model {ref}: planned with revision {planned}, but here it is {found}; give every node the same"
+            f"model {ref}: planned with revision {planned}, but here it is {revision}; give every node the same"
         )
-    return found
+    return revision
 
 
 @contextmanager

@@ -91,8 +91,8 @@ class PromptEncoder:
         Raises:
             UsageError: a text is not known and there is no text encoder to be had.
         """
-        found = self._embeddings(texts)
-        return torch.stack([_padded(found[text].to(self._device)) for text in texts])
+        embeddings = self._embeddings(texts)
+        return torch.stack([_padded(embeddings[text].to(self._device)) for text in texts])
 
     def prepare(self, texts: Sequence[str]) -> None:
         """Encode and store each of `texts` that is not stored yet.
@@ -104,11 +104,11 @@ class PromptEncoder:
 
     def _embeddings(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """Return the embedding (tokens, D) of each text: remembered, stored, or encoded now."""
-        found = {text: known for text in dict.fromkeys(texts) if (known := self._find(text)) is not None}
-        found |= self._encode([text for text in dict.fromkeys(texts) if text not in found])
-        for text, embedding in found.items():
+        embeddings = {text: known for text in dict.fromkeys(texts) if (known := self._find(text)) is not None}
+        embeddings |= self._encode([text for text in dict.fromkeys(texts) if text not in embeddings])
+        for text, embedding in embeddings.items():
             self._remember(text, embedding)
-        return found
+        return embeddings
 
     def _find(self, text: str) -> torch.Tensor | None:
         known = self._known.get(text)

@@ -100,11 +100,11 @@ def measure_shots(
     scales: list[dict[str, Scale]] = []
     for shot in shots:
         pairs = list(_sampled_pairs(path, shot, pts))
-        found = {
+        scales_of_shot = {
             name: measure(name, pairs, models.load(name, job.control_weights) if name in NETWORKS else None)
             for name in measured
         }
-        scales.append({name: scale for name, scale in found.items() if scale is not None})
+        scales.append({name: scale for name, scale in scales_of_shot.items() if scale is not None})
     return tuple(scales)
 
 
@@ -112,6 +112,6 @@ def _sampled_pairs(path: str, shot: Shot, pts: Sequence[int]) -> Iterator[tuple[
     """Yield (frame, next frame) at evenly spread places of a shot; a shot of one frame yields the frame twice."""
     last = max(shot.start, shot.stop - 2)
     for index in sorted({round(place) for place in np.linspace(shot.start, last, MEASURED_FRAMES)}):
-        found = read_frames(path, index, min(index + 2, shot.stop), start_pts=int(pts[index]))
-        pair = [frame.rgb() for frame in found]
+        frames = read_frames(path, index, min(index + 2, shot.stop), start_pts=int(pts[index]))
+        pair = [frame.rgb() for frame in frames]
         yield pair[0], pair[-1]

@@ -82,7 +82,8 @@ def cut_out(picture: Pixels, box: Box) -> NDArray[np.bool_]:
     rows, columns = small.shape[:2]
     rim = max(1, round(_RIM * min(rows, columns)))
     left, top = max(round(box.x * scale), rim), max(round(box.y * scale), rim)
-    right, bottom = min(round(box.right * scale), columns - rim), min(round(box.bottom * scale), rows - rim)
+    right = min(round(box.right * scale), columns - rim)
+    bottom = min(round(box.bottom * scale), rows - rim)
     whole = np.zeros((height, width), np.bool_)
     whole[box.slices] = True
     if right - left < 2 or bottom - top < 2:
@@ -92,11 +93,11 @@ def cut_out(picture: Pixels, box: Box) -> NDArray[np.bool_]:
     models: tuple[NDArray[np.float64], NDArray[np.float64]] = (np.zeros((1, 65)), np.zeros((1, 65)))
     cv2.setRNGSeed(0)  # its clusters start at random
     cv2.grabCut(small[..., ::-1].copy(), labels, (0, 0, 0, 0), *models, _GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
-    found = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.uint8)
-    found = _filled_parts(found)
-    if not found.any():
+    subject = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.uint8)
+    subject = _filled_parts(subject)
+    if not subject.any():
         return whole
-    return np.asarray(cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR) > 0, np.bool_) & whole
+    return np.asarray(cv2.resize(subject, (width, height), interpolation=cv2.INTER_LINEAR) > 0, np.bool_) & whole
 
 
 def _masked(picture: Pixels, mask: Pixels) -> tuple[Pixels, Box]:

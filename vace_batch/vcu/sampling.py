@@ -71,7 +71,8 @@ class ResolvedSampling:
     @property
     def guidance_interval(self) -> range:
         """Steps, from 0, at which guidance may act."""
-        first, stop = (round(share * self.num_inference_steps) for share in (self.guidance_from, self.guidance_until))
+        first = round(self.guidance_from * self.num_inference_steps)
+        stop = round(self.guidance_until * self.num_inference_steps)
         return range(first, stop)
 
     @property

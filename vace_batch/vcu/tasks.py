@@ -7,7 +7,7 @@ To add a task, add its function and its line in `make_vcu`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 
 import numpy as np
@@ -35,39 +35,40 @@ class WindowSettings:
     seed: int = 0
 
 
-def make_vcu(
-    job: Job,
-    *,
-    window_id: str,
-    frames_THWC: Pixels,
-    mask_THW: Mask,
-    references: Sequence[Pixels],
-    seed: int,
-    sampling: ResolvedSampling,
-    reference_masks: Sequence[Pixels | None] | None = None,
-    controls: Mapping[str, Pixels] | None = None,
-    known_T: NDArray[np.bool_] | None = None,
-) -> VCU:
-    """Build the VCU of one window of `job`.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class WindowArrays:
+    """The arrays of one window before its task is applied.
 
     `references` are whole pictures, uint8 (h, w, 3) of any size, in the order of the job's reference_uris;
-    `reference_masks` their masks. `controls` are, by name, the control videos of the job that need more than
-    the frames (`controls.SIMPLE` are drawn here), shaped like the frames. `known_T` says what
-    an extension starts from.
+    `reference_masks` are their masks, (h, w). `controls` holds, by name, the control videos that are not in
+    `controls.videos.SIMPLE`, shaped like the frames. `known_T` marks the frames that an extension starts from.
+    """
+
+    frames_THWC: Pixels
+    mask_THW: Mask
+    references: Sequence[Pixels] = ()
+    reference_masks: Sequence[Pixels | None] | None = None
+    controls: Mapping[str, Pixels] = field(default_factory=dict)
+    known_T: NDArray[np.bool_] | None = None
+
+
+def make_vcu(job: Job, arrays: WindowArrays, *, window_id: str, seed: int, sampling: ResolvedSampling) -> VCU:
+    """Build the VCU of one window of `job`.
 
     Raises:
         ClipError: a reference cannot be used.
         ValueError: the arrays do not fit together, or the task is unknown.
     """
+    frames_THWC, mask_THW = arrays.frames_THWC, arrays.mask_THW
     negative = default_negative_prompt(job.task) if job.negative_prompt is None else job.negative_prompt
     settings = WindowSettings(
         window_id=window_id, sampling=sampling, prompt=job.prompt, negative_prompt=negative, seed=seed
     )
     size = Size(frames_THWC.shape[2], frames_THWC.shape[1])
-    masks: Sequence[Pixels | None] = [None] * len(references) if reference_masks is None else reference_masks
-    canvases = prepare_references(job, references, masks, size)
-    known = np.ones(len(frames_THWC), np.bool_) if known_T is None else known_T
-    drawn = [simple_control(name, frames_THWC) if name in SIMPLE else (controls or {})[name] for name in job.controls]
+    masks = [None] * len(arrays.references) if arrays.reference_masks is None else arrays.reference_masks
+    canvases = prepare_references(job, arrays.references, masks, size)
+    known = np.ones(len(frames_THWC), np.bool_) if arrays.known_T is None else arrays.known_T
+    drawn = [simple_control(name, frames_THWC) if name in SIMPLE else arrays.controls[name] for name in job.controls]
     match job.task:
         case "removal":
             return removal(frames_THWC, mask_THW, settings)

@@ -50,7 +50,9 @@ class Archive:
         shot = self._shots[generator.choice(len(self._shots), p=self._weights)]
         first = int(generator.integers(shot.start, shot.stop - self._num_frames + 1))
         start_pts = shot.start_pts if shot.start == first else None
-        place, shrinks, mirrored = generator.random(2), generator.random(), generator.random() < 0.5
+        place = generator.random(2)
+        shrinks = generator.random()
+        mirrored = generator.random() < 0.5
         frames = []
         for frame in read_frames(shot.path, first, first + self._num_frames, start_pts=start_pts):
             pixels = frame.rgb(_box(frame.size, self._size, place, shrinks))
@@ -60,10 +62,10 @@ class Archive:
 
 
 def _shots_of(path: str) -> list[_Shot]:
-    found = scan(path)
-    edges = [0, *found.cuts, found.num_frames]
+    scanned = scan(path)
+    edges = [0, *scanned.cuts, scanned.num_frames]
     return [
-        _Shot(path=path, start=start, stop=stop, start_pts=found.pts[start])
+        _Shot(path=path, start=start, stop=stop, start_pts=scanned.pts[start])
         for start, stop in zip(edges, edges[1:], strict=False)
     ]
 

@@ -67,7 +67,8 @@ def fit(
     Raises:
         UsageError: the checkpoint is of other parameters or another schedule.
     """
-    rank, count = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    count = dist.get_world_size() if dist.is_initialized() else 1
     optimiser = torch.optim.AdamW(trained.values(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
     first = _resume(directory / CHECKPOINT, trained, optimiser, schedule) if rank == 0 else 0
     if count > 1:

@@ -54,7 +54,8 @@ class Pictures:
             scale = max(height / rows, width / columns)
             photo = np.asarray(cv2.resize(photo, None, fx=scale + 0.01, fy=scale + 0.01), np.uint8)
             rows, columns = photo.shape[:2]
-        top, left = generator.integers(rows - height + 1), generator.integers(columns - width + 1)
+        top = generator.integers(rows - height + 1)
+        left = generator.integers(columns - width + 1)
         piece = photo[top : top + height, left : left + width].astype(np.float32) / 127.5 - 1
         return recolour(piece if generator.random() < 0.5 else piece[:, ::-1], generator)
 

@@ -102,8 +102,10 @@ def at_most(frame_HWC: Pixels, longest_px: int) -> Pixels:
 def cropped(picture: Pixels, whole: Size, box: Box, size: Size) -> Pixels:
     """Crop `box` (px of a frame of size `whole`) out of a picture of the whole frame at any scale; resize to `size`."""
     height, width = picture.shape[:2]
-    step_x, step_y = width / whole.width * box.width / size.width, height / whole.height * box.height / size.height
-    left, top = box.x * width / whole.width, box.y * height / whole.height
+    step_x = width / whole.width * box.width / size.width
+    step_y = height / whole.height * box.height / size.height
+    left = box.x * width / whole.width
+    top = box.y * height / whole.height
     # Samples sit in the middle of their pixels.
     into = np.array([[step_x, 0, left + step_x / 2 - 0.5], [0, step_y, top + step_y / 2 - 0.5]])
     shrink = max(step_x, step_y)

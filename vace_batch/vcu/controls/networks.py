@@ -58,11 +58,11 @@ class Estimator:
 
         try:
             model = YOLO(path)
-            found = model.task
+            actual_task = model.task
         except UNREADABLE_WEIGHTS as error:
             raise ClipError("bad_weights", f"weights {weights} cannot be loaded: {one_line(error)}") from error
-        if found != task:
-            raise ClipError("wrong_weights", f"weights {weights}: expected a {task} model, got {found}")
+        if actual_task != task:
+            raise ClipError("wrong_weights", f"weights {weights}: expected a {task} model, got {actual_task}")
         return cls(model, device)
 
     def nearness(self, rgb_HWC: Pixels) -> NDArray[np.float32]:
