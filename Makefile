@@ -25,7 +25,7 @@ demo: env ## six clips made on the spot, through the whole pipeline, into OUT=de
 tasks: env ## a row for every task through the pipeline, and sheets of what the model was given and what it made, into OUT
 	@$(BIN)/python benchmarks/task_pictures.py "$(OUT)" --run
 
-test: env ## every test that runs on this machine; TESTS=tests/unit/test_x.py for some
+test: env ## every test that runs on this machine; TESTS=tests/video/test_probe.py for some
 	@$(BIN)/python -m pytest -m "not gpu and not browser and not slow" $(TESTS)
 
 test-all: env ## the slow, GPU and browser tests too
