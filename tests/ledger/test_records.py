@@ -17,6 +17,7 @@ from vace_batch.ledger import records
 from vace_batch.ledger.ledger import Ledger, make_key
 from vace_batch.ledger.records import read_records
 from vace_batch.storage import files as storage
+from vace_batch.storage.listing import Entry, list_entries
 
 
 def filled(out: Path, count: int) -> list[str]:
@@ -71,14 +72,14 @@ def test_a_record_taken_back_while_it_is_read_is_gone(tmp_path: Path, monkeypatc
     assert list(read_records(str(tmp_path), "quarantine", "clip", compact_from=1))
     ledger.forgive(key)
     ledger.quarantine(key, {"reason": "second"})  # the copy is old by now
-    real = storage.list_entries
+    real = list_entries
 
-    def list_then_forgive(uri: str, prefix: str = "") -> list[storage.Entry]:
+    def list_then_forgive(uri: str, prefix: str = "") -> list[Entry]:
         entries = list(real(uri, prefix))
         ledger.forgive(key)
         return entries
 
-    monkeypatch.setattr(storage, "list_entries", list_then_forgive)
+    monkeypatch.setattr("vace_batch.ledger.records.list_entries", list_then_forgive)
     assert list(read_records(str(tmp_path), "quarantine", "clip")) == []
 
 
@@ -129,13 +130,14 @@ def test_folders_that_did_not_change_are_not_listed(
     keys = filled(tmp_path, 5)
     quick_to_settle()
     expected = numbers(tmp_path, 1)
-    real, listed = storage.list_entries, list[str]()
+    listed: list[str] = []
 
-    def list_entries(uri: str, prefix: str = "") -> Iterator[storage.Entry]:
+    def list_and_note(uri: str, prefix: str = "") -> Iterator[Entry]:
         listed.append(os.path.basename(uri))
-        return real(uri, prefix)
+        return list_entries(uri, prefix)
 
-    monkeypatch.setattr(storage, "list_entries", list_entries)
+    for module in ("ledger.records", "storage.listing"):  # also through list_files
+        monkeypatch.setattr(f"vace_batch.{module}.list_entries", list_and_note)
     assert numbers(tmp_path) == expected and listed == ["compact"]
     ledger, more = Ledger(str(tmp_path)), make_key("clip", "more")
     ledger.commit(more, {"number": 7})

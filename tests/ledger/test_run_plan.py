@@ -15,6 +15,7 @@ from vace_batch.ledger.run_plan import read_plan, write_plan
 from vace_batch.ledger.schema import SCHEMA_VERSION
 from vace_batch.ledger.summary import summarise
 from vace_batch.storage import files as storage
+from vace_batch.storage.listing import list_files
 
 
 def test_half_an_answer_is_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,11 +37,11 @@ def test_half_an_answer_is_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_plan_of_an_unchanged_manifest_is_written_once(tmp_path: Path) -> None:
     out = str(tmp_path)
     write_plan(out, planned(2), {})
-    first = storage.list_files(storage.join(out, "plan"))
+    first = list_files(storage.join(out, "plan"))
     write_plan(out, planned(2), {})
-    assert storage.list_files(storage.join(out, "plan")) == first
+    assert list_files(storage.join(out, "plan")) == first
     write_plan(out, planned(3), {})
-    assert len(storage.list_files(storage.join(out, "plan"))) == 2 and len(run_plan.read_plan(out)) == 3
+    assert len(list_files(storage.join(out, "plan"))) == 2 and len(run_plan.read_plan(out)) == 3
 
 
 @pytest.mark.parametrize(("found", "said"), [(None, "no schema version"), (SCHEMA_VERSION + 1, "schema version 2")])

@@ -12,6 +12,7 @@ from tests.support.report_out import clips_of, jobs, make_out, parse, result
 from vace_batch.report.data_files import PAGE_ROWS
 from vace_batch.report.writer import link, write_report
 from vace_batch.storage import files as storage
+from vace_batch.storage.listing import list_files
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_an_object_store_takes_the_report(tmp_path: Path) -> None:
     out = make_out(tmp_path / "out", jobs(3), [result(number) for number in range(3)])
     written = write_report(out, "memory://reports/night")
     assert written.uri == "memory://reports/night/index.html"
-    assert storage.list_files("memory://reports/night") == [
+    assert list_files("memory://reports/night") == [
         *("data/clips-0000.js", "data/index-0000.js", "data/meta.js"),
         *("index.html", "report.css", "report.js"),
     ]

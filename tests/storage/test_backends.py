@@ -24,6 +24,8 @@ from vace_batch.ledger.ledger import Ledger, make_key
 from vace_batch.ledger.run_plan import PlannedJob, write_plan
 from vace_batch.ledger.summary import summarise
 from vace_batch.storage import files as storage
+from vace_batch.storage.fingerprints import fingerprint
+from vace_batch.storage.listing import list_entries, list_files
 
 WRITERS = 8
 
@@ -79,17 +81,17 @@ def moto_root(moto: str) -> Iterator[str]:
 
 def test_files_come_whole_and_go(root: str) -> None:
     uri = storage.join(root, "a/b", "c.json")
-    assert not storage.exists(uri) and storage.list_files(root) == [] and storage.fingerprint(uri) == "missing"
+    assert not storage.exists(uri) and list_files(root) == [] and fingerprint(uri) == "missing"
     storage.publish(uri, b"1")
-    before = storage.fingerprint(uri)
+    before = fingerprint(uri)
     storage.publish(uri, b"2")
     assert storage.read_bytes(uri) == b"2" and storage.read_head(uri, 10) == b"2" and storage.num_bytes(uri) == 1
-    assert storage.fingerprint(uri) != before
-    assert storage.list_files(root) == ["a/b/c.json"]
+    assert fingerprint(uri) != before
+    assert list_files(root) == ["a/b/c.json"]
     assert list(storage.read_many([uri, storage.join(root, "none")])) == [b"2", None]
     storage.delete(uri)
     storage.delete(uri)
-    assert storage.list_files(root) == []
+    assert list_files(root) == []
     with pytest.raises(FileNotFoundError):
         storage.read_bytes(uri)
     if not storage.is_local(uri):
@@ -102,7 +104,7 @@ def test_names_are_literal(root: str, name: str) -> None:
     storage.publish(storage.join(root, name), b"x")
     storage.publish(storage.join(root, "star_1_.mp4"), b"other")
     assert storage.read_bytes(storage.join(root, name)) == b"x"
-    assert sorted(storage.list_files(root)) == sorted([name, "star_1_.mp4"])
+    assert sorted(list_files(root)) == sorted([name, "star_1_.mp4"])
     with storage.local_path(storage.join(root, name)) as path:
         assert Path(path).read_bytes() == b"x"
 
@@ -112,22 +114,22 @@ def test_staged_files_appear_whole_or_not_at_all(root: str) -> None:
     with pytest.raises(RuntimeError), storage.staging(uri, draft) as path:
         Path(path).write_bytes(b"half")
         raise RuntimeError
-    assert storage.list_files(root) == []
+    assert list_files(root) == []
     with storage.staging(uri, draft) as path:
         Path(path).write_bytes(b"video" * 3_000_000)  # more than one part of a multipart upload
         assert not storage.exists(uri)
-    assert storage.list_files(root) == ["videos/made.mp4"] and storage.num_bytes(uri) == 15_000_000
+    assert list_files(root) == ["videos/made.mp4"] and storage.num_bytes(uri) == 15_000_000
 
 
 def test_listings_are_narrowed_and_tell_versions(root: str) -> None:
     for number in range(70):  # more subfolders than are listed in one request
         storage.publish(storage.join(root, f"{number:02x}", f"clip-{number}.json"), b"1")
     storage.publish(storage.join(root, "00", "window-0.json"), b"1")
-    entries = {entry.name: entry for entry in storage.list_entries(root, "clip-")}
+    entries = {entry.name: entry for entry in list_entries(root, "clip-")}
     assert len(entries) == 70 and entries["05/clip-5.json"].size == 1
     assert all(abs(entry.modified_s - entries["05/clip-5.json"].modified_s) < 60 for entry in entries.values())
     storage.publish(storage.join(root, "05", "clip-5.json"), b"2")
-    again = {entry.name: entry for entry in storage.list_entries(root, "clip-")}
+    again = {entry.name: entry for entry in list_entries(root, "clip-")}
     assert [name for name in entries if again[name].version != entries[name].version] == ["05/clip-5.json"]
 
 
@@ -146,7 +148,7 @@ def race_in_process(root: str, writer: int, keys: int, barrier: Barrier, results
 
 def check_race(root: str, wins: list[int], keys: int) -> None:
     assert sum(wins) == keys, wins
-    names = storage.list_files(storage.join(root, "ledger"))
+    names = list_files(storage.join(root, "ledger"))
     contents = list(storage.read_many([storage.join(root, "ledger", name) for name in names]))
     assert [contents.count(b"%d" % writer) for writer in range(WRITERS)] == wins
 
@@ -178,7 +180,7 @@ def race_of_processes(root: str, keys: int) -> None:
     for one in writers:
         one.join(30)
     assert sum(found) == keys
-    assert len(storage.list_files(storage.join(root, "ledger"))) == keys
+    assert len(list_files(storage.join(root, "ledger"))) == keys
 
 
 @pytest.mark.usefixtures("hasty_threads")
@@ -203,15 +205,15 @@ def test_listings_are_fresh(moto_root: str) -> None:
     """s3fs caches listings, but a file that another machine writes must be listed."""
     folder = storage.join(moto_root, "ledger")
     storage.publish(storage.join(folder, "1.json"), b"1")
-    assert storage.list_files(folder) == ["1.json"] and not storage.exists(storage.join(folder, "2.json"))
+    assert list_files(folder) == ["1.json"] and not storage.exists(storage.join(folder, "2.json"))
     other = s3fs.S3FileSystem(skip_instance_cache=True)
     other.pipe_file(storage.join(folder, "2.json"), b"2")
     other.pipe_file(storage.join(folder, "1.json"), b"new")
-    assert storage.list_files(folder) == ["1.json", "2.json"] and storage.exists(storage.join(folder, "2.json"))
+    assert list_files(folder) == ["1.json", "2.json"] and storage.exists(storage.join(folder, "2.json"))
     assert storage.num_bytes(storage.join(folder, "1.json")) == 3
     other.rm_file(storage.join(folder, "1.json"))
-    assert storage.list_files(folder) == ["2.json"] and not storage.exists(storage.join(folder, "1.json"))
-    assert storage.fingerprint(storage.join(folder, "1.json")) == "missing"
+    assert list_files(folder) == ["2.json"] and not storage.exists(storage.join(folder, "1.json"))
+    assert fingerprint(storage.join(folder, "1.json")) == "missing"
 
 
 @contextmanager

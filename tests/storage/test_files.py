@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from vace_batch.storage import files as storage
+from vace_batch.storage.fingerprints import fingerprint
+from vace_batch.storage.listing import list_files
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -19,10 +21,10 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def test_publish_read_list_delete(root: str) -> None:
     uri = storage.join(root, "a/b", "c.json")
-    assert not storage.exists(uri) and storage.list_files(root) == []
+    assert not storage.exists(uri) and list_files(root) == []
     storage.publish(uri, b"1")
     storage.publish(uri, b"2")
-    assert storage.read_bytes(uri) == b"2" and storage.list_files(root) == ["a/b/c.json"]
+    assert storage.read_bytes(uri) == b"2" and list_files(root) == ["a/b/c.json"]
     storage.delete(uri)
     storage.delete(uri)
     with pytest.raises(FileNotFoundError):
@@ -49,40 +51,40 @@ def test_exclusive_creation_leaves_the_first_content(root: str) -> None:
 def test_names_are_literal(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     assert storage.read_bytes(str(tmp_path / name)) == b"x"
-    assert storage.fingerprint(str(tmp_path / name)) != "missing"
+    assert fingerprint(str(tmp_path / name)) != "missing"
 
 
 def test_fingerprint_follows_content_not_time(tmp_path: Path) -> None:
     path = tmp_path / "v.mp4"
-    assert storage.fingerprint(str(path)) == "missing"
+    assert fingerprint(str(path)) == "missing"
     path.write_bytes(b"one")
-    first = storage.fingerprint(str(path))
+    first = fingerprint(str(path))
     os.utime(path, (1, 1))
-    assert storage.fingerprint(str(path)) == first
+    assert fingerprint(str(path)) == first
     path.write_bytes(b"two")
-    assert storage.fingerprint(str(path)) != first
+    assert fingerprint(str(path)) != first
 
 
 def test_fingerprint_of_a_large_file_sees_its_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_WHOLE_DIGEST_LIMIT", 1000)
+    monkeypatch.setattr("vace_batch.storage.fingerprints._WHOLE_DIGEST_LIMIT", 1000)
     path = tmp_path / "v.mp4"
     path.write_bytes(bytes(3 << 20))
-    before = storage.fingerprint(str(path))
+    before = fingerprint(str(path))
     stat = os.stat(path)
     with open(path, "r+b") as file:
         file.seek(5)
         file.write(b"x")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert storage.fingerprint(str(path)) != before
+    assert fingerprint(str(path)) != before
 
 
 def test_fingerprint_survives_odd_files(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "dangling").symlink_to(tmp_path / "gone")
-    assert storage.fingerprint("/dev/zero") == "special"
-    assert storage.fingerprint(str(tmp_path / "nul\0")) == "missing"
-    assert storage.fingerprint(str(tmp_path / "loop")) in {"special", "missing"}
-    assert storage.fingerprint(str(tmp_path / "dangling")) in {"special", "missing"}
+    assert fingerprint("/dev/zero") == "special"
+    assert fingerprint(str(tmp_path / "nul\0")) == "missing"
+    assert fingerprint(str(tmp_path / "loop")) in {"special", "missing"}
+    assert fingerprint(str(tmp_path / "dangling")) in {"special", "missing"}
 
 
 def test_staged_files_appear_whole_or_not_at_all(root: str) -> None:
@@ -90,13 +92,13 @@ def test_staged_files_appear_whole_or_not_at_all(root: str) -> None:
     with pytest.raises(RuntimeError), storage.staging(uri, draft) as path:
         Path(path).write_bytes(b"half")
         raise RuntimeError
-    assert storage.list_files(root) == [] and not storage.exists(uri)
+    assert list_files(root) == [] and not storage.exists(uri)
     with storage.staging(uri, draft) as path:
         assert path.endswith(".mp4") and not storage.exists(uri)
         Path(path).write_bytes(b"video")
     with storage.local_path(uri) as path:
         assert Path(path).read_bytes() == b"video" and path.endswith(".mp4")
-    assert storage.list_files(root) == ["videos/made.mp4"]
+    assert list_files(root) == ["videos/made.mp4"]
 
 
 def test_digest_keeps_parts_apart() -> None:

@@ -29,6 +29,7 @@ from vace_batch.steps.prepare import prepare
 from vace_batch.steps.stitch import stitch
 from vace_batch.storage import files as storage
 from vace_batch.storage import node_cache
+from vace_batch.storage.fingerprints import fingerprint
 from vace_batch.storage.node_cache import FOLDER_VARIABLE, SIZE_VARIABLE, cached_path, open_cached
 from vace_batch.video.writer import encode_lossless, write_clip
 
@@ -51,7 +52,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
 def put(name: str, data: bytes) -> tuple[str, str]:
     uri = f"memory://{name}"
     storage.publish(uri, data)
-    return uri, storage.fingerprint(uri)
+    return uri, fingerprint(uri)
 
 
 def kept(folder: Path) -> dict[bytes, str]:
@@ -107,7 +108,7 @@ with cached_path(sys.argv[1], sys.argv[2]) as path:
 def test_processes_that_ask_at_once_fetch_once(bucket: tuple[str, Path], folder: Path) -> None:
     uri, log = bucket[0] + "/many.bin", bucket[1]
     storage.publish(uri, bytes(3_000_000))
-    command = [sys.executable, "-c", ASK, uri, storage.fingerprint(uri), str(time.time() + 2)]
+    command = [sys.executable, "-c", ASK, uri, fingerprint(uri), str(time.time() + 2)]
     askers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(PROCESSES)]
     assert [asker.communicate()[0] for asker in askers] == ["3000000\n"] * PROCESSES
     assert s3_server.moto_gets(log, "many.bin") == [3_000_000]

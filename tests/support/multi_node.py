@@ -37,6 +37,7 @@ from tests.support import s3_server
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.summary import summarise
 from vace_batch.storage import files as storage
+from vace_batch.storage.listing import list_entries
 from vace_batch.video.writer import write_clip
 
 ROOT = Path(__file__).parents[2]
@@ -280,7 +281,7 @@ def counted(bucket: str, num_clips: int) -> dict[str, Any]:
     summary = summarise(f"{bucket}/out")
     assert (summary.planned, summary.done, summary.pending) == (num_clips, num_clips, 0), summary.counters
     windows = Ledger(f"{bucket}/out").keys("done", "window")
-    listed = [name.split("/") for name in (entry.name for entry in storage.list_entries(f"{bucket}/out/artifacts"))]
+    listed = [name.split("/") for name in (entry.name for entry in list_entries(f"{bucket}/out/artifacts"))]
     made = Counter(parts[-2] for parts in listed if parts[-2].startswith("window-"))
     assert set(made) == set(windows) and set(made.values()) == {1}, "a window was lost, or left twice"
     return {"counters": summary.counters, "windows": len(windows)}

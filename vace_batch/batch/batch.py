@@ -25,6 +25,7 @@ from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.keep import kept_name
 from vace_batch.steps.select_best import attempts_key
 from vace_batch.storage import files as storage
+from vace_batch.storage.listing import list_entries
 
 ManifestSource = Manifest | str | os.PathLike[str]
 """A manifest that was read, or the path or URI of its Parquet file."""
@@ -98,7 +99,7 @@ def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
 
 def _unkept(works: Iterable[ClipWork], out: str) -> frozenset[str]:
     """Keys of done clips whose masks were not kept, were kept in another form, or are missing."""
-    names = {entry.name for entry in storage.list_entries(storage.join(out, "masks"))}
+    names = {entry.name for entry in list_entries(storage.join(out, "masks"))}
     names |= {name.rsplit("/", 1)[0] for name in names}  # masks as a folder of files
     done = read_records(out, "done", "clip")
     recorded = {key: record.get("masks") for key, record in done if record["status"] == "done"}

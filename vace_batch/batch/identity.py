@@ -27,6 +27,7 @@ from vace_batch.quality.remedies import Remedy
 from vace_batch.steps.admission import admit
 from vace_batch.steps.clip import ClipWork, control_models
 from vace_batch.storage import files as storage
+from vace_batch.storage.fingerprints import fingerprint
 from vace_batch.storage.roots import Roots
 from vace_batch.vace import profiles, weights
 from vace_batch.vace.loras import resolve_loras
@@ -165,7 +166,7 @@ def _fingerprints(job: Job, options: Options) -> dict[str, str]:
     uris: dict[str, str | None] = {file.fingerprint_name: file.uri for file in job.files()}
     uris |= mask_models(options).weights_of(job)
     uris |= control_models(options).weights_of(job.controls, job.control_weights)
-    return {name: storage.fingerprint(uri) for name, uri in uris.items() if uri is not None}
+    return {name: fingerprint(uri) for name, uri in uris.items() if uri is not None}
 
 
 def _suffix(uri: str, refused: bool) -> str:

@@ -11,6 +11,7 @@ from vace_batch.ledger.records import COMPACT_FROM, read_records
 from vace_batch.ledger.run_plan import read_run
 from vace_batch.ledger.schema import KINDS
 from vace_batch.storage import files as storage
+from vace_batch.storage.listing import list_entries
 
 DEFAULT_GRACE_S = 24 * 3600.0
 
@@ -38,7 +39,7 @@ def find_garbage(out: str, *, grace_s: float = DEFAULT_GRACE_S) -> Garbage:
     read_run(out)
     before = time.time() - grace_s
     # Listed before the records are read: an artifact that is recorded in between counts as named.
-    old = [entry for entry in storage.list_entries(out) if entry.modified_s < before]
+    old = [entry for entry in list_entries(out) if entry.modified_s < before]
     artifacts = [entry for entry in old if entry.name.startswith(_ARTIFACTS)]
     named = set(_named(out)) if artifacts else set()
     garbage = [entry for entry in artifacts if entry.name not in named]

@@ -26,6 +26,7 @@ from vace_batch.ledger.records import k2, record_name
 from vace_batch.ledger.schema import ClipRecord, DoneRecord, FailureRecord, PrepRecord, QualityRecord, WindowRecord
 from vace_batch.redact import redact
 from vace_batch.storage import files as storage
+from vace_batch.storage.listing import list_entries
 
 
 def make_key(kind: str, *parts: object) -> str:
@@ -115,7 +116,7 @@ class Ledger:
     def keys(self, state: str, kind: str | None = None) -> set[str]:
         """List the keys in `state` (done or quarantine), of one kind or of all, without reading records."""
         folder = storage.join(self.out, "ledger", state)
-        entries = storage.list_entries(folder, "" if kind is None else kind + "-")
+        entries = list_entries(folder, "" if kind is None else kind + "-")
         return {entry.name.rsplit("/", 1)[-1].removesuffix(".json") for entry in entries if not entry.is_temporary}
 
     def _uri(self, state: str, key: str) -> str:

@@ -21,6 +21,7 @@ from vace_batch.manifest.cells import PARSERS, Cell
 from vace_batch.manifest.job import Job, members
 from vace_batch.manifest.rules import row_faults
 from vace_batch.storage import files as storage
+from vace_batch.storage.listing import list_files
 
 FIXED = ("job_id", "video_uri", "task", "output_uri")
 """Columns that say which row it is; another value would make another row."""
@@ -112,7 +113,7 @@ def history_of(out: str, job_id: str) -> list[dict[str, Any]]:
 
 def _recorded(out: str) -> list[OverrideRecord]:
     folder = _folder(out)
-    return [storage.read_json(storage.join(folder, name)) for name in storage.list_files(folder)]
+    return [storage.read_json(storage.join(folder, name)) for name in list_files(folder)]
 
 
 def _folder(out: str) -> str:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from vace_batch import log
 from vace_batch.storage import files as storage
+from vace_batch.storage.listing import Entry, list_entries, list_files
 
 COMPACT_FROM = 1_000
 """Records read one by one from which a compact file is worth writing."""
@@ -157,10 +158,10 @@ def _list(folder: str, kind: str, subfolders: Sequence[str] | None) -> pa.Table:
     return pa.concat_tables([*tables, pa.Table.from_pylist(rows, schema=_LISTED)])
 
 
-def _entries(folder: str, kind: str, subfolders: Sequence[str] | None) -> Iterator[storage.Entry]:
+def _entries(folder: str, kind: str, subfolders: Sequence[str] | None) -> Iterator[Entry]:
     folders = [folder] if subfolders is None else [storage.join(folder, name) for name in subfolders]
     for one in folders:
-        yield from (entry for entry in storage.list_entries(one, prefix=kind + "-") if not entry.is_temporary)
+        yield from (entry for entry in list_entries(one, prefix=kind + "-") if not entry.is_temporary)
 
 
 def _key(name: str) -> str:
@@ -248,7 +249,7 @@ def _copies(out: str, prefix: str, schema: pa.Schema) -> tuple[list[_Copy], list
     folder = storage.join(out, "ledger", "compact")
     copies: list[_Copy] = []
     broken: list[str] = []
-    for name in storage.list_files(folder):
+    for name in list_files(folder):
         if not name.startswith(prefix):
             continue
         try:

@@ -15,6 +15,7 @@ from typing import Any
 from vace_batch.costs import Prices, Used, total
 from vace_batch.ledger.schema import Amounts, UsageRecord
 from vace_batch.storage import files as storage
+from vace_batch.storage.listing import list_files
 
 FOLDER = ("ledger", "usage")
 _AMOUNTS = ("gpu_s", "cpu_s", "num_bytes")
@@ -78,7 +79,7 @@ def _ratio(real: float, predicted: float) -> float | None:
 def read_usage(out: str) -> Usage:
     """Sum up all runs on `out`."""
     folder = storage.join(out, *FOLDER)
-    uris = [storage.join(folder, name) for name in sorted(storage.list_files(folder)) if name.endswith(".json")]
+    uris = [storage.join(folder, name) for name in sorted(list_files(folder)) if name.endswith(".json")]
     records: list[UsageRecord] = [storage.read_json(uri) for uri in uris]
     return Usage(
         predicted=_by_step([record["predicted"] for record in records]),

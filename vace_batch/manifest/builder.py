@@ -27,6 +27,7 @@ from vace_batch.manifest.schema import SCHEMA
 from vace_batch.manifest.uris import UriError, folder_of, relative_uri, resolve_uri
 from vace_batch.manifest.video_suffixes import VIDEO_SUFFIXES, is_unicode, is_video
 from vace_batch.storage import files as storage
+from vace_batch.storage.listing import list_files
 
 _URI_COLUMNS = {part.name for part in fields(Job) if part.metadata.get("counts") == "fingerprint"} | {"protect"}
 
@@ -117,7 +118,7 @@ def _error(row: int | None, column: str | None, got: str, expected: str) -> Mani
 
 def _video_rows(prefix: str, folder: str) -> list[dict[str, object]]:
     root = _folder(storage.join(prefix, "x"))
-    names = [name for name in storage.list_files(root) if is_video(name)]
+    names = [name for name in list_files(root) if is_video(name)]
     if not names:
         raise UsageError(f"no video below {shown(prefix)}: looked for {' '.join(sorted(VIDEO_SUFFIXES))}")
     faults = [Fault("video_uri", ascii(name), "a file name in UTF-8") for name in names if not is_unicode(name)]

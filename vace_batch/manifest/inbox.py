@@ -26,6 +26,7 @@ from vace_batch.manifest.schema import SCHEMA
 from vace_batch.manifest.uris import folder_of
 from vace_batch.manifest.video_suffixes import is_unicode, is_video
 from vace_batch.storage import files as storage
+from vace_batch.storage.listing import list_entries
 
 SETTLE_S = 300.0
 _FILE, _VERSION = "x_file", "x_version"
@@ -77,7 +78,7 @@ def poll(
     memory = _recall(out)
     versions = {
         entry.name: entry.version
-        for entry in storage.list_entries(root)
+        for entry in list_entries(root)
         if is_video(entry.name) and is_unicode(entry.name) and not entry.is_temporary
     }
     rows = {name: known[name] for name, version in versions.items() if known.get(name, {}).get(_VERSION) == version}

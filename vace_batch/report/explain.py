@@ -15,6 +15,7 @@ from vace_batch.ledger.schema import JobRow, MishapRecord, QualityRecord, Window
 from vace_batch.ledger.summary import summarise
 from vace_batch.options import Options
 from vace_batch.storage import files as storage
+from vace_batch.storage.listing import list_entries
 
 _PLAN = ("num_frames", "masked_frames", "recovered_share", "notes")
 
@@ -73,7 +74,7 @@ def _plan(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mishaps(out: str, key: str) -> Iterator[MishapRecord]:
     folder = storage.join(out, "ledger", "mishaps", k2(key))
-    for entry in storage.list_entries(folder, prefix=key + "."):
+    for entry in list_entries(folder, prefix=key + "."):
         yield storage.read_json(storage.join(folder, entry.name))
 
 

@@ -24,6 +24,7 @@ from vace_batch.ledger.run_plan import read_run
 from vace_batch.ledger.schema import check_version
 from vace_batch.manifest.schema import SCHEMA
 from vace_batch.storage import files as storage
+from vace_batch.storage.listing import list_entries
 
 _READ = 10_000
 """Rows read at a time as an Arrow batch."""
@@ -112,7 +113,7 @@ def read_clips(out: str) -> Iterator[Clip]:
 
 def has_results(out: str) -> bool:
     """Tell whether OUT/results was ever written."""
-    return any(True for _ in storage.list_entries(storage.join(out, "results")))
+    return any(True for _ in list_entries(storage.join(out, "results")))
 
 
 def manifest_row(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from vace_batch.report.data_files import INDEX, INDEX_ROWS, PAGE_ROWS, Buffer, b
 from vace_batch.report.rows import Clip, has_results, read_clips
 from vace_batch.report.tally import OUTCOMES, Tally
 from vace_batch.storage import files as storage
+from vace_batch.storage.listing import list_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +196,6 @@ def _place(uri: str) -> tuple[str, str]:
 def _remove_older(to: str, names: set[str]) -> None:
     """Remove data files of an earlier, longer report."""
     folder = storage.join(to, "data")
-    for name in storage.list_files(folder):
+    for name in list_files(folder):
         if name.endswith(".js") and name.startswith(("index-", "clips-")) and f"data/{name}" not in names:
             storage.delete(storage.join(folder, name))

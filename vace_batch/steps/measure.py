@@ -30,6 +30,7 @@ from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlanFiles
 from vace_batch.steps.select_best import attempt_name
 from vace_batch.storage import files as storage
+from vace_batch.storage.fingerprints import fingerprint
 from vace_batch.storage.node_cache import cached_path
 from vace_batch.video.probe import probe
 from vace_batch.video.reader import packet_times
@@ -82,7 +83,7 @@ def _blank(work: ClipWork) -> QualityRecord:
 def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger) -> QualityRecord:
     with ExitStack() as stack:
         uri = _finished_uri(work, ledger)
-        output = stack.enter_context(cached_path(uri, storage.fingerprint(uri)))
+        output = stack.enter_context(cached_path(uri, fingerprint(uri)))
         source = stack.enter_context(work.source())
         info = probe(source, work.options.media)
         kept = Contract(num_frames=plan.num_frames, size=plan.canvas.size, times_kept=not plan.canvas.grows)

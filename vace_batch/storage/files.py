@@ -16,8 +16,6 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import fsspec
@@ -29,10 +27,7 @@ from vace_batch.storage.redirects import no_redirect_options
 from vace_batch.storage.retry import RetryingFileSystem, retry
 from vace_batch.storage.written import add_written
 
-_SAMPLE_BYTES = 1 << 20
-_WHOLE_DIGEST_LIMIT = 64 << 20
 _REQUESTS_AT_ONCE = 32
-_LISTED_AS_ONE = 64
 _memory_lock = threading.Lock()
 
 
@@ -250,89 +245,6 @@ def _store_code(error: BaseException) -> str | None:
     return response.get("Error", {}).get("Code") if isinstance(response, dict) else None
 
 
-def list_files(uri: str) -> list[str]:
-    """List the files below `uri` as sorted relative paths; empty if the folder does not exist."""
-    return sorted(entry.name for entry in list_entries(uri) if not entry.is_temporary)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A file below a folder: its relative path, size, time of change, and a version that changes with its content."""
-
-    name: str
-    size: int
-    modified_s: float
-    version: str
-
-    @property
-    def is_temporary(self) -> bool:
-        """Whether the file is being written, or was left by a killed writer."""
-        return os.path.basename(self.name).startswith(_TEMPORARY)
-
-
-def list_entries(uri: str, prefix: str = "") -> Iterator[Entry]:
-    """List the files below `uri` whose base name starts with `prefix`, temporary files too, unordered and uncached.
-
-    In an object store, a folder with many subfolders is listed by many parallel requests.
-    """
-    fs, path = resolve(uri)
-    root = path.rstrip("/")
-    if is_local(uri):
-        yield from _local_entries(root, "", prefix)
-        return
-    try:
-        folders = [info["name"] for info in fs.ls(root, detail=True) if info["type"] == "directory"]
-        if len(folders) < _LISTED_AS_ONE:
-            listings: Iterator[dict[str, Any]] = iter([fs.find(root, detail=True)])
-        else:
-            listings = _find_all(fs, folders, prefix)
-        for listing in listings:
-            for name, info in listing.items():
-                if info["type"] == "file" and os.path.basename(name).startswith(prefix):
-                    yield _remote_entry(name[len(root) + 1 :], info)
-    except FileNotFoundError:
-        return
-
-
-def _find_all(fs: Any, folders: Sequence[str], prefix: str) -> Iterator[dict[str, Any]]:
-    narrow = {} if isinstance(fs, MemoryFileSystem) else {"prefix": prefix}
-    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
-        yield from pool.map(lambda folder: fs.find(folder, detail=True, **narrow), folders)
-
-
-def _local_entries(folder: str, below: str, prefix: str) -> Iterator[Entry]:
-    try:
-        entries = os.scandir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    with entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _local_entries(entry.path, below + entry.name + "/", prefix)
-            elif entry.name.startswith(prefix):
-                try:
-                    stat = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:  # gone since
-                    continue
-                version = f"{stat.st_mtime_ns}-{stat.st_size}"
-                yield Entry(
-                    name=below + entry.name, size=stat.st_size, modified_s=stat.st_mtime_ns / 1e9, version=version
-                )
-
-
-_TAGS = ("ETag", "etag", "md5Hash")
-_TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
-
-
-def _remote_entry(name: str, info: dict[str, Any]) -> Entry:
-    when = next((info[key] for key in _TIMES if info.get(key) is not None), 0.0)
-    if isinstance(when, str):
-        when = datetime.fromisoformat(when)
-    tag = next((info[key] for key in _TAGS if info.get(key)), when)
-    seconds = when.timestamp() if isinstance(when, datetime) else float(when)
-    return Entry(name=name, size=int(info.get("size") or 0), modified_s=seconds, version=f"{tag}-{info.get('size')}")
-
-
 def read_many(uris: Sequence[str], sizes: Sequence[int] | None = None) -> Iterator[bytes | None]:
     """Read many files, in order; None for a missing file. A store's answer must have the size given in `sizes`."""
 
@@ -416,48 +328,8 @@ def digest(*parts: str | bytes) -> str:
     return hasher.hexdigest()
 
 
-def fingerprint(uri: str) -> str:
-    """Return a string that changes with the content of `uri`; "missing" if no file can be read.
-
-    Object stores: the etag, or size and time without an etag. Local files: a digest of the content up to 64 MiB, so
-    that a copy on another machine has the same fingerprint; above, a digest of samples from start to end, with size and
-    time of change. Folders: names, sizes and times of their entries.
-    """
-    fs, path = resolve(uri)
-    if not is_local(uri):
-        try:
-            info = fs.info(path)
-        except FileNotFoundError:
-            return "missing"
-        except PermissionError:
-            return "forbidden"
-        return _remote_entry("", info).version
-    return _local_fingerprint(path)
-
-
-def _local_fingerprint(path: str) -> str:
-    try:
-        if os.path.isdir(path):
-            stats = [(entry.name, entry.stat()) for entry in os.scandir(path)]
-            return "dir:" + digest(*sorted(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in stats))
-        if not os.path.isfile(path):
-            return "missing" if not os.path.lexists(path) else "special"
-        stat = os.stat(path)
-        with open(path, "rb") as file:
-            if stat.st_size <= _WHOLE_DIGEST_LIMIT:
-                return (
-                    f"{stat.st_size}:{hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()}"
-                )
-            samples = []
-            for offset in (0, *(stat.st_size * k // 16 for k in range(1, 16)), stat.st_size - _SAMPLE_BYTES):
-                file.seek(offset)
-                samples.append(file.read(_SAMPLE_BYTES // 4))
-            return f"{stat.st_size}:{stat.st_mtime_ns}:{digest(*samples)}"
-    except (OSError, ValueError):  # a loop of links, no permission, NUL in the name: the clip's own error says
-        return "missing"
-
-
-_TEMPORARY = ".part-"
+TEMPORARY = ".part-"
+"""The start of the name of a file that is being written."""
 
 
 @contextlib.contextmanager
@@ -465,7 +337,7 @@ def _beside(path: str) -> Iterator[str]:
     """Yield a new temporary name in the folder of `path`; the file is removed when the writer fails."""
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, _TEMPORARY + uuid.uuid4().hex)
+    temporary = os.path.join(folder, TEMPORARY + uuid.uuid4().hex)
     try:
         yield temporary
     except BaseException:

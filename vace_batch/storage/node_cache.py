@@ -22,6 +22,7 @@ from typing import BinaryIO
 from vace_batch import log
 from vace_batch.errors import ClipError
 from vace_batch.storage import files as storage
+from vace_batch.storage.fingerprints import fingerprint
 
 FOLDER_VARIABLE = "VACE_BATCH_CACHE"
 """The folder of the cache, by default a folder of this user among the temporary files; "off" disables the cache."""
@@ -136,7 +137,7 @@ def _fetch(uri: str, version: str | None, entry: Path) -> bool:
 def _check_version(uri: str, version: str | None) -> None:
     if version is None:
         return
-    now = storage.fingerprint(uri)
+    now = fingerprint(uri)
     if now != version:
         reason = f"{uri} is another file than when it was planned ({now} instead of {version})"
         raise ClipError("source_changed", reason, retryable=True)

@@ -21,6 +21,8 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from vace_batch.errors import ClipError, UsageError
 from vace_batch.storage import files as storage
+from vace_batch.storage.fingerprints import fingerprint
+from vace_batch.storage.listing import Entry, list_entries
 from vace_batch.storage.node_cache import cached_path
 
 _SUFFIXES = (".json", ".safetensors", ".model", ".txt")
@@ -85,7 +87,7 @@ def file_revision(uri: str) -> str:
     if place is not None and place.file:
         return _hub_commit(uri, place, place.file)
     if is_store(uri):
-        found = _asked(uri, lambda: storage.fingerprint(uri))
+        found = _asked(uri, lambda: fingerprint(uri))
         if found in ("missing", "forbidden"):
             raise UsageError(f"weights {uri}: {found}")
         return found
@@ -180,8 +182,8 @@ def local_folder(ref: str, revision: str, parts: Sequence[str]) -> Iterator[Path
         yield folder
 
 
-def _listed(ref: str) -> dict[str, storage.Entry]:
-    entries = _asked(ref, lambda: {entry.name: entry for entry in storage.list_entries(ref)})
+def _listed(ref: str) -> dict[str, Entry]:
+    entries = _asked(ref, lambda: {entry.name: entry for entry in list_entries(ref)})
     found = {
         name: entry
         for name, entry in entries.items()
@@ -195,7 +197,7 @@ def _listed(ref: str) -> dict[str, storage.Entry]:
     return found
 
 
-def _listing_digest(listed: Mapping[str, storage.Entry]) -> str:
+def _listing_digest(listed: Mapping[str, Entry]) -> str:
     return storage.digest(*(part for name in sorted(listed) for part in (name, listed[name].version)))
 
 
