@@ -1,4 +1,4 @@
-"""Many small jobs, a fifth of them bad in every way we know: none is lost, each has a reason, the driver stays small.
+"""Run many small jobs, a fifth of them bad in every known way: each job ends with a reason, the driver stays small.
 
     python benchmarks/bad_rows.py [--jobs 1000]
 
@@ -118,7 +118,7 @@ def refused_rows(folder: Path) -> int:
 
 
 def resident_mib() -> float:
-    """Of this process, without its children."""
+    """Return the resident size of this process, without its children, in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -141,7 +141,7 @@ def check(summary: Summary, rows: list[Row], codes: dict[str, str]) -> dict[str,
 
 
 def main(jobs: Annotated[int, typer.Option(help="rows in all")] = 1000) -> None:
-    """Run them and print what became of them."""
+    """Run the jobs and print their outcomes."""
     quiet_environment()
     with tempfile.TemporaryDirectory(prefix="bad-rows-") as name:
         folder = Path(name)

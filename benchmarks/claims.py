@@ -42,7 +42,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """A clip with an object, what is behind it, and where it is."""
+    """A clip with an object, the background behind it, and its mask."""
 
     seen: Pixels
     behind: Pixels
@@ -95,7 +95,7 @@ def made_scenes(count: int) -> list[Scene]:
 
 
 def made_scene(clips: Clips, generator: np.random.Generator) -> Scene:
-    """One scene; the object's edge is soft, its mask holds what covers more than half."""
+    """Make one scene; the object's edge is soft, and its mask holds pixels covered by more than half."""
     behind = eight_bit(clips.clip(SIZE.height, SIZE.width, NUM_FRAMES, generator))
     mask = passing_mask(NUM_FRAMES, SIZE.height, SIZE.width, generator)
     alpha = np.stack([cv2.GaussianBlur(frame.astype(np.float32), (0, 0), 1.5) for frame in mask])[..., None]
@@ -105,12 +105,12 @@ def made_scene(clips: Clips, generator: np.random.Generator) -> Scene:
 
 
 def eight_bit(clip: Array) -> Pixels:
-    """Of -1..1."""
+    """Convert -1..1 to 8 bits."""
     return np.asarray((clip + 1) * 127.5 + 0.5, np.uint8)
 
 
 def fill_gains(engine: VaceEngine, scene: Scene, *, neutral: bool = True, tokens: int = 0) -> float:
-    """PSNR of a removal against what is behind."""
+    """Measure the PSNR of removals against the true background."""
     side = 2 * TOKEN_PX * tokens + 1
     grown = [cv2.dilate(frame.astype(np.uint8), np.ones((side, side), np.uint8)) > 0 for frame in scene.mask]
     vcu = removal(scene.seen, np.stack(grown), settings("removal"))
@@ -121,7 +121,7 @@ def fill_gains(engine: VaceEngine, scene: Scene, *, neutral: bool = True, tokens
 
 
 def refer_gains(engine: VaceEngine, scene: Scene, *, cropped: bool | None) -> float:
-    """PSNR of the hidden subject against what is seen, told by a reference taken from the first frame, or by none."""
+    """Measure the PSNR of the hidden subject with a reference from the first frame, and without a reference."""
     rows, columns = np.nonzero(scene.mask[0])
     box = Box(int(columns.min()), int(rows.min()), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1)
     references: Sequence[Pixels] = ()
@@ -136,7 +136,7 @@ def settings(task: str) -> WindowSettings:
 
 
 def psnr(engine: VaceEngine, vcu: VCU, truth: Pixels, mask: Mask) -> float:
-    """Of what the engine makes of `vcu`, under `mask`."""
+    """Measure the PSNR of the engine's frames for `vcu`, under `mask`."""
     made = engine.generate([vcu])[0].astype(np.float64)
     return float(10 * np.log10(255**2 / np.square(made - truth)[mask].mean()))
 

@@ -1,4 +1,4 @@
-"""How long until the first window is recorded, from nothing, and what goes on meanwhile: a timeline of a run.
+"""Measure the time from a cold start to the first recorded window, as a timeline of a run.
 
     python benchmarks/cold_start.py
 

@@ -1,4 +1,4 @@
-"""The two checks that ask a detector: is the object still found, and is there something that was not there before?
+"""Measure the two detector checks: is the object still found, and has a new object appeared?
 
     python benchmarks/detector_checks.py [--clips 24]
 
@@ -48,7 +48,9 @@ def clip(number: int) -> tuple[str, Mapping[str, Sequence[Image]], Sequence[Imag
     ground = background(random).astype(np.float32)
     alpha, surface = _well_placed(kind, random)
     speed = random.uniform(-2, 2, 2)
-    source, masks, outputs = [], dict[int, FrameMask](), {name: list[Image]() for name in KINDS}
+    source: list[Image] = []
+    masks: dict[int, FrameMask] = {}
+    outputs: dict[str, list[Image]] = {name: [] for name in KINDS}
     lent = _well_placed(other, random)
     for index in range(NUM_FRAMES):
         here = _moved(alpha, speed * index)
@@ -83,7 +85,7 @@ def _over(below: Image, above: Image, alpha: Image) -> Image:
 
 
 def _pasted(ground: Image, lent: tuple[Image, Image], box: Box) -> Image:
-    """What was lent, at the size and place of the box."""
+    """Paste another object, `lent`, at the size and place of the box."""
     alpha, surface = lent
     rows, columns = np.nonzero(alpha > 0.5)
     cut = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
@@ -123,7 +125,8 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=24)
-    clips, rows = parser.parse_args().clips, list[tuple[str, dict[str, float]]]()
+    clips = parser.parse_args().clips
+    rows: list[tuple[str, dict[str, float]]] = []
     with tempfile.TemporaryDirectory() as folder:
         used = 0
         for number in range(clips):

@@ -1,4 +1,4 @@
-"""What the dispatcher costs a unit, beside Ray Data on the same rows and the same Ray.
+"""Compare the dispatcher's cost of a unit with Ray Data's, on the same rows and the same Ray.
 
     python benchmarks/dispatch.py [--rows 2000] [--rounds 3]
 
@@ -32,7 +32,7 @@ def answer(state: object, calls: list[Call]) -> list[Outcome]:
 
 
 class Answer:
-    """The same for Ray Data."""
+    """The work of `answer`, as Ray Data calls it."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return row
@@ -61,7 +61,7 @@ def own_s(runtime: Runtime, rows: int) -> float:
 
 
 def peer_s(rows: int) -> float:
-    """Blocks of one row, since a unit is what may fail alone."""
+    """Time Ray Data on blocks of one row, as a unit fails alone."""
     begin = time.perf_counter()
     table = ray.data.from_items([{"n": n} for n in range(rows)], override_num_blocks=rows)
     done = table.map(Answer, compute=ray.data.ActorPoolStrategy(size=1), num_cpus=1).take_all()

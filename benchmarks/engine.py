@@ -82,7 +82,7 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 def peers(profile: ModelProfile, device: torch.device, dtype: torch.dtype) -> Peers:
-    """Both on one set of modules. The text encoder has one layer: what a prompt costs is not what is compared."""
+    """Build both peers on one set of modules; the text encoder has one layer, as prompts are not compared."""
     torch.manual_seed(0)
     architecture = profile.architecture
     tiny = profiles.model_files(profiles.TINY)
@@ -213,7 +213,7 @@ def busy_share(engine: VaceEngine, batch: Sequence[VCU]) -> None:
 
 
 def on_settings() -> None:
-    """What settings and shortcuts change: the latents of one guided window of 20 steps, against all of them off."""
+    """Print how settings and shortcuts change the latents of one guided window of 20 steps, against all off."""
     torch.set_num_threads(1)
     [vcu] = windows(1, (9, 64, 96), 20, guided=True)
     exact = VaceEngine(load("tiny", device="cpu")).denoise([vcu])
@@ -266,8 +266,9 @@ def on_cpu(rounds: int) -> None:
 
 
 def matmul_tflops(device: torch.device, side: int = 8192) -> float:
-    """What a square bfloat16 matmul of this device gives, the best of 20."""
-    left, right = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    """Measure the TFLOP/s of a square bfloat16 matmul on this device, the best of 20."""
+    left = torch.randn(side, side, device=device, dtype=torch.bfloat16)
+    right = torch.randn(side, side, device=device, dtype=torch.bfloat16)
     best = min(seconds(device, lambda: left @ right) for _ in range(20))
     return 2 * side**3 / best / 1e12
 
@@ -370,7 +371,7 @@ def gpu_row(both: Peers, name: str, batch: Sequence[VCU], rounds: int, peak: flo
 
 
 def peak_gib(device: torch.device, work: Callable[[], object]) -> float | None:
-    """The most memory that was allocated at once; None where the device does not count it."""
+    """Measure the peak of allocated memory in GiB; None for a device that does not count memory."""
     if device.type != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats()

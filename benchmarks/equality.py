@@ -1,4 +1,4 @@
-"""How far the engine is from diffusers' WanVACEPipeline, from itself in batches, and from itself in another process.
+"""Measure how far the engine is from diffusers' WanVACEPipeline, and from itself in batches and in another process.
 
     python benchmarks/equality.py [--json]      about a minute on one core
 
@@ -54,7 +54,8 @@ def measured() -> Iterator[tuple[str, float]]:
         together = engine.denoise(batch)
         alone = torch.cat([engine.denoise([vcu]) for vcu in batch])
         yield f"latents, a batch of {size} against its windows alone", error(together, alone)
-    first, second = (in_another_process() for _ in range(2))
+    first = in_another_process()
+    second = in_another_process()
     yield "frames in two processes, windows that differ in a bit", sum(first[name] != second[name] for name in CASES)
 
 

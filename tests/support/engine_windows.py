@@ -1,4 +1,4 @@
-"""A window for the tests of the engine, and what its forwards are counted by."""
+"""A window for the tests of the engine, and helpers that count forwards and errors."""
 
 from __future__ import annotations
 

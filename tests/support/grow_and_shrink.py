@@ -1,4 +1,4 @@
-"""A run on a cluster that Ray's own autoscaler makes larger and smaller; prints what happened as one JSON object.
+"""Run on a cluster that Ray's autoscaler grows and shrinks; print the events as one JSON object.
 
 A program of its own: `python -m tests.support.grow_and_shrink FOLDER`. The machines are raylets of Ray's provider for
 tests, started and stopped by the real autoscaler in the head's monitor. `ray.cluster_utils.AutoscalingCluster` would do

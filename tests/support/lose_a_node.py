@@ -1,4 +1,4 @@
-"""A run in which the machine that holds all payloads is lost; prints what happened as one JSON object.
+"""Run while the machine that holds all payloads is lost; print the events as one JSON object.
 
 A program of its own, since a process can be connected to one Ray cluster only: `python -m tests.support.lose_a_node`.
 """

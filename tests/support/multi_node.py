@@ -1,4 +1,4 @@
-"""A deployment on nodes that share nothing but a store, one of which is lost in the middle; prints what happened.
+"""Run a deployment on nodes that share only a store, and lose one node midway; print the events.
 
     python -m tests.support.multi_node FOLDER [--clips 50]
 
@@ -111,7 +111,7 @@ class Machines:
             self.nodes[name] = subprocess.Popen(command, env=environment, stdout=sink, stderr=sink, cwd=self.folder)
 
     def kill(self, name: str) -> None:
-        """As if its power went: every process of it, at once."""
+        """Kill every process of a node at once, as a power failure does."""
         main = psutil.Process(self.nodes.pop(name).pid)
         for process in [*main.children(recursive=True), main]:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -119,7 +119,7 @@ class Machines:
         main.wait()
 
     def check(self) -> None:
-        """See that all nodes are there but those that were killed; the rest of a run would only wait for them."""
+        """Check that all nodes except killed ones are alive; the rest of a run would only wait for a missing node."""
         for name, node in self.nodes.items():
             assert node.poll() is None, f"node {name} is gone: {(self.folder / f'{name}.log').read_text()[-2000:]}"
 
@@ -262,7 +262,7 @@ def attempts(port: int) -> dict[str, float]:
 
 
 def state(api: str) -> str:
-    """Of the run that was triggered."""
+    """Return the state of the triggered run."""
     runs = ask(api, "flow_runs/filter", {"limit": 1, "sort": "START_TIME_DESC", **_named("archive")})
     return str(runs[0]["state_type"]) if runs else "NONE"
 
@@ -277,7 +277,7 @@ def ask(api: str, path: str, body: dict[str, Any]) -> Any:
 
 
 def counted(bucket: str, num_clips: int) -> dict[str, Any]:
-    """What the ledger has in the end: every clip, every window once."""
+    """Count the ledger's records at the end: every clip and every window once."""
     summary = summarise(f"{bucket}/out")
     assert (summary.planned, summary.done, summary.pending) == (num_clips, num_clips, 0), summary.counters
     windows = Ledger(f"{bucket}/out").keys("done", "window")

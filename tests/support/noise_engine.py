@@ -1,4 +1,4 @@
-"""An engine for tests of what is round the model: it takes no time, and nobody takes its pictures for the source's."""
+"""An engine for tests around the model: instant, with pictures that differ clearly from the source's."""
 
 from __future__ import annotations
 

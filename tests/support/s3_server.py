@@ -54,7 +54,7 @@ def moto(folder: Path) -> Iterator[str]:
 
 
 def moto_gets(folder: Path, suffix: str) -> list[int]:
-    """The bytes of each answer to a GET, so far, of objects whose name ends so."""
+    """Return the bytes of each GET answer so far, of objects whose name ends with the suffix."""
     lines = (line.split(" ", 3) for line in (folder / "moto.log").read_text().splitlines())
     return [int(line[2]) for line in lines if line[:2] == ["answered", "GET"] and line[3].endswith(suffix)]
 
@@ -79,7 +79,7 @@ def seaweed(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def bucket(endpoint: str, name: str = BUCKET) -> Iterator[str]:
-    """A bucket at `endpoint`, made where there is none, for AWS clients here and in children; yields its URI."""
+    """Make a bucket at `endpoint` for AWS clients here and in child processes; yield its URI."""
     mine = {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": KEY,
@@ -116,7 +116,7 @@ def _make_bucket(name: str, limit_s: float = 20) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Free ports of which those 10,000 above are free, too: SeaweedFS's gRPC is there. Below what clients are given."""
+    """Find ports that are free together with the port 10,000 above, SeaweedFS's gRPC; below the clients' range."""
     found = []
     for port in range(10_000 + os.getpid() % 9_000, 22_000):
         if _is_free(port) and _is_free(port + 10_000):

@@ -45,7 +45,7 @@ def add_up(state: object, calls: list[Call]) -> list[Outcome]:
 
 
 def behave(state: object, calls: list[Call]) -> list[Outcome]:
-    """Does what each payload says: a word, or a word and an argument."""
+    """Obey each payload: a word, or a word and an argument."""
     return [Outcome(meta=_behave(call)) for call in calls]
 
 
@@ -109,7 +109,7 @@ def small_memory(state: object, calls: list[Call]) -> list[Outcome]:
 
 
 def verdict_on_one(state: object, calls: list[Call]) -> list[Outcome]:
-    """Gives each call with the payload `"bad"` its own error, and the others a result, whatever the batch."""
+    """Answer each call with the payload `"bad"` by its own error, and other calls by a result, in any batch."""
     return [
         Outcome(error=ClipError("bad_one", "only this one")) if call.payload == "bad" else Outcome(meta=len(calls))
         for call in calls

@@ -1,4 +1,4 @@
-"""One window over several processes: equal results, and what a lost process or little memory leads to."""
+"""One window over several processes: equal results, a lost process, and too little memory."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_out_of_memory_on_another_device_ends_as_a_smaller_batch_then_offload_th
     windows = [window(5, seed, steps=1) for seed in range(2)]
 
     def generate(count: int, tokens: int) -> ClipError | int:
-        """The verdict of a call while the other device holds so many tokens of a forward, which is its half of them."""
+        """Generate while the other device holds at most `tokens` tokens of a forward; return the error or the count."""
         monkeypatch.setenv("DEVICE_TOKENS", str(tokens))
         engine = engines.get("tiny", revision("tiny"))
         try:

@@ -64,7 +64,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def original(ours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same weights as Wan publishes them: two shards, two pickles, a tokenizer."""
+    """The same weights in Wan's published form: two shards, two pickles, a tokenizer."""
     root = tmp_path_factory.mktemp("original")
     transformer = {original_name(name): w for name, w in load_file(ours / "transformer" / WEIGHTS).items()}
     names = sorted(transformer)

@@ -295,7 +295,7 @@ def test_the_fill_is_nearer_to_the_truth_than_mid_gray(engine: VaceEngine) -> No
 
 
 def test_leaves_no_trace_of_its_cases(tmp_path: Path, engine: VaceEngine) -> None:
-    """The same window twice, with others between: the VAE's own state and the caches carry nothing over."""
+    """Generate a window twice with others between: the VAE's state and the caches carry nothing over."""
     first = engine.generate([removal(9)])[0]
     engine.generate([restyle(), removal(5)])
     np.testing.assert_array_equal(engine.generate([removal(9)])[0], first)

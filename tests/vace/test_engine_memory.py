@@ -17,7 +17,7 @@ from vace_batch.vace.sample import noise
 
 @contextmanager
 def memory_for(model: VaceModel, tokens: int, offloaded_tokens: int = 0) -> Iterator[None]:
-    """A device whose memory holds forwards of so many tokens; with offloaded blocks of `offloaded_tokens`."""
+    """Simulate a device whose memory holds forwards of `tokens` tokens, or `offloaded_tokens` with offloaded blocks."""
 
     def check(_: nn.Module, __: object, kwargs: dict[str, torch.Tensor]) -> None:
         batch, _, *sides = kwargs["hidden_states"].shape

@@ -1,4 +1,4 @@
-"""What importing the engine costs a GPU actor: which modules it must not load."""
+"""The modules that importing the engine must not load in a GPU actor."""
 
 from __future__ import annotations
 

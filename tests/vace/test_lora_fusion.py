@@ -49,7 +49,7 @@ def switch(model: VaceModel, base: Tensors) -> LoraSwitch:
 
 
 def halves(base: Tensors, seed: int = 0) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """down and up of each target; those of a convolution have its axes."""
+    """Make down and up of each target; a convolution's halves have the convolution's axes."""
     noise = torch.Generator().manual_seed(seed)
     made = {}
     for target in TARGETS:
@@ -216,7 +216,7 @@ def test_taken_out_the_base_is_there_bit_for_bit_in_half_precision_too(tmp_path:
 
 
 def test_full_differences_and_biases(model: VaceModel, base: Tensors, switch: LoraSwitch, tmp_path: Path) -> None:
-    """As extracted LoRAs have them: .diff of norms and modulations, .diff_b of biases, .diff_m of modulations."""
+    """Fuse the keys of extracted LoRAs: .diff of norms and modulations, .diff_b of biases, .diff_m of modulations."""
     named = {
         "diffusion_model.blocks.0.norm3.diff": "blocks.0.norm2.weight",
         "diffusion_model.blocks.0.self_attn.norm_q.diff": "blocks.0.attn1.norm_q.weight",

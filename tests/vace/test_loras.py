@@ -1,4 +1,4 @@
-"""Which LoRAs a job gets, and what they change of its identity."""
+"""The LoRAs of a job, and their part in its identity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading: the embedded model, a saved directory, and what is refused."""
+"""Loading: the embedded model, a saved directory, and refused models."""
 
 from __future__ import annotations
 

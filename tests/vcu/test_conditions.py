@@ -27,7 +27,7 @@ def condition(kind: str, seed: int) -> Condition:
 
 
 def floats(one: Condition) -> tuple[Array, Array]:
-    """Frames in -1..1 with neutral pixels at 0, and the mask: what the annotator multiplies."""
+    """Return the annotator's factors: frames in -1..1 with neutral pixels at 0, and the mask."""
     frames = one.frames_THWC / 255 * 2 - 1
     frames[one.neutral_THW] = 0
     return frames, one.mask_THW[..., None].astype(float)

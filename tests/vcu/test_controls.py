@@ -1,4 +1,4 @@
-"""Control videos: what they draw, and that they draw it alike wherever a frame is seen."""
+"""Control videos: their pictures, which are equal wherever a frame is shown."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_depth_is_scaled_by_the_shot_and_not_by_the_frame() -> None:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Untrained weights of ultralytics' own architectures: the loading code is real, what they see is not."""
+    """Untrained weights of ultralytics' own architectures: real loading code, meaningless estimates."""
     from vace_batch.masks.detectors.yolo import import_ultralytics
 
     import_ultralytics()

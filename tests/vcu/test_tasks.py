@@ -1,4 +1,4 @@
-"""Tasks: what each one says of every pixel."""
+"""Tasks: the known, neutral and generated pixels of each."""
 
 from __future__ import annotations
 

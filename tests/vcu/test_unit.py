@@ -1,4 +1,4 @@
-"""The VCU: what it refuses, its keys, and that it travels unchanged."""
+"""The VCU: refused arrays, its keys, and its unchanged arrival in another process."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_what_cannot_be_trained_on_is_said(manifest: str, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_processes_train_together(manifest: str, tmp_path: Path) -> None:
-    """By Ray Train, on gloo; what is done is not done again, and the second process counts."""
+    """Train by Ray Train on gloo: finished work is not repeated, and the second process contributes."""
     from vace_batch.cluster.training import Team, tune_together
 
     schedule = Schedule(steps=2, learning_rate=1e-3, warmup=1)

@@ -1,4 +1,4 @@
-"""A LoRA that is trained: it changes nothing at first, and its file is one that generation reads."""
+"""A LoRA in training: no change at first, and a file with a pair for each weight."""
 
 from __future__ import annotations
 
