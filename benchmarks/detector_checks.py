@@ -133,7 +133,7 @@ def main() -> None:
             found = list(shares(Path(folder), number))
             used, rows = used + bool(found), rows + found
     print(f"{clips} clips, {used} of them with an object that the detector finds in the source\n")
-    print("| check | found in what is bad | and in what is good | threshold |\n|---|---|---|---|")
+    print("| check | found in bad outputs | found in good outputs | threshold |\n|---|---|---|---|")
     for check, bad in BAD.items():
         at = QualitySettings().threshold(check).review
         right = [numbers[check] >= at for kind, numbers in rows if kind == bad]

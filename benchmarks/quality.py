@@ -338,7 +338,7 @@ def _said(hits: Any) -> str:
 
 def verdicts(rows: Sequence[Row], settings: QualitySettings) -> Iterator[str]:
     """Yield the lines of a table: how often each kind of output passes."""
-    yield "| output | clips | pass | review | fail | most often said |\n|---|---|---|---|---|---|"
+    yield "| output | clips | pass | review | fail | most frequent reason |\n|---|---|---|---|---|---|"
     for kind in (*GOOD, *DEFECTS):
         judged = [judge(metrics, REMOVAL, settings) for _, made, metrics in rows if made == kind]
         verdicts_of_kind = [one.verdict for one in judged]
