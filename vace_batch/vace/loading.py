@@ -31,12 +31,12 @@ def open_engine(
 ) -> VaceEngine:
     """Load model `ref` and make its engine.
 
-    `prompts_uri` is where prompt embeddings are shared. Those of `texts` that are not there are encoded first, so that
-    the text encoder and the transformer are never in memory together. With `settings.devices` above 1 helper processes
-    are started that share its work; `rank` and `device` are those of a helper, which has joined already.
+    Prompt embeddings are shared in `prompts_uri`. Embeddings of `texts` that are not stored are made first, so that the
+    text encoder and the transformer are never in memory together. With `settings.devices` above 1, helper processes
+    start and share the windows; a helper gives its own `rank` and `device`, after it has joined the group.
 
     Raises:
-        UsageError: it cannot be loaded, or the settings do not work here.
+        UsageError: the model cannot be loaded, or the settings do not work here.
     """
     settings = settings or EngineSettings()
     device = place_of(device)

@@ -163,7 +163,7 @@ def use_loras(switches: Sequence[LoraSwitch], loras: Sequence[Lora]) -> None:
     """Fuse exactly `loras` into a model's experts, the expert for high noise first.
 
     Raises:
-        ClipError: `lora_unusable`: as `LoraSwitch.use`, or one names an expert of a model that has none.
+        ClipError: `lora_unusable`: as `LoraSwitch.use`, or a LoRA names an expert of a model with one transformer.
     """
     if len(switches) == 1 and (named := [lora for lora in loras if lora.expert != "both"]):
         raise _unusable(named[0].uri, f"expert: expected both for a model of one transformer, got {named[0].expert}")

@@ -65,8 +65,8 @@ def load(
     """Load `ref`: "tiny", a local directory, a hub id or a store's folder (fetched once a node); safetensors only.
 
     `device` is CUDA where there is one, unless given. `dtype` is the transformer's and the text encoder's: float32 on a
-    CPU, bfloat16 elsewhere unless given. The VAE is always float32. `revision` is what `profiles.revision` said when
-    the work was planned: a hub id is taken at this commit, anything else must still be it. Threads are the caller's to
+    CPU, bfloat16 elsewhere unless given. The VAE is always float32. `revision` is the `profiles.revision` of the
+    time of planning: a hub id is taken at this commit, any other model must still have it. Threads are the caller's to
     set (`torch.set_num_threads`).
 
     Raises:

@@ -23,7 +23,7 @@ SOURCE_HOURS = 1000
 _CROPS = (Size(384, 384), Size(512, 512), Size(832, 480), Size(1280, 720))
 _MODELS = (profiles.VACE_1_3B, profiles.VACE_14B)
 _TEXT_WEIGHTS = 5_680_910_336
-"""Parameters of UMT5-XXL's encoder, which no GPU actor keeps: it is there while a new prompt is embedded."""
+"""Parameters of UMT5-XXL's encoder, which GPU actors load only while they embed a new prompt."""
 VAE_WEIGHTS = 126_892_531
 """Parameters of Wan 2.1's VAE, kept at 32 bits."""
 _PRESETS: dict[PresetName, Task] = {"removal": "removal", "restyle": "restyle", "fast": "removal"}

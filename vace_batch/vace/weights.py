@@ -26,7 +26,7 @@ from vace_batch.storage.listing import Entry, list_entries
 from vace_batch.storage.node_cache import cached_path
 
 _SUFFIXES = (".json", ".safetensors", ".model", ".txt")
-"""What is fetched of a folder: never pickles."""
+"""Suffixes of the files that are fetched from a folder; pickles are not among them."""
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _BLOCK_BYTES = 1 << 20
@@ -105,7 +105,7 @@ def local_file(uri: str, revision: str) -> Iterator[Path]:
     """Yield the local file that holds `uri` at `revision`.
 
     Raises:
-        UsageError: there is no such file, or it is another one by now.
+        UsageError: the file is missing, or its content has another revision now.
         OSError: the hub or the store failed.
     """
     place = hub_place(uri) if uri.startswith("hf://") else None
@@ -131,7 +131,7 @@ def folder_revision(ref: str) -> str:
     """Identify the weights of a hub's repository (its commit) or of a store's folder (a digest of its listing).
 
     Raises:
-        UsageError: there is none, or it cannot be reached.
+        UsageError: the repository or folder is missing or cannot be reached.
     """
     place = hub_place(ref)
     if place is not None:
@@ -143,7 +143,7 @@ def read_text(ref: str, name: str) -> str:
     """Read a small file of a store's folder, or of a hub's repository in the local cache.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the file is missing.
     """
     place = hub_place(ref)
     if place is None:
@@ -159,7 +159,7 @@ def local_folder(ref: str, revision: str, parts: Sequence[str]) -> Iterator[Path
     """Yield a local folder with the `parts` (subfolders) of `ref`, of a hub or a store, at `revision`.
 
     Raises:
-        UsageError: it is another one by now.
+        UsageError: the folder has another revision now.
         OSError: the hub or the store failed.
     """
     place = hub_place(ref)
@@ -229,7 +229,7 @@ def sampled_blocks(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def _hub_commit(ref: str, place: HubPlace, file: str) -> str:
-    # What is cached wins over what is newest, so that a batch resumed next week finds its own windows again.
+    # A cached commit wins over the newest, so that a batch resumed next week finds its own windows again.
     cached = try_to_load_from_cache(place.repo, file, revision=place.revision)
     try:
         path = cached if isinstance(cached, str) else hf_hub_download(place.repo, file, revision=place.revision)

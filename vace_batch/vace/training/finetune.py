@@ -84,7 +84,7 @@ def tune(
     `tuning` says so other tasks, are drawn at random over clean windows.
 
     Raises:
-        UsageError: a video is not a local file or none is long enough, the model or the checkpoint does not fit.
+        UsageError: a video is not a local file, no video is long enough, or the model or the checkpoint does not fit.
         ManifestError: the manifest is wrong.
         ClipError: a video cannot be read.
     """

@@ -1,6 +1,6 @@
 """Train by steps with checkpoints; samples depend on the seed and the step alone, so that resuming is exact.
 
-Where a `torch.distributed` group is there, each of its processes draws a batch of its own and all step alike.
+In a `torch.distributed` group each process draws a batch of its own, and all processes step alike.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def trained_weights(directory: Path) -> dict[str, Tensor]:
     """Read the trained parameters from the checkpoint in `directory`.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the directory holds no checkpoint.
     """
     path = directory / CHECKPOINT
     if not path.is_file():
