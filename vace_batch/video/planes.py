@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import av
 import numpy as np
+from av.video.format import VideoFormat, VideoFormatComponent
 from numpy.typing import NDArray
 
 Samples = NDArray[Any]
@@ -15,6 +18,8 @@ Samples = NDArray[Any]
 
 _ALPHA_FIRST = frozenset({"argb", "abgr"})
 _FOUR_BYTE_RGB = frozenset({"rgb0", "bgr0", "0rgb", "0bgr"})
+_SIDE_PX = 64
+"""Width and height of the picture that tells the sizes of a format's planes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,33 +48,50 @@ class PlaneLayout:
 @lru_cache(maxsize=64)
 def plane_layout(name: str) -> PlaneLayout | None:
     """Return the layout of pixel format `name`; None if its samples cannot be addressed one by one (pal8, yuyv422)."""
-    wide = 64
-    pix_fmt = av.VideoFormat(name, wide, wide)
-    bits = max(component.bits for component in pix_fmt.components)
-    if pix_fmt.has_palette or pix_fmt.is_bit_stream or pix_fmt.is_bayer or not 8 <= bits <= 16 or "f32" in name:
+    pix_fmt = VideoFormat(name, _SIDE_PX, _SIDE_PX)
+    bits = [component.bits for component in pix_fmt.components]
+    members: dict[int, list[VideoFormatComponent]] = defaultdict(list)
+    for component in pix_fmt.components:
+        members[component.plane].append(component)
+    if not _has_whole_samples(pix_fmt, bits) or any(map(_differ_in_width, members.values())):
         return None
-    if min(component.bits for component in pix_fmt.components) < 8:
-        return None
-    dtype = np.dtype(np.uint8) if bits == 8 else np.dtype(">u2" if pix_fmt.is_big_endian else "<u2")
-    planes = []
-    for index in sorted({component.plane for component in pix_fmt.components}):
-        members = [component for component in pix_fmt.components if component.plane == index]
-        if len({component.width for component in members}) > 1:
-            return None
-        if all(component.is_alpha for component in members):
-            continue
-        channels = 4 if name in _FOUR_BYTE_RGB else len(members)
-        alpha = any(component.is_alpha for component in members)
-        planes.append(
-            Plane(
-                index=index,
-                channels=channels,
-                shift_x=(wide // members[0].width).bit_length() - 1,
-                shift_y=(wide // members[0].height).bit_length() - 1,
-                fixed_channel=(0 if name in _ALPHA_FIRST else channels - 1) if alpha else None,
-            )
-        )
-    return PlaneLayout(dtype=dtype, deep=bits > 8, planes=tuple(planes))
+    planes = [_plane(name, index, members[index]) for index in sorted(members) if not _is_transparency(members[index])]
+    return PlaneLayout(dtype=_sample_type(pix_fmt, max(bits)), deep=max(bits) > 8, planes=tuple(planes))
+
+
+def _has_whole_samples(pix_fmt: VideoFormat, bits: Sequence[int]) -> bool:
+    """Tell whether each sample is a whole number of 8 to 16 `bits` that stands for itself."""
+    if pix_fmt.has_palette or pix_fmt.is_bit_stream or pix_fmt.is_bayer or "f32" in pix_fmt.name:
+        return False
+    return min(bits) >= 8 and max(bits) <= 16
+
+
+def _differ_in_width(members: Sequence[VideoFormatComponent]) -> bool:
+    """Tell whether a plane interleaves components of different resolution, as yuyv422 does."""
+    return len({component.width for component in members}) > 1
+
+
+def _is_transparency(members: Sequence[VideoFormatComponent]) -> bool:
+    return all(component.is_alpha for component in members)
+
+
+def _sample_type(pix_fmt: VideoFormat, bits: int) -> np.dtype[Any]:
+    if bits == 8:
+        return np.dtype(np.uint8)
+    return np.dtype(">u2" if pix_fmt.is_big_endian else "<u2")
+
+
+def _plane(name: str, index: int, members: Sequence[VideoFormatComponent]) -> Plane:
+    """Describe plane `index` of pixel format `name`, which interleaves `members`."""
+    channels = 4 if name in _FOUR_BYTE_RGB else len(members)
+    alpha_channel = 0 if name in _ALPHA_FIRST else channels - 1
+    return Plane(
+        index=index,
+        channels=channels,
+        shift_x=(_SIDE_PX // members[0].width).bit_length() - 1,
+        shift_y=(_SIDE_PX // members[0].height).bit_length() - 1,
+        fixed_channel=alpha_channel if any(component.is_alpha for component in members) else None,
+    )
 
 
 def is_editable(pix_fmt: str) -> bool:

@@ -121,10 +121,7 @@ def probe(path: str, limits: MediaLimits | None = None) -> VideoInfo:
         check_frames(path, stream.frames, limits)
         _check_header(container, stream, path, limits)
         frame = _first_frame(container, stream, path)
-        if not is_editable(frame.format.name):
-            raise ClipError("unsupported_pixel_format", f"{path}: pixel format {frame.format.name} cannot be edited")
-        if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 keep alpha beside the picture, and libav drops it
-            raise ClipError("unsupported_pixel_format", f"{path}: its transparency (alpha_mode) would be lost")
+        _check_pixels(stream, frame, path)
         matrix = display_matrix(frame)
         coded = Size(frame.width, frame.height)
         return VideoInfo(
@@ -226,6 +223,14 @@ def _check_header(container: InputContainer, stream: VideoStream, path: str, lim
     tracks = 1 + len(container.streams.audio) + len(container.streams.subtitles)
     if tracks > limits.max_streams:
         raise ClipError("too_many_streams", f"{path}: {tracks} tracks, the limit is {limits.max_streams}")
+
+
+def _check_pixels(stream: VideoStream, frame: av.VideoFrame, path: str) -> None:
+    """Refuse pixels that `Frame.paste` cannot edit or that a decoder loses."""
+    if not is_editable(frame.format.name):
+        raise ClipError("unsupported_pixel_format", f"{path}: pixel format {frame.format.name} cannot be edited")
+    if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 keep alpha beside the picture, and libav drops it
+        raise ClipError("unsupported_pixel_format", f"{path}: its transparency (alpha_mode) would be lost")
 
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import av
 import av.error
@@ -46,18 +46,10 @@ class Decoder:
         Raises:
             ClipError: damaged_video, interlaced, size_changed, bad_timestamps.
         """
-        try:
-            frames = packet.decode() if packet is not None else self._stream.decode(None)
-        except av.error.FFmpegError as error:
-            if self._seeking:
-                return
-            raise self._damaged(f"a packet cannot be decoded ({error.strerror})") from error
-        if packet is not None and self._chunk_times is not None and packet.size and packet.dts is not None:
-            self._chunk_times.append(packet.dts)
-        for frame in frames:
+        for frame in self._decoded(packet):
             assert isinstance(frame, av.VideoFrame)
             pts = self._time_of(frame)
-            if self._seeking and pts is not None and self._first_pts is not None and pts < self._first_pts:
+            if self._is_before_first(pts):
                 continue
             self._check(frame, pts)
             assert pts is not None
@@ -70,6 +62,23 @@ class Decoder:
         self._index, self._last_pts = index, None
         if self._chunk_times is not None:
             self._chunk_times.clear()
+
+    def _decoded(self, packet: Packet[Stream] | None) -> Sequence[object]:
+        """Decode a packet; damage before the first wanted frame gives an empty list."""
+        try:
+            frames = packet.decode() if packet is not None else self._stream.decode(None)
+        except av.error.FFmpegError as error:
+            if self._seeking:
+                return []
+            raise self._damaged(f"a packet cannot be decoded ({error.strerror})") from error
+        if packet is not None and self._chunk_times is not None and packet.size and packet.dts is not None:
+            self._chunk_times.append(packet.dts)
+        return frames
+
+    def _is_before_first(self, pts: int | None) -> bool:
+        if not self._seeking or self._first_pts is None:
+            return False
+        return pts is not None and pts < self._first_pts
 
     def _time_of(self, frame: av.VideoFrame) -> int | None:
         if self._chunk_times is not None:
@@ -217,11 +226,9 @@ def _seek(path: str, start: int, start_pts: int) -> Iterator[Frame]:
     """Yield frames from the one stamped `start_pts` on, numbered from `start`."""
     with open_source(path) as container:
         stream = video_stream(container, path)
-        second = int(1 / stream.time_base) if stream.time_base else 1000
-        # A demuxer may seek by decoding time and land on a key frame shown after `start_pts`: then go further back.
-        for back in () if _lacks_pts(stream) else (0, second, 10 * second):
+        for seek_pts in _seek_times(stream, start_pts):
             try:
-                container.seek(max(0, start_pts - back) if start_pts >= 0 else start_pts - back, stream=stream)
+                container.seek(seek_pts, stream=stream)
             except av.error.FFmpegError:  # a damaged index: decode from the start
                 break
             decoder = Decoder(stream, path, first_pts=start_pts, first_index=start)
@@ -232,6 +239,18 @@ def _seek(path: str, start: int, start_pts: int) -> Iterator[Frame]:
                 yield from frames
                 return
     yield from (frame for frame in _decode(path) if frame.index >= start)
+
+
+def _seek_times(stream: VideoStream, start_pts: int) -> list[int]:
+    """List the times to seek to, in turn, until a seek lands at or before the frame at `start_pts`.
+
+    A demuxer may seek by decoding time and land on a key frame shown after `start_pts`; the next time is earlier.
+    """
+    if _lacks_pts(stream):
+        return []
+    second = int(1 / stream.time_base) if stream.time_base else 1000
+    times = [start_pts - back for back in (0, second, 10 * second)]
+    return times if start_pts < 0 else [max(0, time) for time in times]
 
 
 def _image_array(image: Image.Image, gray: bool) -> NDArray[np.uint8]:

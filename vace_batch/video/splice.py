@@ -71,12 +71,21 @@ class SplicedTrack:
             self._begin()
         index = self._read
         self._read += 1
-        following = self._plan.runs[self._next] if self._next < len(self._plan.runs) else None
-        if not self._run.edited:
-            if following and index >= following.entry:
-                self._warm_up(packet, index, following)
-            yield self._copied(packet, cut=self._run.cut and index == self._run.key)
-            return
+        if self._run.edited:
+            yield from self._encoded_again(packet, index)
+        else:
+            yield self._copied_over(packet, index)
+
+    def _copied_over(self, packet: Packet[Stream], index: int) -> Packet[Any]:
+        """Copy packet `index` of a copied run; the decoder sees the packet if frames of the next run refer to it."""
+        following = self._planned(self._next)
+        if following and index >= following.entry:
+            self._warm_up(packet, index, following)
+        return self._copied(packet, cut=self._run.cut and index == self._run.key)
+
+    def _encoded_again(self, packet: Packet[Stream], index: int) -> Iterator[Packet[Any]]:
+        """Decode packet `index` of an edited run, and yield its frames edited and encoded."""
+        following = self._planned(self._next)
         if index == self._run.entry:
             self._decoder.jump(self._run.first)
         if following and index == following.key:
@@ -94,7 +103,7 @@ class SplicedTrack:
                 f"{stop - self._written} frames before {stop} are missing from the output of the encoder"
             )
         if self._held is not None and following is not None:
-            after = self._plan.runs[self._next + 1] if self._next + 1 < len(self._plan.runs) else None
+            after = self._planned(self._next + 1)
             if after is not None and after.entry == following.key:
                 self._warm_up(self._held, following.key, after)
             yield self._copied(self._held, cut=True)
@@ -125,6 +134,10 @@ class SplicedTrack:
     def num_frames(self) -> int:
         return self._written
 
+    def _planned(self, number: int) -> Run | None:
+        """Return run `number` of the plan; None after the last run."""
+        return self._plan.runs[number] if number < len(self._plan.runs) else None
+
     def _begin(self) -> None:
         if self._next == len(self._plan.runs):
             raise ClipError(
@@ -140,7 +153,7 @@ class SplicedTrack:
                 self._encoder = open_encoder(self._plan.encoding, self._info)
             except av.error.FFmpegError as error:
                 raise SpliceFailed(f"the encoder does not open ({error.strerror})") from error
-            following = self._plan.runs[self._next] if self._next < len(self._plan.runs) else None
+            following = self._planned(self._next)
             if following and following.key < following.start:  # the key frame stands before the last frames of this run
                 self._until += 1
 

@@ -145,6 +145,11 @@ class Start:
     fresh: bool = True
     cut: bool = False
 
+    @property
+    def may_follow_edits(self) -> bool:
+        """Whether the group, without its leading frames, can be copied after encoded frames."""
+        return self.fresh or self.cut
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Survey:
@@ -174,19 +179,10 @@ def _why_not(info: VideoInfo, muxer: str, encoding: Encoding) -> str:
 
 
 def _survey(info: VideoInfo) -> _Survey | str:
-    packets = _Packets(timeless=info.container in ("matroska", "webm"))
-    with open_source(info.path) as container:
-        stream = video_stream(container, info.path)
-        extradata = stream.codec_context.extradata
-        header = nal.parse_header(info.codec, extradata) if info.codec in _NAL_CODECS else None
-        reason = _header_reason(info, header)
-        for packet in demux(container, info.path, stream):
-            if reason:
-                return reason
-            if packet.size:
-                if info.container == "avi":
-                    packet.pts = packet.dts
-                reason = packets.add(packet, header)
+    """Read a track's packets and find its groups; or return why the track cannot be joined."""
+    packets = _read_packets(info)
+    if isinstance(packets, str):
+        return packets
     shown = np.array(packets.pts, np.int64)
     if not len(shown) or len(np.unique(shown)) != len(shown):
         return "its time stamps are not distinct"
@@ -201,26 +197,52 @@ def _survey(info: VideoInfo) -> _Survey | str:
         dts=None if packets.timeless else decoded,
         durations=np.array(packets.durations, np.int64),
         starts=starts,
-        header=header,
-        extradata=extradata,
+        header=packets.header,
+        extradata=packets.extradata,
     )
+
+
+def _read_packets(info: VideoInfo) -> _Packets | str:
+    """Read a track's packets; or return why the track cannot be joined."""
+    with open_source(info.path) as container:
+        stream = video_stream(container, info.path)
+        extradata = stream.codec_context.extradata
+        packets = _Packets(
+            timeless=info.container in ("matroska", "webm"),
+            header=nal.parse_header(info.codec, extradata) if info.codec in _NAL_CODECS else None,
+            extradata=extradata,
+        )
+        reason = _header_reason(info, packets.header)
+        for packet in demux(container, info.path, stream):
+            if reason:
+                return reason
+            if packet.size:
+                if info.container == "avi":
+                    packet.pts = packet.dts
+                reason = packets.add(packet)
+    return packets
 
 
 @dataclass(slots=True, kw_only=True)
 class _Packets:
-    """Times of a track's packets in file order, and its key frames. `timeless`: decoding times are not stored."""
+    """Times of a track's packets in file order, its key frames and its header.
+
+    `timeless`: decoding times are not stored.
+    """
 
     timeless: bool
+    header: nal.TrackHeader | None
+    extradata: bytes | None
     pts: array[int] = field(default_factory=lambda: array("q"))
     dts: array[int] = field(default_factory=lambda: array("q"))
     durations: array[int] = field(default_factory=lambda: array("q"))
     keys: list[Start] = field(default_factory=list)
 
-    def add(self, packet: Packet[Stream], header: nal.TrackHeader | None) -> str:
-        """Keep the times of the next packet; return why the track cannot be joined, or nothing."""
-        reason = _packet_reason(packet, header, self.timeless)
+    def add(self, packet: Packet[Stream]) -> str:
+        """Keep the times of the next packet; return why the track cannot be joined, or an empty text."""
+        reason = _packet_reason(packet, self.header, self.timeless)
         if packet.is_keyframe and not reason:
-            self.keys.append(_start(packet, header, len(self.pts)))
+            self.keys.append(_start(packet, self.header, len(self.pts)))
         self.pts.append(packet.pts or 0)
         self.dts.append(packet.dts or 0)
         self.durations.append(packet.duration or 0)
@@ -239,12 +261,17 @@ def _header_reason(info: VideoInfo, header: nal.TrackHeader | None) -> str:
 
 
 def _packet_reason(packet: Packet[Stream], header: nal.TrackHeader | None, timeless: bool) -> str:
-    if packet.is_discard or packet.is_corrupt:
-        return "an edit list hides frames" if packet.is_discard else "a packet is damaged"
+    if packet.is_discard:
+        return "an edit list hides frames"
+    if packet.is_corrupt:
+        return "a packet is damaged"
     if packet.pts is None or (packet.dts is None and not timeless):
         return "some packets have no time stamps"
-    if header is None:
-        return ""
+    return _units_reason(packet, header) if header is not None else ""
+
+
+def _units_reason(packet: Packet[Stream], header: nal.TrackHeader) -> str:
+    """Return why the NAL units of a packet cannot be joined to others, or an empty text."""
     try:
         units = list(header.units(bytes(packet)))
     except ValueError:
@@ -269,9 +296,8 @@ def _clean_starts(pts: NDArray[np.int64], keys: Sequence[Start]) -> tuple[Start,
     """
     shown_before = np.maximum.accumulate(pts)
     shown_after = np.minimum.accumulate(pts[::-1])[::-1]
-    stops = [*(key.index for key in keys[1:]), len(pts)]
     starts = []
-    for key, stop in zip(keys, stops, strict=True):
+    for key, stop in _groups(keys, len(pts)):
         if key.index and shown_before[key.index - 1] >= shown_after[key.index]:
             continue
         earlier = np.flatnonzero(pts[key.index : stop] < pts[key.index])
@@ -282,26 +308,31 @@ def _clean_starts(pts: NDArray[np.int64], keys: Sequence[Start]) -> tuple[Start,
     return tuple(starts)
 
 
+def _groups(starts: Sequence[Start], count: int) -> Iterable[tuple[Start, int]]:
+    """Pair each start of a group with the group's stop, in a track of `count` packets."""
+    return zip(starts, [*(start.index for start in starts[1:]), count], strict=True)
+
+
 def _runs(starts: Sequence[Start], count: int, edited: Callable[[int], bool]) -> tuple[Run, ...]:
+    """Join groups of pictures into runs that are all copied or all encoded."""
     runs: list[Run] = []
     entry = first = 0
-    for start, stop in zip(starts, [*(start.index for start in starts[1:]), count], strict=True):
+    for start, stop in _groups(starts, count):
         if start.fresh:
             entry = first = start.index
         touched = any(map(edited, range(start.index, stop)))
         behind_edits = bool(runs) and runs[-1].edited
-        if touched or (behind_edits and not start.fresh and not start.cut):
-            if behind_edits:
-                runs[-1] = replace(runs[-1], stop=stop)
-            else:
-                runs.append(Run(start=start.index, stop=stop, edited=True, entry=entry, first=first))
-        elif behind_edits:
+        encoded = touched or (behind_edits and not start.may_follow_edits)
+        if runs and behind_edits == encoded:
+            runs[-1] = replace(runs[-1], stop=stop)
+        elif encoded:
+            runs.append(Run(start=start.index, stop=stop, edited=True, entry=entry, first=first))
+        elif runs:
             begin = start.index + start.leading
             runs[-1] = replace(runs[-1], stop=begin)
             runs.append(Run(start=begin, stop=stop, edited=False, key=start.index, cut=not start.fresh))
-            entry, first = start.index, begin
-        elif runs:
-            runs[-1] = replace(runs[-1], stop=stop)
+            entry = start.index
+            first = begin
         else:
             runs.append(Run(start=start.index, stop=stop, edited=False, key=start.index))
     return tuple(runs)

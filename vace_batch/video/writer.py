@@ -99,19 +99,7 @@ def rewrite(
     output = _Output(info=info, dst=dst, muxer=muxer, encoding=encoding, canvas=canvas)
     if edited is None:
         return output.encode(edit)
-    is_edited = as_predicate(edited)
-    plan = "the canvas grows" if canvas else plan_splice(info, muxer, encoding, is_edited)
-    if isinstance(plan, SplicePlan) and plan.copied_frames:
-        try:
-            return output.splice(plan, edit)
-        except SpliceFailed as failure:
-            plan = f"the joined file was wrong ({failure})"
-
-    def edit_some(frame: Frame) -> None:
-        if is_edited(frame.index):
-            edit(frame)
-
-    return output.encode(edit_some, (f"every frame was encoded again: {plan}",) if isinstance(plan, str) else ())
+    return output.encode_edited(edit, as_predicate(edited))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +115,21 @@ class _Output:
     def encode(self, edit: Callable[[Frame], None], notes: tuple[str, ...] = ()) -> WriteReport:
         """Encode every frame."""
         return self._write(lambda target: EncodedTrack(target, self.encoding, edit, self.canvas), notes)
+
+    def encode_edited(self, edit: Callable[[Frame], None], is_edited: Callable[[int], bool]) -> WriteReport:
+        """Encode the groups of pictures with edited frames and copy the others; encode all where that is not safe."""
+        plan = "the canvas grows" if self.canvas else plan_splice(self.info, self.muxer, self.encoding, is_edited)
+        if isinstance(plan, SplicePlan) and plan.copied_frames:
+            try:
+                return self.splice(plan, edit)
+            except SpliceFailed as failure:
+                plan = f"the joined file was wrong ({failure})"
+
+        def edit_some(frame: Frame) -> None:
+            if is_edited(frame.index):
+                edit(frame)
+
+        return self.encode(edit_some, (f"every frame was encoded again: {plan}",) if isinstance(plan, str) else ())
 
     def splice(self, plan: SplicePlan, edit: Callable[[Frame], None]) -> WriteReport:
         """Copy the groups of pictures that `plan` keeps, encode the others, and check the result.
