@@ -285,20 +285,26 @@ def _marked_objects(
     prompts every frame.
     """
     has_memory = segmenter is not None and segmenter.memory is not None
-    keyed = {track.object_id: track for track in boxes if has_memory and track.span is not None}
-    prompted = [track for track in boxes if not (has_memory and track.span is not None)]
+    keyed: dict[int, BoxTrack] = {}
+    prompted: list[BoxTrack] = []
+    for track in boxes:
+        if has_memory and track.span is not None:
+            keyed[track.object_id] = track
+        else:
+            prompted.append(track)
     prompted_ids = {track.object_id for track in prompted}
-    marked = []
-    for number in sorted({*keyed, *(points.keys() - prompted_ids)}):
-        track = keyed.get(number)
-        marked_points = points.get(number, {})
-        keys = () if track is None else track.keys
-        drawn = {key.frame: track.at(key.frame, size) for key in keys if track and key.frame is not None}
-        marks = {
-            index: Mark(box=drawn.get(index), points=marked_points.get(index, ())) for index in {*marked_points, *drawn}
-        }
-        marked.append(MarkedObject(marks=marks, track=track))
+    marked_ids = sorted({*keyed, *(points.keys() - prompted_ids)})
+    marked = [_marked_object(keyed.get(number), points.get(number, {}), size) for number in marked_ids]
     return marked, prompted
+
+
+def _marked_object(track: BoxTrack | None, points: Mapping[int, PointPrompts], size: Size) -> MarkedObject:
+    """Mark an object on the frames of its points and on those that its boxes were drawn on."""
+    drawn: dict[int, Box | None] = {}
+    if track is not None:
+        drawn = {key.frame: track.at(key.frame, size) for key in track.keys if key.frame is not None}
+    marks = {index: Mark(box=drawn.get(index), points=points.get(index, ())) for index in {*points, *drawn}}
+    return MarkedObject(marks=marks, track=track)
 
 
 def _segmenter_or_note(job: Job, models: MaskModels, notes: Notes) -> Segmenter | None:

@@ -88,10 +88,10 @@ def write_export(
         for file, data in _pictures(reader, num_frames):
             Path(target, file).write_bytes(data)
     elif form == "coco":
-        masks = (mask for mask in every_mask(reader, num_frames) if mask is not None)
+        masks = _present_masks(reader, num_frames)
         Path(target).write_text(json.dumps(as_coco(name or Path(target).stem, reader.size, num_frames, masks)))
     else:
-        write_masks(target, reader.size, (mask for mask in every_mask(reader, num_frames) if mask is not None))
+        write_masks(target, reader.size, _present_masks(reader, num_frames))
 
 
 def every_mask(reader: MaskReader, num_frames: int) -> Iterator[FrameMask | None]:
@@ -100,6 +100,11 @@ def every_mask(reader: MaskReader, num_frames: int) -> Iterator[FrameMask | None
         stop = min(start + CHUNK_FRAMES, num_frames)
         masks = reader.get(start, stop)
         yield from (masks.get(index) for index in range(start, stop))
+
+
+def _present_masks(reader: MaskReader, num_frames: int) -> Iterator[FrameMask]:
+    """Yield the masks of a video of `num_frames`, in order; frames without a mask are left out."""
+    return (mask for mask in every_mask(reader, num_frames) if mask is not None)
 
 
 def _pictures(reader: MaskReader, num_frames: int) -> Iterator[tuple[str, bytes]]:

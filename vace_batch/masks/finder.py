@@ -45,6 +45,14 @@ class _FrameImages:
     text: RGB | None
 
 
+@dataclass(frozen=True, slots=True)
+class _NamedObject:
+    """An object of a shot, smoothed over the shot's frames; `name` is its class and number."""
+
+    name: str
+    smoothed: SmoothedObject
+
+
 @dataclass(slots=True, kw_only=True)
 class _Shot:
     """The state of one pass over the shot of frames start..stop-1.
@@ -194,21 +202,36 @@ class ObjectFinder:
 
     def _prompted(self, index: int, rgb: RGB, shot: _Shot) -> Iterator[FrameMask]:
         """Yield the masks of prompted objects in one frame; an object without an outline is masked by its box."""
-        boxes = [(track.object_id, box) for track in self.boxes if (box := track.at(index, self.size))]
-        prompts = [Prompt(box=box, points=self.points.get(number, {}).get(index, ())) for number, box in boxes]
-        followers = shot.followers if self.memory is None else ()
-        followed = [(one, prompt) for one in followers if (prompt := one.prompt(index, self.size))]
-        outlines = self._outlines(index, rgb, [*prompts, *(prompt for _, prompt in followed)])
-        for (_, box), outline in zip(boxes, outlines, strict=False):
+        boxed = self._box_prompts(index)
+        followed = self._follower_prompts(index, shot)
+        outlines = self._outlines(index, rgb, [prompt for _, prompt in (*boxed, *followed)])
+        for (box, _), outline in zip(boxed, outlines, strict=False):
             if outline is None:
                 shot.without_outline.add(index)
             yield outline or box_mask(index, box)
-        for (follower, _), outline in zip(followed, outlines[len(boxes) :], strict=True):
+        for (follower, _), outline in zip(followed, outlines[len(boxed) :], strict=True):
             if outline is not None:
                 follower.last_outline = outline.box
                 yield outline
         if self.memory is not None and shot.followers:
             yield from self._remembered(self.memory, index, rgb, shot)
+
+    def _box_prompts(self, index: int) -> list[tuple[Box, Prompt]]:
+        """Return the boxes of prompted objects in one frame, each with its prompt."""
+        prompts = []
+        for track in self.boxes:
+            box = track.at(index, self.size)
+            if box is not None:
+                points = self.points.get(track.object_id, {}).get(index, ())
+                prompts.append((box, Prompt(box=box, points=points)))
+        return prompts
+
+    def _follower_prompts(self, index: int, shot: _Shot) -> list[tuple[ObjectFollower, Prompt]]:
+        """Return the followers of marked objects with their prompts in one frame; a memory needs no prompts."""
+        if self.memory is not None:
+            return []
+        prompts = [(follower, follower.prompt(index, self.size)) for follower in shot.followers]
+        return [(follower, prompt) for follower, prompt in prompts if prompt is not None]
 
     def _remembered(self, memory: Memory, index: int, rgb: RGB, shot: _Shot) -> Iterator[FrameMask]:
         """Yield the masks that the memory finds of marked objects in one frame."""
@@ -231,21 +254,19 @@ class ObjectFinder:
 
     def _frame_objects(self, objects: Sequence[TrackedObject], shot: _Shot) -> Iterator[FrameObjects]:
         """Yield the objects of each frame of a shot whose frames were all read."""
-        targets = {fold_name(name) for name in self.job.targets}
-        protected = {fold_name(name) for name in self.job.protect.targets}
-        picked_objects = picked(self.job, [one for one in objects if fold_name(one.label) in targets])
-        selected = [(f"{one.label} {one.id}", self._smoothed(one, shot)) for one in picked_objects]
-        guards = [self._smoothed(one, shot) for one in objects if fold_name(one.label) in protected]
+        targets = picked(self.job, _of_classes(self.job.targets, objects))
+        selected = [self._smoothed(one, shot) for one in targets]
+        guards = [self._smoothed(one, shot) for one in _of_classes(self.job.protect.targets, objects)]
         for index in range(*shot.frames):
             outlines = [packed.unpack() for packed in shot.outlines.get(index, ())]
             outlines += self._overlay_at(index, self.job.targets)
-            named = [(name, mask) for name, one in selected if (mask := one.at(index)) is not None]
-            guarded = self._overlay_at(index, self.job.protect.targets)
+            names, masks = _shown(selected, index)
+            _, guarded = _shown(guards, index)
             yield FrameObjects(
                 index=index,
-                selected=[*outlines, *(mask for _, mask in named)],
-                guarded=[*guarded, *(mask for one in guards if (mask := one.at(index)) is not None)],
-                names=[*("" for _ in outlines), *(name for name, _ in named)],
+                selected=[*outlines, *masks],
+                guarded=[*self._overlay_at(index, self.job.protect.targets), *guarded],
+                names=[*[""] * len(outlines), *names],
                 from_memory=index in shot.from_memory,
                 without_outline=index in shot.without_outline,
             )
@@ -254,13 +275,31 @@ class ObjectFinder:
         """Return the static overlay on frame `index`, if `names` ask for overlays."""
         return [replace(self.overlay, index=index)] if self.overlay is not None and OVERLAY in names else []
 
-    def _smoothed(self, one: TrackedObject, shot: _Shot) -> SmoothedObject:
+    def _smoothed(self, one: TrackedObject, shot: _Shot) -> _NamedObject:
         """Smooth an object over its shot; a memory fills its gaps first."""
         if self.memory is not None and one.label != TEXT:
             seen = {sighting.index for sighting in one.sightings}
             one = fill_from_memory(one, self.memory, shot.frames, self.read)
             shot.from_memory.update(sighting.index for sighting in one.sightings if sighting.index not in seen)
-        return SmoothedObject(one.sightings, shot.frames, self.size)
+        return _NamedObject(f"{one.label} {one.id}", SmoothedObject(one.sightings, shot.frames, self.size))
+
+
+def _of_classes(names: Iterable[str], objects: Sequence[TrackedObject]) -> list[TrackedObject]:
+    """Select the objects of the classes `names`."""
+    labels = set(map(fold_name, names))
+    return [one for one in objects if fold_name(one.label) in labels]
+
+
+def _shown(objects: Sequence[_NamedObject], index: int) -> tuple[list[str], list[FrameMask]]:
+    """Return the names and the masks of the objects that frame `index` shows."""
+    names = []
+    masks = []
+    for one in objects:
+        mask = one.smoothed.at(index)
+        if mask is not None:
+            names.append(one.name)
+            masks.append(mask)
+    return names, masks
 
 
 def classes_of(job: Job) -> tuple[str, ...]:
@@ -276,12 +315,17 @@ def picked(job: Job, objects: Sequence[TrackedObject]) -> list[TrackedObject]:
     if job.pick.tracks:
         selected = [one for one in selected if one.id in job.pick.tracks]
     if job.pick.largest and selected:
-        areas: dict[int, float] = defaultdict(float)
-        for one in selected:
-            areas[one.id] += one.area
-        largest = max(areas, key=lambda number: areas[number])
+        largest = _largest_id(selected)
         selected = [one for one in selected if one.id == largest]
     return selected
+
+
+def _largest_id(objects: Sequence[TrackedObject]) -> int:
+    """Return the id of the object with the largest area, over all its appearances; of equal ones the first."""
+    areas: dict[int, float] = defaultdict(float)
+    for one in objects:
+        areas[one.id] += one.area
+    return max(areas, key=lambda number: areas[number])
 
 
 def clip_to_prompt(outline: FrameMask | None, prompt: Prompt, size: Size) -> FrameMask | None:

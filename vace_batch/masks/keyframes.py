@@ -48,12 +48,19 @@ class BoxTrack:
             return None
         before = bisect_right(frames, index) - 1
         after = min(before + 1, len(frames) - 1)
-        share = (index - frames[before]) / max(frames[after] - frames[before], 1)
-        crossed = [cut for cut in self.cuts if frames[before] < cut <= frames[after]]
-        if crossed and not crossed[0] <= index < crossed[-1]:
-            share = 0.0 if index < crossed[0] else 1.0
+        share = self._share_of_way(index, frames[before], frames[after])
         ends = zip(_edges(self.keys[before]), _edges(self.keys[after]), strict=True)
         return _pixels([start + share * (end - start) for start, end in ends], size)
+
+    def _share_of_way(self, index: int, before: int, after: int) -> float:
+        """Return how far the box has moved in frame `index` from its key on frame `before` to its key on `after`, 0..1.
+
+        A cut between the keys keeps the box at the key of its own shot.
+        """
+        crossed = [cut for cut in self.cuts if before < cut <= after]
+        if crossed and not crossed[0] <= index < crossed[-1]:
+            return 0.0 if index < crossed[0] else 1.0
+        return (index - before) / max(after - before, 1)
 
 
 def box_tracks(boxes: Sequence[BoxKey], size: Size, num_frames: int, cuts: Iterable[int] = ()) -> tuple[BoxTrack, ...]:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -118,8 +118,7 @@ class PackedMask:
 
     def unpack(self) -> FrameMask:
         """Decompress the mask."""
-        box = self.box
-        return _unpack(self.index, box.x, box.y, box.width, box.height, zlib.decompress(self.data))
+        return _unpack(self.index, self.box, zlib.decompress(self.data))
 
 
 def box_mask(index: int, box: Box) -> FrameMask:
@@ -253,7 +252,7 @@ class MaskReader:
             self._check_room(group)
             for row in self._file.read_row_group(group, use_threads=False).to_pylist():
                 if start <= row["frame"] < stop:
-                    masks[row["frame"]] = self._unpack(**row)
+                    masks[row["frame"]] = self._unpack(_Row(**row))
         return masks
 
     def _check_room(self, group: int) -> None:
@@ -262,14 +261,31 @@ class MaskReader:
         if num_bytes > _MOST_BYTES:
             raise ValueError(f"mask file: expected at most {_MOST_BYTES:,} bytes in a row group, got {num_bytes:,}")
 
-    def _unpack(self, frame: int, x: int, y: int, width: int, height: int, bits: bytes) -> FrameMask:
-        if width < 1 or height < 1 or (box := Box(x, y, width, height)).clip(self.size) != box:
-            raise ValueError(f"mask file: frame {frame} has {width}x{height} at {x}, {y} in a frame of {self.size}")
-        if len(bits) != -(-width * height // 8):
-            raise ValueError(f"mask file: frame {frame} has {len(bits)} bytes of bits for {width}x{height}")
-        return _unpack(frame, x, y, width, height, bits)
+    def _unpack(self, row: _Row) -> FrameMask:
+        """Unpack one row of the file, which may hold any numbers."""
+        side = f"{row.width}x{row.height}"
+        if row.width < 1 or row.height < 1 or row.box.clip(self.size) != row.box:
+            raise ValueError(f"mask file: frame {row.frame} has {side} at {row.x}, {row.y} in a frame of {self.size}")
+        if len(row.bits) != -(-row.width * row.height // 8):
+            raise ValueError(f"mask file: frame {row.frame} has {len(row.bits)} bytes of bits for {side}")
+        return _unpack(row.frame, row.box, row.bits)
 
 
-def _unpack(frame: int, x: int, y: int, width: int, height: int, bits: bytes) -> FrameMask:
-    flat = np.unpackbits(np.frombuffer(bits, np.uint8), count=width * height)
-    return FrameMask(index=frame, box=Box(x, y, width, height), bits=flat.reshape(height, width).view(np.bool_))
+class _Row(NamedTuple):
+    """One row of a mask file, as `_SCHEMA` has it, unchecked."""
+
+    frame: int
+    x: int
+    y: int
+    width: int
+    height: int
+    bits: bytes
+
+    @property
+    def box(self) -> Box:
+        return Box(self.x, self.y, self.width, self.height)
+
+
+def _unpack(index: int, box: Box, bits: bytes) -> FrameMask:
+    flat = np.unpackbits(np.frombuffer(bits, np.uint8), count=box.width * box.height)
+    return FrameMask(index=index, box=box, bits=flat.reshape(box.height, box.width).view(np.bool_))

@@ -41,11 +41,18 @@ def find_weights(name: str, *, configured: str | None, folders: Sequence[str] = 
         return _existing(configured)
     inside = [candidate for folder in folders if (candidate := _inside(name, folder)) is not None]
     if not inside:
-        allowed = ", ".join([*([configured] if configured else []), *(f"{folder}/" for folder in folders)]) or "none"
+        allowed = _allowed(configured, folders)
         raise ClipError("weights_not_allowed", f"weights {name!r} are not among the allowed ones ({allowed})")
     path = next((str(path) for path in inside if _is_there(path)), None) or _existing(str(inside[0]))
     _check_pickle(path, pickles)
     return path
+
+
+def _allowed(configured: str | None, folders: Sequence[str]) -> str:
+    """List the weights and folders that a manifest may name, for a message."""
+    names = [] if not configured else [configured]
+    names += [f"{folder}/" for folder in folders]
+    return ", ".join(names) or "none"
 
 
 def files_beside(weights: str, names: Iterable[str], *, trusted: bool, pickles: Sequence[str]) -> tuple[str, ...]:

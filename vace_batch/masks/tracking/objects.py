@@ -95,6 +95,19 @@ def _pieces(
     seen: list[Sighting], shot: tuple[int, int], sure: float, unsure: float, warps: Sequence[Warp] | None
 ) -> list[list[Sighting]]:
     """Group one class's sightings by ByteTrack or BoT-SORT, and split the groups at gaps."""
+    groups = group_by_object(_rows_by_frame(seen, shot), sure, unsure, _LOST_FRAMES, warps)
+    taken = {number for group in groups for number in group}
+    # ByteTrack reports an object from its second frame on, and never one that moves faster than it expects.
+    groups += [[number] for number in range(len(seen)) if number not in taken]
+    pieces = [[seen[number] for number in group] for group in groups]
+    return [part for piece in pieces for part in _split_at_gaps(piece)]
+
+
+def _rows_by_frame(seen: list[Sighting], shot: tuple[int, int]) -> list[tuple[int, npt.NDArray[np.float64]]]:
+    """Return for each frame of a shot the number of its first sighting, and its sightings as rows for a tracker.
+
+    A row holds left, top, right, bottom and confidence.
+    """
     indices = [one.index for one in seen]
     frames = []
     for index in range(*shot):
@@ -102,12 +115,7 @@ def _pieces(
         last = bisect_right(indices, index)
         rows = [(one.box.x, one.box.y, one.box.right, one.box.bottom, one.confidence) for one in seen[first:last]]
         frames.append((first, np.array(rows, np.float64).reshape(-1, 5)))
-    groups = group_by_object(frames, sure, unsure, _LOST_FRAMES, warps)
-    taken = {number for group in groups for number in group}
-    # ByteTrack reports an object from its second frame on, and never one that moves faster than it expects.
-    groups += [[number] for number in range(len(seen)) if number not in taken]
-    pieces = [[seen[number] for number in group] for group in groups]
-    return [part for piece in pieces for part in _split_at_gaps(piece)]
+    return frames
 
 
 def _split_at_gaps(piece: list[Sighting]) -> list[list[Sighting]]:
@@ -165,25 +173,45 @@ def _meetings(pieces: list[list[Sighting]], steps: int) -> Iterator[tuple[float,
 def _distance(before: list[Sighting], after: list[Sighting]) -> float | None:
     """Return how near two pieces come in their gap, extrapolated by their speeds; None if they cannot be one object.
 
-    The pieces may meet anywhere in the gap, which may hide a turn. A turn just before the gap spoils all but the last
-    step's speed. Over a short gap, keeping the pace is enough.
+    Over a short gap, keeping the pace is enough.
     """
     steps = after[0].index - before[-1].index
     few = len(before) + len(after) <= _LEAST_SIGHTINGS
     if not _alike_in_size(before[-1], after[0], steps) or (few and steps > _TURN_FRAMES):
         return None
+    reach = _reach(before, after, steps)
+    distance = _extrapolated_distance(before, after, reach)
+    return distance if distance <= reach or _keeps_pace(before, after) else None
+
+
+def _reach(before: list[Sighting], after: list[Sighting], steps: int) -> float:
+    """Return the largest distance, in px, over which two pieces `steps` frames apart are joined."""
     side = max(before[-1].box.width, before[-1].box.height, after[0].box.width, after[0].box.height)
     base = _REACH_OF_ONE if len(before) == 1 or len(after) == 1 else _REACH
-    reach = side * (base + _REACH_A_FRAME * (steps - 1))
+    return side * (base + _REACH_A_FRAME * (steps - 1))
+
+
+def _extrapolated_distance(before: list[Sighting], after: list[Sighting], reach: float) -> float:
+    """Return how near two pieces come, each going on at its speed; their plain distance if that is hopeless.
+
+    The pieces may meet anywhere in the gap, which may hide a turn. A turn just before the gap spoils all but the last
+    step's speed.
+    """
+    steps = after[0].index - before[-1].index
     apart = _centre(after[0]) - _centre(before[-1])
     ahead = [_speed(before[-count - 1 :]) for count in _STEPS_OF_SPEED]
     back = [_speed(after[: count + 1]) for count in _STEPS_OF_SPEED]
-    distance = abs(apart)
-    if distance <= reach + steps * (max(map(abs, ahead)) + max(map(abs, back))):
-        ways = product(ahead, back, range(steps + 1))
-        distance = min(abs(apart - gone * one - (steps - gone) * other) for one, other, gone in ways)
+    if abs(apart) > reach + steps * (max(map(abs, ahead)) + max(map(abs, back))):
+        return abs(apart)
+    ways = product(ahead, back, range(steps + 1))
+    return min(abs(apart - gone * one - (steps - gone) * other) for one, other, gone in ways)
+
+
+def _keeps_pace(before: list[Sighting], after: list[Sighting]) -> bool:
+    """Tell whether an object crosses the gap at about its own pace; False over a gap that is not short."""
+    steps = after[0].index - before[-1].index
     pace = max(_pace(before[-_PACE_SIGHTINGS:]), _pace(after[:_PACE_SIGHTINGS])) if steps <= _TURN_FRAMES else 0.0
-    return distance if distance <= reach or abs(apart) <= _FASTER * pace * steps else None
+    return abs(_centre(after[0]) - _centre(before[-1])) <= _FASTER * pace * steps
 
 
 def _centre(one: Sighting) -> complex:
