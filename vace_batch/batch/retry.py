@@ -40,33 +40,55 @@ def prepare_retry(
         ManifestError: with every fault of the changed rows.
     """
     run = read_run(out)
-    summary = summarise(out, shown_only=True)
     values = dict(values or {})
-    wanted = tuple(rows) or (ROWS if jobs and values else ROWS[:1])
-    if set(wanted) - set(ROWS):
-        raise UsageError(f"expected rows that are {', '.join(ROWS)}, got {', '.join(sorted(set(wanted) - set(ROWS)))}")
-    selected = {
-        row["job_id"]: row for row in summary.jobs if _kind(row) in wanted and (not jobs or row["job_id"] in jobs)
-    }
-    if unknown := set(jobs) - set(selected):
-        raise UsageError(f"--job: expected {' or '.join(wanted)} rows of {out}, got {', '.join(sorted(unknown))}")
-    if not values and any(row["status"] != "failed" for row in selected.values()):
+    kinds = tuple(rows) or _default_kinds(jobs, values)
+    selected = _select(out, jobs, kinds)
+    finished = {row["job_id"] for row in selected.values() if row["status"] != "failed"}
+    if finished and not values:
         raise UsageError("finished rows give the same output again unless a value changes: --set COLUMN=VALUE")
-    options = Options.model_validate(run["options"])
-    options = options.model_copy(update={"allow_roots": tuple(dict.fromkeys((*options.allow_roots, *roots)))})
+    options = _with_roots(Options.model_validate(run["options"]), roots)
     manifest = read_manifest(run["manifest"])
-    chosen = [job for job in manifest.jobs if job.job_id in selected]
+    chosen = _jobs_of(manifest, selected)
     folder = folder_of(manifest.uri)
+    if values:
+        _check(apply_overrides(chosen, out, folder), values, folder)
+        _keep(out, finished)
+        record_overrides(out, chosen, values)
+    _forgive(out, selected.values(), (work.clip_key for work in works_of(chosen, out, options, folder)))
+    return manifest, options
+
+
+def _default_kinds(jobs: Collection[str], values: Mapping[str, object]) -> tuple[str, ...]:
+    return ROWS if jobs and values else ROWS[:1]
+
+
+def _select(out: str, jobs: Collection[str], kinds: Sequence[str]) -> dict[str, JobRow]:
+    """Select the rows of the last run that have one of the kinds and, if `jobs` are given, one of these ids."""
+    if unknown_kinds := set(kinds) - set(ROWS):
+        raise UsageError(f"expected rows that are {', '.join(ROWS)}, got {', '.join(sorted(unknown_kinds))}")
+    of_kind = {row["job_id"]: row for row in summarise(out, shown_only=True).jobs if _kind(row) in kinds}
+    if unknown := set(jobs) - set(of_kind):
+        raise UsageError(f"--job: expected {' or '.join(kinds)} rows of {out}, got {', '.join(sorted(unknown))}")
+    return {job_id: row for job_id, row in of_kind.items() if job_id in jobs} if jobs else of_kind
+
+
+def _with_roots(options: Options, roots: Iterable[str]) -> Options:
+    """Add allowed roots to the options."""
+    return options.model_copy(update={"allow_roots": tuple(dict.fromkeys((*options.allow_roots, *roots)))})
+
+
+def _jobs_of(manifest: Manifest, selected: Mapping[str, JobRow]) -> list[Job]:
+    """Return the manifest's jobs of the selected rows.
+
+    Raises:
+        UsageError: the manifest has lost some of these rows since the last run.
+    """
+    chosen = [job for job in manifest.jobs if job.job_id in selected]
     if gone := selected.keys() - {job.job_id for job in chosen}:
         raise UsageError(
             f"{manifest.uri}: expected the rows of the last run, these are gone: {', '.join(sorted(gone))}"
         )
-    if values:
-        _check(apply_overrides(chosen, out, folder), values, folder)
-        _keep(out, {row["job_id"] for row in selected.values() if row["status"] != "failed"})
-        record_overrides(out, chosen, values)
-    _forgive(out, selected.values(), (work.clip_key for work in works_of(chosen, out, options, folder)))
-    return manifest, options
+    return chosen
 
 
 def _kind(row: JobRow) -> str:

@@ -9,7 +9,7 @@ import math
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -90,26 +90,30 @@ def _check_defaults(filler: Mapping[str, object]) -> None:
             raise UsageError(f"got {shown(value)} as default for {name!r}, expected {error}") from error
 
 
-def write_manifest(table: Any, uri: str) -> None:
+def write_manifest(table: pa.Table, uri: str) -> None:
     """Write a table of manifest columns to `uri` so that it appears whole or not at all."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     storage.publish(uri, sink.getvalue())
 
 
-def _table(rows: Sequence[Mapping[str, object]], filler: Mapping[str, object]) -> Any:
+def _table(rows: Sequence[Mapping[str, object]], filler: Mapping[str, object]) -> pa.Table:
     """Make a table of the columns with a value in any row; `filler` fills empty cells, unknown columns stay."""
     columns: dict[str, Any] = {}
     for name in dict.fromkeys([*SCHEMA.names, *rows[0]]):
         values = [filler.get(name) if (value := row.get(name)) is None else value for row in rows]
         if all(value is None for value in values) and name not in rows[0]:
             continue
-        try:
-            columns[name] = pa.array(values, SCHEMA.field(name).type if name in SCHEMA.names else None)
-        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            raise _error(None, name, shown(str(error)), str(SCHEMA.field(name).type)) from error
+        columns[name] = _column(name, values)
     parts = [SCHEMA.field(name) if name in SCHEMA.names else pa.field(name, columns[name].type) for name in columns]
     return pa.table(list(columns.values()), schema=pa.schema(parts, metadata=SCHEMA.metadata))
+
+
+def _column(name: str, values: Sequence[object]) -> pa.Array:
+    try:
+        return pa.array(values, SCHEMA.field(name).type if name in SCHEMA.names else None)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise _error(None, name, shown(str(error)), str(SCHEMA.field(name).type)) from error
 
 
 def _error(row: int | None, column: str | None, got: str, expected: str) -> ManifestError:
@@ -154,6 +158,17 @@ def _folder(uri: str) -> str:
 
 def _csv_rows(uri: str) -> list[dict[str, object]]:
     table = _csv_table(uri)
+    _check_header(table)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    names = set(table.column_names) & set(SCHEMA.names)
+    faults = [fault for name in names for index, row in enumerate(rows) for fault in _parse_cell(name, index, row)]
+    if faults:
+        raise ManifestError(sorted(faults, key=lambda fault: (fault.row or 0, fault.column or "")))
+    return rows
+
+
+def _check_header(table: pa.Table) -> None:
+    """Check that a CSV has rows, and no column twice."""
     faults = [
         Fault(name, "the column twice", "each column once")
         for name, uses in Counter(table.column_names).items()
@@ -163,18 +178,15 @@ def _csv_rows(uri: str) -> list[dict[str, object]]:
         faults.append(Fault(None, "no rows", "at least one below the header"))
     if faults:
         raise ManifestError(faults)
-    rows: list[dict[str, Any]] = table.to_pylist()
-    for name in set(table.column_names) & set(SCHEMA.names):
-        for index, row in enumerate(rows):
-            try:
-                row[name] = _cell_value(name, row[name])
-            except ValueError as error:
-                got = shown(row[name])
-                job_id = shown(row["job_id"]) if "job_id" in row else None
-                faults.append(Fault(name, got, str(error), row=index, job_id=job_id))
-    if faults:
-        raise ManifestError(sorted(faults, key=lambda fault: (fault.row or 0, fault.column or "")))
-    return rows
+
+
+def _parse_cell(name: str, index: int, row: dict[str, Any]) -> Iterator[Fault]:
+    """Replace the text of a row's cell by its value, or yield the cell's fault."""
+    try:
+        row[name] = _cell_value(name, row[name])
+    except ValueError as error:
+        job_id = shown(row["job_id"]) if "job_id" in row else None
+        yield Fault(name, shown(row[name]), str(error), row=index, job_id=job_id)
 
 
 def _csv_table(uri: str) -> Any:

@@ -13,7 +13,6 @@ import posixpath
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,6 +30,9 @@ from vace_batch.storage.listing import list_entries
 SETTLE_S = 300.0
 _FILE, _VERSION = "x_file", "x_version"
 
+_Row = dict[str, str]
+"""The texts of a row that a poll knows: job_id, x_file and x_version."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incoming:
@@ -47,7 +49,7 @@ class Incoming:
 class _Memory:
     """OUT/watch/seen.json: files that wait by name, whether a batch is due, and a digest of the columns of all rows."""
 
-    waiting: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    waiting: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     is_due: bool = False
     columns: str | None = None
 
@@ -70,32 +72,63 @@ def poll(
     """
     if settle_s < 0:
         raise UsageError(f"settle_s: expected 0 or more, got {settle_s:g}")
-    root = folder_of(storage.join(prefix, "x"))
-    if f"{folder_of(storage.join(out, 'x'))}/".startswith(f"{root}/"):
-        raise UsageError(f"{out}: expected an output that is not below {prefix}: its videos would become rows, too")
+    root = _root(prefix, out)
     manifest = storage.join(out, "watch", "manifest.parquet")
     known = _known_rows(manifest)
     memory = _recall(out)
-    versions = {
+    versions = _video_versions(root)
+    rows = _unchanged(known, versions)
+    pending = {name: version for name, version in versions.items() if name not in rows}
+    settled, waiting = _settled(pending, memory.waiting, clock(), settle_s)
+    rows |= _new_rows(settled, versions, known, rows)
+    columns_digest = storage.digest(json.dumps(columns, sort_keys=True))
+    is_news = bool(settled) or columns_digest != memory.columns
+    if is_news or rows.keys() != known.keys():
+        # Before the manifest: if a poll is killed in between, a batch is still due.
+        _remember(out, _Memory(waiting=waiting, is_due=True, columns=None))
+        _write(_filled(rows, root, columns), manifest)
+    is_due = bool(rows) and (memory.is_due or is_news)
+    _remember(out, _Memory(waiting=waiting, is_due=is_due, columns=columns_digest))
+    return Incoming(manifest=manifest, rows=len(rows), new=len(settled), waiting=len(waiting), is_due=is_due)
+
+
+def _root(prefix: str, out: str) -> str:
+    """Return the folder that `prefix` names.
+
+    Raises:
+        UsageError: OUT is below the folder.
+    """
+    root = folder_of(storage.join(prefix, "x"))
+    if f"{folder_of(storage.join(out, 'x'))}/".startswith(f"{root}/"):
+        raise UsageError(f"{out}: expected an output that is not below {prefix}: its videos would become rows, too")
+    return root
+
+
+def _video_versions(root: str) -> dict[str, str]:
+    """List the finished videos below `root`: the version of each file by its name."""
+    return {
         entry.name: entry.version
         for entry in list_entries(root)
         if is_video(entry.name) and is_unicode(entry.name) and not entry.is_temporary
     }
-    rows = {name: known[name] for name, version in versions.items() if known.get(name, {}).get(_VERSION) == version}
-    pending = {name: version for name, version in versions.items() if name not in rows}
-    settled, waiting = _settled(pending, memory.waiting, clock(), settle_s)
+
+
+def _unchanged(known: Mapping[str, _Row], versions: Mapping[str, str]) -> dict[str, _Row]:
+    """Select the rows whose file still has the row's version."""
+    return {name: row for name, row in known.items() if row[_VERSION] == versions.get(name)}
+
+
+def _filled(rows: Mapping[str, _Row], root: str, columns: Mapping[str, object]) -> list[dict[str, object]]:
+    """Make complete rows, sorted by file name: each with its video's URI and the columns that all rows share."""
+    return [row | {"video_uri": storage.join(root, name)} | dict(columns) for name, row in sorted(rows.items())]
+
+
+def _new_rows(
+    settled: Iterable[str], versions: Mapping[str, str], known: Mapping[str, _Row], rows: Mapping[str, _Row]
+) -> dict[str, _Row]:
+    """Make rows of settled files, with job ids that no row of `rows` has."""
     ids = _ids(settled, known, {row["job_id"] for row in rows.values()})
-    rows |= {name: {"job_id": ids[name], _FILE: name, _VERSION: versions[name]} for name in settled}
-    columns_digest = storage.digest(json.dumps(columns, sort_keys=True))
-    changed = rows.keys() != known.keys() or bool(settled) or columns_digest != memory.columns
-    if changed:
-        filled = [row | {"video_uri": storage.join(root, name)} | dict(columns) for name, row in sorted(rows.items())]
-        # Before the manifest: if a poll is killed in between, a batch is still due.
-        _remember(out, _Memory(waiting=waiting, is_due=True, columns=None))
-        _write(filled, manifest)
-    is_due = bool(rows) and (memory.is_due or bool(settled) or columns_digest != memory.columns)
-    _remember(out, _Memory(waiting=waiting, is_due=is_due, columns=columns_digest))
-    return Incoming(manifest=manifest, rows=len(rows), new=len(settled), waiting=len(waiting), is_due=is_due)
+    return {name: {"job_id": job_id, _FILE: name, _VERSION: versions[name]} for name, job_id in ids.items()}
 
 
 def settle(out: str) -> None:
@@ -104,7 +137,7 @@ def settle(out: str) -> None:
 
 
 def _settled(
-    pending: Mapping[str, str], waiting: Mapping[str, Sequence[Any]], now: float, settle_s: float
+    pending: Mapping[str, str], waiting: Mapping[str, tuple[str, float]], now: float, settle_s: float
 ) -> tuple[list[str], dict[str, tuple[str, float]]]:
     """Split pending files into settled names and waiting files; a waiting file is (version, first seen) by name."""
     settled: list[str] = []
@@ -131,7 +164,7 @@ def _remember(out: str, memory: _Memory) -> None:
     storage.publish(storage.join(out, "watch", "seen.json"), json.dumps(asdict(memory)).encode())
 
 
-def _write(rows: list[dict[str, Any]], uri: str) -> None:
+def _write(rows: Sequence[Mapping[str, object]], uri: str) -> None:
     """Write the manifest, or delete it when no row is left."""
     if not rows:
         storage.delete(uri)
@@ -142,7 +175,7 @@ def _write(rows: list[dict[str, Any]], uri: str) -> None:
     write_manifest(table, uri)
 
 
-def _known_rows(uri: str) -> dict[str, dict[str, Any]]:
+def _known_rows(uri: str) -> dict[str, _Row]:
     try:
         data = storage.read_bytes(uri)
     except FileNotFoundError:
@@ -151,7 +184,7 @@ def _known_rows(uri: str) -> dict[str, dict[str, Any]]:
     return {row[_FILE]: {name: row[name] for name in ("job_id", _FILE, _VERSION)} for row in rows}
 
 
-def _ids(names: Iterable[str], known: Mapping[str, Mapping[str, Any]], taken: set[str]) -> dict[str, str]:
+def _ids(names: Iterable[str], known: Mapping[str, _Row], taken: set[str]) -> dict[str, str]:
     """Choose job ids: a known file keeps its id, a new one gets its path without suffix, or with it if taken."""
     ids: dict[str, str] = {}
     for name in names:

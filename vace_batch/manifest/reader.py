@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
@@ -69,7 +69,7 @@ def read_manifest(uri: str | os.PathLike[str]) -> Manifest:
     return Manifest(jobs=jobs, digest=storage.digest(data), uri=uri)
 
 
-def jobs_of(table: Any, folder: str) -> tuple[Job, ...]:
+def jobs_of(table: pa.Table, folder: str) -> tuple[Job, ...]:
     """Check a pyarrow table as if it were read from a manifest in `folder`.
 
     Raises:
@@ -100,7 +100,7 @@ def _file_error(got: str, expected: str) -> ManifestError:
     return ManifestError([_whole_file(None, got, expected)])
 
 
-def _jobs(schema: Any, batches: Iterable[Any], num_rows: int, folder: str) -> tuple[Job, ...]:
+def _jobs(schema: pa.Schema, batches: Iterable[pa.RecordBatch], num_rows: int, folder: str) -> tuple[Job, ...]:
     faults_by_column = list(_schema_faults(schema))
     broken = {column for column, _ in faults_by_column}
     rows = _Rows(folder=folder, broken=tuple(name for name in SCHEMA.names if name in broken))
@@ -126,33 +126,43 @@ class _Rows:
     count: int = 0
     outputs: OutputNames = field(default_factory=OutputNames)
 
-    def add(self, batch: Any) -> None:
+    def add(self, batch: pa.RecordBatch) -> None:
         """Add the next rows; a batch has at most `_BATCH_ROWS` rows, so that plain values need little memory."""
-        columns: dict[str, list[Any]] = {name: [UNKNOWN] * batch.num_rows for name in self.broken}
         faults: list[tuple[int, Fault]] = []
+        rows = self._parse(batch, faults)
+        for index, row in enumerate(rows):
+            faults.extend((index, fault) for fault in row_faults(row))
+            faults.extend((index, fault) for fault in self._clashes(self.count + index, row))
+            if not faults and not self.faults:
+                self.jobs.append(Job(row=self.count + index, **row))
+        self.faults.extend(fault.of_row(self.count + index, _name_of(rows[index])) for index, fault in faults)
+        self.count += len(rows)
+
+    def _parse(self, batch: pa.RecordBatch, faults: list[tuple[int, Fault]]) -> list[dict[str, Any]]:
+        """Parse the values of the next rows; add their faults, each with the row's index in the batch."""
+        columns: dict[str, list[Any]] = {name: [UNKNOWN] * batch.num_rows for name in self.broken}
         for name in batch.schema.names:
             if name in PARSERS and name not in columns:
                 columns[name] = _parse_column(name, _plain_values(batch.column(name)), self.folder, faults)
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        for index, row in enumerate(rows):
-            faults.extend((index, fault) for fault in row_faults(row))
-            job_id, output_uri = row["job_id"], row.get("output_uri")
-            if isinstance(job_id, str):
-                output_uri = output_uri if isinstance(output_uri, str) else None
-                faults.extend((index, fault) for fault in self.outputs.add(self.count + index, job_id, output_uri))
-            if not faults and not self.faults:
-                self.jobs.append(Job(row=self.count + index, **row))
-        for index, fault in faults:
-            job_id = rows[index]["job_id"]
-            name = one_line(job_id) if isinstance(job_id, str) else None
-            self.faults.append(fault.of_row(self.count + index, name))
-        self.count += len(rows)
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    def _clashes(self, number: int, row: Mapping[str, object]) -> Iterator[Fault]:
+        """Find the earlier rows that write the same file as a row."""
+        job_id, output_uri = row["job_id"], row.get("output_uri")
+        if isinstance(job_id, str):
+            yield from self.outputs.add(number, job_id, output_uri if isinstance(output_uri, str) else None)
 
     def finish(self) -> None:
         self.faults.extend(self.outputs.late_faults())
 
 
-def _plain_values(array: Any) -> list[Any]:
+def _name_of(row: Mapping[str, object]) -> str | None:
+    """Return a row's job_id as one line; None if the id has a fault of its own."""
+    job_id = row["job_id"]
+    return one_line(job_id) if isinstance(job_id, str) else None
+
+
+def _plain_values(array: pa.Array) -> list[Any]:
     try:
         values: list[Any] = array.to_pylist()
         return values
@@ -160,14 +170,14 @@ def _plain_values(array: Any) -> list[Any]:
         return [_plain_value(scalar) for scalar in array]
 
 
-def _plain_value(scalar: Any) -> Any:
+def _plain_value(scalar: pa.Scalar) -> object:
     try:
         return scalar.as_py()
     except UnicodeDecodeError:
         return Undecodable()
 
 
-def _parse_column(name: str, values: list[Any], folder: str, faults: list[tuple[int, Fault]]) -> list[Any]:
+def _parse_column(name: str, values: Sequence[Any], folder: str, faults: list[tuple[int, Fault]]) -> list[Any]:
     """Parse the values of a column; equal texts and numbers are parsed once and share one object."""
     missing = INVALID if name in REQUIRED else _DEFAULTS[name]
     known: dict[Any, tuple[Any, list[Fault]]] = {}
@@ -199,7 +209,7 @@ def _parse(name: str, value: Any, folder: str) -> tuple[Any, list[Fault]]:
     return (INVALID, cell.faults) if cell.faults else (result, [])
 
 
-def _schema_faults(schema: Any) -> Iterator[tuple[str, Fault]]:
+def _schema_faults(schema: pa.Schema) -> Iterator[tuple[str, Fault]]:
     """Find the columns that cannot be read, and other faults of the schema; yield (column, fault)."""
     version = (schema.metadata or {}).get(VERSION_KEY.encode(), b"1")
     if version != str(SCHEMA_VERSION).encode():
@@ -211,12 +221,16 @@ def _schema_faults(schema: Any) -> Iterator[tuple[str, Fault]]:
             for fault in type_faults(schema.field(name).type, SCHEMA.field(name).type, name):
                 yield name, _whole_file(fault.column, fault.got, fault.expected)
         elif not name.startswith(FREE_PREFIX):
-            near = difflib.get_close_matches(name, SCHEMA.names, n=1)
-            hint = f"{near[0]}?" if near else f"a column of the manifest, or a name that starts with {FREE_PREFIX}"
-            yield name, _whole_file(name, "an unknown column", hint)
+            yield name, _whole_file(name, "an unknown column", _hint(name))
     for name in REQUIRED:
         if name not in schema.names:
             yield name, _whole_file(name, "no such column", f"a {SCHEMA.field(name).type} column")
+
+
+def _hint(name: str) -> str:
+    """Suggest the manifest's column that an unknown column may mean."""
+    near = difflib.get_close_matches(name, SCHEMA.names, n=1)
+    return f"{near[0]}?" if near else f"a column of the manifest, or a name that starts with {FREE_PREFIX}"
 
 
 def _whole_file(column: str | None, got: str, expected: str) -> Fault:

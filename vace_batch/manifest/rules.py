@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from vace_batch.errors import Fault
 from vace_batch.manifest.cells import one_line, shown
@@ -22,10 +21,10 @@ from vace_batch.manifest.choices import (
 from vace_batch.manifest.job import Expand, Extend, Protect, split_controls, split_processes
 from vace_batch.manifest.output_names import collision_key, safe_name
 
-INVALID: Any = object()
+INVALID: object = object()
 """Stands for a value that has a fault of its own: rules treat the value as given and do not read it."""
 
-UNKNOWN: Any = object()
+UNKNOWN: object = object()
 """Stands for a value of a column that cannot be read: no rule draws a conclusion from the value."""
 
 MASK_SOURCES = ("boxes", "mask_uri", "targets", "points")
@@ -42,7 +41,7 @@ _TAKERS = {
 _NOT_GIVEN = (None, UNKNOWN, Protect())
 
 
-def row_faults(row: Mapping[str, Any]) -> Iterator[Fault]:
+def row_faults(row: Mapping[str, object]) -> Iterator[Fault]:
     """Find faults between the columns of one row, whose values are parsed, INVALID or UNKNOWN."""
     yield from _mask_source(row)
     yield from _times(row)
@@ -54,7 +53,21 @@ def row_faults(row: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _references(row)
 
 
-def _processes(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _is_unclear(value: object) -> bool:
+    """Test whether a value stands for one that has a fault or cannot be read."""
+    return value is INVALID or value is UNKNOWN
+
+
+def _is_blank(text: object) -> bool:
+    return not text or (isinstance(text, str) and not text.strip())
+
+
+def _mask_sources(row: Mapping[str, object]) -> list[str]:
+    """List the columns of mask sources that have a value in a row."""
+    return [name for name in MASK_SOURCES if row.get(name)]
+
+
+def _processes(row: Mapping[str, object]) -> tuple[str, ...]:
     """Return the processes of a composition; empty for other tasks and for a column with a fault of its own."""
     compose = row.get("compose")
     if row.get("task") != "composition" or not isinstance(compose, str):
@@ -62,16 +75,30 @@ def _processes(row: Mapping[str, Any]) -> tuple[str, ...]:
     return split_processes(compose)
 
 
-def _controls(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _controls(row: Mapping[str, object]) -> tuple[str, ...]:
     control = row.get("control")
     return split_controls(control) if isinstance(control, str) else ()
 
 
-def _mask_source(row: Mapping[str, Any]) -> Iterator[Fault]:
-    task, segmenter = row.get("task"), row.get("segmenter")
-    given = [name for name in MASK_SOURCES if row.get(name)]
+def _mask_source(row: Mapping[str, object]) -> Iterator[Fault]:
+    given = _mask_sources(row)
     if any(row[name] is UNKNOWN for name in given):
         return
+    yield from _mask_source_count(row, given)
+    if "layout_bbox" in _controls(row) and given != ["boxes"]:
+        yield Fault("boxes", " and ".join(given) or "null", "the boxes whose outlines layout_bbox draws")
+    segmenter = row.get("segmenter")
+    if segmenter and segmenter is not UNKNOWN and given in ([], ["mask_uri"]):
+        yield Fault(
+            "segmenter",
+            shown(segmenter) if segmenter is not INVALID else "weights",
+            "boxes, targets or points to prompt it",
+        )
+
+
+def _mask_source_count(row: Mapping[str, object], given: Sequence[str]) -> Iterator[Fault]:
+    """Check that a row has one source of masks where its task needs one, and none where its task takes none."""
+    task = row.get("task")
     if len(given) > 1:
         yield Fault(
             _SOURCES_COLUMN,
@@ -82,17 +109,9 @@ def _mask_source(row: Mapping[str, Any]) -> Iterator[Fault]:
         yield Fault(_SOURCES_COLUMN, given[0], f"no source of masks for {task}")
     elif not given and (needer := _mask_needed_by(row)):
         yield Fault(_SOURCES_COLUMN, "none of them", f"for {needer} one source of masks")
-    if "layout_bbox" in _controls(row) and given != ["boxes"]:
-        yield Fault("boxes", " and ".join(given) or "null", "the boxes whose outlines layout_bbox draws")
-    if segmenter and segmenter is not UNKNOWN and given in ([], ["mask_uri"]):
-        yield Fault(
-            "segmenter",
-            shown(segmenter) if segmenter is not INVALID else "weights",
-            "boxes, targets or points to prompt it",
-        )
 
 
-def _mask_needed_by(row: Mapping[str, Any]) -> str | None:
+def _mask_needed_by(row: Mapping[str, object]) -> str | None:
     if row.get("task") in MASKED_TASKS:
         return str(row["task"])
     if "repaint" in _processes(row) and row.get("compose") != "expand":
@@ -100,20 +119,31 @@ def _mask_needed_by(row: Mapping[str, Any]) -> str | None:
     return "layout_track" if "layout_track" in _controls(row) else None
 
 
-def _times(row: Mapping[str, Any]) -> Iterator[Fault]:
+def _times(row: Mapping[str, object]) -> Iterator[Fault]:
     start_s, end_s = row.get("start_s"), row.get("end_s")
-    if end_s is None or end_s is INVALID or end_s is UNKNOWN:
+    if not isinstance(end_s, float):
         return
     start_s = start_s if isinstance(start_s, float) else 0.0
     if end_s <= start_s:
         yield Fault("end_s", shown(end_s), f"more than start_s, {start_s:g} s")
 
 
-def _task_columns(row: Mapping[str, Any]) -> Iterator[Fault]:
+def _task_columns(row: Mapping[str, object]) -> Iterator[Fault]:
     """Check columns that only some tasks take, and columns that a task needs."""
     task = row.get("task")
-    if task is INVALID or task is UNKNOWN:
+    if _is_unclear(task):
         return
+    yield from _foreign_columns(row, task)
+    for column, needer, such in (("extend", "extension", "{'mode': 'first'}"), ("compose", "composition", "swap")):
+        if task == needer and row.get(column) is None:
+            yield Fault(column, "null", f"a value for {task}, such as {such}")
+    prompt = row.get("prompt")
+    if task == "t2v" and isinstance(prompt, str) and not prompt.strip():
+        yield Fault("prompt", shown(prompt), "for t2v a prompt")
+
+
+def _foreign_columns(row: Mapping[str, object], task: object) -> Iterator[Fault]:
+    """Find columns with a value that the task does not take."""
     for column, takers in _TAKERS.items():
         value = row.get(column)
         if value not in _NOT_GIVEN and task not in takers:
@@ -121,12 +151,6 @@ def _task_columns(row: Mapping[str, Any]) -> Iterator[Fault]:
             yield Fault(
                 column, _given(column, value), f"no value for {task}: only {' and '.join(takers)} {take} {column}"
             )
-    for column, needer, such in (("extend", "extension", "{'mode': 'first'}"), ("compose", "composition", "swap")):
-        if task == needer and row.get(column) is None:
-            yield Fault(column, "null", f"a value for {task}, such as {such}")
-    prompt = row.get("prompt")
-    if task == "t2v" and isinstance(prompt, str) and not prompt.strip():
-        yield Fault("prompt", shown(prompt), "for t2v a prompt")
 
 
 def _given(column: str, value: object) -> str:
@@ -136,9 +160,9 @@ def _given(column: str, value: object) -> str:
     return shown(value) if isinstance(value, str) else "values"
 
 
-def _growth(row: Mapping[str, Any]) -> Iterator[Fault]:
+def _growth(row: Mapping[str, object]) -> Iterator[Fault]:
     """Check that a row whose frame grows has no column that needs pixels of the source everywhere."""
-    if row.get("task") is INVALID or row.get("task") is UNKNOWN:
+    if _is_unclear(row.get("task")):
         return
     expand = row.get("expand")
     by_itself = row.get("task") == "outpainting" or row.get("compose") == "expand"
@@ -154,25 +178,30 @@ def _growth(row: Mapping[str, Any]) -> Iterator[Fault]:
         )
 
 
-def _control(row: Mapping[str, Any]) -> Iterator[Fault]:
-    task, control, processes = row.get("task"), row.get("control"), _processes(row)
-    if control is INVALID or control is UNKNOWN:
+def _control(row: Mapping[str, object]) -> Iterator[Fault]:
+    if _is_unclear(row.get("control")):
         return
-    wanted = 1 if task == "restyle" else processes.count("control")
-    if wanted and not control:
-        yield Fault("control", "null", f"for {task} one of {', '.join(CONTROLS)}")
-    elif task == "composition" and processes and control and len(_controls(row)) != wanted:
-        expected = ("no control", "one control", "two controls joined by '+'")[wanted]
-        yield Fault("control", shown(control), f"{expected} for compose {row['compose']}")
-    elif len(_controls(row)) == 2 and not any(row.get(name) for name in MASK_SOURCES):
-        yield Fault(_SOURCES_COLUMN, "none of them", "a source of masks, where the second control applies")
-    prompt, references = row.get("prompt"), row.get("reference_uris")
-    needs_words = task == "restyle" or (task == "composition" and "control" in processes)
-    if needs_words and not references and (not prompt or (isinstance(prompt, str) and not prompt.strip())):
+    yield from _control_count(row)
+    task, prompt = row.get("task"), row.get("prompt")
+    is_controlled = task == "restyle" or "control" in _processes(row)
+    if is_controlled and not row.get("reference_uris") and _is_blank(prompt):
         yield Fault("prompt", shown(prompt or ""), f"for {task} a prompt or references")
 
 
-def _control_weights(row: Mapping[str, Any]) -> Iterator[Fault]:
+def _control_count(row: Mapping[str, object]) -> Iterator[Fault]:
+    """Check that a row has as many controls as its task or composition needs."""
+    task, control, processes = row.get("task"), row.get("control"), _processes(row)
+    wanted = 1 if task == "restyle" else processes.count("control")
+    if wanted and not control:
+        yield Fault("control", "null", f"for {task} one of {', '.join(CONTROLS)}")
+    elif processes and control and len(_controls(row)) != wanted:
+        expected = ("no control", "one control", "two controls joined by '+'")[wanted]
+        yield Fault("control", shown(control), f"{expected} for compose {row['compose']}")
+    elif len(_controls(row)) == 2 and not _mask_sources(row):
+        yield Fault(_SOURCES_COLUMN, "none of them", "a source of masks, where the second control applies")
+
+
+def _control_weights(row: Mapping[str, object]) -> Iterator[Fault]:
     kinds = {name.removesuffix("_body") for name in _controls(row)}
     if kinds == {"depth", "pose"} and row.get("control_weights") not in (None, UNKNOWN):
         yield Fault(
@@ -180,7 +209,7 @@ def _control_weights(row: Mapping[str, Any]) -> Iterator[Fault]:
         )
 
 
-def _extension(row: Mapping[str, Any]) -> Iterator[Fault]:
+def _extension(row: Mapping[str, object]) -> Iterator[Fault]:
     processes, extend = _processes(row), row.get("extend")
     if extend is None and "extension" in processes:
         yield Fault("extend", "null", f"a value for compose {row['compose']}")
@@ -194,18 +223,30 @@ def _extension(row: Mapping[str, Any]) -> Iterator[Fault]:
         )
 
 
-def _references(row: Mapping[str, Any]) -> Iterator[Fault]:
-    task, uris = row.get("task"), row.get("reference_uris")
-    if uris is INVALID or uris is UNKNOWN:
+def _references(row: Mapping[str, object]) -> Iterator[Fault]:
+    uris = row.get("reference_uris")
+    if _is_unclear(uris):
         return
-    count = len(uris or ())
+    task = row.get("task")
+    count = len(uris) if isinstance(uris, tuple) else 0
     if count and task in TASKS and task not in REFERENCE_TASKS:
         takers = " and ".join(REFERENCE_TASKS)
         yield Fault("reference_uris", "references", f"no value for {task}: only {takers} take references")
+    yield from _reference_count(row, count)
+    yield from _reference_marks(row, count)
+
+
+def _reference_count(row: Mapping[str, object], count: int) -> Iterator[Fault]:
+    """Check that a row has no more and no fewer references than its task takes."""
+    task = row.get("task")
     if not count and (task == "r2v" or row.get("compose") in ("reference", "animate", "swap")):
         yield Fault("reference_uris", "none", f"1..{MAX_R2V_REFERENCES} references for {row.get('compose') or task}")
     if count > MAX_R2V_REFERENCES and (task == "r2v" or row.get("compose") == "reference"):
         yield Fault("reference_uris", f"{count} references", f"1..{MAX_R2V_REFERENCES} references")
+
+
+def _reference_marks(row: Mapping[str, object], count: int) -> Iterator[Fault]:
+    """Check the boxes and masks that mark the subjects of the references."""
     for column, word in (("reference_boxes", "boxes"), ("reference_mask_uris", "masks")):
         given = row.get(column)
         if given and isinstance(given, tuple) and len(given) != count:

@@ -69,19 +69,30 @@ def relative_uri(uri: str, folder: str) -> str:
 def _with_scheme(uri: str) -> str:
     scheme, path = uri.split("://", 1)
     if scheme == "file":
-        # Without the leading slash the first part would be a host.
-        if not path.startswith("/") or "://" in path:
-            raise UriError("file:// and an absolute path")
-        return os.path.normpath(path)
+        return _file_path(path)
     # "::" chains fsspec file systems, and so could reach any scheme.
     if scheme not in SCHEMES or "::" in path or "://" in path:
         raise UriError(_EXPECTED)
     if has_secret(uri):
         raise UriError("a URI without credentials: give credentials by the environment")
-    bucket, _, key = path.partition("/")
-    if not (key.strip("/") if scheme != "memory" else path.strip("/")) or (scheme != "memory" and not bucket):
-        raise UriError(f"{scheme}://bucket/path" if scheme != "memory" else "memory://path")
+    _check_parts(scheme, path)
     return uri
+
+
+def _file_path(path: str) -> str:
+    # Without the leading slash the first part would be a host.
+    if not path.startswith("/") or "://" in path:
+        raise UriError("file:// and an absolute path")
+    return os.path.normpath(path)
+
+
+def _check_parts(scheme: str, path: str) -> None:
+    """Check that a path names a file, and in a store a bucket."""
+    bucket, _, key = path.partition("/")
+    if scheme == "memory" and not path.strip("/"):
+        raise UriError("memory://path")
+    if scheme != "memory" and not (bucket and key.strip("/")):
+        raise UriError(f"{scheme}://bucket/path")
 
 
 def _below_remote(uri: str, folder: str) -> str:
