@@ -154,14 +154,9 @@ def configure(*, level: str | None = None, json_lines: bool | None = None) -> No
         ValueError: the level or the format is unknown.
     """
     terminal = sys.stderr.isatty()
-    wanted = (level or os.environ.get(LEVEL_VARIABLE) or ("warning" if terminal else "info")).upper()
-    if wanted not in logging.getLevelNamesMapping():
-        raise ValueError(f"{LEVEL_VARIABLE}: expected debug, info, warning or error, got {wanted.lower()!r}")
+    wanted = _level(level, terminal=terminal)
     if json_lines is None:
-        named = os.environ.get(FORMAT_VARIABLE) or ("text" if terminal else "json")
-        if named not in ("json", "text"):
-            raise ValueError(f"{FORMAT_VARIABLE}: expected json or text, got {named!r}")
-        json_lines = named == "json"
+        json_lines = _wants_json(terminal=terminal)
     handler = _CurrentStderr()
     handler.setFormatter(JsonFormatter() if json_lines else TextFormatter())
     root = logging.getLogger("vace_batch")
@@ -170,6 +165,21 @@ def configure(*, level: str | None = None, json_lines: bool | None = None) -> No
     root.propagate = False
     _configure_events(logging.getLogger(EVENTS), visible=root.isEnabledFor(logging.DEBUG))
     hush()
+
+
+def _level(level: str | None, *, terminal: bool) -> str:
+    """Return the name of the level to log from, in capitals."""
+    wanted = (level or os.environ.get(LEVEL_VARIABLE) or ("warning" if terminal else "info")).upper()
+    if wanted not in logging.getLevelNamesMapping():
+        raise ValueError(f"{LEVEL_VARIABLE}: expected debug, info, warning or error, got {wanted.lower()!r}")
+    return wanted
+
+
+def _wants_json(*, terminal: bool) -> bool:
+    named = os.environ.get(FORMAT_VARIABLE) or ("text" if terminal else "json")
+    if named not in ("json", "text"):
+        raise ValueError(f"{FORMAT_VARIABLE}: expected json or text, got {named!r}")
+    return named == "json"
 
 
 def _configure_events(logger: logging.Logger, *, visible: bool) -> None:

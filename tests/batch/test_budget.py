@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.media_files import Media, make
 from vace_batch.batch.batch import open_batch
-from vace_batch.batch.budget import Account, Budget
+from vace_batch.batch.budget import Account, Actors, Budget
 from vace_batch.batch.graph import ClipGraph
 from vace_batch.batch.identity import another_attempt
 from vace_batch.batch.spending import Spending, open_account
@@ -37,9 +37,9 @@ HOUR = 3600.0
 class Bounded(Budget):
     """A budget in GPU-seconds, and its account; `spent` and `factor` are of earlier runs."""
 
-    def __init__(self, gpu_s: float, spent: Used | None = None, factor: float | None = None, **more: int) -> None:
+    def __init__(self, gpu_s: float, spent: Used | None = None, factor: float | None = None, **actors: int) -> None:
         self.account = Account(spent or Used(), factor)
-        super().__init__(BudgetSettings(max_gpu_hours=gpu_s / HOUR), account=self.account, **more)
+        super().__init__(BudgetSettings(max_gpu_hours=gpu_s / HOUR), account=self.account, actors=Actors(**actors))
 
     def add(self, used: Used, predicted: Used | None = None) -> None:
         self.account.add(used, predicted)
@@ -55,7 +55,7 @@ def test_without_bounds_everything_may_begin() -> None:
 
 
 def test_what_runs_counts_until_it_ends_and_then_by_what_it_took() -> None:
-    one = Bounded(25, gpu_actors=3, max_batch=2, factor=1.0)
+    one = Bounded(25, gpu=3, max_batch=2, factor=1.0)
     assert one.may_begin("a", window(10)) and one.may_begin("b", window(10))
     assert not one.may_begin("c", window(10)) and not one.is_over, "something still runs that may take less"
     one.add(window(4), window(10))
@@ -73,7 +73,7 @@ def test_what_runs_counts_until_it_ends_and_then_by_what_it_took() -> None:
 
 
 def test_until_a_window_has_ended_one_an_actor_runs() -> None:
-    one = Bounded(1e9, gpu_actors=2, max_batch=4)
+    one = Bounded(1e9, gpu=2, max_batch=4)
     assert [one.may_begin(name, window(1)) for name in "abc"] == [True, True, False] and not one.is_over
     one.add(window(50), window(1))
     one.end("a")
@@ -104,7 +104,7 @@ def test_no_more_is_spent_than_what_ran_was_mispredicted_by(seed: int) -> None:
     rng = Random(seed)
     error = rng.choice([0.3, 1.0, 4.0])
     actors = rng.choice([1, 3])
-    one = Bounded(1000, gpu_actors=actors, max_batch=2)
+    one = Bounded(1000, gpu=actors, max_batch=2)
     spent = 0.0
     running: list[tuple[str, Used]] = []
     for number in range(10_000):

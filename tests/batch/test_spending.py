@@ -95,7 +95,8 @@ def test_actors_that_stand_are_counted_until_they_are_gone(tmp_path: Path) -> No
     clock.now += 1
     run.close()
     assert read_usage(str(tmp_path)).held == Used(gpu_s=14, cpu_s=3)
-    later = Spending(str(tmp_path), Options(), standing={2: "cpu"}, clock=clock)  # another shard, with the same actors
+    later = Spending(str(tmp_path), Options(), clock=clock)  # another shard, with the same actors
+    later.add_standing({2: "cpu"})
     clock.now += 4
     later.close()
     assert read_usage(str(tmp_path)).held == Used(gpu_s=14, cpu_s=7)

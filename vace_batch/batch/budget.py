@@ -33,6 +33,15 @@ class Account:
             self.factor = self._real_gpu_s / self._predicted_gpu_s
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actors:
+    """The number of actors of a run, and the number of windows that a GPU actor generates at once."""
+
+    gpu: int = 1
+    cpu: int = 1
+    max_batch: int = 1
+
+
 class Budget:
     """Decides whether more may begin, from the bounds of a run, its account, and the windows that are running."""
 
@@ -41,18 +50,14 @@ class Budget:
         bounds: BudgetSettings | None = None,
         prices: Prices | None = None,
         account: Account | None = None,
-        *,
-        gpu_actors: int = 1,
-        cpu_actors: int = 1,
-        max_batch: int = 1,
+        actors: Actors = Actors(),
     ) -> None:
         self._bounds = bounds or BudgetSettings()
         self._prices = prices or Prices()
         self._account = account or Account()
-        self._gpu_actors = gpu_actors
-        self._max_batch = max_batch
+        self._actors = actors
         self._running: dict[str, Used] = {}
-        self.looks_at_once = 2 * cpu_actors
+        self.looks_at_once = 2 * actors.cpu
 
     @property
     def is_set(self) -> bool:
@@ -105,7 +110,7 @@ class Budget:
 
     @property
     def _at_once(self) -> int:
-        return self._gpu_actors * (1 if self._account.factor is None else 2 * self._max_batch)
+        return self._actors.gpu * (1 if self._account.factor is None else 2 * self._actors.max_batch)
 
     def _stop(self, bound: str) -> None:
         self._account.stopped = f"{bound} reached: {self._spent()}; raise it to continue"

@@ -8,7 +8,7 @@ from functools import partial
 
 from vace_batch import log
 from vace_batch.batch.batch import Batch, ManifestSource, close_batch, open_batch, open_manifest
-from vace_batch.batch.budget import Budget
+from vace_batch.batch.budget import Actors, Budget
 from vace_batch.batch.events import EventLog
 from vace_batch.batch.graph import ClipGraph
 from vace_batch.batch.heartbeat import Heartbeat
@@ -83,17 +83,11 @@ def run_clips(
     """
     cpu, gpu = runtime.pools["cpu"], runtime.pools["gpu"]
     account = open_account(batch.out, batch.options)
-    budget = Budget(
-        batch.options.budget,
-        batch.options.prices,
-        account,
-        gpu_actors=gpu.num_actors,
-        cpu_actors=cpu.num_actors,
-        max_batch=batch.options.max_batch,
-    )
+    actors = Actors(gpu=gpu.num_actors, cpu=cpu.num_actors, max_batch=batch.options.max_batch)
+    budget = Budget(batch.options.budget, batch.options.prices, account, actors)
     graph = ClipGraph(works, batch.unkept, partial(another_attempt, read_model=model_reader()), budget)
-    standing = {actor.actor_id: actor.pool for actor in runtime.actors() if actor.phase == "ready"}
-    spending = Spending(batch.out, batch.options, account, has_gpu=gpu.num_gpus > 0, standing=standing)
+    spending = Spending(batch.out, batch.options, account, has_gpu=gpu.num_gpus > 0)
+    spending.add_standing({actor.actor_id: actor.pool for actor in runtime.actors() if actor.phase == "ready"})
     sinks = Sinks(
         [
             Metrics(graph.frames, graph.status),

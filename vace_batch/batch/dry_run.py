@@ -114,35 +114,36 @@ class Estimate:
         by_step = ", ".join(f"{name} {part.cpu_s:,.1f}" for name, part in self._steps().items() if part.cpu_s)
         yield f"CPU       {used.cpu_s:,.1f} core-s ({duration(used.cpu_s)}): {by_step or 'none'}"
         yield f"storage   {used.num_bytes / 1e6:,.1f} MB in OUT"
+        yield f"cost      {self._money(used)}"
+        yield f"rates     {self.calibration.machine}, {self.calibration.measured_at}"
+
+    def _money(self, used: Used) -> str:
         money = self.prices.both(used)
         if money is None:
-            yield "cost      no prices are given (--price gpu_hour=..., gpu_hour_spot, cpu_hour, gb_month)"
-        else:
-            yield "cost      " + ", ".join(
-                f"{self.prices.say(cost)} {market.replace('_', ' ')}" for market, cost in money.items()
-            )
-        yield f"rates     {self.calibration.machine}, {self.calibration.measured_at}"
+            return "no prices are given (--price gpu_hour=..., gpu_hour_spot, cpu_hour, gb_month)"
+        return ", ".join(f"{self.prices.say(cost)} {market.replace('_', ' ')}" for market, cost in money.items())
 
     def settings_lines(self) -> Iterator[str]:
         """Lines of text, one for each set of settings: preset, number of jobs, every value."""
         counts = Counter(json.dumps(clip.settings, ensure_ascii=False) for clip in self.clips if clip.settings)
         for text, count in counts.items():
-            settings = json.loads(text)
-            sampling = settings.pop("sampling")
-            values = {
-                name: value for name, value in {**settings, **sampling}.items() if name not in ("preset", "loras")
-            }
-            loras = [f"{lora['uri']}@{lora['revision'][:12]}={lora['weight']:g}" for lora in sampling["loras"]]
-            shown = ", ".join(f"{name}={_short(value)}" for name, value in values.items())
-            warning = ""
-            if settings["preset"] in LORA_PRESETS and not loras:
-                warning = " (no LoRA is given: right only for weights that include one)"
-            yield f"{settings['preset']}, {count} jobs: {shown}, loras={'+'.join(loras) or 'none'}{warning}"
+            yield _settings_line(json.loads(text), count)
 
     def __str__(self) -> str:
         states = ", ".join(f"{count} {state}" for state, count in sorted(Counter(c.state for c in self.clips).items()))
         windows = sum(clip.windows for clip in self.clips)
         return f"{len(self.clips)} clips ({states}), {windows} windows, {self.used.gpu_s:.1f} GPU-s"
+
+
+def _settings_line(settings: dict[str, Any], count: int) -> str:
+    sampling = settings.pop("sampling")
+    values = {name: value for name, value in {**settings, **sampling}.items() if name not in ("preset", "loras")}
+    loras = [f"{lora['uri']}@{lora['revision'][:12]}={lora['weight']:g}" for lora in sampling["loras"]]
+    shown = ", ".join(f"{name}={_short(value)}" for name, value in values.items())
+    warning = ""
+    if settings["preset"] in LORA_PRESETS and not loras:
+        warning = " (no LoRA is given: right only for weights that include one)"
+    return f"{settings['preset']}, {count} jobs: {shown}, loras={'+'.join(loras) or 'none'}{warning}"
 
 
 def _short(value: object) -> str:

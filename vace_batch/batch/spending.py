@@ -27,8 +27,7 @@ _LOG = log.get_logger(__name__)
 class Spending:
     """Counts the resources of one run from its events, and writes them to OUT every few seconds and at the end.
 
-    `standing` gives the pools of actors that an earlier run has left ready. `account` also counts the earlier runs on
-    OUT.
+    `account` also counts the earlier runs on OUT.
     """
 
     def __init__(
@@ -38,7 +37,6 @@ class Spending:
         account: Account | None = None,
         *,
         has_gpu: bool = True,
-        standing: Mapping[int, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._uri = storage.join(out, *FOLDER, f"{uuid.uuid4().hex[:12]}.json")
@@ -52,7 +50,11 @@ class Spending:
         self.real: dict[str, Used] = {}
         self.repeated = Used()
         self._held = Used()
-        self._ready = {actor_id: (pool, clock()) for actor_id, pool in (standing or {}).items()}
+        self._ready: dict[int, tuple[str, float]] = {}
+
+    def add_standing(self, pools: Mapping[int, str]) -> None:
+        """Count from now on the actors that an earlier run has left ready: each actor's pool by the actor's id."""
+        self._ready.update({actor_id: (pool, self._clock()) for actor_id, pool in pools.items()})
 
     def add(self, event: Event) -> None:
         """Count an event."""

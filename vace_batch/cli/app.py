@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -47,6 +47,9 @@ from vace_batch.manifest.reader import read_manifest
 from vace_batch.manifest.uris import folder_of
 from vace_batch.options import Options
 from vace_batch.report.writer import write_report
+
+if TYPE_CHECKING:
+    from vace_batch.report.mask_review import Reviewed
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 for _command in (plan, report, explain, status, retry):
@@ -195,11 +198,16 @@ def masks(
         print_json({"jobs": [row.as_dict() for row in rows]})
     else:
         for row in rows:
-            result = row.error or f"{row.masked_frames} of {row.frames} frames masked: {row.masks}, {row.overlay}"
-            OUT.print(f"{'failed' if row.error else 'masks '}   {row.job_id}: {result}")
-            for line in (*row.objects, *row.notes):
-                OUT.print(f"         {line}")
+            _print_masks(row)
     raise typer.Exit(EXIT_FAILED if any(row.error for row in rows) else EXIT_DONE)
+
+
+def _print_masks(row: Reviewed) -> None:
+    """Print the masks of a row, its objects and its notes."""
+    result = row.error or f"{row.masked_frames} of {row.frames} frames masked: {row.masks}, {row.overlay}"
+    OUT.print(f"{'failed' if row.error else 'masks '}   {row.job_id}: {result}")
+    for line in (*row.objects, *row.notes):
+        OUT.print(f"         {line}")
 
 
 @app.command()

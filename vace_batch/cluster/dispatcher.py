@@ -191,13 +191,18 @@ class _Run:
             actor.calls[0].since = actor.since
         if fact.broken:
             self._give_back(self._remove(actor, "broken", "the actor's device is unusable after an error", kill=True))
-        elif not (actor.calls and actor.calls[0].started) and (actor.leaving or (self._draining and actor.calls)):
-            why = "the actor's machine leaves" if actor.leaving else "stopped before the next call"
-            self._give_back(self._remove(actor, "drain", why, kill=True))
+        elif not (actor.calls and actor.calls[0].started):
+            self._rest(actor)
         for item, reply in zip(order.items, fact.replies, strict=True):
             if not reply.lost_inputs:
                 self._tell(_ran(item.unit, reply))
         self.absorb(self.state.finish(fact.call_id, fact.replies, fact.handles))
+
+    def _rest(self, actor: Actor) -> None:
+        """Remove an actor without a running call if its machine leaves, or if its next call must not start."""
+        if actor.leaving or (self._draining and actor.calls):
+            why = "the actor's machine leaves" if actor.leaving else "stopped before the next call"
+            self._give_back(self._remove(actor, "drain", why, kill=True))
 
     def _died(self, actor: Actor, cause: Cause, detail: str) -> None:
         calls = self._remove(actor, cause, detail, kill=False)

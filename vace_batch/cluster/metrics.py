@@ -80,21 +80,26 @@ class Metrics:
         self._actors.set(0)
 
     def _end(self, event: UnitDone | UnitFailed) -> None:
-        unit, done = event.unit, isinstance(event, UnitDone)
-        if unit.leaves_bytes and done:
-            self._held[unit.unit_id] = unit.leaves_bytes
-        for consumed in unit.inputs:
-            self._held.pop(consumed, None)
-        self._queue.set(sum(self._held.values()))
+        unit = event.unit
         if unit.pool == "gpu":
             _add(self._busy, event.seconds)
         if unit.kind == StepKind.GENERATE:
-            self._count_window(unit, "done" if done else "failed")
-        if isinstance(event, UnitDone) and unit.kind == StepKind.MEASURE and isinstance(event.meta, dict):
-            self._verdicts.inc(1, {"verdict": event.meta["verdict"]})
-        if done and unit.kind in (StepKind.GENERATE, StepKind.STITCH):
-            self._committed.set(self._clock())
+            self._count_window(unit, "done" if isinstance(event, UnitDone) else "failed")
+        if isinstance(event, UnitDone):
+            self._done(unit, event.meta)
+        for consumed in unit.inputs:
+            self._held.pop(consumed, None)
+        self._queue.set(sum(self._held.values()))
         self._count_clips()
+
+    def _done(self, unit: Unit, meta: object) -> None:
+        """Count the payload, the record and the verdict of a unit that is done."""
+        if unit.leaves_bytes:
+            self._held[unit.unit_id] = unit.leaves_bytes
+        if unit.kind in (StepKind.GENERATE, StepKind.STITCH):
+            self._committed.set(self._clock())
+        if unit.kind == StepKind.MEASURE and isinstance(meta, dict):
+            self._verdicts.inc(1, {"verdict": meta["verdict"]})
 
     def _count_window(self, unit: Unit, status: str) -> None:
         self._windows.inc(1, {"status": status})

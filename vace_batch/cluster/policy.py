@@ -173,13 +173,16 @@ def choose(heads: Iterable[Head], *, held_bytes: int, budget_bytes: int, moving:
     blocked: list[Head] = []
     can_wait = moving
     for head in sorted(heads, key=lambda head: head.rank):
-        if head.cost_bytes and (
-            held_bytes + head.cost_bytes > budget_bytes or any(head.depth <= other.depth for other in blocked)
-        ):
+        is_behind = any(head.depth <= other.depth for other in blocked)
+        if head.cost_bytes and (is_behind or held_bytes + head.cost_bytes > budget_bytes):
             blocked.append(head)
         elif head.startable:
             return head
         else:
             can_wait = True
-    candidates = [] if can_wait else [head for head in blocked if head.startable]
-    return min(candidates, key=lambda head: (-head.depth, head.rank), default=None)
+    return None if can_wait else _deepest(blocked)
+
+
+def _deepest(blocked: Iterable[Head]) -> Head | None:
+    """Return the deepest head that can start, the first by rank among equals."""
+    return min((head for head in blocked if head.startable), key=lambda head: (-head.depth, head.rank), default=None)

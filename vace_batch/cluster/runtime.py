@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from vace_batch.cluster.ray_private import on_loopback  # isort: skip  (first: it sets Ray's environment)
 
-import contextlib
 import math
 import os
 import signal
@@ -157,26 +156,9 @@ class Runtime:
 
     def _connect(self) -> None:
         before = signal.getsignal(signal.SIGTERM)
-        needed = math.ceil(sum(pool.num_actors * pool.num_cpus for pool in self._pools))
-        resources: Counter[str] = Counter()
-        for pool in self._pools:
-            resources.update({name: pool.num_actors * share for name, share in pool.resources.items()})
-        own: dict[str, Any] = {
-            "num_cpus": self._num_cpus or max(len(os.sched_getaffinity(0)), needed),
-            "resources": dict(resources) or None,
-            "object_store_memory": self._object_store_bytes,
-            "include_dashboard": False,
-            "dashboard_host": "127.0.0.1",
-        }
         for remaining in reversed(range(START_TRIES)):
             try:
-                with contextlib.nullcontext() if self._address else on_loopback():
-                    ray.init(
-                        address=self._address or "local",
-                        log_to_driver=False,
-                        logging_level="ERROR",
-                        **({} if self._address else own),
-                    )
+                self._init()
                 break
             except Exception as error:  # where a node does not start in time Ray raises just that
                 ray.shutdown()
@@ -187,3 +169,25 @@ class Runtime:
         self._owns_ray = True
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+    def _init(self) -> None:
+        """Join the cluster at the address, or start a Ray on this machine."""
+        if self._address:
+            ray.init(address=self._address, log_to_driver=False, logging_level="ERROR")
+            return
+        with on_loopback():
+            ray.init(address="local", log_to_driver=False, logging_level="ERROR", **self._own_ray())
+
+    def _own_ray(self) -> dict[str, Any]:
+        """Return the settings of a Ray that this object starts: room for every actor of every pool."""
+        needed = math.ceil(sum(pool.num_actors * pool.num_cpus for pool in self._pools))
+        resources: Counter[str] = Counter()
+        for pool in self._pools:
+            resources.update({name: pool.num_actors * share for name, share in pool.resources.items()})
+        return {
+            "num_cpus": self._num_cpus or max(len(os.sched_getaffinity(0)), needed),
+            "resources": dict(resources) or None,
+            "object_store_memory": self._object_store_bytes,
+            "include_dashboard": False,
+            "dashboard_host": "127.0.0.1",
+        }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from vace_batch.errors import UsageError
@@ -11,7 +11,7 @@ from vace_batch.ledger.records import COMPACT_FROM, read_records
 from vace_batch.ledger.run_plan import read_run
 from vace_batch.ledger.schema import KINDS
 from vace_batch.storage import files as storage
-from vace_batch.storage.listing import list_entries
+from vace_batch.storage.listing import Entry, list_entries
 
 DEFAULT_GRACE_S = 24 * 3600.0
 
@@ -41,11 +41,19 @@ def find_garbage(out: str, *, grace_s: float = DEFAULT_GRACE_S) -> Garbage:
     # Listed before the records are read: an artifact that is recorded in between counts as named.
     old = [entry for entry in list_entries(out) if entry.modified_s < before]
     artifacts = [entry for entry in old if entry.name.startswith(_ARTIFACTS)]
+    unfinished = [entry for entry in old if entry.is_temporary and not entry.name.startswith(_ARTIFACTS)]
+    return _garbage([*_unnamed(artifacts, out), *unfinished])
+
+
+def _garbage(entries: Iterable[Entry]) -> Garbage:
+    by_name = sorted(entries, key=lambda entry: entry.name)
+    return Garbage(files=tuple(entry.name for entry in by_name), num_bytes=sum(entry.size for entry in by_name))
+
+
+def _unnamed(artifacts: Sequence[Entry], out: str) -> list[Entry]:
+    """Select the artifacts that no record names; the records are read only if there are artifacts."""
     named = set(_named(out)) if artifacts else set()
-    garbage = [entry for entry in artifacts if entry.name not in named]
-    garbage += [entry for entry in old if entry.is_temporary and not entry.name.startswith(_ARTIFACTS)]
-    names = sorted(entry.name for entry in garbage)
-    return Garbage(files=tuple(names), num_bytes=sum(entry.size for entry in garbage))
+    return [entry for entry in artifacts if entry.name not in named]
 
 
 def remove_garbage(out: str, garbage: Garbage) -> None:

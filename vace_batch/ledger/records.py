@@ -81,15 +81,13 @@ def read_tables(
     listed_at = time.time()
     copies, broken = _copies(out, prefix, schema)
     settled = _settle(copies, versions)
-    listed = _list(folder, kind, sorted(versions.keys() - settled) if versions else None)
-    cost = len(listed) // _LISTED_PER_READ
-    for copy in copies:
-        listed = copy.match(listed)
-    cost += len(listed)
+    present = _list(folder, kind, sorted(versions.keys() - settled) if versions else None)
+    loose = _match(copies, present)
+    cost = len(present) // _LISTED_PER_READ + len(loose)
     writer = None if compact_from is None or cost < compact_from else _CompactFile(schema)
     names = list(columns) if writer is None else schema.names
     yield schema.empty_table().select(list(columns))
-    for part in chain(*(copy.parts(names) for copy in copies), _read_loose(folder, listed, schema)):
+    for part in chain(*(copy.parts(names) for copy in copies), _read_loose(folder, loose, schema)):
         if writer is not None:
             writer.add(part)
         yield part.select(list(columns))
@@ -238,6 +236,13 @@ def _settle(copies: Iterable[_Copy], versions: dict[str, str]) -> set[str]:
     for copy in copies:
         settled |= copy.settle(versions, settled)
     return settled
+
+
+def _match(copies: Iterable[_Copy], listed: pa.Table) -> pa.Table:
+    """Accept the rows of copies whose version is listed; return the listed records that no copy has."""
+    for copy in copies:
+        listed = copy.match(listed)
+    return listed
 
 
 def _tag(table: pa.Table) -> pa.ChunkedArray:
