@@ -13,55 +13,55 @@ export OMP_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .PHONY: help env demo tasks test test-all check fmt chaos audit bench docs docs-manifest flow clean
 
-help: ## this list
+help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 env: ## create the environment in .venv (or VACE_BATCH_VENV), or bring it up to date
 	@sh $(ROOT)/.ci/with-python $(ROOT)/.ci/env.py "$(VENV)"
 
-demo: env ## six clips made on the spot, through the whole pipeline, into OUT=demo-out
+demo: env ## run the whole pipeline on six generated clips, into OUT (demo-out)
 	@$(BIN)/vace-batch demo -o "$(OUT)"
 
-tasks: env ## a row for every task through the pipeline, and sheets of what the model was given and what it made, into OUT
+tasks: env ## run one row per task and draw sheets of the model's input and output, into OUT
 	@$(BIN)/python benchmarks/task_pictures.py "$(OUT)" --run
 
-test: env ## every test that runs on this machine; TESTS=tests/video/test_probe.py for some
+test: env ## run every test that this machine can run; TESTS=tests/video/test_probe.py runs some
 	@$(BIN)/python -m pytest -m "not gpu and not browser and not slow" $(TESTS)
 
-test-all: env ## the slow, GPU and browser tests too
+test-all: env ## also run the slow, GPU and browser tests
 	@$(BIN)/python -m pytest $(TESTS)
 
-check: env ## ruff, format, mypy --strict, import contracts
+check: env ## check the code: ruff, format, mypy --strict, import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-fmt: env ## put the code into form
+fmt: env ## format the code
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format .
 
-browser: env ## the report's page and the docs in a headless Chromium, which is installed where that can be done
+browser: env ## test the report's page and the docs in a headless Chromium, which is installed if possible
 	@sh $(ROOT)/.ci/chromium $(BIN)
 	@$(BIN)/python -m pytest -m browser $(ROOT)/tests/browser $(ROOT)/tests/docs
 
-chaos: env ## what breaks and what it costs, on a real Ray: every fault, then 20 runs of random kills; about 40 min
+chaos: env ## inject every fault into runs on a real Ray, then 20 runs with random kills; about 40 min
 	@$(BIN)/python -m tests.chaos.campaign $(CHAOS)
 
-audit: env ## known weaknesses of the pinned packages, by pip-audit in a place of its own; needs the network
+audit: env ## list known vulnerabilities of the pinned packages with pip-audit; needs the network
 	@test -x $(VENV)-audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)-audit && $(VENV)-audit/bin/pip install -q pip-audit; }
 	@$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
-bench: env ## every benchmark in benchmarks/
+bench: env ## run every benchmark in benchmarks/
 	@for file in benchmarks/[a-z]*.py; do test -e "$$file" || continue; echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
-docs: env ## the site: tutorial, how-to, reference, explanation, troubleshooting; into site/, nothing from the network
+docs: env ## build the documentation site into site/; needs no network
 	@$(BIN)/python .ci/docs.py site
 
 docs-manifest: env ## write manifests/README.md and the example manifests from the schema
 	@$(BIN)/python -m vace_batch.manifest.docs
 
-flow: env ## the demo's manifest as a Prefect flow on the embedded server
+flow: env ## run the demo's manifest as a Prefect flow on the embedded server
 	@$(BIN)/python -m vace_batch.demo.clips "$(OUT)/media"
 	@$(BIN)/python -m flows.batch "$(OUT)/media/manifest.parquet" -o "$(OUT)"
 

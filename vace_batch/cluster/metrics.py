@@ -15,18 +15,18 @@ from vace_batch.cluster.units import Unit
 from vace_batch.costs import StepKind
 
 METRICS = {
-    "vace_batch_running": "1 while a run goes on",
+    "vace_batch_running": "1 while a run is running",
     "vace_batch_windows_total": "windows that ended, by status: done, failed",
-    "vace_batch_frames_total": "frames of the windows that were made",
-    "vace_batch_gpu_actors": "VACE actors that are ready",
-    "vace_batch_gpu_busy_seconds_total": "seconds that VACE actors worked",
+    "vace_batch_frames_total": "frames of generated windows",
+    "vace_batch_gpu_actors": "number of VACE actors that are ready",
+    "vace_batch_gpu_busy_seconds_total": "seconds that VACE actors spent working",
     "vace_batch_queue_bytes": "estimated bytes of VCUs that wait for a VACE actor",
     "vace_batch_attempts_total": "runs of steps, repeated ones included, by kind of step",
     "vace_batch_clips_total": "clips that ended, by status: done, failed, skipped",
     "vace_batch_verdicts_total": "finished clips, further attempts included, by verdict: pass, review, fail",
-    "vace_batch_last_commit_timestamp_seconds": "when the last window or clip was recorded, at first the start",
+    "vace_batch_last_commit_timestamp_seconds": "time of the last recorded window or clip, or of the start",
 }
-"""Every name, and what it counts."""
+"""Name and meaning of every metric."""
 
 
 class Metrics:

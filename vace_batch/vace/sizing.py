@@ -66,8 +66,8 @@ def rows(*, share: float = 0.1, tflops: float = 350.0, fps: float = 25.0) -> Ite
 def needs(*, tflops: float = 350.0) -> str:
     """Return a Markdown table of the memory and time that the real models need on a GPU; GB are 10^9 bytes."""
     lines = [
-        "| model | files: transformer, text encoder, VAE | on the GPU: weights | and a window of 81 frames, at least | "
-        "50 steps with guidance |",
+        "| model | files: transformer, text encoder, VAE | weights on the GPU | "
+        "and for a window of 81 frames, at least | time of 50 steps with guidance |",
         "|---|---|---:|---|---|",
     ]
     speed = Speed.sustained(tflops)
@@ -97,7 +97,8 @@ def _sampling(preset: PresetName) -> Sampling:
 def table(*, share: float = 0.1, price: float = 3.0, tflops: float = 350.0, fps: float = 25.0) -> str:
     """Return the rows as a Markdown table; `price` is of a GPU-hour."""
     lines = [
-        f"| model | preset | crop | GPU-s a window | GPU-hours for {SOURCE_HOURS:,} h | at {price:g} a GPU-hour |",
+        f"| model | preset | crop | GPU-seconds per window | "
+        f"GPU-hours for {SOURCE_HOURS:,} h | cost at {price:g} per GPU-hour |",
         "|---|---|---|---:|---:|---:|",
     ]
     for row in rows(share=share, tflops=tflops, fps=fps):
@@ -108,11 +109,15 @@ def table(*, share: float = 0.1, price: float = 3.0, tflops: float = 350.0, fps:
 
 
 def main(
-    share: Annotated[float, typer.Option(min=0, max=1, help="of the frames have something to change")] = 0.1,
-    price: Annotated[float, typer.Option(min=0, help="of a GPU-hour")] = 3.0,
-    tflops: Annotated[float, typer.Option(min=0.1, help="what a GPU sustains")] = 350.0,
-    fps: Annotated[float, typer.Option(min=1, help="frames a second of the sources")] = 25.0,
-    gpu: Annotated[bool, typer.Option("--needs", help="what a GPU must have instead")] = False,
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the frames that have something to change, 0..1.")
+    ] = 0.1,
+    price: Annotated[float, typer.Option(min=0, help="Price of a GPU-hour.")] = 3.0,
+    tflops: Annotated[float, typer.Option(min=0.1, help="TFLOP/s that a GPU sustains.")] = 350.0,
+    fps: Annotated[float, typer.Option(min=1, help="Frames per second of the sources.")] = 25.0,
+    gpu: Annotated[
+        bool, typer.Option("--needs", help="Print the memory and time that each model needs instead.")
+    ] = False,
 ) -> None:
     """Print the table."""
     print(needs(tflops=tflops) if gpu else table(share=share, price=price, tflops=tflops, fps=fps))
