@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-SAME_COLOURS: tuple[npt.NDArray[Any], npt.NDArray[Any]] = np.ones(3, np.float32), np.zeros(3, np.float32)
+Levels = npt.NDArray[np.float32]
+
+SAME_COLOURS: tuple[Levels, Levels] = np.ones(3, np.float32), np.zeros(3, np.float32)
 
 # A frame with this many times the contrast at the same place becomes the colour reference.
 _BRIGHTER = 1.5
@@ -19,12 +19,12 @@ _MAX_GAIN = 50.0
 _ALIKE = 0.9
 
 
-def is_brighter(colours: npt.NDArray[Any], gain: npt.NDArray[Any], offset: npt.NDArray[Any]) -> bool:
+def is_brighter(colours: Levels, gain: Levels, offset: Levels) -> bool:
     """Return whether a frame with this gain and offset to `colours` (H, W, 3) has more contrast, hardly clipped."""
     return bool(np.median(gain) < 1 / _BRIGHTER and np.percentile((colours - offset) / gain, 98) <= 255)
 
 
-def match_colours(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def match_colours(source: npt.NDArray[np.generic], target: npt.NDArray[np.generic]) -> tuple[Levels, Levels]:
     """Fit gain and offset per channel, (3,) each: gain * source + offset is near `target`. Both are (N, 3), 0..255.
 
     Outliers and clipped pixels do not count. The gain stays near 1 where source and target are flat or unlike each
@@ -48,7 +48,7 @@ def match_colours(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> tuple[n
     return gain[:, 0], np.asarray(offset[:, 0], np.float32)
 
 
-def _slope(a: npt.NDArray[Any], b: npt.NDArray[Any], weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _slope(a: Levels, b: Levels, weight: Levels) -> Levels:
     """Return the slope of b (3, N) over a, both of mean 0, per channel; a faded a is fitted from b to a."""
     var_a, var_b = a**2 @ weight, b**2 @ weight
     common = np.maximum((a * b) @ weight, 0)

@@ -29,7 +29,7 @@ _ADJACENT = (
 )
 
 
-def spread_inwards(values: Values, known: npt.NDArray[Any]) -> Values:
+def spread_inwards(values: Values, known: npt.NDArray[np.bool_ | np.float32]) -> Values:
     """Keep `values` (H, W, C) where `known`, and continue them smoothly elsewhere.
 
     `known` is (H, W), bool or weights 0..1. A pyramid: each level holds the known mean of four pixels of the finer

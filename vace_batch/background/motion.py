@@ -39,7 +39,7 @@ class Fit:
         return bool(np.array_equal(self.matrix, np.eye(3)))
 
 
-def project(matrix: Matrix, points: npt.NDArray[Any]) -> Points:
+def project(matrix: Matrix, points: npt.NDArray[np.float32 | np.float64]) -> Points:
     """Map (N, 2) points by a homography."""
     return (
         cv2.perspectiveTransform(points.reshape(-1, 1, 2).astype(np.float64), matrix).reshape(-1, 2).astype(np.float32)

@@ -18,7 +18,9 @@ from vace_batch.geometry import Size
 # OpenCV's type stubs lack some of its functions and forbid arguments that it takes.
 _cv: Any = cv2
 
-Points = npt.NDArray[Any]
+Points = npt.NDArray[np.float32]
+Shifts = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8 | np.float32 | np.float64]
 
 _CELLS = 20
 _NEIGHBOURS = 6
@@ -41,13 +43,13 @@ class MeshFile:
         self._file = tempfile.TemporaryFile(prefix="vace-batch-")
         self._end = 0
 
-    def write(self, grid: npt.NDArray[Any]) -> int:
+    def write(self, grid: Shifts) -> int:
         """Append a float32 grid; return its offset."""
         at = self._end
         self._end += os.pwrite(self._file.fileno(), np.ascontiguousarray(grid, np.float32).tobytes(), at)
         return at
 
-    def read(self, at: int, shape: tuple[int, int, int]) -> npt.NDArray[Any]:
+    def read(self, at: int, shape: tuple[int, int, int]) -> Shifts:
         """Read the grid of `shape` at an offset."""
         return np.frombuffer(os.pread(self._file.fileno(), 4 * math.prod(shape), at), np.float32).reshape(shape)
 
@@ -62,11 +64,11 @@ class Mesh:
     file: MeshFile
 
     @property
-    def shifts(self) -> npt.NDArray[Any]:
+    def shifts(self) -> Shifts:
         """The grid, (rows, columns, 2) float32, read from the file; read-only."""
         return self.file.read(self.place, self.shape)
 
-    def at(self, places_xy: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def at(self, places_xy: Shifts) -> Shifts:
         """Return the shifts at (h, w, 2) pixel places; beyond the frame, the shifts at its edge."""
         rows, columns = self.shape[:2]
         cells = (places_xy + 0.5) * np.array([columns / self.size.width, rows / self.size.height], np.float32) - 0.5
@@ -74,14 +76,14 @@ class Mesh:
         return look_up(self.shifts, cells, cv2.INTER_LINEAR)
 
 
-def look_up(values: npt.NDArray[Any], places_xy: npt.NDArray[Any], interpolation: int) -> npt.NDArray[Any]:
+def look_up(values: Shifts, places_xy: Shifts, interpolation: int) -> Shifts:
     """Interpolate `values` (H, W, C) float32 at (h, w, 2) places between pixels; beyond the edge, the edge's values."""
     x = np.ascontiguousarray(places_xy[..., 0], np.float32)
     y = np.ascontiguousarray(places_xy[..., 1], np.float32)
     return np.asarray(_cv.remap(values, x, y, interpolation, borderMode=cv2.BORDER_REPLICATE))
 
 
-def fine_shifts(target: npt.NDArray[Any], source: npt.NDArray[Any], seen: npt.NDArray[np.bool_]) -> Any:
+def fine_shifts(target: Pixels, source: Pixels, seen: npt.NDArray[np.bool_]) -> Shifts:
     """Return the shift (h, w, 2) of each pixel of `target` to its place in `source`; both (h, w, 3), nearly aligned.
 
     Dense flow where `seen`, averaged over some pixels; elsewhere its smooth continuation. Large shifts do not count.
@@ -141,7 +143,7 @@ def make_mesh(at: Points, rest: Points, small: Size, size: Size, file: MeshFile)
     return Mesh(size=size, shape=(rows, columns, 2), place=place, file=file)
 
 
-def shifts_at(places: npt.NDArray[Any], at: Points, rest: Points) -> npt.NDArray[np.float64]:
+def shifts_at(places: npt.NDArray[np.float32 | np.float64], at: Points, rest: Points) -> npt.NDArray[np.float64]:
     """Interpolate shifts `rest` (N, 2) from points `at` to `places` (M, 2): locally weighted plane fits."""
     beside = at[None].astype(np.float64) - places[:, None]
     weight = 1.0 / ((beside**2).sum(axis=-1) + _SHARP_PX**2) ** 2

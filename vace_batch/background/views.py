@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from cv2.typing import MatLike
 
 from vace_batch.background.exposure import SAME_COLOURS, match_colours
 from vace_batch.background.motion import Matrix
@@ -97,7 +98,7 @@ def shrinking(full: Size, small: Size) -> Matrix:
     return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1.0]])
 
 
-def mean_difference(a: npt.NDArray[Any], b: npt.NDArray[Any], where: npt.NDArray[np.bool_]) -> float:
+def mean_difference(a: MatLike, b: MatLike, where: npt.NDArray[np.bool_]) -> float:
     return float(cv2.absdiff(a, b)[where].mean()) if where.any() else 255.0
 
 
@@ -106,7 +107,7 @@ def corners_in(gray: npt.NDArray[np.uint8], where: npt.NDArray[np.uint8]) -> Poi
     return np.asarray(() if corners is None else corners, np.float32).reshape(-1, 2)
 
 
-def _evened(gray: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+def _evened(gray: MatLike) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
     """Even brightness and contrast out over some 20 pixels, so that light may change between frames.
 
     Also returns the contrast that was there (standard deviation, levels).

@@ -224,7 +224,7 @@ def _parameters(command: Command) -> list[inspect.Parameter]:
     ]
 
 
-def options_from(given: Mapping[Flag, Any]) -> Options:
+def options_from(given: Mapping[Flag, object]) -> Options:
     """`Options` with the fields of the flags that were given, the others at their defaults.
 
     Raises:

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -84,7 +84,7 @@ def _clip_lines(summary: Summary) -> Iterator[str]:
             yield f"{job['verdict']:8} {job['job_id']}: {'; '.join(job['reasons'])}"
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Print one value as a line of JSON on standard output."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 

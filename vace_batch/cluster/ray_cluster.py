@@ -124,7 +124,9 @@ class RayCluster:
             facts += self._facts(*answer)
         return facts
 
-    def _watch(self, actor_id: int, method: str, call_id: int, reference: Any) -> concurrent.futures.Future[Any]:
+    def _watch(
+        self, actor_id: int, method: str, call_id: int, reference: ray.ObjectRef[object]
+    ) -> concurrent.futures.Future[Any]:
         """Queue a call's answer for the driver's thread. Ray's threads put answers into the queue, so no lock is
         needed."""
         future: concurrent.futures.Future[Any] = reference.future()

@@ -193,7 +193,7 @@ def _reply(outcome: Outcome | None, trouble: Trouble | None) -> Reply:
     return Reply(meta=outcome.meta, has_payload=outcome.payload is not None)
 
 
-def _fetch(references: Sequence[Any]) -> tuple[tuple[object, ...], tuple[int, ...]]:
+def _fetch(references: Sequence[ray.ObjectRef[object]]) -> tuple[tuple[object, ...], tuple[int, ...]]:
     """Fetch the payloads behind references. Returns the payloads, and the positions of lost ones."""
     values: list[object] = []
     lost: list[int] = []

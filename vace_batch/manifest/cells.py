@@ -9,7 +9,7 @@ import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypedDict, TypeVar, cast
 
 from vace_batch.errors import Fault
 from vace_batch.manifest.choices import (
@@ -51,6 +51,7 @@ from vace_batch.manifest.presets import PRESETS
 from vace_batch.manifest.uris import UriError, resolve_uri
 
 _SHOWN_CHARS = 60
+_SIDES: tuple[Literal["left", "right", "up", "down"], ...] = ("left", "right", "up", "down")
 _DILATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(px|%|tokens?)")
 _OUTPUT_SUFFIX = re.compile(r"[^/]+\.[A-Za-z0-9]{1,8}")
 
@@ -97,6 +98,57 @@ class Undecodable:
 
 Parser = Callable[[Any, Cell], Any]
 Word = TypeVar("Word", bound=str)
+Struct = TypeVar("Struct")
+Parsed = TypeVar("Parsed")
+
+
+class _BoxCell(TypedDict, total=False):
+    x: float | None
+    y: float | None
+    width: float | None
+    height: float | None
+    frame: int | None
+    object_id: int | None
+
+
+class _PointCell(TypedDict, total=False):
+    x: float | None
+    y: float | None
+    frame: int | None
+    object_id: int | None
+    positive: bool | None
+
+
+class _LoraCell(TypedDict, total=False):
+    uri: str | None
+    weight: float | None
+    expert: str | None
+
+
+class _PickCell(TypedDict, total=False):
+    exclude: list[str | None] | None
+    largest: bool | None
+    tracks: list[int | None] | None
+
+
+class _ProtectCell(TypedDict, total=False):
+    targets: list[str | None] | None
+    boxes: list[_BoxCell | None] | None
+    mask_uri: str | None
+
+
+class _ExpandCell(TypedDict, total=False):
+    left: float | None
+    right: float | None
+    up: float | None
+    down: float | None
+    inner: bool | None
+
+
+class _ExtendCell(TypedDict, total=False):
+    mode: str | None
+    unit: str | None
+    seconds: float | None
 
 
 def _job_id(value: str, cell: Cell) -> str:
@@ -153,7 +205,7 @@ def _weights(value: str, cell: Cell, at: str = "") -> str:
     return value
 
 
-def _lora(value: Mapping[str, Any], cell: Cell, at: str) -> LoraRef:
+def _lora(value: _LoraCell, cell: Cell, at: str) -> LoraRef:
     uri, weight = value.get("uri") or "", value.get("weight")
     if uri.endswith(".safetensors"):
         uri = _weights(uri, cell, f"{at}.uri")
@@ -166,10 +218,10 @@ def _lora(value: Mapping[str, Any], cell: Cell, at: str) -> LoraRef:
     )
 
 
-def _loras(value: Sequence[Mapping[str, Any] | None], cell: Cell) -> tuple[LoraRef, ...]:
+def _loras(value: Sequence[_LoraCell | None], cell: Cell) -> tuple[LoraRef, ...]:
     if len(value) > MAX_LORAS:
         cell.note("", f"{len(value):,} LoRAs", f"at most {MAX_LORAS}")
-    loras: list[LoraRef] = _structs(value[:MAX_LORAS], cell, "", _lora)
+    loras = _structs(value[:MAX_LORAS], cell, "", _lora)
     return tuple(loras)
 
 
@@ -193,7 +245,7 @@ def _side(value: float | None, cell: Cell, at: str) -> float:
     return float(value or 0)
 
 
-def _box(value: Mapping[str, Any], cell: Cell, at: str) -> BoxKey:
+def _box(value: _BoxCell, cell: Cell, at: str) -> BoxKey:
     frame = value.get("frame")
     return BoxKey(
         x=_number(value.get("x"), -MAX_COORDINATE_PX, MAX_COORDINATE_PX, cell, f"{at}.x", "px"),
@@ -205,8 +257,10 @@ def _box(value: Mapping[str, Any], cell: Cell, at: str) -> BoxKey:
     )
 
 
-def _structs(value: Sequence[Mapping[str, Any] | None], cell: Cell, at: str, parse: Callable[..., Any]) -> list[Any]:
-    parsed = []
+def _structs(
+    value: Sequence[Struct | None], cell: Cell, at: str, parse: Callable[[Struct, Cell, str], Parsed]
+) -> list[Parsed]:
+    parsed: list[Parsed] = []
     for index, item in enumerate(value):
         if item is None:
             cell.fault(f"{at}[{index}]", None, "a value")
@@ -215,8 +269,8 @@ def _structs(value: Sequence[Mapping[str, Any] | None], cell: Cell, at: str, par
     return parsed
 
 
-def _boxes(value: Sequence[Mapping[str, Any] | None], cell: Cell, at: str = "") -> tuple[BoxKey, ...]:
-    boxes: list[BoxKey] = _structs(value, cell, at, _box)
+def _boxes(value: Sequence[_BoxCell | None], cell: Cell, at: str = "") -> tuple[BoxKey, ...]:
+    boxes = _structs(value, cell, at, _box)
     if len(boxes) > 1:
         _check_tracks(boxes, cell, at)
     return tuple(boxes)
@@ -236,7 +290,7 @@ def _check_tracks(boxes: Sequence[BoxKey], cell: Cell, at: str) -> None:
         seen.add((box.object_id, box.frame))
 
 
-def _point(value: Mapping[str, Any], cell: Cell, at: str) -> PointKey:
+def _point(value: _PointCell, cell: Cell, at: str) -> PointKey:
     positive = value.get("positive")
     return PointKey(
         x=_number(value.get("x"), 0, MAX_COORDINATE_PX, cell, f"{at}.x", "px"),
@@ -247,21 +301,21 @@ def _point(value: Mapping[str, Any], cell: Cell, at: str) -> PointKey:
     )
 
 
-def _points(value: Sequence[Mapping[str, Any] | None], cell: Cell) -> tuple[PointKey, ...]:
-    points: list[PointKey] = _structs(value, cell, "", _point)
+def _points(value: Sequence[_PointCell | None], cell: Cell) -> tuple[PointKey, ...]:
+    points = _structs(value, cell, "", _point)
     for object_id in sorted({point.object_id for point in points}):
         if not any(point.positive for point in points if point.object_id == object_id):
             cell.fault("", f"object {object_id} with background points only", "a positive point for each object")
     return tuple(points)
 
 
-def _pick(value: Mapping[str, Any], cell: Cell) -> Pick:
+def _pick(value: _PickCell, cell: Cell) -> Pick:
     tracks = [_integer(number, 1, MAX_FRAME, cell, ".tracks") for number in value.get("tracks") or ()]
     exclude = _labels(value.get("exclude") or (), cell, ".exclude")
     return Pick(exclude=exclude, largest=bool(value.get("largest")), tracks=tuple(tracks))
 
 
-def _protect(value: Mapping[str, Any], cell: Cell) -> Protect:
+def _protect(value: _ProtectCell, cell: Cell) -> Protect:
     mask_uri = value.get("mask_uri")
     return Protect(
         targets=_labels(value.get("targets") or (), cell, ".targets"),
@@ -300,12 +354,9 @@ def _joined(allowed: Sequence[str], ready_made: Sequence[str] = ()) -> Parser:
     return parse
 
 
-def _expand(value: Mapping[str, Any], cell: Cell) -> Expand:
-    sides = {
-        name: _number(value[name], 0, 1, cell, f".{name}")
-        for name in ("left", "right", "up", "down")
-        if value.get(name) is not None
-    }
+def _expand(value: _ExpandCell, cell: Cell) -> Expand:
+    given = {name: value.get(name) for name in _SIDES}
+    sides = {name: _number(side, 0, 1, cell, f".{name}") for name, side in given.items() if side is not None}
     grown = Expand(**sides, inner=bool(value.get("inner")))
     if not any(sides.values()):
         cell.note("", "no side", "at least one of left, right, up, down above 0")
@@ -314,7 +365,7 @@ def _expand(value: Mapping[str, Any], cell: Cell) -> Expand:
     return grown
 
 
-def _extend(value: Mapping[str, Any], cell: Cell) -> Extend:
+def _extend(value: _ExtendCell, cell: Cell) -> Extend:
     seconds = value.get("seconds")
     made = Extend(
         mode=_choice(EXTEND_MODES)(value.get("mode") or "first", cell, ".mode"),

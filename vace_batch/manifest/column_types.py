@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 
 from vace_batch.errors import Fault
 
 
-def type_faults(actual: Any, wanted: Any, at: str) -> Iterator[Fault]:
+def type_faults(actual: pa.DataType, wanted: pa.DataType, at: str) -> Iterator[Fault]:
     """Find the places where a column of type `actual` cannot be read as `wanted` without loss.
 
     Accepted beside equal types: narrower or unsigned integers, any number for a float, the large, view and dictionary
@@ -27,7 +26,7 @@ def type_faults(actual: Any, wanted: Any, at: str) -> Iterator[Fault]:
         yield Fault(at, _shown(actual), _shown(wanted))
 
 
-def _same_kind(actual: Any, wanted: Any) -> bool:
+def _same_kind(actual: pa.DataType, wanted: pa.DataType) -> bool:
     if pa.types.is_string(wanted):
         return bool(pa.types.is_string(actual) or pa.types.is_large_string(actual) or pa.types.is_string_view(actual))
     if pa.types.is_floating(wanted):
@@ -37,12 +36,12 @@ def _same_kind(actual: Any, wanted: Any) -> bool:
     return bool(actual == wanted and not pa.types.is_nested(actual))
 
 
-def _is_list(actual: Any) -> bool:
+def _is_list(actual: pa.DataType) -> bool:
     kinds = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
     return any(getattr(pa.types, kind)(actual) for kind in kinds)
 
 
-def _struct_faults(actual: Any, wanted: Any, at: str) -> Iterator[Fault]:
+def _struct_faults(actual: pa.DataType, wanted: pa.DataType, at: str) -> Iterator[Fault]:
     parts = {part.name: part for part in wanted}
     seen: set[str] = set()
     for part in actual:
@@ -58,6 +57,6 @@ def _struct_faults(actual: Any, wanted: Any, at: str) -> Iterator[Fault]:
             yield Fault(f"{at}.{part.name}", "no such field", _shown(part.type))
 
 
-def _shown(type_: Any) -> str:
+def _shown(type_: pa.DataType) -> str:
     text = str(type_).replace(" not null", "")
     return text if len(text) <= 60 else text[:57] + "..."

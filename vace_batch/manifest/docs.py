@@ -238,14 +238,14 @@ def column_dictionary() -> str:
     return _HEAD + "".join(f"{line}\n" for field in SCHEMA for line in _lines(field, field.name))
 
 
-def example_table(name: str) -> Any:
+def example_table(name: str) -> pa.Table:
     """Return one of EXAMPLES as a table of the columns that the example uses."""
     rows = EXAMPLES[name]
     parts = [field for field in SCHEMA if any(field.name in row for row in rows)]
     return pa.Table.from_pylist(rows, schema=pa.schema(parts, metadata=SCHEMA.metadata))
 
 
-def _lines(field: Any, path: str) -> Iterator[str]:
+def _lines(field: pa.Field, path: str) -> Iterator[str]:
     text = {key.decode(): value.decode() for key, value in field.metadata.items()}
     example = f"`{text['example']}`" if "example" in text else ""
     cells = (f"`{path}`", _type(field.type), text["description"], text["unit"], text["default"], example)
@@ -264,7 +264,7 @@ def _tasks(tasks: str, path: str) -> str:
     return "all" if tasks == ", ".join(TASKS) else tasks
 
 
-def _type(type_: Any) -> str:
+def _type(type_: pa.DataType) -> str:
     if pa.types.is_list(type_):
         return f"list of {_type(type_.value_type)}"
     return "struct" if pa.types.is_struct(type_) else str(type_)

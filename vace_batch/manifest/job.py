@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from vace_batch.manifest.choices import (
     COMPOSITIONS,
@@ -23,6 +23,9 @@ from vace_batch.manifest.choices import (
     Task,
 )
 from vace_batch.options import LoraExpert
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Decides = Literal["nothing", "masks", "plan", "pixels"]
 """The results that a column changes. `masks`: the masks and, through the masks, the plan; `plan`: the clip's plan and
@@ -281,11 +284,11 @@ class Job:
         return bool(by_model or (self.boxes and self.segmenter))
 
 
-def _files_of(at: str, part: Any, decides: Decides) -> Iterator[JobFile]:
+def _files_of(at: str, part: DataclassInstance, decides: Decides) -> Iterator[JobFile]:
     """List the files that the fields of `part`, a job or a struct of a job, name."""
     for column in fields(part):
         value, decided = getattr(part, column.name), column.metadata.get("decides", decides)
-        if is_dataclass(value):
+        if is_dataclass(value) and not isinstance(value, type):
             yield from _files_of(f"{column.name}.", value, decided)
         elif column.metadata.get("counts") != "fingerprint" or value is None:
             continue
@@ -310,7 +313,7 @@ def identity_fields(job: Job) -> dict[str, Any]:
     return plain
 
 
-def _counted(part: Any) -> dict[str, Any]:
+def _counted(part: DataclassInstance) -> dict[str, Any]:
     """Return the fields of a job, or of a struct of a job, that count in an identity by their value."""
     counted = (column.name for column in fields(part) if column.metadata.get("counts", "value") == "value")
     return {name: getattr(part, name) for name in counted}
@@ -321,6 +324,6 @@ def job_json(job: Job) -> str:
     return json.dumps(members(job), default=members, sort_keys=True)
 
 
-def members(part: Any) -> dict[str, Any]:
+def members(part: DataclassInstance) -> dict[str, Any]:
     """Return the fields of a job or of a struct of a job, not copied: deep copies took most of planning's time."""
     return {name: getattr(part, name) for name in part.__dataclass_fields__}

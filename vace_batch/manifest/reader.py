@@ -177,7 +177,7 @@ def _plain_value(scalar: pa.Scalar) -> object:
         return Undecodable()
 
 
-def _parse_column(name: str, values: Sequence[Any], folder: str, faults: list[tuple[int, Fault]]) -> list[Any]:
+def _parse_column(name: str, values: Sequence[object], folder: str, faults: list[tuple[int, Fault]]) -> list[Any]:
     """Parse the values of a column; equal texts and numbers are parsed once and share one object."""
     missing = INVALID if name in REQUIRED else _DEFAULTS[name]
     known: dict[Any, tuple[Any, list[Fault]]] = {}
@@ -201,7 +201,7 @@ def _parse_column(name: str, values: Sequence[Any], folder: str, faults: list[tu
     return parsed
 
 
-def _parse(name: str, value: Any, folder: str) -> tuple[Any, list[Fault]]:
+def _parse(name: str, value: object, folder: str) -> tuple[Any, list[Fault]]:
     if isinstance(value, Undecodable):
         return INVALID, [Fault(name, repr(value), "UTF-8 text")]
     cell = Cell(name, folder)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 
@@ -32,14 +31,14 @@ FREE_PREFIX = "x_"
 
 def _field(
     name: str,
-    type_: Any,
+    type_: pa.DataType,
     description: str,
     *,
     example: object = None,
     default: str = "none",
     unit: str = "",
     tasks: Sequence[str] = TASKS,
-) -> Any:
+) -> pa.Field:
     metadata = {"description": description, "unit": unit, "default": default, "tasks": ", ".join(tasks)}
     if example is not None:
         metadata["example"] = json.dumps(example, ensure_ascii=False)
@@ -54,12 +53,12 @@ def _of(sampling: str) -> str:
     return _span(SAMPLING_RANGES[sampling])
 
 
-def _list(type_: Any) -> Any:
+def _list(type_: pa.DataType) -> pa.DataType:
     # Parquet's own name for the values of a list: with another name a file would change the type.
     return pa.list_(pa.field("element", type_))
 
 
-def _rectangle(unit: str = "display px") -> list[Any]:
+def _rectangle(unit: str = "display px") -> list[pa.Field]:
     return [
         _field("x", pa.float64(), "left edge", unit=unit, default="required"),
         _field("y", pa.float64(), "top edge", unit=unit, default="required"),
@@ -68,7 +67,7 @@ def _rectangle(unit: str = "display px") -> list[Any]:
     ]
 
 
-def _boxes() -> Any:
+def _boxes() -> pa.DataType:
     frame = _field("frame", pa.int64(), "frame of the keyframe; empty: a box for the whole clip", unit="frame")
     track = _field("object_id", pa.int64(), "the object that the keyframe belongs to", default="0")
     return _list(pa.struct([frame, track, *_rectangle()]))
@@ -150,7 +149,7 @@ _LORAS = _list(
 _FROM_PROFILE = "the model profile's"
 _FROM_PRESET = "the preset's"
 
-_SAMPLING_COLUMNS: tuple[tuple[str, Any, str, str], ...] = (
+_SAMPLING_COLUMNS: tuple[tuple[str, pa.DataType, str, str], ...] = (
     ("num_inference_steps", pa.int64(), f"denoising steps, {_span(STEPS_RANGE)}", _FROM_PROFILE),
     (
         "guidance_scale",

@@ -6,11 +6,11 @@ Every function is deterministic and works on the mask's box, never on the frame.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from cv2.typing import MatLike
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import TOKEN_PX, Box, Size
@@ -159,7 +159,7 @@ def _distance(bits: Bits) -> npt.NDArray[np.float32]:
     return cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float32)
 
 
-def _squares(corners: npt.NDArray[Any], side: Size) -> Bits:
+def _squares(corners: MatLike, side: Size) -> Bits:
     """Join the `side` windows whose upper left pixels are set in (h,w) `corners`."""
     square = np.ones((side.height, side.width), np.uint8)
     return cv2.dilate(corners, square, anchor=(side.width - 1, side.height - 1), borderValue=0).astype(np.bool_)
@@ -192,7 +192,7 @@ def _window_scores(bits: Bits, side: Size) -> npt.NDArray[np.float64]:
     return covered - np.where(covered > 0, off_x**2 + off_y**2, 0) / (side.width**2 + side.height**2)
 
 
-def _window_sums(values: npt.NDArray[Any], side: Size) -> npt.NDArray[np.float64]:
+def _window_sums(values: npt.NDArray[np.bool_ | np.intp], side: Size) -> npt.NDArray[np.float64]:
     """Sum (h,w) `values` over each `side` window inside the array, by the window's upper left pixel."""
     table: npt.NDArray[np.float64] = np.asarray(cv2.integral(values.astype(np.float64), sdepth=cv2.CV_64F), np.float64)
     below = table[side.height :]

@@ -39,7 +39,7 @@ _NEUTRAL = 127.5
 _NEUTRAL_WITHIN = 5.0
 
 
-def luma(rgb: npt.NDArray[Any]) -> FloatImage:
+def luma(rgb: npt.NDArray[np.uint8 | np.float32]) -> FloatImage:
     """Convert (H, W, 3) to brightness (H, W), with the weights of BT.709."""
     return np.asarray(rgb.astype(np.float32) @ np.array([0.2126, 0.7152, 0.0722], np.float32), np.float32)
 
@@ -118,7 +118,7 @@ def _counts(cells: npt.NDArray[np.int32]) -> FloatImage:
     return counts
 
 
-def _with_neighbours(counts: npt.NDArray[Any]) -> FloatImage:
+def _with_neighbours(counts: FloatImage) -> FloatImage:
     """Add each colour's neighbours in the histogram (3x3x3 sum)."""
     counts = counts.astype(np.float32)
     for axis in range(3):
@@ -224,7 +224,7 @@ def _change(inside: FloatImage, ring: FloatImage) -> Change:
     )
 
 
-def _moved(image: FloatImage, matrix: npt.NDArray[Any]) -> tuple[FloatImage, Bits]:
+def _moved(image: FloatImage, matrix: npt.NDArray[np.float32 | np.float64]) -> tuple[FloatImage, Bits]:
     """Warp an image by a motion; return the image, and a mask of its valid pixels."""
     size = image.shape[1::-1]
     valid = cv2.warpAffine(np.ones(image.shape[:2], np.float32), matrix, size, flags=cv2.INTER_LINEAR) > 0.99

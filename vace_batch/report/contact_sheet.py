@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -114,7 +113,7 @@ def write_sheet(
     return contact_sheet(rows, path, note=note)
 
 
-def _row_of(job: Job, outcome: Mapping[str, Any], caption: str, columns: int) -> SheetRow:
+def _row_of(job: Job, outcome: Mapping[str, object], caption: str, columns: int) -> SheetRow:
     indices = evenly_spaced(scan(job.video_uri).num_frames, columns)
     output = outcome.get("output_uri")
     notes = [caption, str(outcome.get("status", "not run"))]

@@ -59,7 +59,7 @@ def index_row(clip: Clip) -> dict[str, Any]:
     }
 
 
-def by_column(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def by_column(rows: Sequence[Mapping[str, object]]) -> dict[str, Any]:
     """Turn rows into columns; repeated text becomes a list of values and each row's index into the list."""
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in INDEX_NUMBERS}
     for name in INDEX:

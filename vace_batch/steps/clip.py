@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass
 from functools import cached_property
 from typing import Any
@@ -62,7 +62,7 @@ class ClipWork:
         encoding = self.options.pixel_fields()
         return prep_key, make_key("clip", KEY_VERSION, name, self._generation(fields), prep_key, encoding)
 
-    def _prep_key(self, identity: dict[str, Any]) -> str:
+    def _prep_key(self, identity: Mapping[str, object]) -> str:
         fields = {name: value for name, value in identity.items() if DECIDES[name] in ("masks", "plan")}
         task = fields.pop("task")  # stands apart from the other fields in the key
         every = (self.options.detect_every, self.options.tracker) if self.job.needs_pixels else None
@@ -133,7 +133,7 @@ class ClipWork:
         """The part of an identity that stands for the sources: their fingerprints, or the reason to refuse them."""
         return self.fingerprints if self.refused is None else {"refused": str(self.refused)}
 
-    def _generation(self, identity: dict[str, Any]) -> tuple[object, ...]:
+    def _generation(self, identity: Mapping[str, object]) -> tuple[object, ...]:
         fields = {name: value for name, value in identity.items() if DECIDES[name] in ("plan", "pixels")}
         # A window's masks count by `known_digest`, not by the mask file of the row.
         mask_files = {file.fingerprint_name for file in self.job.files() if file.decides == "masks"}

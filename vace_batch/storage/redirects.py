@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import aiohttp
 
 REPLACED = {
     "s3": "aiobotocore.httpsession:AIOHTTPSession._get_session",
@@ -41,7 +45,7 @@ def _s3_session() -> Any:
 class _Unredirected:
     """An aiohttp session that does not follow redirects."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
     def request(self, *args: Any, **more: Any) -> Any:
@@ -52,7 +56,9 @@ def _gs_trace() -> Any:
     """Make a trace that aiohttp calls before a redirect; Google's 308 without a location continues an upload."""
     import aiohttp
 
-    async def refuse(session: Any, context: Any, params: aiohttp.TraceRequestRedirectParams) -> None:
+    async def refuse(
+        session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestRedirectParams
+    ) -> None:
         if "Location" in params.response.headers or "URI" in params.response.headers:
             raise OSError(f"the store answered {params.response.status}, a redirect, which is not followed")
 

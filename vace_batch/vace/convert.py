@@ -259,7 +259,7 @@ def _check(what: str, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str,
         raise UsageError(f"{what}: {len(wrong)} weights are wrong: {'; '.join(sorted(wrong)[:3])}")
 
 
-def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
+def _write_config(folder: Path, config: Mapping[str, object]) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 

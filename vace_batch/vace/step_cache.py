@@ -60,14 +60,14 @@ def install(transformer: WanVACETransformer3DModel) -> None:
     transformer.forward = MethodType(_forward, transformer)
 
 
-def _forward(self: Any, *args: Any, step_cache: StepCache | None = None, **kwargs: Any) -> Any:
+def _forward(self: WanVACETransformer3DModel, *args: Any, step_cache: StepCache | None = None, **kwargs: Any) -> Any:
     if step_cache is None:
         return WanVACETransformer3DModel.forward(self, *args, **kwargs)
     return (_cached(self, step_cache, **kwargs),)
 
 
 def _cached(
-    self: Any,
+    self: WanVACETransformer3DModel,
     cache: StepCache,
     *,
     hidden_states: torch.Tensor,

@@ -40,7 +40,7 @@ class Plane:
 class PlaneLayout:
     """The sample type and the planes of a pixel format; `planes` leaves out a plane that only holds transparency."""
 
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     deep: bool
     planes: tuple[Plane, ...]
 
@@ -99,7 +99,7 @@ def is_editable(pix_fmt: str) -> bool:
     return plane_layout(pix_fmt) is not None
 
 
-def plane_view(frame: av.VideoFrame, plane: Plane, dtype: np.dtype[Any]) -> Samples:
+def plane_view(frame: av.VideoFrame, plane: Plane, dtype: np.dtype[np.generic]) -> Samples:
     """Return a writable (H, W, channels) view of one plane, without row padding."""
     buffer = frame.planes[plane.index]
     rows: Samples = np.frombuffer(memoryview(buffer), np.uint8).reshape(buffer.height, abs(buffer.line_size))

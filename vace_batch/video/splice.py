@@ -196,7 +196,7 @@ class SplicedTrack:
             joined.is_keyframe = packet.is_keyframe
             yield self._stamped(joined, int(self._plan.pts[packet.pts]))
 
-    def _stamped(self, packet: Packet[Any], pts: int | None) -> Packet[Any]:
+    def _stamped(self, packet: Packet[Stream], pts: int | None) -> Packet[Any]:
         assert pts is not None and self._info.time_base is not None
         dts = int(self._plan.dts[self._written])
         if dts > pts:

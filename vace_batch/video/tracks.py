@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from fractions import Fraction
-from typing import Any
 
 import av
 import av.error
@@ -22,7 +21,7 @@ from vace_batch.video.reader import demux
 _STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "bps", "number_of_", "_stat")
 
 
-def mux(sink: OutputContainer, packet: Packet[Any]) -> None:
+def mux(sink: OutputContainer, packet: Packet[Stream]) -> None:
     """Write one packet.
 
     Raises:

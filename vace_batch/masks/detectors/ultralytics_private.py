@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vace_batch.masks.detectors.detection import MaskLogits
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MEMBERS: Mapping[str, tuple[str, ...]] = {
     "ultralytics.models.sam.predict:Predictor": ("features", "inference_features", "set_image"),
@@ -109,7 +112,9 @@ def box_mask_predictor() -> Any:
     class BoxMaskPredictor(SegmentationPredictor):  # type: ignore[misc,unused-ignore]
         """Hands the prototypes on instead of scaling every mask to the frame."""
 
-        def construct_result(self, pred: Any, img: Any, orig_img: Any, img_path: Any, proto: Any) -> Any:
+        def construct_result(
+            self, pred: Tensor, img: Tensor, orig_img: npt.NDArray[np.uint8], img_path: str, proto: Tensor
+        ) -> Any:
             result = DetectionPredictor.construct_result(self, pred, img, orig_img, img_path)
             result.mask_logits = MaskLogits.of(
                 proto.float().cpu().numpy(), pred[:, 6:].float().cpu().numpy(), img.shape[2:], orig_img.shape[:2]
@@ -134,13 +139,13 @@ def text_encoder_kind(model: Any) -> str:
     return str(getattr(model.model, "text_model", "mobileclip:blt" if _is_yoloe(model) else "clip:ViT-B/32"))
 
 
-def class_features(model: Any, text_features: Any) -> Any:
+def class_features(model: Any, text_features: Tensor) -> Tensor:
     """Convert text features for the model's head: through YOLOE's own layer, unchanged for YOLO-World."""
     features = text_features.to(next(model.model.parameters()))
     return model.model.model[-1].get_tpe(features).detach() if _is_yoloe(model) else features
 
 
-def set_vocabulary(model: Any, names: Sequence[str], features: Any) -> None:
+def set_vocabulary(model: Any, names: Sequence[str], features: Tensor) -> None:
     """Set the classes of an open-vocabulary model to `names`, with the features that `class_features` returned."""
     if _is_yoloe(model):
         model.set_classes(list(names), features)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vace_batch.errors import ClipError
 from vace_batch.masks.detectors.detection import one_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ENCODERS = {
     "clip:ViT-B/32": "ViT-B-32.pt",
@@ -80,7 +83,7 @@ def tokens_of(names: Sequence[str], tokenizer: str) -> Any:
     return tokens
 
 
-def _clip_text(state: Mapping[str, Any], tokens_NT: Any) -> Any:
+def _clip_text(state: Mapping[str, Tensor], tokens_NT: Tensor) -> Tensor:
     """Run CLIP's text tower, as in openai/CLIP's model.py, in float32 whatever the stored type."""
     import torch
 
@@ -101,7 +104,7 @@ def _clip_text(state: Mapping[str, Any], tokens_NT: Any) -> Any:
     return hidden_NTC[torch.arange(len(last)), last] @ weights["text_projection"]
 
 
-def _renamed(weights: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def _renamed(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the weights of one layer of CLIP under torch's names."""
     layer = {}
     for name, tensor in weights.items():

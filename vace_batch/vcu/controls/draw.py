@@ -121,7 +121,7 @@ def cropped(picture: Pixels, whole: Size, box: Box, size: Size) -> Pixels:
     return np.asarray(drawn, np.uint8)
 
 
-def scaled(values_HW: NDArray[Any], low: float, high: float) -> Pixels:
+def scaled(values_HW: NDArray[np.float32], low: float, high: float) -> Pixels:
     """Draw `values_HW` as gray: `low` black, `high` white."""
     levels = np.clip((values_HW - low) / max(high - low, 1e-9), 0, 1) * _WHITE
     return _three(np.rint(levels).astype(np.uint8))
