@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from vace_batch.cluster.ray_private import MEMBERS, on_loopback, ray_constants
+from vace_batch.cluster.ray_private import RAY_MEMBERS, on_loopback, ray_constants
 
 PACKAGE = Path(__file__).parents[2] / "vace_batch"
 
 
-@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize("member", RAY_MEMBERS)
 def test_ray_still_has_the_private_member(member: str) -> None:
     assert pkgutil.resolve_name(member) is not None
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vace_batch.manifest.choices import TASKS
-from vace_batch.manifest.docs import EXAMPLES, FOLDER, column_dictionary, example_table
+from vace_batch.manifest.docs import EXAMPLES, MANIFESTS, column_dictionary, example_table
 from vace_batch.manifest.reader import read_manifest
 from vace_batch.manifest.schema import SCHEMA
 
@@ -17,7 +17,7 @@ AGAIN = "out of date: run `python -m vace_batch.manifest.docs`"
 
 
 def test_the_column_dictionary_is_up_to_date() -> None:
-    assert (FOLDER / "README.md").read_text(encoding="utf-8") == column_dictionary(), AGAIN
+    assert (MANIFESTS / "README.md").read_text(encoding="utf-8") == column_dictionary(), AGAIN
 
 
 def test_the_column_dictionary_names_every_column_and_part() -> None:
@@ -29,13 +29,13 @@ def test_the_column_dictionary_names_every_column_and_part() -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_is_up_to_date_and_valid(name: str) -> None:
-    path = FOLDER / "examples" / f"{name}.parquet"
+    path = MANIFESTS / "examples" / f"{name}.parquet"
     table = pq.read_table(path)
     assert table.equals(example_table(name), check_metadata=True), AGAIN
     assert all(job.task in TASKS for job in read_manifest(path).jobs)
 
 
-@pytest.mark.parametrize("page", [FOLDER / "README.md", FOLDER.parent / "README.md"], ids=["columns", "project"])
+@pytest.mark.parametrize("page", [MANIFESTS / "README.md", MANIFESTS.parent / "README.md"], ids=["columns", "project"])
 def test_a_page_shows_how_a_manifest_is_written(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
@@ -48,4 +48,4 @@ def test_a_page_shows_how_a_manifest_is_written(page: Path, tmp_path: Path, monk
 
 
 def test_there_are_no_other_examples() -> None:
-    assert {path.stem for path in (FOLDER / "examples").iterdir()} == set(EXAMPLES)
+    assert {path.stem for path in (MANIFESTS / "examples").iterdir()} == set(EXAMPLES)

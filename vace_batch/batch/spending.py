@@ -13,7 +13,7 @@ from vace_batch.cluster.events import ActorDied, ActorReady, Event, UnitRan
 from vace_batch.costs import Used
 from vace_batch.ledger.ledger import now
 from vace_batch.ledger.schema import UsageRecord
-from vace_batch.ledger.usage import FOLDER, read_usage
+from vace_batch.ledger.usage import USAGE, read_usage
 from vace_batch.options import Options
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan
@@ -39,7 +39,7 @@ class Spending:
         has_gpu: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._uri = storage.join(out, *FOLDER, f"{uuid.uuid4().hex[:12]}.json")
+        self._uri = storage.join(out, *USAGE, f"{uuid.uuid4().hex[:12]}.json")
         self._account = account or Account()
         self._devices = options.engine.devices
         self._has_gpu = has_gpu

@@ -24,7 +24,7 @@ from vace_batch.cluster.worker import UnitCall, Worker
 LOOK_FOR_DRAINS_S = 2.0
 """A spot notice gives two minutes at the best of providers, 30 s at others."""
 
-SETTLE_S = 10.0
+LATE_RESULTS_S = 10.0
 """Time for the results of a dead actor's earlier calls to arrive after the news of its death."""
 
 
@@ -152,7 +152,7 @@ class RayCluster:
 
     def _death(self, actor_id: int, handle: _Handle, error: BaseException | None) -> list[Fact]:
         """Report the calls that a dead actor had finished, then its death."""
-        concurrent.futures.wait([call.answer for call in handle.calls.values()], timeout=SETTLE_S)
+        concurrent.futures.wait([call.answer for call in handle.calls.values()], timeout=LATE_RESULTS_S)
         facts = self._ended(actor_id, handle)
         self.kill(actor_id)
         return [*facts, Died(actor_id=actor_id, cause=cause_of_death(error), detail=detail_of_death(error))]

@@ -15,7 +15,7 @@ quiet_environment(prefix="RAY_")
 from ray._private import ray_constants  # noqa: E402
 from ray._private.state import state  # noqa: E402
 
-MEMBERS = (
+RAY_MEMBERS = (
     "ray._private.ray_constants:ENABLE_RAY_CLUSTER",
     "ray._private.state:state.get_draining_nodes",
     "ray._private.state:state.get_max_resources_from_cluster_config",

@@ -17,7 +17,7 @@ from vace_batch.ledger.schema import Amounts, UsageRecord
 from vace_batch.storage import files as storage
 from vace_batch.storage.listing import list_files
 
-FOLDER = ("ledger", "usage")
+USAGE = ("ledger", "usage")
 _AMOUNTS = ("gpu_s", "cpu_s", "num_bytes")
 _STEPS = ("prepare", "build", "generate", "stitch", "measure")
 _RESOURCES = {"gpu_s": "GPU", "cpu_s": "CPU", "num_bytes": "storage"}
@@ -78,7 +78,7 @@ def _ratio(real: float, predicted: float) -> float | None:
 
 def read_usage(out: str) -> Usage:
     """Sum up all runs on `out`."""
-    folder = storage.join(out, *FOLDER)
+    folder = storage.join(out, *USAGE)
     uris = [storage.join(folder, name) for name in sorted(list_files(folder)) if name.endswith(".json")]
     records: list[UsageRecord] = [storage.read_json(uri) for uri in uris]
     return Usage(

@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from vace_batch.manifest.builder import write_manifest
 from vace_batch.manifest.choices import TASKS
-from vace_batch.manifest.schema import SCHEMA, SCHEMA_VERSION
+from vace_batch.manifest.schema import MANIFEST_VERSION, SCHEMA
 
-FOLDER = Path(__file__).resolve().parents[2] / "manifests"
+MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
 
 _BOX = {"frame": None, "object_id": 0, "x": 412.0, "y": 96.0, "width": 120.0, "height": 64.0}
 
@@ -202,7 +202,7 @@ _HEAD = f"""\
 <!-- Made by `python -m vace_batch.manifest.docs` from vace_batch/manifest/schema.py: change it there. -->
 # The manifest
 
-A Parquet file with a row for each job: one video, one task. Schema version {SCHEMA_VERSION}.
+A Parquet file with a row for each job: one video, one task. Schema version {MANIFEST_VERSION}.
 
 - `vace-batch manifest PREFIX -o FILE` makes a manifest from a folder, a bucket prefix or a CSV (lists and structs as
   JSON); `vace-batch validate FILE` reports every fault of every row at once.
@@ -271,9 +271,9 @@ def _type(type_: pa.DataType) -> str:
 
 
 def main() -> None:
-    (FOLDER / "README.md").write_text(column_dictionary(), encoding="utf-8")
+    (MANIFESTS / "README.md").write_text(column_dictionary(), encoding="utf-8")
     for name in EXAMPLES:
-        write_manifest(example_table(name), str(FOLDER / "examples" / f"{name}.parquet"))
+        write_manifest(example_table(name), str(MANIFESTS / "examples" / f"{name}.parquet"))
 
 
 if __name__ == "__main__":

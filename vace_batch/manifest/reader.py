@@ -18,7 +18,7 @@ from vace_batch.manifest.cells import PARSERS, Cell, Undecodable, one_line, show
 from vace_batch.manifest.column_types import type_faults
 from vace_batch.manifest.job import Job
 from vace_batch.manifest.rules import INVALID, UNKNOWN, OutputNames, row_faults
-from vace_batch.manifest.schema import FREE_PREFIX, REQUIRED, SCHEMA, SCHEMA_VERSION, VERSION_KEY
+from vace_batch.manifest.schema import FREE_PREFIX, MANIFEST_VERSION, REQUIRED, SCHEMA, VERSION_KEY
 from vace_batch.manifest.uris import UriError, folder_of
 from vace_batch.storage import files as storage
 
@@ -212,8 +212,8 @@ def _parse(name: str, value: object, folder: str) -> tuple[Any, list[Fault]]:
 def _schema_faults(schema: pa.Schema) -> Iterator[tuple[str, Fault]]:
     """Find the columns that cannot be read, and other faults of the schema; yield (column, fault)."""
     version = (schema.metadata or {}).get(VERSION_KEY.encode(), b"1")
-    if version != str(SCHEMA_VERSION).encode():
-        yield "", _whole_file(None, f"schema version {shown(version.decode(errors='replace'))}", f"{SCHEMA_VERSION}")
+    if version != str(MANIFEST_VERSION).encode():
+        yield "", _whole_file(None, f"schema version {shown(version.decode(errors='replace'))}", f"{MANIFEST_VERSION}")
     for name, times in Counter(schema.names).items():
         if times > 1:
             yield name, _whole_file(name, f"the column {times} times", "each column once")

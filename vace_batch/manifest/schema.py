@@ -23,7 +23,7 @@ from vace_batch.manifest.limits import (
     WINDOW_FRAMES_RANGE,
 )
 
-SCHEMA_VERSION = 1
+MANIFEST_VERSION = 1
 VERSION_KEY = "vace_batch.schema_version"
 
 FREE_PREFIX = "x_"
@@ -480,7 +480,7 @@ SCHEMA = pa.schema(
             default="a safe form of job_id, the source's suffix",
         ),
     ],
-    metadata={VERSION_KEY: str(SCHEMA_VERSION)},
+    metadata={VERSION_KEY: str(MANIFEST_VERSION)},
 )
 
 REQUIRED = tuple(field.name for field in SCHEMA if not field.nullable)

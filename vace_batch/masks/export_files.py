@@ -17,14 +17,12 @@ from vace_batch.geometry import Size
 from vace_batch.masks.coco import as_coco, encode
 from vace_batch.masks.store import Bits, FrameMask, MaskReader, write_masks
 from vace_batch.storage import files as storage
+from vace_batch.video.encoders import DEFAULT_RATE
 from vace_batch.video.mask_video import write_mask_video
 from vace_batch.video.read_ahead import CHUNK_FRAMES
 
 SUFFIXES = {"ffv1": ".mkv", "png": "", "coco": ".json", "parquet": ".parquet"}
 """Each form's file suffix; png is a folder."""
-
-DEFAULT_RATE = Fraction(25)
-
 
 INLINE_BYTES = 64 << 10
 """Longer run-length codes are left out of a clip's result."""

@@ -9,13 +9,12 @@ from itertools import islice, pairwise
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import Job
 from vace_batch.masks.detectors.detection import LEAST_CONFIDENCE, Detection, fold_name
 from vace_batch.masks.detectors.overlay import OVERLAY
-from vace_batch.masks.detectors.text import LONGEST_PX, TEXT, TextFinder
+from vace_batch.masks.detectors.text import LONGEST_TEXT_PX, TEXT, TextFinder
 from vace_batch.masks.detectors.yolo import Detector
 from vace_batch.masks.detectors.yolo_onnx import ExportedDetector
 from vace_batch.masks.keyframes import BoxTrack, PointPrompts
@@ -29,9 +28,8 @@ from vace_batch.masks.tracking.objects import Sighting, TrackedObject, track_sho
 from vace_batch.masks.tracking.smoothing import SmoothedObject
 from vace_batch.masks.tracking.trackers import CameraMotion
 from vace_batch.video.frame import Frame
-from vace_batch.video.scaling import shrink_to
+from vace_batch.video.scaling import Image, shrink_to
 
-RGB = npt.NDArray[np.uint8]
 # An outline may leave its prompt's box by this share of its longer side: a segmenter may take the whole frame.
 _OUTLINE_REACH = 0.25
 _COLOUR_BINS = 4
@@ -41,8 +39,8 @@ _COLOUR_BINS = 4
 class _FrameImages:
     """A frame's images, kept until the detectors have run: for the networks, and for the text detector."""
 
-    rgb: RGB
-    text: RGB | None
+    rgb: Image
+    text: Image | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +161,7 @@ class ObjectFinder:
 
     def _images_of(self, frame: Frame) -> _FrameImages:
         """Scale a frame for the networks and for the text detector."""
-        text = None if self.text is None else frame.small(shrink_to(self.size, LONGEST_PX))
+        text = None if self.text is None else frame.small(shrink_to(self.size, LONGEST_TEXT_PX))
         if self.segmenter is None and isinstance(self.detector, ExportedDetector):
             letterbox = self.detector.letterbox(self.size)
             return _FrameImages(letterbox.place(frame.small(letterbox.inner)), text)
@@ -175,7 +173,7 @@ class ObjectFinder:
         lines = self.text.find(images.text, self.size, index) if self.text and images.text is not None else []
         return lines + self._objects(index, images.rgb, shot)
 
-    def _objects(self, index: int, rgb: RGB, shot: _Shot) -> list[Detection]:
+    def _objects(self, index: int, rgb: Image, shot: _Shot) -> list[Detection]:
         """Detect objects of the job's classes in one frame, outlined by the segmenter if there is one."""
         if self.detector is None:
             return []
@@ -194,13 +192,13 @@ class ObjectFinder:
             for one, mask in zip(detections, masks, strict=True)
         ]
 
-    def _outlines(self, index: int, rgb: RGB, prompts: Sequence[Prompt]) -> list[FrameMask | None]:
+    def _outlines(self, index: int, rgb: Image, prompts: Sequence[Prompt]) -> list[FrameMask | None]:
         """Segment the prompted objects of one frame."""
         assert self.segmenter is not None
         outlines = self.segmenter.segment(rgb, prompts, index=index)
         return [clip_to_prompt(outline, prompt, self.size) for outline, prompt in zip(outlines, prompts, strict=True)]
 
-    def _prompted(self, index: int, rgb: RGB, shot: _Shot) -> Iterator[FrameMask]:
+    def _prompted(self, index: int, rgb: Image, shot: _Shot) -> Iterator[FrameMask]:
         """Yield the masks of prompted objects in one frame; an object without an outline is masked by its box."""
         boxed = self._box_prompts(index)
         followed = self._follower_prompts(index, shot)
@@ -233,7 +231,7 @@ class ObjectFinder:
         prompts = [(follower, follower.prompt(index, self.size)) for follower in shot.followers]
         return [(follower, prompt) for follower, prompt in prompts if prompt is not None]
 
-    def _remembered(self, memory: Memory, index: int, rgb: RGB, shot: _Shot) -> Iterator[FrameMask]:
+    def _remembered(self, memory: Memory, index: int, rgb: Image, shot: _Shot) -> Iterator[FrameMask]:
         """Yield the masks that the memory finds of marked objects in one frame."""
         memory.see(rgb)
         for follower in shot.followers:
@@ -336,7 +334,7 @@ def clip_to_prompt(outline: FrameMask | None, prompt: Prompt, size: Size) -> Fra
     return make_mask(outline.index, outline.within(reach), (reach.x, reach.y))
 
 
-def _colours(rgb: RGB, box: Box, size: Size) -> tuple[float, ...]:
+def _colours(rgb: Image, box: Box, size: Size) -> tuple[float, ...]:
     """Return the colour histogram of the middle of `box`, in an image that shows a display of `size`."""
     height, width = rgb.shape[:2]
     scale = min(width / size.width, height / size.height)

@@ -11,13 +11,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest.output_names import safe_name
 from vace_batch.masks.clip import MaskRequest, clip_masks
-from vace_batch.masks.export_files import DEFAULT_RATE, SUFFIXES, every_mask, export_masks
+from vace_batch.masks.export_files import SUFFIXES, every_mask, export_masks
 from vace_batch.masks.models import MaskModels, check_names
 from vace_batch.masks.notes import Notes
 from vace_batch.masks.store import MaskReader, write_masks
@@ -25,17 +24,16 @@ from vace_batch.steps.admission import admit, check_bytes
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.open_clip import frame_range_of
 from vace_batch.storage import files as storage
+from vace_batch.video.encoders import DEFAULT_RATE
 from vace_batch.video.probe import probe
 from vace_batch.video.reader import read_frames
-from vace_batch.video.scaling import shrink_to
+from vace_batch.video.scaling import Image, shrink_to
 from vace_batch.video.shots import scan
 from vace_batch.video.writer import write_clip
 
 _TINT = np.array([255, 40, 40], np.uint16)
 _YELLOW = (255, 255, 0)
 _LONGEST_PX = 1280
-
-RGB = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +114,7 @@ def _target_and_draft(out: str, file: str) -> tuple[str, str]:
     return storage.join(out, file), storage.join(out, f".draft-{file}")
 
 
-def _overlays(path: str, reader: MaskReader, num_frames: int, notes: Notes) -> Iterator[RGB]:
+def _overlays(path: str, reader: MaskReader, num_frames: int, notes: Notes) -> Iterator[Image]:
     """Yield frames with tinted masks and each tracked object's box and name, at most 1,280 px long."""
     longest = shrink_to(reader.size, _LONGEST_PX)
     size = Size(longest.width // 2 * 2, longest.height // 2 * 2)
@@ -132,7 +130,7 @@ def _overlays(path: str, reader: MaskReader, num_frames: int, notes: Notes) -> I
         yield canvas
 
 
-def _draw_object(canvas: RGB, name: str, box: Box, scale: float) -> None:
+def _draw_object(canvas: Image, name: str, box: Box, scale: float) -> None:
     """Draw an object's box and name."""
     left = round(box.x * scale)
     top = round(box.y * scale)

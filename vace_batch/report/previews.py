@@ -34,7 +34,7 @@ from vace_batch.video.reader import read_frames
 from vace_batch.video.scaling import shrink_to
 from vace_batch.video.writer import write_clip
 
-LONGEST_PX = 480
+PREVIEW_PX = 480
 MOST_FRAMES = 120
 _LEAD_FRAMES = 12
 _FARTHEST = 2_000
@@ -135,7 +135,7 @@ def _frames(path: str, start: int) -> list[RgbFrame]:
     Raises:
         ClipError: the video ends before `start`.
     """
-    shown = shrink_to(probe(path).size, LONGEST_PX)
+    shown = shrink_to(probe(path).size, PREVIEW_PX)
     size = Size(max(shown.width // 2 * 2, 2), max(shown.height // 2 * 2, 2))
     frames = [frame.small(size) for frame in read_frames(path, start, start + MOST_FRAMES)]
     if not frames:

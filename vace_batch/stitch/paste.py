@@ -18,7 +18,7 @@ from vace_batch.stitch.regions import RegionPatches, share_out
 from vace_batch.video.frame import Frame
 from vace_batch.video.scaling import Image
 
-RING_PX = 16
+MEETING_PX = 16
 """Width of the ring round the mask whose colours the fill must meet."""
 
 _CHROMA_PX = 3
@@ -49,7 +49,7 @@ def stitch_frame(
         assert reach is not None
         grown = at_least_token(mine, frame.size, patches[number].region.token_px)
         box = grown.box.pad(max(feather_px, _CHROMA_PX)).intersect(reach)
-        ring = grown.box.pad(RING_PX).intersect(reach)
+        ring = grown.box.pad(MEETING_PX).intersect(reach)
         assert box is not None and ring is not None, "a region's windows hold its masks"
         around = box.union(ring)
         fill = patches[number].at(hole.index, around).copy()  # a still picture is shown more than once

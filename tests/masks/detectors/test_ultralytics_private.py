@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vace_batch import masks
-from vace_batch.masks.detectors.ultralytics_private import MEMBERS
+from vace_batch.masks.detectors.ultralytics_private import ULTRALYTICS_MEMBERS
 from vace_batch.masks.detectors.yolo import import_ultralytics
 
 ROOM = Path(masks.__file__).parent
@@ -32,7 +32,9 @@ def members_of(cls: type) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize(("path", "name"), [(path, name) for path, names in MEMBERS.items() for name in names])
+@pytest.mark.parametrize(
+    ("path", "name"), [(path, name) for path, names in ULTRALYTICS_MEMBERS.items() for name in names]
+)
 def test_a_private_member_of_ultralytics_is_there(path: str, name: str) -> None:
     import_ultralytics()
     module, _, cls = path.partition(":")
@@ -52,6 +54,6 @@ def private_members(file: Path) -> set[str]:
 
 
 def test_private_members_are_used_in_one_file_and_listed() -> None:
-    listed = {name for names in MEMBERS.values() for name in names}
+    listed = {name for names in ULTRALYTICS_MEMBERS.values() for name in names}
     assert private_members(HERE) and private_members(HERE) <= listed
     assert [file.name for file in ROOM.rglob("*.py") if file != HERE and private_members(file)] == []

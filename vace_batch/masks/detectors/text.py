@@ -17,7 +17,7 @@ from vace_batch.masks.store import make_mask
 TEXT = "@text"
 """The name of burned-in text in a job's `targets`."""
 
-LONGEST_PX = 960
+LONGEST_TEXT_PX = 960
 """Longer frames are shrunk to this length; letters of a subtitle are still 12 px high then."""
 
 # Outlines of letters reach slightly over the box that the detector draws around them.
@@ -45,7 +45,7 @@ class TextFinder:
             params={
                 "Global.log_level": "error",
                 "Det.limit_type": "max",
-                "Det.limit_side_len": LONGEST_PX,
+                "Det.limit_side_len": LONGEST_TEXT_PX,
                 "EngineConfig.onnxruntime.intra_op_num_threads": threads,
                 "EngineConfig.onnxruntime.inter_op_num_threads": 1,
             }

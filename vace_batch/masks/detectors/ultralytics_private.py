@@ -1,7 +1,7 @@
 """Use the members of ultralytics that its documentation does not promise; no other file of the masks does.
 
-Callers import ultralytics first, by `yolo.import_ultralytics`. An upgrade that removes a member of `MEMBERS` fails that
-member's test by name.
+Callers import ultralytics first, by `yolo.import_ultralytics`. An upgrade that removes a member of
+`ULTRALYTICS_MEMBERS` fails that member's test by name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vace_batch.masks.detectors.detection import MaskLogits
 if TYPE_CHECKING:
     from torch import Tensor
 
-MEMBERS: Mapping[str, tuple[str, ...]] = {
+ULTRALYTICS_MEMBERS: Mapping[str, tuple[str, ...]] = {
     "ultralytics.models.sam.predict:Predictor": ("features", "inference_features", "set_image"),
     "ultralytics.models.sam.predict:SAM2VideoPredictor": (
         "_bb_feat_sizes", "_init_state", "_prepare_prompts", "add_new_prompts", "backbone_out", "batch", "dataset",

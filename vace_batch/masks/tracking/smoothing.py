@@ -18,7 +18,7 @@ from vace_batch.geometry import Box, Size, union_of
 from vace_batch.manifest.job import Dilation
 from vace_batch.masks.refine import dilate, subtract
 from vace_batch.masks.store import Bits, FrameMask, box_mask, make_mask, merge_masks
-from vace_batch.masks.tracking.objects import MOST_GAP_FRAMES, Sighting
+from vace_batch.masks.tracking.objects import MOST_GAP_FRAMES, XY, Sighting
 
 # Frames on each side that the path is fitted to, and that vote on the mask's pixels.
 _FIT_FRAMES = 4
@@ -36,8 +36,6 @@ _STRAY = 0.4
 _SHAKE, _MOST_SHAKE_PX = 0.67, 2.0
 # Factor of the growth on frames without a sighting, and within so many px of the frame's edge.
 _UNSEEN, _EDGE_PX = 2, 8
-
-XY = npt.NDArray[np.float64]
 
 
 def interpolate_mask(before: FrameMask, after: FrameMask, index: int, share: float, size: Size) -> FrameMask | None:
