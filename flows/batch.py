@@ -69,7 +69,9 @@ def batch(
         ClusterError: Ray could not be started, even after retries.
     """
     if continued > MAX_CONTINUED:
-        raise UsageError(f"the {MAX_CONTINUED} runs before this one crashed: find the cause, then start it by hand")
+        raise UsageError(
+            f"the {MAX_CONTINUED} runs before this one crashed: find the cause, then start the run by hand"
+        )
     options = options_of(
         settings,
         model=model,

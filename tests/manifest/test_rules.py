@@ -73,13 +73,13 @@ def test_ids_that_differ_by_case_or_normalisation_are_not_faults() -> None:
 @pytest.mark.parametrize(
     ("row", "fault"),
     [
-        ({"task": "t2v", "prompt": " "}, Fault("prompt", "' '", "for t2v a prompt")),
+        ({"task": "t2v", "prompt": " "}, Fault("prompt", "' '", "a prompt for t2v")),
         ({"task": "t2v", "prompt": "a lake", "boxes": BOXES}, Fault(SOURCES, "boxes", "no source of masks for t2v")),
         ({"task": "extension"}, Fault("extend", "null", "a value for extension, such as {'mode': 'first'}")),
         ({"task": "composition"}, Fault("compose", "null", "a value for composition, such as swap")),
         (
             {"task": "composition", "compose": "swap", "reference_uris": ("r.png",)},
-            Fault(SOURCES, "none of them", "for compose swap one source of masks"),
+            Fault(SOURCES, "none of them", "one source of masks for compose swap"),
         ),
         (
             {"task": "composition", "compose": "reference"},
@@ -98,7 +98,7 @@ def test_ids_that_differ_by_case_or_normalisation_are_not_faults() -> None:
         ),
         (
             {"task": "composition", "compose": "extension+control", "control": "gray", "extend": Extend(seconds=1.0)},
-            Fault("prompt", "''", "for composition a prompt or references"),
+            Fault("prompt", "''", "a prompt or references for composition"),
         ),
         (
             {"task": "restyle", "control": "gray+depth", "prompt": "night"},

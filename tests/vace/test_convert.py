@@ -143,8 +143,8 @@ def test_safetensors_of_the_same_weights_need_no_leave(ours: Path, original: Pat
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
-        ("Wan2.1_VAE.pth", "without a VAE"),
-        ("models_t5_umt5-xxl-enc-bf16.pth", "without a text encoder"),
+        ("Wan2.1_VAE.pth", "expected a VAE"),
+        ("models_t5_umt5-xxl-enc-bf16.pth", "expected a text encoder"),
         ("google", "no tokenizer"),
         (
             "diffusion_pytorch_model-00002-of-00002.safetensors",
@@ -159,5 +159,5 @@ def test_what_is_missing_is_named(original: Path, tmp_path: Path, broken: str, w
         convert(root, tmp_path / "new", allowed=digests(root), say=lambda _: None)
     with pytest.raises(UsageError, match="not an original VACE checkpoint"):
         convert(tmp_path, tmp_path / "new", say=lambda _: None)
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         convert(root, root, say=lambda _: None)

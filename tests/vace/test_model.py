@@ -82,7 +82,7 @@ def test_half_precision_keeps_the_vae_and_the_norms_in_full(saved: Path) -> None
 def test_another_revision_than_planned_is_refused(saved: Path) -> None:
     revision = load("tiny").revision
     assert load("tiny", revision=revision).revision == revision
-    with pytest.raises(UsageError, match=f"planned with revision {revision}, but here it is"):
+    with pytest.raises(UsageError, match=f"planned with revision {revision}, but this node has"):
         load(str(saved), revision=revision)
 
 

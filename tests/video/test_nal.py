@@ -77,7 +77,7 @@ def test_damaged_headers_are_none_or_raise_a_value_error(tmp_path: Path, codec: 
 
 
 def test_a_parameter_set_that_is_cut_off_is_an_error() -> None:
-    with pytest.raises(ValueError, match="ends within a number"):
+    with pytest.raises(ValueError, match="end within a number"):
         nal.uses_our_ids("h264", [bytes([8])])
     assert not nal.uses_our_ids("hevc", [bytes([32 << 1, 1])])
 

@@ -86,7 +86,7 @@ def _jobs_of(manifest: Manifest, selected: Mapping[str, JobRow]) -> list[Job]:
     chosen = [job for job in manifest.jobs if job.job_id in selected]
     if gone := selected.keys() - {job.job_id for job in chosen}:
         raise UsageError(
-            f"{manifest.uri}: expected the rows of the last run, these are gone: {', '.join(sorted(gone))}"
+            f"{manifest.uri}: rows of the last run are missing from the manifest: {', '.join(sorted(gone))}"
         )
     return chosen
 

@@ -46,7 +46,7 @@ def run_batch(manifest: Manifest, out: str, options: Options, *, as_json: bool) 
         summary = run(manifest, out, options, show=show, should_stop=stopped, on_planned=announce)
     show_summary(summary, as_json)
     if not num_pending and not as_json:
-        ERR.print("nothing to do" + ("; `vace-batch retry` tries failed rows again" if summary.failed else ""))
+        ERR.print("nothing to do" + ("; `vace-batch retry` runs failed rows again" if summary.failed else ""))
     return EXIT_INTERRUPTED if stopped() else exit_code(summary)
 
 

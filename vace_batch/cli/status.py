@@ -59,4 +59,4 @@ def _watch(out: str, *, quiet: bool) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     if look is not None and not look.is_over:
-        ERR.print(f"nothing was heard of the run for {SILENCE_S:.0f} s: it was killed, or its machine is gone")
+        ERR.print(f"the run has sent no progress for {SILENCE_S:.0f} s: it was killed, or its machine is gone")

@@ -37,7 +37,7 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, object]:
     """
     fixed = sorted({text.partition("=")[0] for text in assignments} & set(FIXED))
     if fixed:
-        raise UsageError(f"--set: a retry leaves {', '.join(FIXED)} as they are, got {', '.join(fixed)}")
+        raise UsageError(f"--set: a retry cannot change {', '.join(FIXED)}, got {', '.join(fixed)}")
     emptied = {text.removesuffix("="): None for text in assignments if text.endswith("=") and text.count("=") == 1}
     unknown = sorted(set(emptied) - set(PARSERS))
     if unknown:

@@ -105,6 +105,8 @@ def plan_table(out: str, columns: Sequence[str]) -> pa.Table:
         try:
             return pq.ParquetFile(pa.BufferReader(data)).read(columns=list(columns), use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            raise OSError(f"{redact(uri)}: not what was written ({len(data)} bytes were read)") from error
+            raise OSError(
+                f"{redact(uri)}: the content differs from what was written ({len(data)} bytes were read)"
+            ) from error
 
     return read() if storage.is_local(uri) else retry(read)

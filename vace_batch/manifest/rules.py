@@ -108,7 +108,7 @@ def _mask_source_count(row: Mapping[str, object], given: Sequence[str]) -> Itera
     elif given and task in UNMASKED_TASKS:
         yield Fault(_SOURCES_COLUMN, given[0], f"no source of masks for {task}")
     elif not given and (needer := _mask_needed_by(row)):
-        yield Fault(_SOURCES_COLUMN, "none of them", f"for {needer} one source of masks")
+        yield Fault(_SOURCES_COLUMN, "none of them", f"one source of masks for {needer}")
 
 
 def _mask_needed_by(row: Mapping[str, object]) -> str | None:
@@ -139,7 +139,7 @@ def _task_columns(row: Mapping[str, object]) -> Iterator[Fault]:
             yield Fault(column, "null", f"a value for {task}, such as {such}")
     prompt = row.get("prompt")
     if task == "t2v" and isinstance(prompt, str) and not prompt.strip():
-        yield Fault("prompt", shown(prompt), "for t2v a prompt")
+        yield Fault("prompt", shown(prompt), "a prompt for t2v")
 
 
 def _foreign_columns(row: Mapping[str, object], task: object) -> Iterator[Fault]:
@@ -185,7 +185,7 @@ def _control(row: Mapping[str, object]) -> Iterator[Fault]:
     task, prompt = row.get("task"), row.get("prompt")
     is_controlled = task == "restyle" or "control" in _processes(row)
     if is_controlled and not row.get("reference_uris") and _is_blank(prompt):
-        yield Fault("prompt", shown(prompt or ""), f"for {task} a prompt or references")
+        yield Fault("prompt", shown(prompt or ""), f"a prompt or references for {task}")
 
 
 def _control_count(row: Mapping[str, object]) -> Iterator[Fault]:
@@ -193,7 +193,7 @@ def _control_count(row: Mapping[str, object]) -> Iterator[Fault]:
     task, control, processes = row.get("task"), row.get("control"), _processes(row)
     wanted = 1 if task == "restyle" else processes.count("control")
     if wanted and not control:
-        yield Fault("control", "null", f"for {task} one of {', '.join(CONTROLS)}")
+        yield Fault("control", "null", f"one of {', '.join(CONTROLS)} for {task}")
     elif processes and control and len(_controls(row)) != wanted:
         expected = ("no control", "one control", "two controls joined by '+'")[wanted]
         yield Fault("control", shown(control), f"{expected} for compose {row['compose']}")
@@ -269,11 +269,11 @@ class OutputNames:
         first_row, first_id, _ = self._ids.setdefault(key, (row, job_id, output_uri is None))
         if first_row != row:
             again = "" if first_id == job_id else f" in the form of {shown(first_id)}, with the same safe name"
-            yield Fault("job_id", shown(job_id), f"an id of its own; row {first_row} has it{again}")
+            yield Fault("job_id", shown(job_id), f"a unique id; row {first_row} has the same id{again}")
         if output_uri is not None:
             other, _ = self._outputs.setdefault(collision_key(output_uri), (row, job_id))
             if other != row:
-                yield Fault("output_uri", shown(output_uri), f"a file of its own; row {other} writes it")
+                yield Fault("output_uri", shown(output_uri), f"a file of its own; row {other} writes this file")
 
     def late_faults(self) -> Iterator[Fault]:
         """Find the clashes that show only when every row is known."""
@@ -285,7 +285,7 @@ class OutputNames:
         folder, _, file = key.rpartition("/")
         other, _, is_default = self._ids.get(file.rpartition(".")[0], (row, "", False))
         if not folder and is_default and other != row:
-            yield f"a file of its own; row {other} writes it by its job_id"
+            yield f"a file of its own; row {other} writes this file, named by its job_id"
         while folder:
             if folder in self._outputs:
                 yield f"a folder that is not a file; row {self._outputs[folder][0]} writes {shown(folder)}"

@@ -119,7 +119,7 @@ def points_by_object(
         if not (0 <= key.x < size.width and 0 <= key.y < size.height):
             raise ClipError("point_outside_frame", f"{who}: ({key.x:g}, {key.y:g}) is outside the frame of {size}")
         if not start <= key.frame < stop:
-            reason = f"{who}: the job covers frames {start}..{stop - 1}; mark the object on one of these"
+            reason = f"{who}: the job covers frames {start}..{stop - 1}; mark the object on one of these frames"
             raise ClipError("point_outside_range", reason)
         frames = grouped[key.object_id]
         frames[key.frame] = (*frames.get(key.frame, ()), (key.x, key.y, key.positive))

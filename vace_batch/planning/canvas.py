@@ -97,7 +97,7 @@ def new_frames(job: Job, canvas: Canvas, num_frames: int, frame_range: tuple[int
     if job.extend.mode in ("last", "firstlast"):
         stop = min(stop, num_frames - 1)
     if start >= stop:
-        raise ClipError("empty_range", "extend: no frame is left to be made anew beside those that are known")
+        raise ClipError("empty_range", "extend: every frame of the window is known; no frame is left to generate")
     return range(start, stop)
 
 

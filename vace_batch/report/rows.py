@@ -162,6 +162,8 @@ def _results(stack: ExitStack, out: str, status: str, keys: pa.Array) -> Iterato
             for row in mine.slice(start, _AT_ONCE).to_pylist():
                 place = row.pop(_PLACE)
                 if place <= last:
-                    raise UsageError(f"{out}/results: not in the order of the last run's manifest; give --refresh")
+                    raise UsageError(
+                        f"{out}/results: rows are not in the order of the last run's manifest; give --refresh"
+                    )
                 last = place
                 yield place, {**row, "status": status}

@@ -30,7 +30,7 @@ def admit(job: Job, roots: Roots, options: Options) -> None:
             raise ClipError("not_allowed", f"{file.cell}: {reason}")
         _admit_folder(file.cell, file.uri, roots)
     if job.model not in (None, _EMBEDDED_MODEL, options.model) and not _is_among(job.model, options.weights_folders):
-        reason = f"model: {job.model!r} is neither the run's ({options.model}) nor a folder below one of --weights"
+        reason = f"model: {job.model!r} is neither the run's model ({options.model}) nor a folder below --weights"
         raise ClipError("model_not_allowed", reason)
     lora_refs(job, options)
 

@@ -104,7 +104,7 @@ def read_json(uri: str) -> Any:
         try:
             return json.loads(data)
         except ValueError as error:
-            raise OSError(f"{redact(uri)}: expected JSON, got {len(data)} bytes that are not: {error}") from error
+            raise OSError(f"{redact(uri)}: expected JSON, got {len(data)} bytes of something else: {error}") from error
 
     return read() if is_local(uri) else retry(read)
 

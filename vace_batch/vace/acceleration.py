@@ -27,7 +27,7 @@ def tune(model: VaceModel, settings: EngineSettings) -> None:
         UsageError: the attention back end is not known or not installed here, or two settings exclude each other.
     """
     if settings.compile and settings.offload != "none":
-        raise UsageError("engine.compile: expected false with engine.offload=group, whose hooks it cannot see through")
+        raise UsageError("engine.compile: expected false with engine.offload=group: compiled blocks skip its hooks")
     for transformer in model.experts:
         _choose_attention(transformer, settings.attention)
         if settings.storage == "fp8":

@@ -29,7 +29,7 @@ from vace_batch.vcu.unit import VCU
 HelperBody = Callable[[int, int, str, Connection, dict[str, Any]], None]
 """Runs in a helper process: its rank, the degree, the meeting file, its line to rank 0, and `arguments`."""
 
-_GONE = "a process that shares this window's tokens is gone; the model is loaded anew"
+_GONE = "a process that shares this window's tokens is gone; the model is loaded again"
 _LOOK_FOR_HELPERS_S = 0.5
 
 

@@ -59,7 +59,7 @@ def convert(source: Path, target: Path, *, allowed: Collection[str] = (), say: C
         UsageError: something is missing, is not what its name says, or is a pickle that nobody knows.
     """
     if target.exists():
-        raise UsageError(f"{target}: is there already; name a new folder")
+        raise UsageError(f"{target}: exists already; name a new folder")
     shards = _shards(source)
     vae = _one(source, "a VAE (Wan2.1_VAE.pth or a .safetensors of it)", ("*VAE*", "*vae*"))
     text = _one(source, "a text encoder (models_t5_umt5-xxl-enc-bf16.pth)", ("*t5*",))
@@ -100,7 +100,7 @@ def _one(source: Path, what: str, patterns: Iterable[str]) -> Path:
         for pattern in patterns:
             if found := sorted(source.glob(pattern + suffix)):
                 return found[0]
-    raise UsageError(f"{source}: without {what}")
+    raise UsageError(f"{source}: expected {what}, found no such file")
 
 
 def _read(path: Path, allowed: Collection[str]) -> Tensors:
@@ -111,13 +111,13 @@ def _read(path: Path, allowed: Collection[str]) -> Tensors:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if digest not in PUBLISHED and digest not in allowed:
         raise UsageError(
-            f"{path}: a pickle, which can run code, with an SHA-256 that is not of Wan's publication: {digest}. "
+            f"{path}: a pickle, which can run code, and Wan published no file with its SHA-256 {digest}. "
             f"Fetch it again, or, if you know where it comes from, allow it by --allow-pickle {digest}"
         )
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UsageError(f"{path}: not read, as it holds more than weights: {error}") from error
+        raise UsageError(f"{path}: not loaded, because the file holds more than weights: {error}") from error
     return {str(name): tensor for name, tensor in tensors.items()}
 
 

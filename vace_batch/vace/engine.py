@@ -153,7 +153,7 @@ class VaceEngine:
             self.settings = self.settings.model_copy(update={"max_batch_tokens": vcus[0].num_tokens})
         elif retryable:
             self.settings = self.settings.model_copy(update={"offload": "group"})
-        _LOG.warning("out of memory with %d windows of %s: the model is loaded anew", len(vcus), vcus[0].shape_key)
+        _LOG.warning("out of memory with %d windows of %s: the model is loaded again", len(vcus), vcus[0].shape_key)
         return _out_of_memory(vcus[0], self.settings, reason, retryable=retryable)
 
     def _smaller(self, vcus: Sequence[VCU], indices: Sequence[int], reason: str) -> Iterator[Made]:

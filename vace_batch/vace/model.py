@@ -151,7 +151,7 @@ def _revision(ref: str, planned: str | None) -> str:
     revision = profiles.revision(ref)
     if planned not in (None, revision):
         raise UsageError(
-            f"model {ref}: planned with revision {planned}, but here it is {revision}; give every node the same"
+            f"model {ref}: planned with revision {planned}, but this node has {revision}; give every node the same"
         )
     return revision
 

@@ -237,7 +237,7 @@ def profile(ref: str) -> ModelProfile:
         if "vace" in ref.lower() and size in ref.lower():
             return replace(known, name=ref)
     raise UsageError(
-        f"model: nothing is known of {ref!r}: neither a directory nor a hub id like {VACE_1_3B}. "
+        f"model: unknown model {ref!r}: neither a directory nor a hub id like {VACE_1_3B}. "
         "Download it and give its directory"
     )
 

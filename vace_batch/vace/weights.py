@@ -120,7 +120,7 @@ def local_file(uri: str, revision: str) -> Iterator[Path]:
         return
     here = file_revision(uri)
     if here != revision:
-        raise UsageError(f"weights {uri}: planned with revision {revision}, but here it is {here}")
+        raise UsageError(f"weights {uri}: planned with revision {revision}, but this node has {here}")
     yield Path(storage.resolve(uri)[1])
 
 
@@ -235,7 +235,7 @@ def _hub_commit(ref: str, place: HubPlace, file: str) -> str:
         path = cached if isinstance(cached, str) else hf_hub_download(place.repo, file, revision=place.revision)
     except (OSError, HfHubHTTPError) as error:
         raise UsageError(
-            f"model {ref}: not in the local cache, and the hub did not give it: {str(error).strip().splitlines()[0]} "
+            f"model {ref}: not in the local cache, and the hub did not send it: {str(error).strip().splitlines()[0]} "
             "Download it where there is a network, or give a directory"
         ) from error
     return Path(path).parents[file.count("/")].name
@@ -246,7 +246,7 @@ def _hub_errors(ref: str) -> Iterator[None]:
     try:
         yield
     except HfHubHTTPError as error:
-        raise OSError(f"weights {ref}: the hub did not give it: {error}") from error
+        raise OSError(f"weights {ref}: the hub did not send the file: {error}") from error
 
 
 def _asked(ref: str, ask: Callable[[], _T]) -> _T:

@@ -46,7 +46,9 @@ def canvas_frames(
         frame = next(frames, None)
         if frame is None:
             wanted = f"frames {first - span.start}..{last - span.start - 1}"
-            raise ClipError("source_changed", f"{wanted}: only a part could be read again", retryable=True)
+            raise ClipError(
+                "source_changed", f"{wanted}: only some of these frames could be read again", retryable=True
+            )
         if visible is None:
             yield index, np.full((window.box.height, window.box.width, 3), _MIDDLE_GRAY, np.uint8)
         else:

@@ -105,7 +105,7 @@ def _masked(picture: Pixels, mask: Pixels) -> tuple[Pixels, Box]:
         expected, got = f"{picture.shape[1]}x{picture.shape[0]}", f"{mask.shape[1]}x{mask.shape[0]}"
         raise ClipError("reference_mask_size_mismatch", f"expected a mask of {expected}, got {got}")
     if not (mask > 127).any():
-        raise ClipError("reference_mask_empty", "its mask has no white pixel")
+        raise ClipError("reference_mask_empty", "the mask has no white pixel")
     return _on_white(picture, mask > 127)
 
 
@@ -150,7 +150,7 @@ def largest_face(picture: Pixels) -> Box:
         max_size=(min(small.shape[:2]),) * 2,
     )
     if not found:
-        raise ClipError("no_face", "no frontal face was found; give its box in reference_boxes")
+        raise ClipError("no_face", "no frontal face was found; give the face's box in reference_boxes")
     best = max(found, key=lambda face: face["width"] * face["height"])
     x, y, w, h = (best[name] / scale for name in ("c", "r", "width", "height"))
     grown = Box(

@@ -177,7 +177,7 @@ class _Bits:
         zeros = self._text.find("1", self._at) - self._at
         end = self._at + 2 * zeros + 1
         if zeros < 0 or end > len(self._text):
-            raise ValueError("parameter set: it ends within a number")
+            raise ValueError("parameter set: the data end within a number")
         value = int(self._text[self._at : end], 2) - 1
         self._at = end
         return value
@@ -197,7 +197,7 @@ def _read_array(data: bytes, at: int, count: int) -> tuple[list[bytes], int]:
     for _ in range(count):
         end = at + 2 + int.from_bytes(data[at : at + 2], "big")
         if end > len(data) or end <= at + 2:
-            raise ValueError("header: a unit leaves it")
+            raise ValueError("header: a unit is longer than the header")
         units.append(data[at + 2 : end])
         at = end
     return units, at

@@ -127,7 +127,7 @@ class EncodedTrack:
             self._add(self._canvas_frames.finish())
         self._encode(None)
         if self._times:
-            raise RuntimeError(f"{self._encoding.codec} kept {len(self._times)} of {self._num_frames} frames to itself")
+            raise RuntimeError(f"{self._encoding.codec} did not return {len(self._times)} of {self._num_frames} frames")
 
     def _add(self, frames: Iterable[Frame]) -> None:
         for frame in frames:

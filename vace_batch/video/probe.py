@@ -166,7 +166,7 @@ def open_source(path: str) -> Iterator[InputContainer]:
         container = av.open(local_url(path), options=_OPTIONS, metadata_errors="surrogateescape")
     except av.error.FFmpegError as error:
         if error.errno == errno.ENOMEM:  # a machine short of memory would kill the process instead
-            raise ClipError("unreadable_video", f"{path}: its header asks for more memory than libav gives") from error
+            raise ClipError("unreadable_video", f"{path}: its header asks for more memory than libav allows") from error
         if is_machine_error(error):
             raise
         if _starts_as_mp4(path):
@@ -230,7 +230,10 @@ def _check_pixels(stream: VideoStream, frame: av.VideoFrame, path: str) -> None:
     if not is_editable(frame.format.name):
         raise ClipError("unsupported_pixel_format", f"{path}: pixel format {frame.format.name} cannot be edited")
     if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 keep alpha beside the picture, and libav drops it
-        raise ClipError("unsupported_pixel_format", f"{path}: its transparency (alpha_mode) would be lost")
+        raise ClipError(
+            "unsupported_pixel_format",
+            f"{path}: transparent video (alpha_mode) is not supported: the transparency would be lost",
+        )
 
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
@@ -290,7 +293,7 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: str) -> a
     except av.error.FFmpegError as error:
         raise ClipError("unreadable_video", f"{path}: its first frame cannot be decoded ({error.strerror})") from error
     if packets:
-        raise ClipError("unreadable_video", f"{path}: none of its {packets} video packets gives a frame")
+        raise ClipError("unreadable_video", f"{path}: none of its {packets} video packets decodes to a frame")
     raise ClipError("no_frames", f"{path}: its video track has no frames")
 
 

@@ -112,4 +112,4 @@ def _check_complete(container: InputContainer, stream: VideoStream, path: str, p
     """Refuse an MP4 or MOV that holds fewer packets than its index lists: a cut-off file ends without an error."""
     indexed = len(stream.index_entries) if container.format.name.startswith("mov,") else 0
     if packets < indexed:
-        raise ClipError("damaged_video", f"{path}: holds {packets} of the {indexed} frames its index lists")
+        raise ClipError("damaged_video", f"{path}: holds {packets} of the {indexed} frames that its index lists")

@@ -24,5 +24,5 @@ def test_a_window_has_the_asked_shape_and_follows_the_generator(tmp_path: Path) 
 
 def test_videos_without_a_long_enough_shot_are_refused(tmp_path: Path) -> None:
     make(tmp_path / "clip.mp4", Media(num_frames=4))
-    with pytest.raises(UsageError, match="no shot of the manifest's videos has 5 frames; take fewer"):
+    with pytest.raises(UsageError, match="no shot of the manifest's videos has 5 frames; set fewer frames per window"):
         Archive([str(tmp_path / "clip.mp4")], Size(32, 32), 5)

@@ -11,5 +11,5 @@ from vace_batch.vace.training.pictures import Pictures
 
 
 def test_no_photographs_are_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds none that can be read"):
+    with pytest.raises(UsageError, match="holds no readable picture"):
         Pictures(tmp_path)

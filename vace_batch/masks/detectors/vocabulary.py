@@ -49,7 +49,7 @@ def text_features(names: Sequence[str], kind: str, files: Sequence[str]) -> Any:
     if encoder is None or missing:
         wanted = f"encoder {kind!r} is not known" if encoder is None else f"expected {' and '.join(map(str, missing))}"
         raise ClipError(
-            "no_text_encoder", f"targets: these weights find any name only with their text encoder: {wanted}"
+            "no_text_encoder", f"targets: weights with an open vocabulary need their text encoder: {wanted}"
         )
     try:
         tokens = tokens_of(names, paths[TOKENIZER])

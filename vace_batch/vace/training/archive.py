@@ -41,7 +41,9 @@ class Archive:
             shot for path in sorted(set(paths)) for shot in _shots_of(path) if shot.stop - shot.start >= num_frames
         ]
         if not self._shots:
-            raise UsageError(f"training: no shot of the manifest's videos has {num_frames} frames; take fewer")
+            raise UsageError(
+                f"training: no shot of the manifest's videos has {num_frames} frames; set fewer frames per window"
+            )
         lengths = np.array([shot.stop - shot.start for shot in self._shots], np.float64)
         self._weights = lengths / lengths.sum()
 

@@ -40,7 +40,7 @@ class Pictures:
                 if scale == 1 or min(smaller.shape[:2]) >= 200:
                     self._photos.append(np.ascontiguousarray(smaller, dtype=np.uint8))
         if not self._photos:
-            raise UsageError(f"pictures: {folder} holds none that can be read")
+            raise UsageError(f"pictures: {folder} holds no readable picture")
         sizes = np.array([np.sqrt(photo.shape[0] * photo.shape[1]) for photo in self._photos])
         self._weights = sizes / sizes.sum()
 
