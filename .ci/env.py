@@ -29,7 +29,7 @@ EXTRAS = "prefect,s3,ocr,openvino,docs,dev"
 
 
 def stamp_of(root: Path) -> dict[str, str]:
-    """What an environment for the checkout at `root` is stamped with."""
+    """Return the stamp of an environment for the checkout at `root`."""
     project = tomllib.loads((root / "pyproject.toml").read_text())
     packaging = {"build-system": project["build-system"], "project": project["project"], "extras": EXTRAS}
     digest = hashlib.sha256(json.dumps(packaging, sort_keys=True).encode())
@@ -38,7 +38,7 @@ def stamp_of(root: Path) -> dict[str, str]:
 
 
 def need(folder: Path, wanted: dict[str, str]) -> str:
-    """What has to be done to `folder`: nothing, editable, install or rebuild."""
+    """Return the action that `folder` needs: nothing, editable, install or rebuild."""
     if (folder / MARKER).exists():
         return "rebuild"
     if not (folder / STAMP).exists():

@@ -1,4 +1,4 @@
-"""What every test gets: no telemetry, one thread a library, and an ERROR in the log is a failed test."""
+"""Set up every test: no telemetry, one thread per library, and a test that logs an ERROR fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import pytest  # noqa: E402
 
 @pytest.fixture(scope="session", autouse=True)
 def copies() -> Iterator[None]:
-    """Copies of remote files go where they are removed."""
+    """Cache copies of remote files in a temporary folder."""
     os.environ["VACE_BATCH_CACHE"] = folder = tempfile.mkdtemp(prefix="vace-batch-tests-")
     yield
     shutil.rmtree(folder)

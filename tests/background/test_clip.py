@@ -76,7 +76,7 @@ def test_a_parked_object_is_left_to_the_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("passes", "weight"), [(70, 0.0), (120, 1.0)])
 def test_what_is_parked_in_a_still_picture_is_painted_once(tmp_path: Path, passes: int, weight: float) -> None:
-    """Someone who passes right beside the object makes the background uncertain, so the frames count as moving."""
+    """A person who passes right beside the object makes the background uncertain, so the frames count as moving."""
     frames = []
     for index in range(90):
         frame = ground()

@@ -1,4 +1,4 @@
-"""The calibration: the run's own steps and the real model, small; what it finds is read back and predicts."""
+"""Test the calibration with the run's own steps and a small real model, and predictions from its file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys and outputs of clips: changed by whatever decides pixels, and by nothing else."""
+"""Test that keys and outputs of clips change with every setting that decides pixels, and with no other setting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the dry run says of the values that jobs are made with."""
+"""Test that the dry run reports each sampling value once for all jobs that share it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Identities of a batch's jobs: what is read anew for each batch, and what only once."""
+"""Test identities of a batch's jobs: each batch reads a model once, and the next batch reads it again."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ PATIENCE_S = 900.0
 
 
 class Driver:
-    """A driver's process; its events as they come."""
+    """A driver's process and its events, in order of arrival."""
 
     def __init__(self, trial: Trial, environment: dict[str, str]) -> None:
         command = [sys.executable, "-m", "tests.chaos.driver", json.dumps(asdict(trial))]
@@ -68,7 +68,7 @@ class Driver:
             time.sleep(0.02)
 
     def end(self) -> int:
-        """Its exit code, once it has ended by itself."""
+        """Wait until the driver has ended by itself; return its exit code."""
         try:
             code = self.process.wait(PATIENCE_S)
         finally:
@@ -192,7 +192,7 @@ def _reruns(lines: list[tuple[str, str, int, float]], hopeless: dict[int, str]) 
 
 
 def _unended(lines: list[tuple[str, str, int, float]], hopeless: dict[int, str]) -> list[tuple[int, float]]:
-    """Windows and times of the runs that ended without the record: killed, failed, or overtaken by another's."""
+    """Return windows and times of the runs that ended without a record: killed, failed, or overtaken by another run."""
     open_runs: dict[tuple[str, int], float] = {}
     lost: list[tuple[int, float]] = []
     for process, what, window, at in lines:
@@ -208,7 +208,7 @@ def _unended(lines: list[tuple[str, str, int, float]], hopeless: dict[int, str])
 
 
 def _recovery(lines: list[tuple[str, str, int, float]], stage: Stage) -> float:
-    """Seconds from the last fault until an actor stood in for a lost one and every window that it cost was there."""
+    """Return the seconds from the last fault until an actor replaced the lost one and each lost window was done."""
     fault = stage.fault_at
     lost = {window for window, at in _unended(lines, stage.hopeless) if at <= fault}
     ready = [event["at"] for driver in stage.drivers for event in driver.told("ready") if event["at"] > fault]
@@ -220,7 +220,7 @@ _clean: dict[tuple[int, int], dict[str, str]] = {}
 
 
 def clean_outputs(trial: Trial) -> dict[str, str]:
-    """Digests of the videos of an undisturbed run of as many windows; run once."""
+    """Return the digests of the videos of an undisturbed run with the same number of windows; run once."""
     size = trial.windows, trial.clip_windows
     if size not in _clean:
         with tempfile.TemporaryDirectory(prefix="chaos-clean-", ignore_cleanup_errors=True) as folder:
@@ -255,7 +255,7 @@ def kill_raylet(stage: Stage) -> None:
 
 
 def spot_notice(stage: Stage) -> None:
-    """A machine with notice finishes its running windows; its next ones are done elsewhere."""
+    """A machine with notice finishes its running windows; other machines run its next windows."""
     stage.trial = replace(stage.trial, nodes=2, seconds=0.5)
     driver = stage.start()
     driver.wait_until(lambda: driver.windows_done() >= 5)
@@ -335,7 +335,7 @@ def _file_system(at: Path, num_bytes: int) -> Iterator[Callable[[int], None]]:
 
 
 def may_mount() -> bool:
-    """Whether this process may make a file system of its own."""
+    """Return whether this process may mount a file system of its own."""
     with tempfile.TemporaryDirectory() as folder:
         made = subprocess.run(["mount", "-t", "tmpfs", "chaos", folder], capture_output=True, check=False)
         if made.returncode == 0:
@@ -414,7 +414,7 @@ def random_kills(stage: Stage) -> None:
 
 
 def _children(pid: int) -> set[int]:
-    """All processes below this one, so that nobody else's process with a reused number is hit."""
+    """List all descendants of this process, so that no other program's process with a reused id is killed."""
     listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     parents = {int(child): int(parent) for child, parent in map(str.split, listed.splitlines())}
     found: set[int] = set()
@@ -449,7 +449,7 @@ RANDOM = "random kills of actors and drivers, one poison window"
 
 
 def one(name: str, act: Callable[[Stage], None], *, windows: int, seed: int = 0) -> Row:
-    """One disturbed run, checked."""
+    """Run and check one disturbed run."""
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
         trial = Trial(out=str(Path(folder) / "out"), windows=windows)
         stage = Stage(Path(folder), trial, random=random.Random(seed))
@@ -461,7 +461,7 @@ def one(name: str, act: Callable[[Stage], None], *, windows: int, seed: int = 0)
 
 
 def together(rows: list[Row]) -> Row:
-    """Runs of one fault as one line: sums, and the slowest recovery."""
+    """Join the runs of one fault into one line: sums, and the slowest recovery."""
     sums = {
         name: sum(getattr(row, name) for row in rows)
         for name in ("runs", "windows", "lost", "duplicated", "rerun", "running")

@@ -173,7 +173,7 @@ def main(trial: Trial) -> int:
 
 
 def _cluster(trial: Trial) -> Cluster | None:
-    """Several nodes on this machine, each with room for everything, where the trial asks for nodes."""
+    """Start several nodes on this machine, each with room for everything, if the trial asks for nodes."""
     if not trial.nodes:
         return None
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})

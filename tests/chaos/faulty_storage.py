@@ -27,7 +27,7 @@ def _share(name: str) -> float:
 
 
 def _badly(do: Callable[[], Any]) -> Any:
-    """Do it slowly; sometimes say that it failed, although half of these times it was done."""
+    """Make a call slowly, and sometimes report a failure; half of the failed calls are done all the same."""
     time.sleep(_share("FAULTY_SLOW_S"))
     if random.random() >= _share("FAULTY_FAIL"):
         return do()
@@ -37,7 +37,7 @@ def _badly(do: Callable[[], Any]) -> Any:
 
 
 class _Upload(io.BytesIO):
-    """An object that comes into being whole when it is closed, if its name is free."""
+    """An object that is created whole when it is closed, if its name is free."""
 
     def __init__(self, path: str) -> None:
         super().__init__()

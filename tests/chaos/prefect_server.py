@@ -33,9 +33,9 @@ BOX = {"x": 20.0, "y": 16.0, "width": 24.0, "height": 20.0}
 
 
 def kill_the_server(folder: Path) -> dict[str, Any]:
-    """Kill it in the middle of a flow; see that the flow ended right or that the next one, with a new server, did.
+    """Kill the server in the middle of a flow; check that the flow, or the next flow with a new server, ended right.
 
-    Returns what a row of the table says of it.
+    Returns the fault's row of the table.
 
     Raises:
         AssertionError: a window is missing or was made twice, or an output is not that of an undisturbed run.

@@ -1,7 +1,7 @@
 """Stand-ins for the steps of a clip: a window costs milliseconds, all else is real: actors, payloads, ledger, files.
 
-Each run of a window leaves a line in `<RUNS>/<process id>` when it starts and one when its record stands, so that what
-a death cost can be counted afterwards.
+Each run of a window writes a line to `<RUNS>/<process id>` when it starts and another when its record is written, so that
+the cost of a death can be counted afterwards.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _real_time = time.time
 
 
 def set_up(*, clock_jumps: bool = False) -> str:
-    """State of an actor; with `clock_jumps` its wall clock goes days forth and back with every look."""
+    """Make the state of an actor; with `clock_jumps` its wall clock jumps days forth and back at every reading."""
     assert faulty_storage.SCHEME
     if clock_jumps:
         time.time = lambda: _real_time() + random.choice([-86_400.0, 0.0, 86_400.0])
@@ -57,7 +57,7 @@ def note(what: str, number: int) -> None:
 
 
 def build(state: object, calls: list[Call]) -> list[Outcome]:
-    """Payload: (OUT, window, seconds, word). Leaves its pixels."""
+    """Make a window's pixels. Payload: (OUT, window, seconds, word)."""
     return [Outcome(payload=_built(*_asked(call))) for call in calls]
 
 
@@ -67,7 +67,7 @@ def _built(out: str, number: int, seconds: float, word: str) -> NDArray[np.uint8
 
 
 def generate(state: object, calls: list[Call]) -> list[Outcome]:
-    """Payload: (OUT, window, seconds, word). Commits the windows that the ledger does not have."""
+    """Commit the windows that the ledger lacks. Payload: (OUT, window, seconds, word)."""
     asked = [_asked(call) for call in calls]
     missing = [call for call, (out, number, *_) in zip(calls, asked, strict=True) if _is_missing(out, number)]
     for call in missing:
@@ -114,7 +114,7 @@ def _commit(out: str, number: int, data: bytes) -> bool:
 
 
 def stitch(state: object, calls: list[Call]) -> list[Outcome]:
-    """Payload: (OUT, clip, windows). Writes the clip's windows one after the other and commits the clip."""
+    """Write the clip's windows one after the other and commit the clip. Payload: (OUT, clip, windows)."""
     for call in calls:
         payload = call.payload
         assert isinstance(payload, tuple)

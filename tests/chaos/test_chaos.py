@@ -1,4 +1,4 @@
-"""Faults on a real Ray: each row of `make chaos` with fewer windows, and a random run of the lot."""
+"""Faults on a real Ray: each row of `make chaos` with fewer windows, and one random run of them."""
 
 from __future__ import annotations
 

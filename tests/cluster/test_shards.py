@@ -1,4 +1,4 @@
-"""No shard keeps another from being done: shards one after the other on warm pools, and many owners within one run."""
+"""Test that no shard blocks another: shards one after the other on warm pools, and many owners within one run."""
 
 from __future__ import annotations
 
@@ -111,10 +111,10 @@ class CallsSeen(SimCluster):
 
 @pytest.mark.parametrize("seed", range(30))
 def test_however_much_an_owner_adds_what_came_before_goes_before(seed: int) -> None:
-    """All but a few calls that go out before a unit's call have an older unit, so a unit waits for older ones alone.
+    """Test that nearly all calls placed before a unit's call run older units: a unit waits only for older units.
 
     A unit that leaves a payload also waits for room, and lets units without a payload pass: both kinds are counted
-    apart. The few: a place behind a running call needs a full batch.
+    apart. The exceptions: a place behind a running call needs a full batch.
     """
     cluster = CallsSeen(seed)
     graph = Stream(seed, owners=4, follow=3)

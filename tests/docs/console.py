@@ -1,9 +1,9 @@
 """Read the console blocks of a page and run them as a person would: in order, in one folder, with bash.
 
 ```console                          commands (`$ `, continued by `> `) are run; the lines below one are what it prints
-```console title="Needs a cluster"  is read and not run: what it names must exist
+```console title="Needs a cluster"  is not run: its commands must exist
 
-A line of what is printed may leave out parts by `...`, and lines may be left out; those that are there are in order.
+A line of the shown output may leave out parts by `...`, and whole lines may be missing; the shown lines are in order.
 A command ends with 0 unless the page shows otherwise (`|| echo "exit code $?"`).
 """
 

@@ -1,4 +1,4 @@
-"""Run every command of the pages; check only the existence of commands that need more than a test has."""
+"""Run every command of the pages; check only the existence of commands that a test cannot run."""
 
 from __future__ import annotations
 

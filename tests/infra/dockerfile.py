@@ -1,10 +1,10 @@
-"""Reads a Dockerfile, and replays one of its stages in a plain Debian root where there is no container engine.
+"""Read a Dockerfile, and replay one of its stages in a plain Debian root, without a container engine.
 
     debootstrap --variant=minbase --include=ca-certificates,python3-venv bookworm ROOT
     python -m tests.infra.dockerfile infra/docker/Dockerfile gpu ROOT FOLDER
 
 ROOT stands in for the base image: it needs a `python` of the version in the image's tag. FOLDER gets one root a stage.
-Needs root, for chroot. What is not ENV, ARG, RUN, COPY, USER or WORKDIR is not replayed.
+Needs root, for chroot. Only ENV, ARG, RUN, COPY, USER and WORKDIR are replayed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """`word` is upper case; `line` is where it starts, from 1."""
+    """One instruction: `word` in upper case, `line` its first line, counted from 1."""
 
     word: str
     rest: str
@@ -40,7 +40,7 @@ class Stage:
 
 
 def instructions(text: str) -> Iterator[Instruction]:
-    """The instructions of a Dockerfile, continued lines joined and comments left out."""
+    """List the instructions of a Dockerfile, with continued lines joined and comments left out."""
     parts: list[str] = []
     first = 0
     for number, line in enumerate(text.splitlines(), start=1):
@@ -55,7 +55,7 @@ def instructions(text: str) -> Iterator[Instruction]:
 
 
 def stages(text: str) -> tuple[list[Instruction], list[Stage]]:
-    """What stands before the first FROM, and the stages in their order."""
+    """Split into the instructions before the first FROM and the stages, in order."""
     before: list[Instruction] = []
     found: list[Stage] = []
     for instruction in instructions(text):
@@ -68,13 +68,13 @@ def stages(text: str) -> tuple[list[Instruction], list[Stage]]:
 
 
 def assignments(rest: str) -> dict[str, str]:
-    """`A=b C="d e"`, as ENV, ARG and LABEL have them."""
+    """Parse `A=b C="d e"`, the form of ENV, ARG and LABEL."""
     return dict(part.partition("=")[::2] for part in shlex.split(rest))
 
 
 @dataclass(slots=True)
 class Replay:
-    """One stage after the other, each in a root of its own below `folder`."""
+    """Replays stages one after the other, each in its own root below `folder`."""
 
     stages: dict[str, Stage]
     plain: Path
@@ -83,7 +83,7 @@ class Replay:
     environments: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def make(self, name: str) -> Path:
-        """The root of a stage after all its instructions; made once.
+        """Return the root of a stage after all its instructions; made once.
 
         Raises:
             subprocess.CalledProcessError: a RUN failed.
@@ -116,7 +116,7 @@ class Replay:
         return root
 
     def run(self, root: Path, environment: dict[str, str], user: str, place: str, command: str) -> None:
-        """A shell command in a root."""
+        """Run a shell command in a root."""
         network = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "http", "HTTP"))}
         shell = f"cd {shlex.quote(place)} && {command}"
         chroot = [

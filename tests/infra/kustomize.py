@@ -1,4 +1,5 @@
-"""What infra/kuberay uses of kustomize: resources, JSON 6902 patches, images, namespace, whole fields replaced.
+"""Build kustomizations with the features that infra/kuberay uses: resources, JSON 6902 patches, images, namespace and
+replaced fields.
 
 Anything else in a kustomization is refused, and where `kubectl` is installed a test compares the results.
 """
@@ -19,7 +20,7 @@ _WITHOUT_NAMESPACE = {"Namespace"}
 
 
 def build(folder: Path) -> list[Manifest]:
-    """What `kubectl kustomize FOLDER` prints, in the order of the files."""
+    """Return the documents that `kubectl kustomize FOLDER` prints, in the order of the files."""
     return [found for found in _accumulate(folder) if found["metadata"].get("annotations", {}).get(_LOCAL) != "true"]
 
 
@@ -48,7 +49,7 @@ def _accumulate(folder: Path) -> list[Manifest]:
 
 
 def _read(file: Path) -> list[Manifest]:
-    """The documents of a file, each YAML alias a value of its own, so that a patch of one leaves the others alone."""
+    """Read the documents of a file; each YAML alias becomes a copy, so that a patch changes one copy only."""
     return [json.loads(json.dumps(one)) for one in yaml.safe_load_all(file.read_text()) if one]
 
 
@@ -59,7 +60,7 @@ def _is(manifest: Manifest, target: dict[str, str]) -> bool:
 
 
 def _rename(value: Any, name: str, new: str) -> None:
-    """Kustomize looks at every list of containers, however deep, those of custom resources included."""
+    """Rename images in every list of containers, however deep, as kustomize does also in custom resources."""
     if isinstance(value, dict):
         for container in [*(value.get("containers") or ()), *(value.get("initContainers") or ())]:
             image, _, tag = container.get("image", "").partition(":")

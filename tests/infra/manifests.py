@@ -1,7 +1,7 @@
-"""What is wrong with a set of manifests: each check returns sentences, and none of them needs a cluster.
+"""Find faults in a set of Kubernetes manifests: each check returns sentences, and needs no cluster.
 
 Strict schemas come from KubeRay's custom resource definitions (not in this repository: VACE_BATCH_KUBERAY_CRDS) and
-from kubernetes-validate; what those cannot see is checked here.
+from kubernetes-validate; further faults, which these schemas cannot express, are checked here.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.sche
 
 
 def validate(body: dict[str, Any]) -> None:
-    """Hold a manifest against Kubernetes' own schema.
+    """Check a manifest against Kubernetes' own schema.
 
     Raises:
-        kubernetes_validate.ValidationError: it is not as that says, or has a field that it does not know.
+        kubernetes_validate.ValidationError: the manifest breaks the schema or has an unknown field.
     """
     kubernetes_validate.validate(body, KUBERNETES, strict=True)
 
 
 def faults(manifests: list[Manifest]) -> list[str]:
-    """Everything that is wrong, but for the definitions' schemas."""
+    """Collect the faults of all checks except those by the definitions' schemas."""
     found = [fault for manifest in manifests for fault in kubernetes_faults(manifest)]
     for manifest in manifests:
         if spec := cluster_spec(manifest):
@@ -65,7 +65,7 @@ def cluster_spec(manifest: Manifest) -> dict[str, Any] | None:
 
 @cache
 def definition(kind: str) -> dict[str, Any]:
-    """The schema of v1 of a custom resource, made strict: a field that it does not name is an error."""
+    """Return the v1 schema of a custom resource, made strict: an unnamed field is an error."""
     text = (CRDS / f"{kind.lower()}s.yaml").read_text()
     crd = next(one for one in yaml.load_all(text, Loader=yaml.CSafeLoader) if one)
     version = next(version for version in crd["spec"]["versions"] if version["name"] == "v1")
@@ -91,14 +91,14 @@ def strict(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def definition_faults(manifest: Manifest) -> list[str]:
-    """By the resource's own definition."""
+    """Find faults by the schema of the resource's own definition."""
     validator = jsonschema.Draft202012Validator(definition(manifest["kind"]))
     body = {name: value for name, value in manifest.items() if name != "metadata"}
     return [f"{'.'.join(map(str, error.path))}: {error.message[:200]}" for error in validator.iter_errors(body)]
 
 
 def kubernetes_faults(manifest: Manifest) -> list[str]:
-    """By Kubernetes's schema; of Ray's resources their pods."""
+    """Find faults by Kubernetes's schema; Ray's resources are checked by their pods."""
     if spec := cluster_spec(manifest):
         pods = [{"apiVersion": "v1", "kind": "Pod", **group["template"]} for group in groups(spec)]
         bodies = [pod | {"metadata": {"name": "pod", **pod.get("metadata", {})}} for pod in pods]
@@ -114,7 +114,7 @@ def kubernetes_faults(manifest: Manifest) -> list[str]:
 
 
 def ray_faults(spec: dict[str, Any]) -> list[str]:
-    """By what Ray's autoscaler makes of it."""
+    """Find faults by the resources that Ray's autoscaler derives from each group."""
     try:
         _derive_autoscaling_config_from_ray_cr({"metadata": {"name": "x", "namespace": "x"}, "spec": deepcopy(spec)})
     except Exception as error:  # each of Ray's checks has an exception of its own
@@ -162,7 +162,7 @@ def worker_faults(group: dict[str, Any]) -> Iterator[str]:
 
 
 def offer_faults(group: dict[str, Any]) -> Iterator[str]:
-    """Whether Ray hands out just what the pod has."""
+    """Check that Ray offers exactly the resources that the pod has."""
     parameters, resources = group["rayStartParams"], group["template"]["spec"]["containers"][0]["resources"]
     if parameters.get("num-cpus") != resources["requests"].get("cpu"):
         yield f"Ray is told {parameters.get('num-cpus')} CPUs, the pod asks for {resources['requests'].get('cpu')}"
@@ -192,7 +192,7 @@ def group_faults(group: dict[str, Any]) -> Iterator[str]:
 
 
 def job_faults(spec: dict[str, Any]) -> list[str]:
-    """Combinations that the operator refuses or ignores, and the command of the run."""
+    """Find combinations that the operator refuses or ignores, and faults of the run's command."""
     found = []
     if spec.get("submissionMode", "K8sJobMode") not in ("K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode"):
         found.append(f"unknown submissionMode {spec['submissionMode']}")
@@ -207,7 +207,7 @@ def job_faults(spec: dict[str, Any]) -> list[str]:
 
 
 def command_faults(line: str) -> list[str]:
-    """Whether `vace-batch ...` parses; variables stand for one word each."""
+    """Check that `vace-batch ...` parses; each variable stands for one word."""
     words = shlex.split(re.sub(r"\$\{?\w+\}?", "x", line))
     command = typer.main.get_command(app)
     try:
@@ -223,7 +223,7 @@ def command_faults(line: str) -> list[str]:
 
 
 def reference_faults(manifests: list[Manifest]) -> list[str]:
-    """Config maps, secrets and accounts that nobody makes, selectors that meet nothing."""
+    """Find config maps, secrets and accounts that no manifest creates, and selectors that match no pod."""
     made = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
     told = (INFRA / "README.md").read_text()
     found = []
@@ -257,7 +257,7 @@ def references(manifests: list[Manifest]) -> Iterator[tuple[str, str]]:
 
 
 def values(tree: Any, field: str) -> Iterator[Any]:
-    """Every value of a field, however deep."""
+    """Yield every value of a field, at any depth."""
     if isinstance(tree, dict):
         if field in tree:
             yield tree[field]

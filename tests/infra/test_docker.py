@@ -1,4 +1,4 @@
-"""The images and the compose file: linted, pinned, complete, and their commands such as the programs take them."""
+"""Test the images and the compose file: linted, pinned, complete, and with commands that the programs accept."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_hadolint_finds_what_is_put_in(right: str, wrong: str, rule: str, tmp_pa
 
 
 def dockerfile_faults(text: str) -> list[str]:
-    """What hadolint does not ask: pins, users, labels, health, sources that are there."""
+    """Check points that hadolint leaves out: pins, users, labels, health checks, existing sources."""
     before, found = stages(text)
     faults, names = [], [stage.name for stage in found]
     for stage in found:
@@ -143,7 +143,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 
 
 def compose_faults(project: dict[str, Any]) -> list[str]:
-    """By the specification's model, then what that does not ask."""
+    """Find faults by the model of the compose specification, then by further checks."""
     try:
         compose_spec.PyCompose.from_yaml(yaml.safe_dump(project)).validate()
     except ValueError as error:
@@ -176,7 +176,7 @@ def service_faults(service: dict[str, Any], services: dict[str, Any]) -> list[st
 
 
 def command_faults(command: list[str]) -> list[str]:
-    """Whether the programs take these arguments; `with-ray ADDRESS` runs the rest."""
+    """Check that the programs accept these arguments; `with-ray ADDRESS` runs the rest of its line."""
     if command[:1] == ["with-ray"]:
         command = command[2:]
     if command[:1] == ["ray"]:

@@ -1,4 +1,4 @@
-"""The manifests of infra/kuberay: complete, strict, and such that Ray's own scheduler does with them what is meant."""
+"""Test the manifests of infra/kuberay: complete, strict, and scheduled by Ray's own scheduler as intended."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_what_the_resolver_does_not_know_is_refused(tmp_path: Path) -> None:
 
 
 def launched(spec: dict[str, Any], bundles: list[dict[str, float]], short: tuple[str, ...] = ()) -> dict[str, int]:
-    """What the autoscaler v2 starts for these actors; of the groups in `short` there is no capacity."""
+    """Return the nodes that autoscaler v2 starts for these actors; groups in `short` have no capacity."""
     config = _derive_autoscaling_config_from_ray_cr({"metadata": {"name": "x", "namespace": "x"}, "spec": spec})
     nodes = {
         name: NodeTypeConfig(

@@ -1,4 +1,4 @@
-"""Alerts, scrape configuration and dashboard: expressions parse, names exist, alerts fire when they should."""
+"""Test alerts, scrape configuration and dashboard: expressions parse, names exist, alerts fire when they should."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ promtool = shutil.which("promtool")
 
 
 def names(expression: Any) -> Iterator[str]:
-    """Metrics that a parsed expression asks for."""
+    """Return the metrics that a parsed expression uses."""
     if isinstance(expression, promql_parser.VectorSelector):
         yield expression.name or ""
     for field in ("expr", "lhs", "rhs", "vector_selector", "param"):

@@ -1,4 +1,4 @@
-"""The files of infra/ray-up, by Ray's own validators, EC2's own model of an instance, and what neither sees."""
+"""Test the files of infra/ray-up with Ray's own validators, EC2's own model of an instance, and further checks."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def faults(config: dict[str, Any]) -> list[str]:
 
 
 def ec2_faults(node: dict[str, Any]) -> Iterator[str]:
-    """By the model that boto3 itself checks a request with."""
+    """Find faults by the model with which boto3 checks a request."""
     shape = _ec2().operation_model("RunInstances").input_shape
     report = ParamValidator().validate({"MinCount": 1, "MaxCount": 1, **node}, shape)
     if report.has_errors():
@@ -160,7 +160,7 @@ def test_each_fault_that_is_put_in_is_found(cloud: str, path: str, value: Any, s
 
 
 class Metadata(http.server.BaseHTTPRequestHandler):
-    """A machine's metadata service, that says on the third question that the machine goes."""
+    """A machine's metadata service, which announces the machine's end at the third request."""
 
     asked = 0
 
@@ -184,7 +184,7 @@ class Metadata(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @pytest.mark.parametrize(("cloud", "seconds"), [("aws", "90"), ("gcp", "20")])

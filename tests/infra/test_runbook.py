@@ -1,4 +1,4 @@
-"""infra/README.md: commands that parse, files that exist, a table that is what the command prints."""
+"""Test infra/README.md: its commands parse, its files exist, and its table equals the command's output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the files of infra/ have to agree with."""
+"""Versions that the files of infra/ must agree with."""
 
 from __future__ import annotations
 

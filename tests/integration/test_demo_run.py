@@ -1,4 +1,4 @@
-"""The demo through its own command: each row's result is what the row promises."""
+"""Run the demo by its own command: each row's result keeps the row's promise."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Pictures = NDArray[np.int16]
 
 @dataclass(frozen=True)
 class Shown:
-    """The demo's output folder, what it printed, and of each job the record and the frames before and after."""
+    """The demo's output folder and printed text, and the record and frames before and after of each job."""
 
     folder: Path
     said: str

@@ -157,7 +157,7 @@ def test_a_killed_actor_costs_its_running_units_one_more_run(runtime: Runtime, v
 
 @pytest.mark.parametrize("pool", ["cpu", "gpu"])
 def test_a_unit_that_waits_behind_a_killed_one_is_not_charged(runtime: Runtime, pool: str) -> None:
-    """Where calls overlap, the killed one is not either: either call may have been the cause."""
+    """Where calls overlap, the killed unit is not charged either: either call may have been the cause."""
     graph = Recorder()
     kill_once(runtime, graph, "first")
     units = [behaving(name, "sleep 0.3", pool=pool) for name in ("first", "second", "third", "fourth")]

@@ -19,7 +19,7 @@ _NOT_RECORDS = ("VerdictRow", "JobRow")  # the columns of the results
 
 
 def fields() -> dict[str, tuple[str, list[tuple[str, str, str]]]]:
-    """By class: its docstring, and (name, type, docstring) of each field of its own."""
+    """Return, by class, the docstring and (name, type, docstring) of each field of the class itself."""
     found = {}
     for node in ast.parse(inspect.getsource(schema)).body:
         if isinstance(node, ast.ClassDef):

@@ -91,7 +91,7 @@ def test_ultralytics_is_offline_and_loads_without_running_code() -> None:
 
 
 def test_other_packages_keep_their_functions() -> None:
-    """In a process of its own: other tests may have imported ultralytics."""
+    """Runs in its own process: other tests may have imported ultralytics."""
     code = """
 import cv2, numpy, torch
 from PIL import Image

@@ -34,7 +34,7 @@ def shift_of(moved: NDArray[np.floating], still: NDArray[np.floating]) -> NDArra
 
 
 def shifts_px(limits: WindowLimits, moved_px: int = 0) -> NDArray[np.float64]:
-    """By how much the fill of each frame lies beside the picture, (T, 2), for a model that gives back what it is shown.
+    """Return the shift between the fill and the picture in each frame, (T, 2), for a model that returns its input.
 
     `moved_px` cuts every second window out at another place than where it goes back to.
     """

@@ -84,7 +84,7 @@ def test_each_still_segment_has_its_own_picture() -> None:
 
 @pytest.mark.parametrize(("restless", "size"), [(range(0), Size(48, 48)), (range(40, 50), Size(112, 96))])
 def test_what_stands_still_is_shown_at_the_scale_that_the_model_paints_well(restless: range, size: Size) -> None:
-    """Where something moves, other frames may tell what is hidden, in all their detail."""
+    """Only still regions are shrunk: where the scene moves, other frames may show the hidden pixels in full detail."""
     parts, regions, windows = plan(100)
     limits = replace(LIMITS, widest_hole_px=16)
     assert regions[0].size == Size(112, 96)

@@ -1,4 +1,4 @@
-"""Identities of a clip and its windows: each column of the manifest is in those that it decides, and in no other."""
+"""Test that each manifest column enters exactly the clip and window keys that the column decides."""
 
 from __future__ import annotations
 

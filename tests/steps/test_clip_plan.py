@@ -1,4 +1,4 @@
-"""The plan of a clip as it lies in the ledger."""
+"""Test the plan of a clip as the ledger stores it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening a clip for planning: its range of frames, its files, and faults that are told before the video is read."""
+"""Test opening a clip for planning: its range of frames, its files, and faults found before the video is read."""
 
 from __future__ import annotations
 

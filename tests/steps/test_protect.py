@@ -1,4 +1,4 @@
-"""Test that protected pixels leave as they came, whatever grows round them: masks, thin parts, feathers, chroma."""
+"""Test that protected pixels stay unchanged when masks, thin parts, feathers and chroma grow round them."""
 
 from __future__ import annotations
 

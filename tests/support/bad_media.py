@@ -1,4 +1,4 @@
-"""Files that are no videos, or worse ones than they say, and the word that each is failed with."""
+"""Make files that are no videos or whose headers lie, each with its expected error code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def good_video(folder: Path) -> bytes:
 
 
 def write_broken(folder: Path, good: bytes) -> dict[str, str]:
-    """Files that are no whole videos; each one's name and code."""
+    """Write truncated and damaged videos; return each file's name and error code."""
     index_last = Path(make(folder / "last.mp4", Media())).read_bytes()
     middle = _inside_a_picture(good)
     noise = np.random.default_rng(0).bytes(200)
@@ -48,7 +48,7 @@ def write_broken(folder: Path, good: bytes) -> dict[str, str]:
 
 
 def _inside_a_picture(video: bytes) -> int:
-    """A third into the largest picture but the first ones; half way through the file there may be sound."""
+    """Return an offset one third into the largest picture but the first ones; the middle of a file may hold sound."""
     with av.open(io.BytesIO(video)) as container:
         packets = [(packet.size, packet.pos) for packet in container.demux(video=0) if packet.pos is not None]
     size, position = max(packets[len(packets) // 3 :])
@@ -81,7 +81,7 @@ def write_lying(folder: Path, good: bytes) -> dict[str, str]:
 
 
 def write_images(folder: Path) -> dict[str, str]:
-    """Pictures that are called videos."""
+    """Write pictures with names of videos."""
     for kind in ("JPEG", "PNG"):
         Image.new("RGB", (64, 48)).save(folder / f"{kind.lower()}_renamed.mp4", format=kind)
     return {"jpeg_renamed.mp4": "is_an_image", "png_renamed.mp4": "is_an_image"}
@@ -98,13 +98,13 @@ def write_special(folder: Path) -> dict[str, str]:
 
 
 def write_masks(folder: Path) -> dict[str, str]:
-    """Masks that do not fit the good video, to be named by `mask_uri`."""
+    """Write masks that do not fit the good video, for `mask_uri`."""
     write_clip(folder / "small.mp4", np.zeros((24, 24, 32, 3), np.uint8), rate=Fraction(25))
     write_clip(folder / "short.mp4", np.zeros((10, 48, 64, 3), np.uint8), rate=Fraction(25))
     return {"small.mp4": "mask_size_mismatch", "short.mp4": "mask_length_mismatch"}
 
 
 def _with_box_size(data: bytes, box: bytes, offset: int, value: bytes) -> bytes:
-    """`data` with `value` at `offset` after the name of its first box called `box`."""
+    """Return `data` with `value` at `offset` after the name of its first box `box`."""
     at = data.index(box) + 4 + offset
     return data[:at] + value + data[at + len(value) :]

@@ -81,7 +81,7 @@ class Machines:
         self._start("head", flags, self.environment, ())
 
     def add(self, name: str, num_cpus: int = 2) -> None:
-        """A worker with its own copy of the code and an empty cache."""
+        """Add a worker with its own copy of the code and an empty cache."""
         mine = self.folder / "nodes" / name
         for part in ("home", "cache"):
             (mine / part).mkdir(parents=True)
@@ -130,7 +130,7 @@ class Machines:
 
 
 def main(folder: Path, num_clips: int) -> dict[str, Any]:
-    """Run it all.
+    """Run the deployment and lose a node.
 
     Returns: what happened, in numbers.
 
@@ -252,7 +252,7 @@ def triggered(
 
 
 def attempts(port: int) -> dict[str, float]:
-    """Steps that were started, by kind, as the run's metrics say at Ray's endpoint."""
+    """Read the number of started steps, by kind, from the run's metrics at Ray's endpoint."""
     try:
         text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
     except OSError:
@@ -288,7 +288,7 @@ def counted(bucket: str, num_clips: int) -> dict[str, Any]:
 
 
 def compared(folder: Path, bucket: str, num_clips: int) -> dict[str, Any]:
-    """Against a run of the same manifest on one machine, with no Prefect and no death."""
+    """Compare with a run of the same manifest on one machine, without Prefect and without a lost node."""
     command = [
         sys.executable,
         "-m",
@@ -312,7 +312,7 @@ def compared(folder: Path, bucket: str, num_clips: int) -> dict[str, Any]:
 
 
 def furthest(first: bytes, second: bytes) -> int:
-    """Levels between two videos, at most: windows that had other neighbours in a batch differ by rounding."""
+    """Return the largest difference of two videos in levels: windows in different batches differ by rounding."""
     pair = [
         np.stack([frame.to_ndarray(format="yuv420p") for frame in av.open(io.BytesIO(data)).decode(video=0)])
         for data in (first, second)

@@ -215,7 +215,7 @@ class SimCluster:
             self._after(seconds, actor, lambda: self._leave_device(actor_id, actor))
 
     def _leave_device(self, actor_id: int, actor: SimActor) -> None:
-        """The rest of a call begins when that of the call before it has ended, and the next call runs beside it."""
+        """Begin the rest of a call after the rest of the call before; the next call runs beside it."""
         order = actor.on_device
         if order is not actor.queue[0]:
             self._after(0.01, actor, lambda: self._leave_device(actor_id, actor))

@@ -35,7 +35,7 @@ def build(folder: Path, family: str, *, doubles: bool = True) -> Weights:
 
 
 def see_pictures(model: Any) -> None:
-    """Random weights hardly look at the picture: layers are normed on some, and heads say more than one thing."""
+    """Make random weights react to the picture: norm layers on sample pictures, and vary the heads' outputs."""
     import torch
 
     def of(path: str) -> bool:

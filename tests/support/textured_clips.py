@@ -25,7 +25,7 @@ def psnr(one: str, other: str) -> float:
 
 
 def textured(path: Path, crf: int, width: int = 320, num_frames: int = 24, noise: float = 4) -> str:
-    """A texture that glides over another one, with a little noise in each frame."""
+    """Make frames of a texture that glides over another texture, with a little noise in each frame."""
     rng, height = np.random.default_rng(1), 128
     coarse = rng.integers(30, 220, (height // 8 + 1, width // 8 + num_frames, 3))
     texture = coarse.repeat(8, axis=0).repeat(8, axis=1)

@@ -40,7 +40,7 @@ def adapted() -> WanVACETransformer3DModel:
 
 
 def batch(generator: np.random.Generator, count: int = 4) -> TrainingBatch:
-    """Latents of one random constant each, which the control tells: without it nothing can be known of them."""
+    """Make latents of one random constant each; only the control shows the constant."""
     constants = torch.from_numpy(generator.normal(0, 1, (count, 4, 1, 1, 1)).astype(np.float32))
     latents = constants.expand(count, 4, 2, 4, 4).contiguous()
     return TrainingBatch(

@@ -22,7 +22,7 @@ def failing_setup() -> None:
 
 
 def make(state: object, calls: list[Call]) -> list[Outcome]:
-    """Leaves an array of `payload["size"]` elements, all equal to `payload["value"]`."""
+    """Return an array of `payload["size"]` elements, all equal to `payload["value"]`."""
     outcomes = []
     for call in calls:
         job = call.payload
@@ -34,7 +34,7 @@ def make(state: object, calls: list[Call]) -> list[Outcome]:
 
 
 def add_up(state: object, calls: list[Call]) -> list[Outcome]:
-    """Sums its inputs; says how large its batch was."""
+    """Sum the inputs; also return the size of the batch."""
     outcomes = []
     for call in calls:
         job = call.payload if isinstance(call.payload, dict) else {}
@@ -50,7 +50,7 @@ def behave(state: object, calls: list[Call]) -> list[Outcome]:
 
 
 def until_there(state: object, calls: list[Call]) -> list[Outcome]:
-    """Waits for the file that each payload names."""
+    """Wait for the file that each payload names."""
     for call in calls:
         while not Path(str(call.payload)).exists():
             time.sleep(0.1)
@@ -81,9 +81,9 @@ def _behave(call: Call) -> object:
 
 
 def leave_a_finish(state: object, calls: list[Call]) -> Finish:
-    """On the device a call marks that it is there; its finish waits for the mark of another: `"MINE OTHER [dies]"`.
+    """Mark that the call is on the device; its finish waits for another call's mark: `"MINE OTHER [dies]"`.
 
-    Says its attempt, and whether it saw the mark. What runs again does not wait, and does not die.
+    Return the attempt's number and whether the mark was seen. A repeated call does not wait and does not die.
     """
     (call,) = calls
     mine, other, *dies = str(call.payload).split()
@@ -102,7 +102,7 @@ def leave_a_finish(state: object, calls: list[Call]) -> Finish:
 
 
 def small_memory(state: object, calls: list[Call]) -> list[Outcome]:
-    """Runs out of memory with more than two calls, and with the payload `"huge"` always."""
+    """Run out of memory with more than two calls, and always with the payload `"huge"`."""
     if len(calls) > 2 or any(call.payload == "huge" for call in calls):
         raise MemoryError("no room")
     return [Outcome(meta=len(calls)) for call in calls]

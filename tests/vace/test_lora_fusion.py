@@ -170,7 +170,7 @@ def test_original_names_are_those_that_diffusers_converts_back(base: Tensors) ->
 
 
 def test_agrees_with_diffusers_own_conversion(base: Tensors, model: VaceModel, tmp_path: Path) -> None:
-    """On the blocks that diffusers' converter knows; it leaves vace_blocks out."""
+    """Compare the blocks that diffusers' converter knows; the converter leaves vace_blocks out."""
     pairs = {target: pair for target, pair in halves(base).items() if target.startswith("blocks.")}
     ours = {key: value for target, pair in pairs.items() for key, value in comfy(target, *pair).items()}
     theirs = _convert_non_diffusers_wan_lora_to_diffusers(dict(ours))

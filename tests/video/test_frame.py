@@ -60,7 +60,7 @@ def planes(frame: av.VideoFrame) -> list[NDArray[np.uint8]]:
 
 
 def touched_samples(covered: NDArray[np.bool_], across: int, down: int) -> NDArray[np.bool_]:
-    """For each sample of a plane, whether any pixel it covers is covered."""
+    """Mark each sample of a plane that covers at least one masked pixel."""
     by_row = np.logical_or.reduceat(covered, np.arange(0, covered.shape[0], down), axis=0)
     return np.logical_or.reduceat(by_row, np.arange(0, covered.shape[1], across), axis=1)
 

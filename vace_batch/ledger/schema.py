@@ -21,7 +21,7 @@ KINDS = ("prep", "window", "clip", "quality", "attempts")
 
 
 def check_version(place: str, found: object, remedy: str) -> None:
-    """Refuse what another schema version wrote; `remedy` tells the user how to continue.
+    """Refuse files of another schema version; `remedy` tells the user how to continue.
 
     Raises:
         UsageError: `found` is not this version.

@@ -59,7 +59,7 @@ def test_a_turn_in_a_gap_is_covered_from_both_sides() -> None:
 
 
 def test_what_is_seen_beside_an_object_instead_of_it_does_not_uncover_it() -> None:
-    """On frame 1 the detector misses it, and takes something near it for it."""
+    """On frame 1 the detector misses the object and reports a region near it instead."""
     boxes = {index: Box(100 + 4 * index, 80, 60, 60) for index in range(12)}
     seen_as = boxes | {1: Box(66, 100, 40, 24)}
     steady = SmoothedObject(tuple(seen_at(i, box) for i, box in seen_as.items()), (0, 12), SIZE)
