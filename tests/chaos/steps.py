@@ -1,7 +1,7 @@
 """Stand-ins for the steps of a clip: a window costs milliseconds, all else is real: actors, payloads, ledger, files.
 
-Each run of a window writes a line to `<RUNS>/<process id>` when it starts and another when its record is written, so that
-the cost of a death can be counted afterwards.
+Each run of a window writes a line to `<RUNS>/<process id>` when it starts and another when its record is written, so
+that the cost of a death can be counted afterwards.
 """
 
 from __future__ import annotations
