@@ -22,5 +22,5 @@ def test_every_value_is_said_once_for_the_jobs_that_share_it() -> None:
     assert lines == [
         f"removal, 2 jobs: {common}, loras=none",
         f"removal-lora, 1 jobs: {common}, loras=s3://w/removal.safetensors@0123456789ab=0.5",
-        f"fast, 1 jobs: {common}, loras=none (no LoRA is given: right only for weights that include one)",
+        f"fast, 1 jobs: {common}, loras=none (no LoRA given: correct only if the weights include one)",
     ]

@@ -113,7 +113,7 @@ class Budget:
         return self._actors.gpu * (1 if self._account.factor is None else 2 * self._actors.max_batch)
 
     def _stop(self, bound: str) -> None:
-        self._account.stopped = f"{bound} reached: {self._spent()}; raise it to continue"
+        self._account.stopped = f"{bound} reached: {self._spent()}; raise the bound to continue"
 
     def _spent(self) -> str:
         spent = self._account.spent

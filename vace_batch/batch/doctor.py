@@ -137,7 +137,7 @@ def _model(model: str) -> Iterator[Check]:
         ok=True,
         result=f"a window of {profile.max_frames} frames takes about "
         + ", ".join(f"{duration(took)} at {size}" for size, took in seconds.items())
-        + "; larger windows use a GPU better than the small measured one",
+        + "; larger windows use a GPU more efficiently than the small measured window",
         details={str(size): took for size, took in seconds.items()},
     )
     yield from (Check(name="advice", ok=True, result=advice) for advice in _advice(profile, trial, seconds))

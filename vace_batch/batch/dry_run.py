@@ -142,7 +142,7 @@ def _settings_line(settings: dict[str, Any], count: int) -> str:
     shown = ", ".join(f"{name}={_short(value)}" for name, value in values.items())
     warning = ""
     if settings["preset"] in LORA_PRESETS and not loras:
-        warning = " (no LoRA is given: right only for weights that include one)"
+        warning = " (no LoRA given: correct only if the weights include one)"
     return f"{settings['preset']}, {count} jobs: {shown}, loras={'+'.join(loras) or 'none'}{warning}"
 
 
@@ -201,7 +201,7 @@ class _DryRun:
         if work.clip_key in self.done:
             return ClipEstimate(job_id=job_id, state="done", settings=work.settings)
         if work.clip_key in self.failed:
-            reason = "failed before; `vace-batch retry` tries it again"
+            reason = "failed before; `vace-batch retry` runs it again"
             return ClipEstimate(job_id=job_id, state="failed", reason=reason)
         try:
             return self._unfinished(work)

@@ -131,7 +131,10 @@ def convert(
     target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write, for --model.")],
     allow_pickle: Annotated[
         list[str] | None,
-        typer.Option(metavar="SHA256", help="Also read this pickle; those that Wan published are known; repeatable."),
+        typer.Option(
+            metavar="SHA256",
+            help="Also read the pickle with this SHA-256; Wan's published pickles are always read; repeatable.",
+        ),
     ] = None,
 ) -> None:
     """Convert an original VACE checkpoint to the diffusers layout, as safetensors."""
@@ -184,7 +187,7 @@ def masks(
     form: Annotated[str, typer.Option("--format", help="ffv1, png, coco or parquet.")] = "ffv1",
     as_json: Json = False,
 ) -> None:
-    """Make only the masks, and a video of each clip that shows them. Correct a file and name it as `mask_uri`."""
+    """Make only the masks, and a video of each clip that shows them. Correct a mask file and name it in `mask_uri`."""
     from vace_batch.batch.identity import mask_models, works_of
     from vace_batch.masks.export_files import SUFFIXES
     from vace_batch.report.mask_review import review

@@ -40,7 +40,7 @@ def run_batch(manifest: Manifest, out: str, options: Options, *, as_json: bool) 
         num_pending = len(batch.pending)
         num_finished = len(batch.works) - num_pending
         if num_finished and not as_json:
-            ERR.print(f"{num_finished} of {len(batch.works)} rows were finished before")
+            ERR.print(f"{num_finished} of {len(batch.works)} rows were already finished")
 
     with _stop_on_signals() as stopped, view(ERR, quiet=as_json) as show:
         summary = run(manifest, out, options, show=show, should_stop=stopped, on_planned=announce)

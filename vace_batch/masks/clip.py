@@ -63,7 +63,7 @@ def clip_masks(request: MaskRequest, guard: Callable[[FrameMask], object] | None
         ClipError: `no_mask_source`, and errors of boxes, mask files, weights, refining and reading; at any frame.
     """
     if not request.job.has_mask_source and not request.job.protects:
-        raise ClipError("no_mask_source", "expected boxes, mask_uri, targets or points; the job has none of them")
+        raise ClipError("no_mask_source", "expected boxes, mask_uri, targets or points; the job has no mask source")
     if request.models is None and request.job.needs_pixels:
         yield from whole_frames(request)
         return

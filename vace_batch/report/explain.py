@@ -118,7 +118,8 @@ def as_lines(story: Story) -> Iterator[str]:
 
 
 def _plan_lines(plan: Mapping[str, Any]) -> Iterator[str]:
-    masked = f"{plan['masked_frames']} frames masked, {plan['recovered_share']:.0%} of the pixels seen elsewhere"
+    share = f"{plan['recovered_share']:.0%} of their pixels recovered from other frames"
+    masked = f"{plan['masked_frames']} frames masked, {share}"
     windows = f"{plan['windows']} windows of {plan['regions']} regions"
     yield f"plan      {plan['num_frames']} frames, {plan['shots']} shots; {masked}; {windows}"
     yield from (f"          {note}" for note in plan["notes"])

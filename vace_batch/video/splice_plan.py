@@ -127,7 +127,7 @@ def _header_for_both(encoding: Encoding, info: VideoInfo, survey: _Survey) -> tu
     if info.codec in _HEADER_BOUND:
         matching = _with_same_header(encoding, info, survey.extradata)
         if matching is None:
-            return f"its {info.codec} settings are not those of the encoder"
+            return f"its {info.codec} settings differ from the encoder's"
         return matching, survey.extradata
     return encoding, survey.extradata
 
@@ -255,7 +255,7 @@ def _header_reason(info: VideoInfo, header: nal.TrackHeader | None) -> str:
     if header is None or header.length_size != 4 or not header.sets:
         return "its parameter sets are not in the track's header"
     try:
-        return "its parameter sets use up all numbers" if nal.uses_our_ids(info.codec, header.sets) else ""
+        return "its parameter sets leave no free number" if nal.uses_our_ids(info.codec, header.sets) else ""
     except ValueError:
         return "its parameter sets are damaged"
 
