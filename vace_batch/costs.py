@@ -190,10 +190,10 @@ class BudgetSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_gpu_hours: float | None = Field(
-        None, ge=0, description="GPU-hours after which no window begins; all work ever done in OUT counts."
+        None, ge=0, description="GPU-hours after which no window begins; work of all runs into OUT counts."
     )
     max_cost: float | None = Field(
-        None, ge=0, description="Cost by --price after which no window begins; all work ever done in OUT counts."
+        None, ge=0, description="Cost by --price after which no window begins; work of all runs into OUT counts."
     )
 
     @property

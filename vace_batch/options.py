@@ -165,17 +165,21 @@ class Options(BaseModel):
 
     model: str = Field(
         "tiny",
-        description="Model for rows that name none: tiny, a folder, hf://owner/name, hf://owner/name@revision or a "
+        description="Model for rows without `model`: tiny, a folder, hf://owner/name, hf://owner/name@revision or a "
         "folder in a store.",
     )
-    detector: str | None = Field(None, description="YOLO weights for the `targets` of rows that name none.")
-    segmenter: str | None = Field(None, description="SAM weights for `points` and box prompts of rows that name none.")
-    depth: str | None = Field(None, description="Ultralytics weights for the control depth of rows that name none.")
+    detector: str | None = Field(None, description="YOLO weights for rows with `targets` but no `detector`.")
+    segmenter: str | None = Field(
+        None, description="SAM weights for rows with `points` or box prompts but no `segmenter`."
+    )
+    depth: str | None = Field(
+        None, description="Ultralytics weights of control depth for rows without `control_weights`."
+    )
     pose: str | None = Field(
-        None, description="Ultralytics weights for the controls pose and pose_body of rows that name none."
+        None, description="Ultralytics weights of controls pose and pose_body for rows without `control_weights`."
     )
     loras: tuple[LoraOption, ...] = Field(
-        (), description="A safetensors LoRA for rows that name none, of one preset or of all; repeatable."
+        (), description="A safetensors LoRA for rows without `loras`, of one preset or of all; repeatable."
     )
     presets: tuple[PresetOption, ...] = Field(
         (), description="Values of `sampling` for rows of a preset; values in a row win; repeatable."
@@ -197,11 +201,11 @@ class Options(BaseModel):
         4,
         ge=1,
         le=16,
-        description="Run the detector on every N-th frame where motion is even, and interpolate between; 1: on every "
+        description="Run the detector on every N-th frame while motion is steady, and interpolate between; 1: on every "
         "frame.",
     )
     keep_masks: KeptForm | None = Field(
-        None, description="Also write masks to OUT/masks in this form, of clips that finished earlier too."
+        None, description="Also write the masks of all clips, earlier ones included, to OUT/masks in this form."
     )
     tracker: TrackerName = Field(
         "bytetrack", description="Tracker of detected objects; botsort compensates for a moving camera."
@@ -232,8 +236,8 @@ class Options(BaseModel):
     payload_mb: int = Field(2048, ge=16, description="MiB of VCUs that may wait for the GPUs in Ray's object store.")
     quality: QualitySettings = Field(
         default_factory=QualitySettings,
-        description="Value of a check from which a finished clip is for review, or fails; `off` measures nothing; "
-        "repeatable.",
+        description="Thresholds of a check: from REVIEW on a clip is for review, from FAIL on it fails; `off` "
+        "turns all checks off; repeatable.",
     )
     attempts: AttemptSettings = Field(
         default_factory=AttemptSettings, description="Further attempts at a clip whose verdict is not a pass."
