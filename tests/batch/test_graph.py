@@ -1,4 +1,4 @@
-"""The order of steps, without Ray: the graph is told of ended units and answers with new ones."""
+"""Test the order of steps without Ray: the graph gets ended units and returns new units."""
 
 from __future__ import annotations
 

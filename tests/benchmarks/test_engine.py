@@ -1,4 +1,4 @@
-"""The lines that measure a GPU run, small and on a CPU."""
+"""Run the code of the GPU benchmark, small and on a CPU."""
 
 from __future__ import annotations
 

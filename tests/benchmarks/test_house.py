@@ -1,4 +1,4 @@
-"""The counts of the house, on a tree of three modules."""
+"""Test the counts of benchmarks/house.py on a tree of three modules."""
 
 from __future__ import annotations
 

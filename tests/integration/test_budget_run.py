@@ -25,7 +25,7 @@ BOX = {"x": 24.0, "y": 16.0, "width": 24.0, "height": 24.0}
 
 
 def archive(folder: Path) -> Path:
-    """Three clips of a window each."""
+    """Make three clips of one window each."""
     rows = []
     for number in range(3):
         picture = np.random.default_rng(number).integers(60, 190, (64, 96, 3), np.uint8)

@@ -58,12 +58,12 @@ def outputs(out: Path) -> dict[str, str]:
 
 
 def stamps(out: Path) -> dict[str, int]:
-    """Every generated window's artifact and when it was written."""
+    """Return every generated window's artifact and the time of its writing."""
     return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in out.glob("artifacts/*/window-*/*")}
 
 
 def test_a_batch_with_one_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Statuses, exit codes, only JSON; a second run does nothing; the missing file comes, and its row is done."""
+    """Check statuses, exit codes and JSON; a second run does nothing; once the missing file exists, its row is done."""
     good = clip(tmp_path / "good.mp4", 9)
     late = tmp_path / "late.mp4"
     empty = {"job_id": "nothing there", "video_uri": "good.mp4", "task": "removal", "mask_uri": "mask.png"}

@@ -1,4 +1,4 @@
-"""Weights out of a store and LoRAs per row through the whole pipeline: equal on one and on two actors."""
+"""Weights from a store and LoRAs per row through the whole pipeline: equal on one and on two actors."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def scene(folder: Path) -> Path:
-    """A disc that goes over a textured ground, and a mask file that shows only its middle."""
+    """Make a disc that moves over a textured ground, and a mask file that covers only the disc's middle."""
     noise = np.random.default_rng(5).uniform(-127, 127, (96, 160, 3)).astype(np.float32)
     ground = 120 + cv2.GaussianBlur(noise, (0, 0), 1.5) * 0.4 + cv2.GaussianBlur(noise, (0, 0), 9) * 3
     y, x = np.mgrid[0:96, 0:160]

@@ -1,4 +1,4 @@
-"""The detector that comes with the demo, through the whole mask stage."""
+"""Test the demo's detector through the whole mask stage."""
 
 from __future__ import annotations
 

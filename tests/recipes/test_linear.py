@@ -1,4 +1,4 @@
-"""The VAE starts as the linear autoencoder."""
+"""Test that the VAE starts as the linear autoencoder."""
 
 from __future__ import annotations
 

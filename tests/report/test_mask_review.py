@@ -1,4 +1,4 @@
-"""Masks for people, made alone for review; a death leaves nothing half."""
+"""Test masks made for review alone; a killed review leaves no incomplete file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def reviewed(tmp_path: Path, form: str, first: int) -> Reviewed:
 
 
 def killed(tmp_path: Path, form: str, module: Any, name: str, calls: int) -> None:
-    """Review in a process that is killed when function `name` of `module` is called so often."""
+    """Review in a process that is killed at a given call of function `name` of `module`."""
     plain, count = getattr(module, name), iter(range(1, 1000))
 
     def deadly(*arguments: Any) -> Any:

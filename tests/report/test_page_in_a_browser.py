@@ -58,7 +58,7 @@ def page(browser: Any, report: str) -> Iterator[Any]:
 
 
 class _opened:
-    """A page with the report; at the end nothing may have gone wrong in it."""
+    """Open a page with the report; at the end the page must have no errors."""
 
     def __init__(self, browser: Any, uri: str, **options: Any) -> None:
         self._context = browser.new_context(viewport={"width": 1300, "height": 900}, **options)

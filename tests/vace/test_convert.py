@@ -1,4 +1,4 @@
-"""Original checkpoints: a model of diffusers' classes under Wan's own names comes back with equal outputs."""
+"""Convert a model saved under Wan's own names; the converted model has equal outputs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def vae_name(name: str) -> str:
-    """Wan's own name of a weight of diffusers' VAE, written from the structure of its module list."""
+    """Return Wan's own name of a weight of diffusers' VAE, from the structure of the module list."""
     name = re.sub(r"up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"upsamples.{4 * int(m[1]) + int(m[2])}", name)
     name = re.sub(r"up_blocks\.(\d)\.upsamplers\.0", lambda m: f"upsamples.{4 * int(m[1]) + 3}", name)
     name = name.replace("down_blocks", "downsamples")

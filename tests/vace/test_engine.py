@@ -37,7 +37,7 @@ def stock() -> WanVACEPipeline:
 
 
 def open_stock(directory: str) -> WanVACEPipeline:
-    """The stock pipeline in float32, as is the engine on a CPU."""
+    """Open the stock pipeline in float32, the engine's type on a CPU."""
     pipeline = WanVACEPipeline.from_pretrained(directory, use_safetensors=True, torch_dtype=torch.float32)
     # the pipeline counts two levels and does not see the VAE's patches of 2x2
     pipeline.vae_scale_factor_spatial = pipeline.vae.config.scale_factor_spatial
@@ -52,7 +52,7 @@ def settings(**change: object) -> tasks.WindowSettings:
 
 
 def pictures(num_frames: int, seed: int = 0, height: int = 32, width: int = 48) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth moving frames and a moving mask."""
+    """Make smooth moving frames and a moving mask."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / 16
     phases = rng.uniform(0, 6, 3)
@@ -82,7 +82,7 @@ def text_to_video() -> VCU:
 
 
 def ask_stock(pipeline: WanVACEPipeline, vcu: VCU) -> torch.Tensor:
-    """Latents of the stock pipeline for the same window; it reverses references, so they go in backwards."""
+    """Return the stock pipeline's latents for the same window; references go in backwards: it reverses them."""
     video = torch.from_numpy(vcu.frames_THWC).permute(0, 3, 1, 2).float() / 255
     video[torch.from_numpy(vcu.neutral_THW)[:, None].expand_as(video)] = 0.5
     mask = torch.from_numpy(vcu.mask_THW)[:, None].expand_as(video).float()

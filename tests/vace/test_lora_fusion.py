@@ -1,4 +1,4 @@
-"""LoRAs: every way of naming keys gives the same weights, and taking them out gives the base back bit for bit."""
+"""Test LoRAs: every form of key names gives the same weights, and removing LoRAs restores the base bit for bit."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def lora(folder: Path, base: Tensors, seed: int = 0, weight: float = 1.0, form: 
 
 
 def assert_changed_by(model: VaceModel, base: Tensors, *parts: tuple[float, int]) -> None:
-    """The transformer is the base plus `weight` of the LoRA of each seed; other weights are untouched."""
+    """Assert that the transformer is the base plus `weight` times each seed's LoRA, with other weights untouched."""
     wanted = {name: weight.clone() for name, weight in base.items()}
     for weight, seed in parts:
         for target, pair in halves(base, seed).items():

@@ -21,7 +21,7 @@ SECONDS = 4.0
 
 
 def mutated(data: bytes, random: np.random.Generator) -> bytes:
-    """Bytes flipped, fields set to extremes, a stretch cut out, doubled or moved; often near the start or the end."""
+    """Flip bytes, set fields to extremes, or cut out, double or move a stretch, often near the start or the end."""
     changed = bytearray(data)
     for _ in range(int(random.integers(1, 6))):
         near_edge = random.random() < 0.6

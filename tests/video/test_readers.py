@@ -1,4 +1,4 @@
-"""One contract for every way to get at a frame: streaming, seeking and decord's thumbnails show the same pictures."""
+"""Test that streaming, seeking and decord's thumbnails read the same pictures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FILES = {
 
 
 def shown(media: Media, index: int) -> NDArray[np.uint8]:
-    """The picture as a player shows it."""
+    """Return the picture as a player shows it."""
     turned = np.rot90(picture(media, index), media.rotation // 90)
     return turned[:, ::-1] if media.hflip else turned
 

@@ -99,7 +99,7 @@ def paint(frame: Frame) -> None:
 
 
 def payloads(path: str) -> dict[int, list[bytes]]:
-    """The packets of each track in file order."""
+    """Return the packets of each track in file order."""
     found: dict[int, list[bytes]] = {}
     with av.open(path) as container:
         for packet in container.demux():
@@ -109,7 +109,7 @@ def payloads(path: str) -> dict[int, list[bytes]]:
 
 
 def spans(starts: tuple[int, ...], edited: set[int]) -> tuple[list[range], list[range]]:
-    """Groups that stay, and groups that do not."""
+    """Split the groups into copied and encoded ones."""
     groups = [range(start, stop) for start, stop in zip(starts, (*starts[1:], FRAMES), strict=True)]
     return [g for g in groups if not edited & set(g)], [g for g in groups if edited & set(g)]
 
@@ -246,7 +246,7 @@ def test_any_edits_in_open_groups(
 
 
 def check_open(source: str, target: str, edited: set[int], copied: list[int]) -> int:
-    """Edits are where they were asked for, `copied` frames are the source's; returns how many are."""
+    """Check that edits are in place and `copied` frames equal the source's; return the number of equal frames."""
     assert scan(source).pts == (pts := scan(target).pts)
     equal, shown = 0, []
     for one, other in zip(read_frames(source), read_frames(target), strict=True):
@@ -262,7 +262,7 @@ def check_open(source: str, target: str, edited: set[int], copied: list[int]) ->
 
 
 def test_a_copied_group_that_does_not_decode_is_found(tmp_path: Path) -> None:
-    """The copy alone would never look at it."""
+    """A copy alone never decodes the group."""
     source = Path(make(tmp_path / "a.mp4", replace(h264(g="8"), width=320, height=240)))
     with av.open(str(source)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]

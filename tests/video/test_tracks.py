@@ -31,7 +31,7 @@ def picture() -> bytes:
 
 
 def rearranged(path: Path, *, sound_first: bool = False, font: bool = False, cover: bool = False) -> str:
-    """A file with two groups of pictures after its last B-frame, its tracks in another order or with extras."""
+    """Make a file with two groups of pictures after its last B-frame, with tracks in another order or extra tracks."""
     media = Media(num_frames=24, sounds=(Sound(),), options={"g": "8", "preset": "medium"})
     with av.open(make(path.with_name("plain.mp4"), media)) as plain, av.open(str(path), "w") as sink:
         streams = list(reversed(plain.streams)) if sound_first else list(plain.streams)
@@ -54,7 +54,7 @@ def rearranged(path: Path, *, sound_first: bool = False, font: bool = False, cov
 
 
 def extras(path: str) -> list[tuple[str, bytes]]:
-    """Attachments with their names, and cover pictures."""
+    """Return attachments with their names, and cover pictures."""
     with av.open(path) as container:
         fonts = [(stream.metadata["filename"], bytes(stream.data)) for stream in container.streams.attachments]
         covers = [stream for stream in container.streams.video if stream.disposition & Disposition.attached_pic]

@@ -1,4 +1,4 @@
-"""rewrite: everything but the pictures stays unchanged."""
+"""Test that `rewrite` changes only the pictures."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def same(_: Frame) -> None:
 
 
 def copied(path: str) -> list[dict[str, Any]]:
-    """Per audio and subtitle track: codec, labels, start, payload digest, and the time stamps of its packets."""
+    """Return codec, labels, start, payload digest and packet time stamps of each audio and subtitle track."""
     tracks = []
     with av.open(path) as container:
         streams = [stream for stream in container.streams if stream.type in ("audio", "subtitle")]

@@ -79,7 +79,7 @@ class Pick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protect:
-    """Regions that must not change: they are subtracted from every mask, whatever else grows the mask."""
+    """Regions that must not change: they are subtracted from every mask, after all growth of the mask."""
 
     targets: tuple[str, ...] = ()
     boxes: tuple[BoxKey, ...] = ()
