@@ -110,16 +110,17 @@ class ConditionEncoder:
     def _streams(self, vcus: Sequence[VCU], masks: Sequence[torch.Tensor], *, reactive: bool) -> torch.Tensor:
         """Encode the kept or the masked pixels into latents (B, 16, t, h, w); a neutral stream is looked up instead."""
         latents: list[torch.Tensor | None] = [None] * len(vcus)
-        spoken = [
-            i for i, vcu in enumerate(vcus) if not (vcu.reactive_is_neutral if reactive else vcu.inactive_is_neutral)
-        ]
+        spoken = [i for i, vcu in enumerate(vcus) if not _is_neutral(vcu, reactive=reactive)]
         for chunk in _chunks(spoken, self._at_once(vcus[0].size.height, vcus[0].size.width)):
-            hidden = [~masks[i] if reactive else masks[i] for i in chunk]
-            pixels = [normalise(vcus[i], self._device).masked_fill_(h, 0.0) for i, h in zip(chunk, hidden, strict=True)]
+            pixels = [self._stream_pixels(vcus[i], masks[i], reactive=reactive) for i in chunk]
             for i, latent in zip(chunk, self.encode(torch.stack(pixels)), strict=True):
                 latents[i] = latent
         neutral = None if len(spoken) == len(vcus) else self._neutral_latent(vcus[0])
         return torch.stack([latent if latent is not None else neutral for latent in latents])
+
+    def _stream_pixels(self, vcu: VCU, mask: torch.Tensor, *, reactive: bool) -> torch.Tensor:
+        """Return the kept or the masked pixels of a window; the other pixels are 0."""
+        return normalise(vcu, self._device).masked_fill_(~mask if reactive else mask, 0.0)
 
     def _neutral_latent(self, vcu: VCU) -> torch.Tensor:
         """Return the latent (16, t, h, w) of a neutral video: a constant of its size, cached at the longest length.
@@ -191,3 +192,8 @@ def _remember(cache: OrderedDict[_K, _V], key: _K, value: _V, limit: int) -> Non
 
 def _chunks(items: Sequence[_V], size: int) -> list[Sequence[_V]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _is_neutral(vcu: VCU, *, reactive: bool) -> bool:
+    """Test whether the masked pixels, or the kept pixels, of a window are all neutral."""
+    return vcu.reactive_is_neutral if reactive else vcu.inactive_is_neutral

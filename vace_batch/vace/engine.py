@@ -126,15 +126,20 @@ class VaceEngine:
             for position, index in enumerate(indices):
                 if position not in broken:
                     yield Made(index=index, frames=frames[position], seconds=seconds)
-                elif len(batch) == 1:
-                    yield Made(index=index, error=_not_finite(vcus[index]), seconds=seconds)
             del frames
-            for position in sorted(broken) if len(batch) > 1 else ():
-                yield from self._made(vcus, [indices[position]])
+            yield from self._repeated(vcus, [indices[position] for position in sorted(broken)], len(batch), seconds)
             return
         if self._helpers is not None:
             raise self._given_up(batch, reason)
         yield from self._smaller(vcus, indices, reason)
+
+    def _repeated(self, vcus: Sequence[VCU], broken: Sequence[int], size: int, seconds: float) -> Iterator[Made]:
+        """Repeat each window of a batch of `size` that is not finite alone; a window that was alone has failed."""
+        for index in broken:
+            if size == 1:
+                yield Made(index=index, error=_not_finite(vcus[index]), seconds=seconds)
+            else:
+                yield from self._made(vcus, [index])
 
     @property
     def usable(self) -> bool:

@@ -94,19 +94,7 @@ class LoraSwitch:
 
     def _read(self, lora: Lora) -> dict[str, _Change]:
         """Read a LoRA file into changes by parameter, and check each against the model."""
-        try:
-            with (
-                weights.local_file(lora.uri, lora.revision) as path,
-                safe_open(path, framework="pt") as file,
-            ):
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                scales = _Scales(file.metadata() or {})
-        except UsageError as error:
-            raise _unusable(lora.uri, str(error)) from error
-        except SafetensorError as error:
-            raise _unusable(lora.uri, f"not a safetensors file ({error}); pickles are not read") from error
-        except OSError as error:
-            raise ClipError("lora_unusable", f"LoRA {lora.uri}: cannot be read: {error}", retryable=True) from error
+        tensors, scales = _open(lora)
         changes: dict[str, _Change] = {}
         for key in sorted(tensors):
             for name, part in self._target(lora.uri, key):
@@ -148,15 +136,38 @@ class LoraSwitch:
             if "diff" not in parts:
                 raise _unusable(uri, f"key {change.keys['alpha']}: without its lora_A and lora_B")
             return
-        for part, other in (("down", "up"), ("up", "down")):
-            if part not in parts:
-                raise _unusable(uri, f"key {change.keys[other]}: without the other half of its pair")
-        rank = parts["down"].shape[0]
-        wanted = {"down": (rank, math.prod(shape[1:])), "up": (shape[0], rank)}
-        for part, expected in wanted.items():
-            got = tuple(parts[part].flatten(1).shape) if parts[part].ndim > 1 else tuple(parts[part].shape)
-            if got != expected or len(shape) < 2:
-                raise _unusable(uri, f"key {change.keys[part]}: expected {expected} for a weight of {shape}, got {got}")
+        _check_pair(uri, shape, change)
+
+
+def _open(lora: Lora) -> tuple[dict[str, torch.Tensor], _Scales]:
+    """Read a LoRA file: its tensors by key, and the scales of its weights."""
+    try:
+        with (
+            weights.local_file(lora.uri, lora.revision) as path,
+            safe_open(path, framework="pt") as file,
+        ):
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return tensors, _Scales(file.metadata() or {})
+    except UsageError as error:
+        raise _unusable(lora.uri, str(error)) from error
+    except SafetensorError as error:
+        raise _unusable(lora.uri, f"not a safetensors file ({error}); pickles are not read") from error
+    except OSError as error:
+        raise ClipError("lora_unusable", f"LoRA {lora.uri}: cannot be read: {error}", retryable=True) from error
+
+
+def _check_pair(uri: str, shape: tuple[int, ...], change: _Change) -> None:
+    """Check that both factors of a weight's change are there, and fit the weight's shape."""
+    parts = change.parts
+    for part, other in (("down", "up"), ("up", "down")):
+        if part not in parts:
+            raise _unusable(uri, f"key {change.keys[other]}: without the other half of its pair")
+    rank = parts["down"].shape[0]
+    wanted = {"down": (rank, math.prod(shape[1:])), "up": (shape[0], rank)}
+    for part, expected in wanted.items():
+        got = tuple(parts[part].flatten(1).shape) if parts[part].ndim > 1 else tuple(parts[part].shape)
+        if got != expected or len(shape) < 2:
+            raise _unusable(uri, f"key {change.keys[part]}: expected {expected} for a weight of {shape}, got {got}")
 
 
 def use_loras(switches: Sequence[LoraSwitch], loras: Sequence[Lora]) -> None:

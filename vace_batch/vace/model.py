@@ -84,12 +84,7 @@ def load(
             vae = _load(AutoencoderKLWan, path, "vae", place, torch_dtype=torch.float32)
             if place.type == "cpu" and torch.backends.mkldnn.is_available():
                 _use_fast_kernels(vae)
-            experts = [
-                _load(WanVACETransformer3DModel, path, name, place, torch_dtype=dtype)
-                for name in ("transformer", "transformer_2")[: 1 if profile.boundary_ratio is None else 2]
-            ]
-            for expert in experts:
-                step_cache.install(expert)
+            experts = _load_experts(path, profile, place, dtype)
             scheduler = UniPCMultistepScheduler.load_config(path, subfolder="scheduler")
             tokenizer, encoder = _load_text_parts(path, place, dtype) if text_encoder else (None, None)
             return VaceModel(
@@ -107,6 +102,17 @@ def load(
             )
     except (OSError, SafetensorError) as error:
         raise UsageError(f"model {ref}: cannot be loaded: {error}") from error
+
+
+def _load_experts(
+    path: str, profile: ModelProfile, place: torch.device, dtype: torch.dtype
+) -> list[WanVACETransformer3DModel]:
+    """Load the transformer, or both transformers of a model of two experts, each ready to take a step cache."""
+    names = ("transformer",) if profile.boundary_ratio is None else ("transformer", "transformer_2")
+    experts = [_load(WanVACETransformer3DModel, path, name, place, torch_dtype=dtype) for name in names]
+    for expert in experts:
+        step_cache.install(expert)
+    return experts
 
 
 def place_of(device: str | torch.device | None) -> torch.device:

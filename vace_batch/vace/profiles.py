@@ -233,6 +233,15 @@ def profile(ref: str) -> ModelProfile:
     with suppress(FileNotFoundError):
         weights.read_text(ref, "transformer/config.json")
         return _from_directory(ref, lambda name: weights.read_text(ref, name))
+    return _by_id(ref)
+
+
+def _by_id(ref: str) -> ModelProfile:
+    """Return the profile that a hub id names by its size.
+
+    Raises:
+        UsageError: nothing is known of this hub id.
+    """
     for size, known in _BY_ID:
         if "vace" in ref.lower() and size in ref.lower():
             return replace(known, name=ref)

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,11 +190,16 @@ def _listed(ref: str) -> dict[str, Entry]:
         if name == "model_index.json" or (name.count("/") == 1 and name.endswith(_SUFFIXES))
     }
     if not any(name.endswith(".safetensors") for name in found):
-        pickles = sorted(name for name in entries if name.endswith(_PICKLES))
-        hint = f", only pickles ({', '.join(pickles[:3])}), which can run code; `vace-batch convert` them"
-        hint = hint if pickles else ""
-        raise UsageError(f"weights {ref}: no safetensors in the diffusers layout there{hint}")
+        raise UsageError(f"weights {ref}: no safetensors in the diffusers layout there{_pickle_hint(entries)}")
     return found
+
+
+def _pickle_hint(names: Iterable[str]) -> str:
+    """Name the pickles among a model's files; empty if there are none."""
+    pickles = sorted(name for name in names if name.endswith(_PICKLES))
+    if not pickles:
+        return ""
+    return f", only pickles ({', '.join(pickles[:3])}), which can run code; `vace-batch convert` them"
 
 
 def _listing_digest(listed: Mapping[str, Entry]) -> str:

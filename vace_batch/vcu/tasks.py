@@ -51,6 +51,20 @@ class WindowArrays:
     controls: Mapping[str, Pixels] = field(default_factory=dict)
     known_T: NDArray[np.bool_] | None = None
 
+    @property
+    def size(self) -> Size:
+        return Size(self.frames_THWC.shape[2], self.frames_THWC.shape[1])
+
+    @property
+    def masks_of_references(self) -> Sequence[Pixels | None]:
+        """A mask for each reference; None for a reference that is used whole."""
+        return [None] * len(self.references) if self.reference_masks is None else self.reference_masks
+
+    @property
+    def known_frames_T(self) -> NDArray[np.bool_]:
+        """The frames that an extension starts from; all of them where the window names none."""
+        return np.ones(len(self.frames_THWC), np.bool_) if self.known_T is None else self.known_T
+
 
 def make_vcu(job: Job, arrays: WindowArrays, *, window_id: str, seed: int, sampling: ResolvedSampling) -> VCU:
     """Build the VCU of one window of `job`.
@@ -59,16 +73,26 @@ def make_vcu(job: Job, arrays: WindowArrays, *, window_id: str, seed: int, sampl
         ClipError: a reference cannot be used.
         ValueError: the arrays do not fit together, or the task is unknown.
     """
-    frames_THWC, mask_THW = arrays.frames_THWC, arrays.mask_THW
     negative = default_negative_prompt(job.task) if job.negative_prompt is None else job.negative_prompt
     settings = WindowSettings(
         window_id=window_id, sampling=sampling, prompt=job.prompt, negative_prompt=negative, seed=seed
     )
-    size = Size(frames_THWC.shape[2], frames_THWC.shape[1])
-    masks = [None] * len(arrays.references) if arrays.reference_masks is None else arrays.reference_masks
-    canvases = prepare_references(job, arrays.references, masks, size)
-    known = np.ones(len(frames_THWC), np.bool_) if arrays.known_T is None else arrays.known_T
-    drawn = [simple_control(name, frames_THWC) if name in SIMPLE else arrays.controls[name] for name in job.controls]
+    canvases = prepare_references(job, arrays.references, arrays.masks_of_references, arrays.size)
+    drawn = [
+        simple_control(name, arrays.frames_THWC) if name in SIMPLE else arrays.controls[name] for name in job.controls
+    ]
+    return _apply(job, arrays, settings, drawn, canvases)
+
+
+def _apply(
+    job: Job,
+    arrays: WindowArrays,
+    settings: WindowSettings,
+    drawn: Sequence[Pixels],
+    canvases: Sequence[Pixels],
+) -> VCU:
+    """Apply the job's task to a window, with the drawn controls and the references on their canvases."""
+    frames_THWC, mask_THW = arrays.frames_THWC, arrays.mask_THW
     match job.task:
         case "removal":
             return removal(frames_THWC, mask_THW, settings)
@@ -83,11 +107,9 @@ def make_vcu(job: Job, arrays: WindowArrays, *, window_id: str, seed: int, sampl
         case "outpainting":
             return outpainting(frames_THWC, ~mask_THW, settings)
         case "extension":
-            return extended(frames_THWC, known, settings)
+            return extended(frames_THWC, arrays.known_frames_T, settings)
         case "composition":
-            return composition(
-                job.processes, frames_THWC, mask_THW, known, settings, controls=drawn, references=canvases
-            )
+            return composition(job.processes, arrays, settings, controls=drawn, references=canvases)
     raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {job.task!r}")
 
 
@@ -174,9 +196,7 @@ def extended(frames_THWC: Pixels, known_T: NDArray[np.bool_], settings: WindowSe
 
 def composition(
     kinds: Sequence[str],
-    frames_THWC: Pixels,
-    mask_THW: Mask,
-    known_T: NDArray[np.bool_],
+    arrays: WindowArrays,
     settings: WindowSettings,
     *,
     controls: Sequence[Pixels] = (),
@@ -188,19 +208,19 @@ def composition(
         ValueError: a control is missing, no frame is known, or the arrays do not fit together.
     """
     if tuple(kinds) == ("control", "control"):
-        return _vcu(_steered(controls, mask_THW), settings, references)
+        return _vcu(_steered(controls, arrays.mask_THW), settings, references)
 
     def made(kind: str) -> Condition:
         match kind:
             case "repaint":
-                return repaint(frames_THWC, mask_THW)
+                return repaint(arrays.frames_THWC, arrays.mask_THW)
             case "extension":
-                return extension(frames_THWC, known_T)
+                return extension(arrays.frames_THWC, arrays.known_frames_T)
         if len(controls) != 1:
             raise ValueError(f"composition: expected one control video, got {len(controls)}")
         return control(controls[0])
 
-    parts = [made(kind) for kind in kinds] or [unseen(frames_THWC)]
+    parts = [made(kind) for kind in kinds] or [unseen(arrays.frames_THWC)]
     return _vcu(reduce(compose, parts), settings, references)
 
 

@@ -43,10 +43,18 @@ class VCU:
             token_count(self.num_frames, self.size)
         except ValueError as error:
             raise ValueError(f"{self._name} frames: {error}; resize and pad them before the VCU is made") from None
+        self._check_masks()
+        self._check_references()
+
+    def _check_masks(self) -> None:
+        frames = self.frames_THWC
         for name, mask in (("mask", self.mask_THW), ("neutral", self.neutral_THW)):
             if mask.shape != frames.shape[:3] or mask.dtype != np.bool_:
                 expected = f"bool {frames.shape[:3]} like the frames"
                 raise ValueError(f"{self._name} {name}: expected {expected}, got {mask.dtype} {mask.shape}")
+
+    def _check_references(self) -> None:
+        frames = self.frames_THWC
         for number, picture in enumerate(self.references):
             if picture.shape != frames.shape[1:] or picture.dtype != np.uint8:
                 expected = f"uint8 {frames.shape[1:]} like a frame (see tasks.fit_reference)"

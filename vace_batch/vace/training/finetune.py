@@ -88,11 +88,7 @@ def tune(
         ManifestError: the manifest is wrong.
         ClipError: a video cannot be read.
     """
-    paths = [str(job.video_uri) for job in read_manifest(manifest).jobs]
-    remote = [path for path in paths if not Path(path).is_file()]
-    if remote:
-        raise UsageError(f"training: {remote[0]} is not a local file; training reads each video many times")
-    archive = Archive(paths, tuning.size, tuning.num_frames)
+    archive = Archive(_local_videos(manifest), tuning.size, tuning.num_frames)
     torch.manual_seed(schedule.seed)
     model = load(ref, device=device, dtype=torch.float32)
     transformer = model.transformer.train()
@@ -110,6 +106,19 @@ def tune(
     else:
         transformer.save_pretrained(made)
     return made
+
+
+def _local_videos(manifest: str) -> list[str]:
+    """List the videos of a manifest.
+
+    Raises:
+        UsageError: a video is not a local file.
+    """
+    paths = [str(job.video_uri) for job in read_manifest(manifest).jobs]
+    remote = [path for path in paths if not Path(path).is_file()]
+    if remote:
+        raise UsageError(f"training: {remote[0]} is not a local file; training reads each video many times")
+    return paths
 
 
 class _Batches:

@@ -67,16 +67,14 @@ def fit(
     Raises:
         UsageError: the checkpoint is of other parameters or another schedule.
     """
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    count = dist.get_world_size() if dist.is_initialized() else 1
+    rank, count = _rank_and_count()
     optimiser = torch.optim.AdamW(trained.values(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
     first = _resume(directory / CHECKPOINT, trained, optimiser, schedule) if rank == 0 else 0
     if count > 1:
         first = same_start(first, trained, optimiser)
     losses = []
     for step in range(first, schedule.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.learning_rate * ramp(step, schedule.steps, warmup=schedule.warmup)
+        _set_rate(optimiser, schedule, step)
         draw = step * count + rank
         batch = batch_of(np.random.default_rng([schedule.seed, draw]))
         noise = torch.Generator().manual_seed(schedule.seed * 1_000_003 + draw)
@@ -104,6 +102,17 @@ def fit(
             directory.mkdir(parents=True, exist_ok=True)
             _save(directory / CHECKPOINT, step + 1, trained, optimiser, schedule)
     return losses
+
+
+def _rank_and_count() -> tuple[int, int]:
+    """Return this process's rank in its group and the group's size; 0 and 1 without a group."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, schedule: Schedule, step: int) -> None:
+    """Set the learning rate of a step."""
+    for group in optimiser.param_groups:
+        group["lr"] = schedule.learning_rate * ramp(step, schedule.steps, warmup=schedule.warmup)
 
 
 def same_start(first: int, trained: Mapping[str, nn.Parameter], optimiser: torch.optim.Optimizer) -> int:

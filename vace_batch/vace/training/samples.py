@@ -53,27 +53,31 @@ def sample_of(task: str, frames: Pixels, generator: np.random.Generator) -> Samp
         prompt=prompt_of(style, generator),
     )
     target = styled(frames, style)
+    vcu = _vcu_of(task, frames, target, settings, generator)
+    return Sample(task=task, target_THWC=target, vcu=vcu)
+
+
+def _vcu_of(task: str, frames: Pixels, target: Pixels, settings: WindowSettings, generator: np.random.Generator) -> VCU:
+    """Make the VCU from which `task` generates `target`, the styled `frames`."""
     num_frames, height, width = frames.shape[:3]
     match task:
         case "removal":
-            vcu = removal(target, passing_mask(num_frames, height, width, generator), settings)
+            return removal(target, passing_mask(num_frames, height, width, generator), settings)
         case "control":
             drawn = simple_control("gray" if generator.random() < 0.7 else "scribble", frames)
-            vcu = restyle(frames, None, settings, controls=[drawn])
+            return restyle(frames, None, settings, controls=[drawn])
         case "outpainting":
-            vcu = outpainting(target, np.repeat(_inside(height, width, generator)[None], num_frames, 0), settings)
+            return outpainting(target, np.repeat(_inside(height, width, generator)[None], num_frames, 0), settings)
         case "extension":
             known = np.arange(num_frames) < generator.integers(1, num_frames + 1)
-            vcu = extended(target, known if generator.random() < 0.5 else known[::-1].copy(), settings)
+            return extended(target, known if generator.random() < 0.5 else known[::-1].copy(), settings)
         case "reference":
             mask = passing_mask(num_frames, height, width, generator)
             rows, columns = np.nonzero(mask[0])
             box = Box(*(int(v) for v in (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)))
             picture = fit_reference(target[0], box, Size(width, height))
-            vcu = inpainting(target, mask, settings, references=[picture])
-        case _:
-            raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
-    return Sample(task=task, target_THWC=target, vcu=vcu)
+            return inpainting(target, mask, settings, references=[picture])
+    raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
 
 
 _STYLED = {"removal": 0.0, "control": 0.75, "outpainting": 0.0, "extension": 0.0, "reference": 0.0}

@@ -111,18 +111,23 @@ def skeletons(size: Size, people_NK3: NDArray[np.float32], *, faces: bool = Fals
     stick = max(2, round(_STICK_SHARE * max(size.width, size.height)))
     dot = max(1, round(_DOT_SHARE * max(size.width, size.height)))
     for person in people_NK3:
-        points = _openpose(person)
-        for colour, (start, stop) in zip(_COLOURS, _LIMBS, strict=False):
-            if points[start] and points[stop]:
-                light = tuple(round(_LIMB_LIGHT * level) for level in colour)
-                cv2.line(canvas, points[start], points[stop], light, 2 * stick, cv2.LINE_AA)
-        for number, point in enumerate(points):
-            if point:
-                cv2.circle(canvas, point, stick, _COLOURS[number], cv2.FILLED, cv2.LINE_AA)
+        _draw_body(canvas, person, stick)
     for x, y, confidence in people_NK3[:, _FACE].reshape(-1, 3) if faces else ():
         if confidence >= POSE_CONFIDENCE:
             cv2.circle(canvas, (round(float(x)), round(float(y))), dot, (255, 255, 255), cv2.FILLED, cv2.LINE_AA)
     return canvas
+
+
+def _draw_body(canvas: Pixels, person: NDArray[np.float32], stick: int) -> None:
+    """Draw a person's limbs, then the joints; `stick` is half a limb's width in px."""
+    points = _openpose(person)
+    for colour, (start, stop) in zip(_COLOURS, _LIMBS, strict=False):
+        if points[start] and points[stop]:
+            light = tuple(round(_LIMB_LIGHT * level) for level in colour)
+            cv2.line(canvas, points[start], points[stop], light, 2 * stick, cv2.LINE_AA)
+    for number, point in enumerate(points):
+        if point:
+            cv2.circle(canvas, point, stick, _COLOURS[number], cv2.FILLED, cv2.LINE_AA)
 
 
 def _openpose(person: NDArray[np.float32]) -> Sequence[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -113,13 +114,23 @@ def _painted(control: str, source: Source, scale: Scale | None, network: network
     if control == "flow" and scale is not None:
         return _flow_pictures(source, scale)
     frames = islice(source.frames, 1 if source.lead else 0, None)
-    if control == "depth" and network is not None and scale is not None:
-        return (_depth_picture(frame, network, scale) for frame in frames)
-    if NETWORKS.get(control) == "pose" and network is not None:
-        return (_pose_picture(frame, network, faces=control == "pose") for frame in frames)
     if control in LAYOUTS and source.layout is not None:
         return (_layout_picture(source.size, source.layout(index)) for index, _ in enumerate(frames))
+    paint = None if network is None else _network_painter(control, scale, network)
+    if paint is not None:
+        return map(paint, frames)
     raise ValueError(f"control {control!r}: unknown, or without the scale, network or layout that it needs")
+
+
+def _network_painter(
+    control: str, scale: Scale | None, network: networks.Estimator
+) -> Callable[[Pixels], Pixels] | None:
+    """Return the function that draws a frame's control by a network; None for a control without a network or scale."""
+    if control == "depth" and scale is not None:
+        return partial(_depth_picture, network=network, scale=scale)
+    if NETWORKS.get(control) == "pose":
+        return partial(_pose_picture, network=network, faces=control == "pose")
+    return None
 
 
 def _flow_pictures(source: Source, scale: Scale) -> Iterator[Pixels]:
