@@ -70,16 +70,17 @@ def window_cost(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> Used:
     calibration: Calibration = work.options.calibration
     size = plan.region_of(planned).size
     frames = planned.window.num_frames
-    parts = _profile(work.model, work.revision).window_parts(
+    profile = _profile(work.model, work.revision)
+    transformer = profile.transformer_flop(
         frames,
         size,
         work.sampling,
         num_references=len(work.job.reference_uris),
         guided=work.job.prompt != _negative(work),
-        encodes=2 if work.job.controls and work.job.has_mask_source else 1,
     )
+    vae = profile.vae_flop(frames, size, encodes=2 if work.job.controls and work.job.has_mask_source else 1)
     return Used(
-        gpu_s=calibration.speed(work.model).seconds(*parts) * work.options.engine.devices,
+        gpu_s=calibration.speed(work.model).seconds(transformer, vae) * work.options.engine.devices,
         num_bytes=frames * size.width * size.height / 1e6 * calibration.bytes.window,
     )
 

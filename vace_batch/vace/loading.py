@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -19,6 +20,14 @@ from vace_batch.vace.model import dtype_of, load, load_text, place_of
 from vace_batch.vace.prompts import PromptEncoder, PromptStore
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HelperPlace:
+    """The rank of a helper process in its group, above 0, and the helper's device."""
+
+    rank: int
+    device: torch.device
+
+
 def open_engine(
     ref: str,
     *,
@@ -26,20 +35,19 @@ def open_engine(
     settings: EngineSettings | None = None,
     prompts_uri: str | None = None,
     texts: Sequence[str] = (),
-    device: torch.device | None = None,
-    rank: int = 0,
+    helper: HelperPlace | None = None,
 ) -> VaceEngine:
     """Load model `ref` and make its engine.
 
     Prompt embeddings are shared in `prompts_uri`. Embeddings of `texts` that are not stored are made first, so that the
     text encoder and the transformer are never in memory together. With `settings.devices` above 1, helper processes
-    start and share the windows; a helper gives its own `rank` and `device`, after it has joined the group.
+    start and share the windows; a helper gives its own place, after it has joined the group.
 
     Raises:
         UsageError: the model cannot be loaded, or the settings do not work here.
     """
     settings = settings or EngineSettings()
-    device = place_of(device)
+    device = place_of(None if helper is None else helper.device)
     dtype = dtype_of(device, settings.dtype)
     revision = revision or profiles.revision(ref)
     prompts = PromptEncoder(
@@ -51,7 +59,7 @@ def open_engine(
     )
     prompts.prepare(texts)
     helpers = split = None
-    if settings.devices > 1 and rank == 0:
+    if settings.devices > 1 and helper is None:
         shared = {"ref": ref, "revision": revision, "settings": settings, "prompts_uri": prompts_uri, "texts": texts}
         helpers = Helpers(settings.devices, device, _help, shared)
     model = load(ref, device=device, dtype=dtype, text_encoder=False, revision=revision)
@@ -64,7 +72,7 @@ def _help(rank: int, degree: int, meeting: str, line: Connection, arguments: dic
     """Run a helper process: load the model and denoise rank 0's windows until rank 0 hangs up or memory is short."""
     device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
     join(rank, degree, meeting, device)
-    engine = open_engine(**arguments, device=device, rank=rank)
+    engine = open_engine(**arguments, helper=HelperPlace(rank=rank, device=device))
     try:
         while True:
             with contextlib.suppress(ClipError):

@@ -134,14 +134,10 @@ class ModelProfile:
         size: Size,
         sampling: ResolvedSampling,
         *,
-        num_references: int = 0,
         guided: bool = True,
-        encodes: int = 1,
     ) -> float:
         """Count FLOP of one window of `num_frames` (4n+1) frames at `size`: the sum of `window_parts`."""
-        return sum(
-            self.window_parts(num_frames, size, sampling, num_references=num_references, guided=guided, encodes=encodes)
-        )
+        return sum(self.window_parts(num_frames, size, sampling, guided=guided))
 
     def window_parts(
         self,
@@ -149,21 +145,40 @@ class ModelProfile:
         size: Size,
         sampling: ResolvedSampling,
         *,
+        guided: bool = True,
+    ) -> tuple[float, float]:
+        """Count FLOP of the transformer and of the VAE for one window without references, of one encoding.
+
+        Raises:
+            ValueError: the frame count is not 4n+1, or a side is not a multiple of 16.
+        """
+        return self.transformer_flop(num_frames, size, sampling, guided=guided), self.vae_flop(num_frames, size)
+
+    def transformer_flop(
+        self,
+        num_frames: int,
+        size: Size,
+        sampling: ResolvedSampling,
+        *,
         num_references: int = 0,
         guided: bool = True,
-        encodes: int = 1,
-    ) -> tuple[float, float]:
-        """Count FLOP of the transformer and of the VAE for one window of `num_frames` (4n+1) frames at `size`.
+    ) -> float:
+        """Count FLOP of the transformer for one window of `num_frames` (4n+1) frames at `size`.
 
-        `guided` False: conditional and unconditional text are equal, so that each step is one forward. `encodes` is 2
-        where known pixels and pixels under the mask both say something.
+        `guided` False: conditional and unconditional text are equal, so that each step is one forward.
 
         Raises:
             ValueError: the frame count is not 4n+1, or a side is not a multiple of 16.
         """
         forwards = sampling.num_inference_steps + (len(sampling.guided_steps) if guided else 0)
-        transformer = forwards * self.architecture.forward_flop(token_count(num_frames, size, num_references))
-        return transformer, self.architecture.vae_flop(num_frames * size.width * size.height, encodes)
+        return forwards * self.architecture.forward_flop(token_count(num_frames, size, num_references))
+
+    def vae_flop(self, num_frames: int, size: Size, encodes: int = 1) -> float:
+        """Count FLOP of the VAE for one window.
+
+        `encodes` is 2 where known pixels and pixels under the mask both say something.
+        """
+        return self.architecture.vae_flop(num_frames * size.width * size.height, encodes)
 
 
 _1_3B = ModelProfile(

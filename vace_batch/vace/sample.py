@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -13,6 +14,19 @@ from vace_batch.vace.model import VaceModel
 from vace_batch.vace.step_cache import StepCache
 from vace_batch.vcu.sampling import ResolvedSampling
 from vace_batch.vcu.unit import VCU
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Condition:
+    """The condition of a forward: text embeddings, VACE's control, and the control's weight in each layer."""
+
+    text_BLD: torch.Tensor
+    control_BCthw: torch.Tensor
+    scale: torch.Tensor
+
+    def of(self, windows: Sequence[int]) -> _Condition:
+        """Return the condition of some windows of the batch."""
+        return replace(self, text_BLD=self.text_BLD[windows], control_BCthw=self.control_BCthw[windows])
 
 
 def noise(vcu: VCU, channels: int) -> torch.Tensor:
@@ -56,19 +70,19 @@ def sample(
         dtype=model.dtype,
     )
     guided = _guided(conditional_BLD, unconditional_BLD)
+    towards = _Condition(text_BLD=conditional_BLD, control_BCthw=control, scale=scale)
+    away = _Condition(text_BLD=unconditional_BLD, control_BCthw=control, scale=scale)
     new_cache = partial(StepCache, sampling.step_cache) if sampling.step_cache else lambda: None
     caches = {id(expert): (new_cache(), new_cache()) for expert in model.experts}
     levels = [timestep / scheduler.config.num_train_timesteps for timestep in scheduler.timesteps.tolist()]
     latents = noise_BCthw
     for step, timestep in enumerate(scheduler.timesteps):
         transformer, guidance = expert_at(model, sampling, levels[step])
-        towards, away = caches[id(transformer)]
+        conditional_cache, unconditional_cache = caches[id(transformer)]
         inputs = latents.to(model.dtype)
-        velocity = _forward(transformer, inputs, timestep, conditional_BLD, control, scale, towards)
+        velocity = _forward(transformer, inputs, timestep, towards, conditional_cache)
         if guided and guidance > 1 and step in sampling.guidance_interval:
-            opposite = _forward(
-                transformer, inputs[guided], timestep, unconditional_BLD[guided], control[guided], scale, away
-            )
+            opposite = _forward(transformer, inputs[guided], timestep, away.of(guided), unconditional_cache)
             velocity[guided] = opposite + guidance * (velocity[guided] - opposite)
         latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
     return latents
@@ -97,18 +111,16 @@ def _forward(
     transformer: WanVACETransformer3DModel,
     latents: torch.Tensor,
     timestep: torch.Tensor,
-    embeddings_BLD: torch.Tensor,
-    control: torch.Tensor,
-    scale: torch.Tensor,
+    condition: _Condition,
     cache: StepCache | None,
 ) -> torch.Tensor:
     more = {} if cache is None else {"step_cache": cache}
     velocity: torch.Tensor = transformer(
         hidden_states=latents,
         timestep=timestep.expand(latents.shape[0]),
-        encoder_hidden_states=embeddings_BLD,
-        control_hidden_states=control,
-        control_hidden_states_scale=scale,
+        encoder_hidden_states=condition.text_BLD,
+        control_hidden_states=condition.control_BCthw,
+        control_hidden_states_scale=condition.scale,
         return_dict=False,
         **more,
     )[0]
