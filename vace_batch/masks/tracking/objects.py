@@ -192,7 +192,7 @@ def _reach(before: list[Sighting], after: list[Sighting], steps: int) -> float:
 
 
 def _extrapolated_distance(before: list[Sighting], after: list[Sighting], reach: float) -> float:
-    """Return how near two pieces come, each going on at its speed; their plain distance if that is hopeless.
+    """Return how near two pieces come if both go on at their speeds, or their plain distance if it is far over `reach`.
 
     The pieces may meet anywhere in the gap, which may hide a turn. A turn just before the gap spoils all but the last
     step's speed.
