@@ -16,7 +16,7 @@ import numpy as np
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import TOKEN_PX, Box, Size, align_up, legal_num_frames
-from vace_batch.manifest.job import Expand, Job
+from vace_batch.manifest.job import Expand, Extend, Job
 from vace_batch.masks.store import FrameMask, box_mask, make_mask, merge_masks
 from vace_batch.planning.windows import Shot, WindowLimits
 from vace_batch.video.canvas_frames import Canvas
@@ -108,10 +108,7 @@ def known_context(job: Job, new: range, shots: Sequence[Shot], limits: WindowLim
         ClipError: `extension_over_cut`, `extension_too_long`, `no_context`.
     """
     assert job.extend is not None
-    shot = next(shot for shot in shots if shot.start <= new.start < shot.stop)
-    if new.stop > shot.stop:
-        reason = f"extend: frames {new.start}..{new.stop - 1} cross the cut at {shot.stop}; extend shot by shot"
-        raise ClipError("extension_over_cut", reason)
+    shot = _shot_around(new, shots)
     shows_before = job.extend.mode in ("first", "firstlast")
     shows_after = job.extend.mode in ("last", "firstlast")
     room_before = new.start - shot.start if shows_before else 0
@@ -119,12 +116,7 @@ def known_context(job: Job, new: range, shots: Sequence[Shot], limits: WindowLim
     if (shows_before and not room_before) or (shows_after and not room_after):
         raise ClipError("no_context", "extend: the shot holds no known frame beside the new ones")
     sides = int(shows_before) + int(shows_after)
-    if len(new) + sides > limits.max_frames:
-        reason = f"extend: {len(new)} new frames and {sides} known; a window of this model takes {limits.max_frames}"
-        raise ClipError("extension_too_long", reason)
-    spare = limits.max_frames - len(new)
-    if job.extend.unit == "frame":
-        spare = min(spare, legal_num_frames(len(new) + sides) - len(new))
+    spare = _spare_frames(job.extend, len(new), sides, limits)
     share = spare // sides
     before = min(room_before, share if room_after >= share else spare - room_after)
     after = min(room_after, spare - before)
@@ -134,6 +126,26 @@ def known_context(job: Job, new: range, shots: Sequence[Shot], limits: WindowLim
     before -= fewer_before
     after = max(after - (excess - fewer_before), int(shows_after))
     return range(new.start - before, new.start), range(new.stop, new.stop + after)
+
+
+def _shot_around(new: range, shots: Sequence[Shot]) -> Shot:
+    """Return the shot that holds the new frames; refuse new frames on both sides of a cut."""
+    shot = next(shot for shot in shots if shot.start <= new.start < shot.stop)
+    if new.stop > shot.stop:
+        reason = f"extend: frames {new.start}..{new.stop - 1} cross the cut at {shot.stop}; extend shot by shot"
+        raise ClipError("extension_over_cut", reason)
+    return shot
+
+
+def _spare_frames(extend: Extend, num_new: int, sides: int, limits: WindowLimits) -> int:
+    """Return how many known frames a window takes beside the new ones; refuse a window without one for each side."""
+    if num_new + sides > limits.max_frames:
+        reason = f"extend: {num_new} new frames and {sides} known; a window of this model takes {limits.max_frames}"
+        raise ClipError("extension_too_long", reason)
+    spare = limits.max_frames - num_new
+    if extend.unit == "frame":
+        spare = min(spare, legal_num_frames(num_new + sides) - num_new)
+    return spare
 
 
 def canvas_masks(
@@ -146,14 +158,11 @@ def canvas_masks(
     outside = _outside(canvas)
     whole = box_mask(0, Box(0, 0, canvas.size.width, canvas.size.height))
     only_new = job.processes == ("extension", "repaint")
-    source_masks = iter(masks)
-    upcoming = next(source_masks, None)
-    for index in range(min([*frames[:1], *new[:1]]), max(frames.stop, new.stop)):
+    span = range(min([*frames[:1], *new[:1]]), max(frames.stop, new.stop))
+    for index, source_mask in _by_canvas_frame(masks, canvas, span):
         parts: list[FrameMask] = []
-        if upcoming is not None and upcoming.index + canvas.before == index:
-            if index in new or not only_new:
-                parts.append(on_canvas(upcoming, canvas))
-            upcoming = next(source_masks, None)
+        if source_mask is not None and (index in new or not only_new):
+            parts.append(source_mask)
         if index in new and not only_new:
             parts = [whole]
         elif outside is not None and index in frames:
@@ -161,6 +170,23 @@ def canvas_masks(
         mask = merge_masks(parts)
         if mask is not None:
             yield FrameMask(index=index, box=mask.box, bits=mask.bits)
+
+
+def _by_canvas_frame(
+    masks: Iterable[FrameMask], canvas: Canvas, frames: range
+) -> Iterator[tuple[int, FrameMask | None]]:
+    """Pair each of the canvas's `frames` with the source's mask, moved to the canvas, or None.
+
+    `masks` rise by frame.
+    """
+    source_masks = iter(masks)
+    upcoming = next(source_masks, None)
+    for index in frames:
+        if upcoming is not None and upcoming.index + canvas.before == index:
+            yield index, on_canvas(upcoming, canvas)
+            upcoming = next(source_masks, None)
+        else:
+            yield index, None
 
 
 def on_canvas(mask: FrameMask, canvas: Canvas) -> FrameMask:

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import chain, groupby
 
 from vace_batch.geometry import Box
 from vace_batch.planning.windows import Region, Window, WindowLimits, shrunk
@@ -78,29 +78,74 @@ def reuse_stills(
     `parts` are the boxes of the holes in each frame. Returns the still pictures, the regions, and the windows that are
     still needed. A region whose frames are all still is resized to the scale at which the model paints such holes well.
     """
-    chosen: list[tuple[Window, tuple[Span, ...]]] = []
-    unneeded: set[Window] = set()
-    sized = list(regions)
     masked_frames = sorted(parts)
-    windows_of = defaultdict(list)
+    windows_of: dict[int, list[Window]] = defaultdict(list)
     for window in windows:
         windows_of[window.region].append(window)
+    reuses = []
     for number, region in enumerate(regions):
-        region_windows = windows_of[number]
-        reach = _reach(_between(masked_frames, region.start, region.stop), region_windows)
-        holes = {t: boxes for t in reach if (boxes := _touching(parts[t], reach[t]))}
-        restless = {t for t in holes if t not in stillness.restless or _touching(stillness.restless[t], reach[t])}
-        frames = list(holes)
-        stills = list(_region_stills(stillness.segments, frames, restless, region_windows))
-        full = {t for _, spans in stills for t in _full(frames, spans)}
-        shown = {window for window, _ in stills}
-        chosen += stills
-        unneeded |= {w for w in region_windows if w not in shown and full.issuperset(_between(frames, w.start, w.stop))}
-        if full and full == holes.keys():
-            sized[number] = _at_painting_size(region, [box for boxes in holes.values() for box in boxes], limits)
+        frames = _between(masked_frames, region.start, region.stop)
+        holes = _region_holes(stillness, parts, frames, windows_of[number])
+        reuses.append(_reuse_in(region, windows_of[number], holes, stillness.segments, limits))
+    unneeded = set(chain.from_iterable(reuse.unneeded for reuse in reuses))
     needed = tuple(window for window in windows if window not in unneeded)
-    result = (Still(region=window.region, window=needed.index(window), spans=spans) for window, spans in chosen)
-    return tuple(result), tuple(sized), needed
+    chosen = chain.from_iterable(reuse.stills for reuse in reuses)
+    stills = [Still(region=window.region, window=needed.index(window), spans=spans) for window, spans in chosen]
+    return tuple(stills), tuple(reuse.region for reuse in reuses), needed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reuse:
+    """The still pictures of one region: the window of each with its spans, and the windows that they make unneeded.
+
+    `region` is resized if all its frames are still.
+    """
+
+    region: Region
+    stills: list[tuple[Window, tuple[Span, ...]]]
+    unneeded: set[Window]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RegionHoles:
+    """The boxes of the holes that the windows of a region show, by rising frame; `restless` frames have motion."""
+
+    boxes: dict[int, list[Box]]
+    restless: set[int]
+
+
+def _region_holes(
+    stillness: StillSegments, parts: Mapping[int, Sequence[Box]], frames: Sequence[int], windows: Sequence[Window]
+) -> _RegionHoles:
+    """Collect the holes that a region's `windows` show in `frames`; a frame that was not judged counts as restless."""
+    boxes: dict[int, list[Box]] = {}
+    restless: set[int] = set()
+    for t, reach in _reach(frames, windows).items():
+        holes = _touching(parts[t], reach)
+        if not holes:
+            continue
+        boxes[t] = holes
+        if t not in stillness.restless or _touching(stillness.restless[t], reach):
+            restless.add(t)
+    return _RegionHoles(boxes=boxes, restless=restless)
+
+
+def _reuse_in(
+    region: Region,
+    windows: Sequence[Window],
+    holes: _RegionHoles,
+    segments: Sequence[tuple[int, int]],
+    limits: WindowLimits,
+) -> _Reuse:
+    """Replace windows of one region by still pictures where possible."""
+    frames = list(holes.boxes)
+    stills = list(_region_stills(segments, frames, holes.restless, windows))
+    full = {t for _, spans in stills for t in _full(frames, spans)}
+    shown = {window for window, _ in stills}
+    unneeded = {w for w in windows if w not in shown and full.issuperset(_between(frames, w.start, w.stop))}
+    if full and full == holes.boxes.keys():
+        region = _at_painting_size(region, chain.from_iterable(holes.boxes.values()), limits)
+    return _Reuse(region=region, stills=stills, unneeded=unneeded)
 
 
 def _at_painting_size(region: Region, holes: Iterable[Box], limits: WindowLimits) -> Region:
