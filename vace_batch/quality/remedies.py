@@ -95,19 +95,34 @@ def next_remedy(attempts: Sequence[Attempt], settings: AttemptSettings, *, has_l
     best = attempts[best_of(attempts)]
     if best.verdict == "pass" or len(attempts) >= settings.max_attempts:
         return None
-    tried = {attempt.remedy for attempt in attempts}
-    wanted = dict.fromkeys(name for check in best.checks for name in _REMEDIES.get(check, ()))
-    for name in wanted:
-        if name in tried or name not in settings.remedies or (name == "removal-lora" and not has_lora):
+    excluded = {attempt.remedy for attempt in attempts}
+    if not has_lora:
+        excluded.add("removal-lora")
+    for name in _suggested(best.checks):
+        if name in excluded or name not in settings.remedies:
             continue
-        if name == "model":
-            if settings.model is not None and settings.model != best.model:
-                return Remedy(name=name, job=best.job, model=settings.model)
-            continue
-        job = _CHANGES[name](best)
-        if job is not None:
-            return Remedy(name=name, job=job, model=best.model)
+        remedy = _other_model(best, settings.model) if name == "model" else _changed_job(best, name)
+        if remedy is not None:
+            return remedy
     return None
+
+
+def _suggested(checks: Sequence[str]) -> list[str]:
+    """List the remedies for the checks that found a fault, without repeats, the cheapest and likeliest first."""
+    return list(dict.fromkeys(name for check in checks for name in _REMEDIES.get(check, ())))
+
+
+def _other_model(attempt: Attempt, model: str | None) -> Remedy | None:
+    """Keep the job and change the model; None without another model."""
+    if model is None or model == attempt.model:
+        return None
+    return Remedy(name="model", job=attempt.job, model=model)
+
+
+def _changed_job(attempt: Attempt, name: str) -> Remedy | None:
+    """Keep the model and change the job by the remedy `name`; None where the remedy does not suit the job."""
+    job = _CHANGES[name](attempt)
+    return None if job is None else Remedy(name=name, job=job, model=attempt.model)
 
 
 def _dilated(attempt: Attempt) -> Job | None:

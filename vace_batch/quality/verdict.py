@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from vace_batch.manifest.job import Job
-from vace_batch.options import QualitySettings
+from vace_batch.options import QualitySettings, Threshold
 
 VerdictName = Literal["pass", "review", "fail"]
 
@@ -65,12 +65,9 @@ def judge(
     """Judge a clip's `metrics` by the thresholds of `checks`; a fault in `broken` fails the clip."""
     findings = [_Finding("fail", 2.0, f"the file is broken: {fault}", "contract") for fault in broken]
     for check in checks:
-        value = metrics.get(check, 0.0)
-        threshold = settings.threshold(check)
-        if value >= threshold.review:
-            verdict: VerdictName = "fail" if threshold.fail is not None and value >= threshold.fail else "review"
-            excess = value / threshold.review if threshold.review else 1 + value
-            findings.append(_Finding(verdict, excess, REASONS[check].format(percent=100 * value, value=value), check))
+        finding = _finding(check, metrics.get(check, 0.0), settings.threshold(check))
+        if finding is not None:
+            findings.append(finding)
     findings.sort(key=lambda finding: (-VERDICTS.index(finding.verdict), -finding.excess))
     return Verdict(
         verdict=findings[0].verdict if findings else "pass",
@@ -87,3 +84,12 @@ class _Finding(NamedTuple):
     excess: float
     reason: str
     check: str
+
+
+def _finding(check: str, value: float, threshold: Threshold) -> _Finding | None:
+    """Judge the value of one check; None below its thresholds."""
+    if value < threshold.review:
+        return None
+    verdict: VerdictName = "fail" if threshold.fail is not None and value >= threshold.fail else "review"
+    excess = value / threshold.review if threshold.review else 1 + value
+    return _Finding(verdict, excess, REASONS[check].format(percent=100 * value, value=value), check)
