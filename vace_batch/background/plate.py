@@ -7,7 +7,7 @@ plate, 3 RGB levels, 0..255 float32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,16 +86,9 @@ def make_plates(
     box = _covered_box(source, segments[number], margin_px)
     if box is None:
         return ()
-    routes = reachable_frames(segments, number)
-    wanted = {route.pose.index: route for route in choose_samples(source.masks, routes, box, source.size)}
+    routes = choose_samples(source.masks, reachable_frames(segments, number), box, source.size)
     is_bent = any(pose.back is not None for pose in segments[number].poses)
-    ways = (False, True) if is_bent else (False,)
-    gathered = {bent: _Samples(indices=[], rgb_NHW3=[], seen_NHW=[]) for bent in ways}
-    for frame, mask in with_masks(source.read, source.masks, min(wanted), max(wanted) + 1):
-        if frame.index in wanted:
-            route = wanted[frame.index]
-            for bent, samples in gathered.items():
-                samples.add(frame.index, *_laid(frame, mask, route if bent else route.flat(), box))
+    gathered = _gather(source, routes, box, (False, True) if is_bent else (False,))
     if is_bent:
         _straighten(gathered[True], box)
     return tuple(_agree(samples, box, bridging if bent == is_bent else None) for bent, samples in gathered.items())
@@ -137,6 +130,18 @@ class _Samples:
     def moments(self) -> tuple[Moment, ...]:
         parts = zip(self.indices, self.rgb_NHW3, self.seen_NHW, strict=True)
         return tuple(Moment(index=index, rgb_HW3=rgb, seen_HW=seen) for index, rgb, seen in parts)
+
+
+def _gather(source: MaskedFrames, routes: Iterable[Route], box: Box, ways: Sequence[bool]) -> dict[bool, _Samples]:
+    """Lay the frames of `routes` into the plate `box`, in one reading, flat (False) or bent by their meshes (True)."""
+    wanted = {route.pose.index: route for route in routes}
+    gathered = {bent: _Samples(indices=[], rgb_NHW3=[], seen_NHW=[]) for bent in ways}
+    for frame, mask in with_masks(source.read, source.masks, min(wanted), max(wanted) + 1):
+        if frame.index in wanted:
+            route = wanted[frame.index]
+            for bent, samples in gathered.items():
+                samples.add(frame.index, *_laid(frame, mask, route if bent else route.flat(), box))
+    return gathered
 
 
 def _straighten(samples: _Samples, box: Box) -> None:
