@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -33,15 +33,13 @@ def control_videos(
     scales = plan.scales[region.shot] if plan.scales else {}
     videos: dict[str, Pixels] = {}
     for name in dict.fromkeys(name for name in work.job.controls if name not in SIMPLE):
-        lead_pts = planned.lead_pts if name == "flow" else None
-        start = window.start if lead_pts is None else window.start - 1
-        start_pts = planned.start_pts if lead_pts is None else lead_pts
+        with_lead = name == "flow" and planned.lead_pts is not None
         source = Source(
-            frames=(frame.rgb() for frame in read_frames(path, start, window.stop, start_pts=start_pts)),
+            frames=_window_frames(path, planned, with_lead=with_lead),
             size=plan.size,
             box=window.box,
             model_size=region.size,
-            lead=lead_pts is not None,
+            lead=with_lead,
             layout=_layout(work, plan, name, window.start, selection) if name in LAYOUTS else None,
         )
         network = work.control_models.load(name, work.job.control_weights) if name in NETWORKS else None
@@ -49,6 +47,14 @@ def control_videos(
         held = window.num_frames - len(video)
         videos[name] = np.concatenate([video, video[-1:].repeat(held, axis=0)])
     return videos
+
+
+def _window_frames(path: str, planned: PlannedWindow, *, with_lead: bool) -> Iterator[Pixels]:
+    """Read the source frames of a window, (H, W, 3); `with_lead` from one frame before the window on."""
+    window = planned.window
+    start = window.start - 1 if with_lead else window.start
+    start_pts = planned.lead_pts if with_lead else planned.start_pts
+    return (frame.rgb() for frame in read_frames(path, start, window.stop, start_pts=start_pts))
 
 
 def _layout(

@@ -80,10 +80,8 @@ def _write_canvas_masks(clip: OpenClip, request: MaskRequest, file: str) -> tupl
     canvas = clip.canvas
     protected = clip.file("protected")
     start, stop = clip.frame_range
-    canvas_decides = (canvas.kept.size != canvas.size or clip.new) and job.processes[:1] != ("control",)
-    if job.masks_select:
-        without_masks = replace(job, boxes=(), points=(), targets=(), mask_uri=None, segmenter=None)
-        request = replace(request, job=without_masks)
+    canvas_decides = _canvas_decides(clip)
+    request = _of_pixels_to_change(request)
     with contextlib.ExitStack() as stack:
         masks: Iterator[FrameMask] = iter(()) if canvas_decides else whole_frames(request)
         guards = stack.enter_context(MaskWriter(protected, canvas.size)) if job.protects else None
@@ -94,6 +92,19 @@ def _write_canvas_masks(clip: OpenClip, request: MaskRequest, file: str) -> tupl
         summary = write_masks(file, canvas.size, canvas_masks(job, canvas, masks, frames, clip.new))
     is_protected = guards is not None and bool(guards.summary.boxes)
     return summary, protected if is_protected else None
+
+
+def _of_pixels_to_change(request: MaskRequest) -> MaskRequest:
+    """Leave out the mask sources of a job whose masks steer; `find_masks` writes such masks to a file of their own."""
+    if not request.job.masks_select:
+        return request
+    return replace(request, job=replace(request.job, boxes=(), points=(), targets=(), mask_uri=None, segmenter=None))
+
+
+def _canvas_decides(clip: OpenClip) -> bool:
+    """Tell whether the job generates new pixels or frames of the canvas, and so needs no other mask."""
+    grows = clip.canvas.kept.size != clip.canvas.size or bool(clip.new)
+    return grows and clip.job.processes[:1] != ("control",)
 
 
 def parts_of(reader: MaskReader, num_frames: int) -> dict[int, tuple[Box, ...]]:
