@@ -51,7 +51,7 @@ class RegionPatches:
             ValueError: no window holds the box in this frame.
         """
         reach = self.reach(index)
-        if reach is None or reach.intersect(box) != box:
+        if not _holds(reach, box):
             raise ValueError(f"frame {index}, {box}: no window of {self.region} holds it")
         for still, window in self._still(index):
             weight = still.weight(index)
@@ -128,10 +128,14 @@ def share_out(mask: FrameMask, patches: Sequence[RegionPatches]) -> Mapping[int,
     reaches = {number: region.reach(mask.index) for number, region in enumerate(patches)}
     shares: dict[int, list[FrameMask]] = {}
     for part in split_parts(mask):
-        fits = [n for n, reach in reaches.items() if reach is not None and reach.intersect(part.box) == part.box]
+        fits = [number for number, reach in reaches.items() if _holds(reach, part.box)]
         if not fits:
             raise ValueError(f"frame {mask.index}, {part.box}: no window holds this part of the mask")
         best = min(fits, key=lambda n: (patches[n].region.token_px, n))
         shares.setdefault(best, []).append(part)
     merged = {number: merge_masks(parts) for number, parts in shares.items()}
     return {number: joined for number, joined in merged.items() if joined is not None}
+
+
+def _holds(reach: Box | None, box: Box) -> bool:
+    return reach is not None and reach.intersect(box) == box
