@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from typing import BinaryIO
 
 from vace_batch.storage.files import digest, is_local, resolve
 from vace_batch.storage.listing import remote_entry
@@ -34,20 +35,28 @@ def fingerprint(uri: str) -> str:
 def _local_fingerprint(path: str) -> str:
     try:
         if os.path.isdir(path):
-            stats = [(entry.name, entry.stat()) for entry in os.scandir(path)]
-            return "dir:" + digest(*sorted(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in stats))
+            return _folder_fingerprint(path)
         if not os.path.isfile(path):
             return "missing" if not os.path.lexists(path) else "special"
         stat = os.stat(path)
         with open(path, "rb") as file:
             if stat.st_size <= _WHOLE_DIGEST_LIMIT:
-                return (
-                    f"{stat.st_size}:{hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()}"
-                )
-            samples = []
-            for offset in (0, *(stat.st_size * k // 16 for k in range(1, 16)), stat.st_size - _SAMPLE_BYTES):
-                file.seek(offset)
-                samples.append(file.read(_SAMPLE_BYTES // 4))
-            return f"{stat.st_size}:{stat.st_mtime_ns}:{digest(*samples)}"
+                whole = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+                return f"{stat.st_size}:{whole.hexdigest()}"
+            return f"{stat.st_size}:{stat.st_mtime_ns}:{digest(*_samples(file, stat.st_size))}"
     except (OSError, ValueError):  # a loop of links, no permission, NUL in the name: the clip's own error says
         return "missing"
+
+
+def _folder_fingerprint(path: str) -> str:
+    stats = [(entry.name, entry.stat()) for entry in os.scandir(path)]
+    return "dir:" + digest(*sorted(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in stats))
+
+
+def _samples(file: BinaryIO, size: int) -> list[bytes]:
+    """Read 17 samples of a file of `size` bytes, evenly spread from its start to its end."""
+    samples = []
+    for offset in (0, *(size * k // 16 for k in range(1, 16)), size - _SAMPLE_BYTES):
+        file.seek(offset)
+        samples.append(file.read(_SAMPLE_BYTES // 4))
+    return samples
