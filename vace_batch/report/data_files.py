@@ -39,16 +39,16 @@ def script(kind: str, number: int, value: object) -> bytes:
 
 def index_row(clip: Clip) -> dict[str, Any]:
     """Make a clip's row of the index, which the table shows and searches."""
-    asked = " ".join(filter(None, (str(clip.job.get("prompt") or ""), *(clip.job.get("targets") or ()))))
+    asked = " ".join(filter(None, (_text(clip.job.get("prompt")), *(clip.job.get("targets") or ()))))
     ended = ended_s(clip)
     return {
         "job_id": clip.job_id,
         "status": clip.status,
-        "verdict": clip.result.get("verdict") or "",
-        "task": clip.job.get("task") or "",
+        "verdict": _text(clip.result.get("verdict")),
+        "task": _text(clip.job.get("task")),
         "profile": clip.profile,
         "reason": redact("; ".join(clip.reasons))[:_MAX_TEXT],
-        "source": redact(str(clip.job.get("video_uri") or "")),
+        "source": redact(_text(clip.job.get("video_uri"))),
         "asked": asked[:_MAX_TEXT],
         "checks": " ".join(clip.result.get("checks") or ()),
         "gpu_s": round(clip.gpu_s, 2),
@@ -57,6 +57,11 @@ def index_row(clip: Clip) -> dict[str, Any]:
         "attempts": len(clip.attempts.get("attempts", ())) or int(clip.status == "done"),
         "ended_s": None if ended is None else int(ended),
     }
+
+
+def _text(value: object) -> str:
+    """Return a value as text, a missing one as an empty text."""
+    return str(value or "")
 
 
 def by_column(rows: Sequence[Mapping[str, object]]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -54,29 +54,45 @@ def write_report(out: str, to: str | None = None, *, previews: int = 0, refresh:
         write_results(summarise(out))
     preview = _previews(out, to, previews) if previews else lambda clip: None
     tally = Tally()
-    names: set[str] = set()
+    data = _DataFiles(to)
     index = Buffer(INDEX_ROWS)
     pages = Buffer(PAGE_ROWS)
-
-    def put(kind: str, number: int, rows: object) -> None:
-        name = f"data/{kind}-{number:04d}.js"
-        names.add(name)
-        storage.publish(storage.join(to, name), script(kind, number, rows))
-
     for clip in read_clips(out):
         tally.add(clip)
-        for number, rows in index.add(index_row(clip)):
-            put("index", number, by_column(rows))
-        for number, rows in pages.add(clip_view(clip, _links(clip, out, to), preview(clip))):
-            put("clips", number, rows)
-    for number, rows in index.rest():
-        put("index", number, by_column(rows))
-    for number, rows in pages.rest():
-        put("clips", number, rows)
+        data.write_index(index.add(index_row(clip)))
+        data.write_clips(pages.add(clip_view(clip, _links(clip, out, to), preview(clip))))
+    data.write_index(index.rest())
+    data.write_clips(pages.rest())
     tally.check()
     _write_page(out, to, run, tally)
-    _remove_older(to, names)
-    return Written(uri=storage.join(to, "index.html"), clips=tally.planned, files=len(names))
+    _remove_older(to, data.names)
+    return Written(uri=storage.join(to, "index.html"), clips=tally.planned, files=len(data.names))
+
+
+class _DataFiles:
+    """Writes data files into the report's folder `to`, from the numbers and rows that a `Buffer` gives.
+
+    `names` are the files written so far, relative to the folder.
+    """
+
+    def __init__(self, to: str) -> None:
+        self._to = to
+        self.names: set[str] = set()
+
+    def write_index(self, filled: Iterable[tuple[int, list[Any]]]) -> None:
+        """Write rows of the index, by column."""
+        for number, rows in filled:
+            self._publish("index", number, by_column(rows))
+
+    def write_clips(self, filled: Iterable[tuple[int, list[Any]]]) -> None:
+        """Write the views of clips."""
+        for number, views in filled:
+            self._publish("clips", number, views)
+
+    def _publish(self, kind: str, number: int, value: object) -> None:
+        name = f"data/{kind}-{number:04d}.js"
+        self.names.add(name)
+        storage.publish(storage.join(self._to, name), script(kind, number, value))
 
 
 def _previews(out: str, to: str, most: int) -> Callable[[Clip], Mapping[str, Any] | None]:
