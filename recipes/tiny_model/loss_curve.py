@@ -2,8 +2,8 @@
 
     python -m recipes.tiny_model.loss_curve LOSSES.jsonl OUT.png
 
-LOSSES.jsonl is what `training.embedded` writes beside the context branch, with one line before: what the base gives
-without hints, as {"base": {"loss": .., "start": ..}}.
+LOSSES.jsonl is the file that `recipes.tiny_model.build` writes beside the context branch, after a first line with the
+base's losses without hints: {"base": {"loss": .., "start": ..}}.
 """
 
 from __future__ import annotations
