@@ -14,7 +14,7 @@ from tests.support.media_files import Media, Sound, make
 from vace_batch.video.encoders import EncoderSettings, choose_encoding
 from vace_batch.video.probe import probe
 from vace_batch.video.shots import scan
-from vace_batch.video.splice_plan import SplicePlan, as_predicate, plan_splice
+from vace_batch.video.splice_plan import SplicePlan, _clean_starts, as_predicate, plan_splice
 from vace_batch.video.writer import rewrite
 
 FRAMES = 30
@@ -83,3 +83,8 @@ def test_a_file_that_does_not_begin_with_a_key_frame_is_encoded_again(tmp_path: 
             packet.stream = copy
             sink.mux(packet)
     assert planned(path, [(9, 10)]) == "it does not begin with a key frame that can stand alone"
+
+
+def test_a_track_without_any_key_frame_has_no_clean_start() -> None:
+    """A damaged recording may begin in the middle of its only group."""
+    assert _clean_starts(np.arange(4, dtype=np.int64), ()) == ()
