@@ -309,7 +309,7 @@ def _clean_starts(pts: NDArray[np.int64], keys: Sequence[Start]) -> tuple[Start,
 
 
 def _groups(starts: Sequence[Start], count: int) -> Iterable[tuple[Start, int]]:
-    """Pair each start of a group with the group's stop, in a track of `count` packets; a track may have no key frame."""
+    """Pair each start of a group with its stop in a track of `count` packets; a track may have no key frame."""
     if not starts:
         return ()
     return zip(starts, [*(start.index for start in starts[1:]), count], strict=True)
