@@ -114,7 +114,7 @@ def test_files_that_come_in_are_done_once_and_what_failed_is_told_and_tried_agai
 
     again = retry(str(out), values={"dilate": "2px"}, return_state=True)
     assert (again.name, again.result()["done"], again.result()["failed"]) == (WITH_FAILURES, 1, 1)
-    assert explain(str(out), "broken")["changed"][0]["set"] == {"dilate": "2px"}
+    assert explain(str(out), "broken")["overrides"][0]["set"] == {"dilate": "2px"}
     made = Counter(path.parent.name for path in out.glob("artifacts/*/window-*/*"))
     assert set(made.values()) <= {1}
 

@@ -118,4 +118,4 @@ class Budget:
     def _spent(self) -> str:
         spent = self._account.spent
         money = self._prices.money(spent)
-        return f"{spent.gpu_s:,.1f} GPU-s" + ("" if money is None else f", {self._prices.say(money)}") + " spent"
+        return f"{spent.gpu_s:,.1f} GPU-s spent" + ("" if money is None else f", {self._prices.say(money)} spent")
