@@ -143,7 +143,7 @@ def test_set_up_makes_pools_limits_automations_and_deployments_on_a_server_over_
     deployments: dict[str, dict[str, Any]], set_up: SetUp
 ) -> None:
     few = subprocess.run([INFRA / "set-up", "4"], env=set_up.environment, capture_output=True, text=True, check=False)
-    assert few.returncode == 2 and "4 GPUs are fewer than the gpu_actors: 8" in few.stderr
+    assert few.returncode == 2 and "4 GPUs are fewer than gpu_actors (8) in prefect.yaml" in few.stderr
     with get_client(sync_client=True) as client:
         for name, limit in (("vace-batch", 1), ("vace-batch-kubernetes", 2)):
             pool = client.read_work_pool(name)
