@@ -43,7 +43,7 @@ fmt: env ## format the code
 
 browser: env ## test the report's page and the docs in a headless Chromium, which is installed if possible
 	@sh $(ROOT)/.ci/chromium $(BIN)
-	@$(BIN)/python -m pytest -m browser $(ROOT)/tests/browser $(ROOT)/tests/docs
+	@$(BIN)/python -m pytest -m browser $(ROOT)/tests/report $(ROOT)/tests/docs
 
 chaos: env ## inject every fault into runs on a real Ray, then 20 runs with random kills; about 40 min
 	@$(BIN)/python -m tests.chaos.campaign $(CHAOS)
