@@ -220,7 +220,7 @@ def test_decisions_outlive_the_page_and_go_back_in_as_a_manifest(page: Any, tmp_
     page.reload()
     ready(page)
     page.click("#nav-review")
-    assert "1 accepted, 2 to redo" in page.inner_text("#review-text")
+    page.wait_for_selector("#review-text:has-text('1 accepted, 2 to redo')")  # the page is drawn after the click
     build_manifest(str(download(page, "#export-manifest", tmp_path)), str(tmp_path / "redo.parquet"))
     first, second = read_manifest(str(tmp_path / "redo.parquet")).jobs
     assert (first.job_id, first.seed, first.targets) == ("clip-1500", 1, ("person",))
