@@ -20,7 +20,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """A call for an actor of `pool`. No other order is placed behind one that `is_suspect`."""
+    """A call for an actor of `pool`. Behind an order that `is_suspect`, no other order is placed."""
 
     call_id: int
     pool: str

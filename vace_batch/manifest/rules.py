@@ -54,7 +54,7 @@ def row_faults(row: Mapping[str, object]) -> Iterator[Fault]:
 
 
 def _is_unclear(value: object) -> bool:
-    """Test whether a value stands for one that has a fault or cannot be read."""
+    """Test whether a value stands for a cell with a fault or an unreadable cell."""
     return value is INVALID or value is UNKNOWN
 
 

@@ -299,7 +299,7 @@ def _marked_objects(
 
 
 def _marked_object(track: BoxTrack | None, points: Mapping[int, PointPrompts], size: Size) -> MarkedObject:
-    """Mark an object on the frames of its points and on those that its boxes were drawn on."""
+    """Mark an object on the frames of its points and on the frames of its drawn boxes."""
     drawn: dict[int, Box | None] = {}
     if track is not None:
         drawn = {key.frame: track.at(key.frame, size) for key in track.keys if key.frame is not None}

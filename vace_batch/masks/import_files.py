@@ -117,7 +117,7 @@ def _from_parquet(file: Path, size: Size, num_frames: int, start: int, stop: int
 
 
 def _picture(file: Path) -> Bits:
-    """Read a picture as a mask (H, W), and refuse one that is transparent or too dark."""
+    """Read a picture as a mask (H, W), and refuse a transparent or too dark picture."""
     _refuse_transparency(file)
     gray: npt.NDArray[np.uint8] = read_image(str(file), gray=True)
     brightest = int(gray.max())

@@ -149,7 +149,7 @@ def _reuse_in(
 
 
 def _at_painting_size(region: Region, holes: Iterable[Box], limits: WindowLimits) -> Region:
-    """Shrink a region until its widest hole is one that the model paints well."""
+    """Shrink a region until the model paints its widest hole well."""
     widest_px = max(min(box.width, box.height) for box in holes) * region.size.width / region.crop.width
     if limits.widest_hole_px is None or widest_px <= limits.widest_hole_px:
         return region
