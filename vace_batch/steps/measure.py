@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 
-from vace_batch.errors import ClusterError, is_out_of_memory
+from vace_batch.errors import ClipError, ClusterError, is_out_of_memory
 from vace_batch.geometry import TOKEN_PX
 from vace_batch.ledger.ledger import Ledger, quality_key
 from vace_batch.ledger.schema import QualityRecord
@@ -32,7 +32,7 @@ from vace_batch.steps.select_best import attempt_name
 from vace_batch.storage import files as storage
 from vace_batch.storage.fingerprints import fingerprint
 from vace_batch.storage.node_cache import cached_path
-from vace_batch.video.probe import probe
+from vace_batch.video.probe import VideoInfo, probe
 from vace_batch.video.reader import packet_times
 
 
@@ -86,8 +86,7 @@ def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger
         output = stack.enter_context(cached_path(uri, fingerprint(uri)))
         source = stack.enter_context(work.source())
         info = probe(source, work.options.media)
-        kept = Contract(num_frames=plan.num_frames, size=plan.canvas.size, times_kept=not plan.canvas.grows)
-        broken = container_faults(info, probe(output), kept)
+        broken = _broken(info, output, _contract(work, plan, info))
         metrics: dict[str, float] = {}
         if plan.masks is not None and not broken:
             files = stack.enter_context(plan.open_files(ledger))
@@ -101,6 +100,26 @@ def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger
             if work.job.targets:
                 metrics |= detect_leftovers(work.job, comparison, masked, models)
     return with_verdict({**_blank(work), "metrics": metrics, "broken": broken}, work.options.quality)
+
+
+def _broken(info: VideoInfo, output: str, contract: Contract) -> list[str]:
+    """List the faults of the output file; a file that cannot be read is one."""
+    try:
+        made = probe(output)
+    except ClipError as error:
+        return [f"the output cannot be read ({error.reason})"]
+    return container_faults(info, made, contract)
+
+
+def _contract(work: ClipWork, plan: ClipPlan, info: VideoInfo) -> Contract:
+    clip = Ledger(work.out).clip(work.clip_key)
+    return Contract(
+        num_frames=plan.num_frames,
+        size=plan.canvas.size,
+        before=plan.canvas.before,
+        lead_s=plan.canvas.lead_s(info),
+        notes=() if clip is None else tuple(clip.get("notes", ())),
+    )
 
 
 def _finished_uri(work: ClipWork, ledger: Ledger) -> str:
