@@ -33,7 +33,8 @@ class UsageError(VaceBatchError):
 class Fault:
     """One thing wrong in a manifest: the place, the value that came, and the values that were expected.
 
-    `row` counts from 0; None is the whole file, and the row of a fault that `of_row` has not placed yet.
+    `row` counts from 0; None is the whole file, and the row of a fault that `of_row` has not placed yet. `line` is the
+    line of a CSV, from 1, as an editor counts.
     """
 
     column: str | None
@@ -41,6 +42,7 @@ class Fault:
     expected: str
     row: int | None = field(default=None, kw_only=True)
     job_id: str | None = field(default=None, kw_only=True)
+    line: int | None = field(default=None, kw_only=True)
 
     def of_row(self, row: int, job_id: str | None) -> Fault:
         """Return the fault with its row."""
@@ -48,6 +50,8 @@ class Fault:
 
     def __str__(self) -> str:
         where = "manifest" if self.row is None else f"row {self.row}"
+        if self.line is not None:
+            where = f"line {self.line}"
         if self.job_id:
             where += f" ({self.job_id})"
         if self.column:
