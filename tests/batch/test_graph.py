@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.support.media_files import Media, make
+from tests.support.records import commit_clip
 from vace_batch.batch.batch import Batch, close_batch, open_batch
 from vace_batch.batch.graph import ClipGraph
 from vace_batch.cluster.units import Failure, Unit
@@ -65,9 +66,8 @@ def test_a_clip_goes_through_its_steps_in_order(tmp_path: Path) -> None:
 def test_a_stitched_clip_is_measured_and_is_done_whatever_comes_of_it(tmp_path: Path) -> None:
     path = video(tmp_path / "clip.mp4", Media())
     opened = batch(tmp_path, job(path, "a"), job(path, "b"))
-    ledger = Ledger(opened.out)
     for work in opened.works:  # stitched by a run that was killed before it looked at them
-        ledger.commit(work.clip_key, {"status": "done", "windows": 1, "seconds": 1.0, "runs": 1})
+        commit_clip(opened.out, work, {"status": "done", "windows": 1, "seconds": 1.0, "runs": 1})
     graph = ClipGraph(opened.pending)
     measures = []
     for unit, work in zip(graph.first_units(), opened.works, strict=True):

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from vace_batch.batch.identity import works_of
-from vace_batch.errors import UsageError
+from vace_batch.batch.lost import reopen_lost
+from vace_batch.errors import ClusterError, UsageError
 from vace_batch.ledger.ledger import Ledger, quality_key
 from vace_batch.ledger.records import read_records
 from vace_batch.ledger.results import write_results
@@ -63,11 +64,15 @@ class Batch:
         return tuple(work for work, job in pairs if job.clip_key not in ended)
 
 
-def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
+def open_batch(manifest: Manifest, out: str, options: Options, *, verify: bool = False) -> Batch:
     """Plan a manifest into an output folder; no clip is run yet.
+
+    Finished clips whose video is missing, cut off or another become unfinished again. One listing tells; `verify` reads
+    every video and every artifact.
 
     Raises:
         UsageError: a model is unknown or missing, the folder cannot be written, or a bound in money has no prices.
+        ClusterError: a finished video cannot be read.
     """
     if options.budget.max_cost is not None and not options.prices.given:
         raise UsageError("--max-cost: needs prices, such as --price gpu_hour=2.5")
@@ -91,8 +96,16 @@ def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
         write_plan(out, with_rows(), run)
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error}") from error
-    ledger = Ledger(out)
-    finished = _finished(ledger, options)
+    try:
+        lost = reopen_lost(out, planned, whole=verify)
+    except OSError as error:
+        raise ClusterError(f"{out}: finished videos cannot be checked: {error}") from error
+    if lost:
+        pairs = zip(works, planned, strict=True)
+        works = tuple(
+            replace(work, problem=lost[job.clip_key]) if job.clip_key in lost else work for work, job in pairs
+        )
+    finished = _finished(Ledger(out), options)
     unkept = _unkept(works, out) & finished if options.keep_masks else frozenset()
     return Batch(out=out, options=options, works=works, planned=tuple(planned), finished=finished, unkept=unkept)
 
@@ -125,7 +138,11 @@ def _finished(ledger: Ledger, options: Options) -> frozenset[str]:
 
 
 def close_batch(batch: Batch) -> Summary:
-    """Count the batch's jobs by their ledger records and write the results."""
+    """Count the batch's jobs by their ledger records and write the results.
+
+    A clip whose video was replaced or removed during the run, as by a run with other settings, is pending again.
+    """
+    reopen_lost(batch.out, batch.planned, remedy="run the same command again")
     summary = summarise(batch.out, batch.planned, compact=True)
     write_results(summary)
     return summary

@@ -38,6 +38,7 @@ def run(
     show: Show = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
     on_planned: Callable[[Batch], None] = lambda batch: None,
+    verify: bool = False,
 ) -> Summary:
     """Run a manifest, or continue an earlier run of it, and write the results.
 
@@ -48,6 +49,8 @@ def run(
         show: receives the progress after every event.
         should_stop: asked again and again; at the first True the run drains and ends with rows pending.
         on_planned: receives the planned batch before any clip is run.
+        verify: read every finished video and artifact before deciding which clips are finished, not only their sizes
+            and times.
 
     Raises:
         ManifestError: with every fault of every row.
@@ -56,7 +59,7 @@ def run(
     """
     options = options or Options()
     with Heartbeat(out) as heartbeat:
-        batch = open_batch(open_manifest(manifest), out, options)
+        batch = open_batch(open_manifest(manifest), out, options, verify=verify)
         heartbeat.mark("planned")
         on_planned(batch)
         if batch.pending:

@@ -19,6 +19,7 @@ from vace_batch.costs import Calibration, Prices, Used, total
 from vace_batch.errors import ClipError
 from vace_batch.geometry import token_count
 from vace_batch.ledger.ledger import Ledger
+from vace_batch.ledger.outputs import Outputs, find_problems
 from vace_batch.ledger.run_plan import find_run
 from vace_batch.manifest.presets import LORA_PRESETS
 from vace_batch.manifest.uris import folder_of
@@ -188,7 +189,7 @@ class _DryRun:
             return cls(models=models, looked=_spread([work.clip_key for work in works], look))
         find_run(out)  # refuses an OUT of another version
         ledger = Ledger(out)
-        done = ledger.keys("done", "clip")
+        done = ledger.keys("done", "clip") - find_problems(Outputs(out), works).keys()
         failed = ledger.keys("quarantine", "clip")
         unfinished = [work.clip_key for work in works if work.clip_key not in done | failed]
         windows = ledger.keys("done", "window")

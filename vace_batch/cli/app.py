@@ -1,8 +1,8 @@
 """Remove and restyle objects in whole video archives, unattended.
 
-Exit codes: 0 all rows are done or skipped (nothing to change), 1 some rows failed, 2 wrong usage or a bad manifest,
-3 the budget is spent and rows are left, 130 interrupted. Results go to standard output, everything else to standard
-error; with --json standard output holds one JSON object and nothing else.
+Exit codes: 0 all rows are done or skipped (nothing to change), 1 some rows failed or `verify` found problems, 2
+wrong usage or a bad manifest, 3 the budget is spent and rows are left, 130 interrupted. Results go to standard output,
+everything else to standard error; with --json standard output holds one JSON object and nothing else.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from vace_batch.cli.report import report
 from vace_batch.cli.retry import retry
 from vace_batch.cli.running import ERR, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, OUT, print_json, run_batch
 from vace_batch.cli.status import status
+from vace_batch.cli.verify import verify
 from vace_batch.errors import ManifestError, UsageError, VaceBatchError
 from vace_batch.ledger.garbage import find_garbage, remove_garbage
 from vace_batch.ledger.summary import summarise
@@ -49,7 +50,7 @@ from vace_batch.options import Options
 from vace_batch.report.writer import write_report
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for _command in (plan, report, explain, status, retry):
+for _command in (plan, report, explain, status, retry, verify):
     app.command()(_command)
 
 
@@ -70,9 +71,18 @@ def validate(manifest: ManifestArg) -> None:
 
 @app.command()
 @with_options(*FINDERS, *PLACES, *PIXELS, *ACTORS, *AFTERWARDS, *COSTS, *BOUNDS)
-def run(manifest: ManifestArg, out: OutOption, options: Options, as_json: Json = False) -> None:
-    """Run a manifest. Rows that are finished in OUT are not run again."""
-    raise typer.Exit(run_batch(read_manifest(manifest), out, options, as_json=as_json))
+def run(
+    manifest: ManifestArg,
+    out: OutOption,
+    options: Options,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Read every finished video and artifact before deciding what is finished."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a manifest. Rows that are finished in OUT are not run again; lost or replaced videos are made again."""
+    raise typer.Exit(run_batch(read_manifest(manifest), out, options, as_json=as_json, verify=verify))
 
 
 @app.command()

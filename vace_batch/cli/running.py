@@ -25,7 +25,7 @@ OUT = Console(markup=False, highlight=False, soft_wrap=True)
 ERR = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
 
 
-def run_batch(manifest: Manifest, out: str, options: Options, *, as_json: bool) -> int:
+def run_batch(manifest: Manifest, out: str, options: Options, *, as_json: bool, verify: bool = False) -> int:
     """Run, or continue, a batch and print its summary; returns the exit code.
 
     Raises:
@@ -43,11 +43,14 @@ def run_batch(manifest: Manifest, out: str, options: Options, *, as_json: bool) 
             ERR.print(f"{num_finished} of {len(batch.works)} rows were finished before")
 
     with _stop_on_signals() as stopped, view(ERR, quiet=as_json) as show:
-        summary = run(manifest, out, options, show=show, should_stop=stopped, on_planned=announce)
+        summary = run(manifest, out, options, show=show, should_stop=stopped, on_planned=announce, verify=verify)
     show_summary(summary, as_json)
     if not num_pending and not as_json:
         ERR.print("nothing to do" + ("; `vace-batch retry` tries failed rows again" if summary.failed else ""))
-    return EXIT_INTERRUPTED if stopped() else exit_code(summary)
+    if stopped():
+        return EXIT_INTERRUPTED
+    lost = summary.pending and not summary.stopped  # taken back at the end: their videos were replaced meanwhile
+    return EXIT_FAILED if lost else exit_code(summary)
 
 
 def exit_code(summary: Summary) -> int:

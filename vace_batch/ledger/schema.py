@@ -49,13 +49,24 @@ class PrepRecord(Stamp):
     """The clip's plan: shots, regions, windows, and the artifacts of masks and recovered pixels."""
 
 
+class Seal(TypedDict, total=False):
+    """The published video of a record; the record's work is done only while the file agrees."""
+
+    num_bytes: int
+    """Size of the video."""
+    sha256: str
+    """SHA-256 of the video."""
+    output_version: str
+    """Time of change and size of the video, or etag and size in a store: the cheap look of every run."""
+
+
 class WindowRecord(Stamp):
     """A generated window: `ledger/done`, kind `window`."""
 
     artifact: str
     """The file of generated frames, lossless."""
     digest: str
-    """SHA-256 of the artifact."""
+    """BLAKE2b-128 of the artifact."""
     seed: int
     """The seed that the window was sampled with."""
     seconds: float
@@ -87,8 +98,8 @@ class WindowRow(TypedDict):
     """Seconds of the GPU step."""
 
 
-class ClipRecord(Stamp, total=False):
-    """A finished clip: `ledger/done`, kind `clip`."""
+class ClipRecord(Stamp, Seal, total=False):
+    """A finished clip: `ledger/done`, kind `clip`; with the fields of `Seal`."""
 
     status: Literal["done", "skipped"]
     """`skipped`: nothing was to change, the output is a copy of the source."""
@@ -211,8 +222,8 @@ class AttemptRecord(TypedDict):
     """The values that attempts differ in."""
 
 
-class AttemptsRecord(Stamp):
-    """The attempts at a clip and the best one: `ledger/done`, kind `attempts`."""
+class AttemptsRecord(Stamp, Seal):
+    """The attempts at a clip and the best one: `ledger/done`, kind `attempts`; with the fields of `Seal`."""
 
     clip_key: str
     """The clip as the job asks, which is the first attempt."""

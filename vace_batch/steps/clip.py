@@ -28,7 +28,8 @@ class ClipWork:
     """One job with all settings that decide its pixels, which is all that a worker needs.
 
     `refused` is the error for which the job was refused when it was planned. `fingerprints` are empty then, as a
-    refused file is never opened, and `prepare` raises the error as the row's failure.
+    refused file is never opened, and `prepare` raises the error as the row's failure. `problem` says why the finished
+    clip is made again, where it is.
     """
 
     job: Job
@@ -42,6 +43,7 @@ class ClipWork:
     limits: WindowLimits
     sampling: ResolvedSampling
     refused: ClipError | None = None
+    problem: str | None = None
 
     @property
     def prep_key(self) -> str:

@@ -23,13 +23,11 @@ from vace_batch.quality.compare import Comparison, ReadMasks
 from vace_batch.quality.container import Contract, container_faults
 from vace_batch.quality.leftovers import detect_leftovers
 from vace_batch.quality.meter import Meter
-from vace_batch.quality.remedies import FIRST
 from vace_batch.quality.verdict import checks_of
 from vace_batch.redact import redact
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlanFiles
-from vace_batch.steps.select_best import attempt_name
-from vace_batch.storage import files as storage
+from vace_batch.steps.select_best import own_video
 from vace_batch.storage.fingerprints import fingerprint
 from vace_batch.storage.node_cache import cached_path
 from vace_batch.video.probe import VideoInfo, probe
@@ -82,7 +80,7 @@ def _blank(work: ClipWork) -> QualityRecord:
 
 def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger) -> QualityRecord:
     with ExitStack() as stack:
-        uri = _finished_uri(work, ledger)
+        uri = ledger.absolute(own_video(work, ledger))
         output = stack.enter_context(cached_path(uri, fingerprint(uri)))
         source = stack.enter_context(work.source())
         info = probe(source, work.options.media)
@@ -120,12 +118,6 @@ def _contract(work: ClipWork, plan: ClipPlan, info: VideoInfo) -> Contract:
         lead_s=plan.canvas.lead_s(info),
         notes=() if clip is None else tuple(clip.get("notes", ())),
     )
-
-
-def _finished_uri(work: ClipWork, ledger: Ledger) -> str:
-    """Return the URI of this attempt's video, also after a better attempt has taken its place."""
-    first = ledger.absolute(attempt_name(work, FIRST))
-    return first if storage.exists(first) else ledger.absolute(work.output)
 
 
 def _comparison(
