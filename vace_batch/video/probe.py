@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -200,12 +201,24 @@ def video_stream(container: InputContainer, path: str, max_pixels: int = MAX_PIX
     context = stream.codec_context
     if context is None:
         raise ClipError("unsupported_codec", f"{path}: no decoder for its video track")
-    if context.width * context.height > max_pixels:
-        size = f"{context.width}x{context.height}"
+    # libav drops a size over the limit that `open_source` gives it.
+    size = Size(context.width, context.height) if context.width and context.height else _unlimited_size(path)
+    if size is not None and size.width * size.height > max_pixels:
         raise ClipError("too_large", f"{path}: pictures of {size}, the limit is {max_pixels:,} pixels")
     context.thread_count = 1
     context.options = {"max_pixels": str(max_pixels)}
     return stream
+
+
+def _unlimited_size(path: str) -> Size | None:
+    """Read the size of a video's pictures whatever the size is, without memory for a picture; None without a size."""
+    options = {name: value for name, value in _OPTIONS.items() if name != "max_pixels"} | {"skip_frame": "all"}
+    with contextlib.suppress(av.error.FFmpegError):
+        with av.open(local_url(path), options=options, metadata_errors="surrogateescape") as container:
+            for stream in container.streams.video:
+                if stream.width and stream.height and not stream.disposition & Disposition.attached_pic:
+                    return Size(stream.width, stream.height)
+    return None
 
 
 def check_frames(path: str, num_frames: int, limits: MediaLimits) -> None:
