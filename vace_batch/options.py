@@ -206,6 +206,9 @@ class Options(BaseModel):
     tracker: TrackerName = Field(
         "bytetrack", description="Tracker of detected objects; botsort compensates for a moving camera."
     )
+    expect_found: bool = Field(
+        False, description="Fail rows where nothing to change is found (nothing_found) instead of skipping them."
+    )
     feather_px: int = Field(2, ge=0, le=64, description="Pixels over which the fill fades into the source.")
     crf: int | None = Field(None, ge=0, le=51, description="Encoder quality (CRF); by default depends on the codec.")
     cpu_actors: int | None = Field(

@@ -139,7 +139,7 @@ def test_masks_and_boxes_that_do_not_fit(tmp_path: Path, good: bytes) -> None:
     assert found == {
         "mask size": masks["small.mp4"],
         "mask length": masks["short.mp4"],
-        "mask all": "ok",
+        "mask all": "mask_covers_all",
         "corner": "ok",
         "class": "no_detector",
     }

@@ -9,11 +9,13 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+import pyarrow.compute as pc
+
 from vace_batch.batch.identity import works_of
 from vace_batch.batch.lost import reopen_lost
 from vace_batch.errors import ClusterError, UsageError
 from vace_batch.ledger.ledger import Ledger, quality_key
-from vace_batch.ledger.records import read_records
+from vace_batch.ledger.records import read_records, read_tables
 from vace_batch.ledger.results import write_results
 from vace_batch.ledger.run_plan import PlannedJob, find_run, write_plan
 from vace_batch.ledger.summary import Summary, summarise
@@ -125,16 +127,23 @@ def _unkept(works: Iterable[ClipWork], out: str) -> frozenset[str]:
 
 
 def _finished(ledger: Ledger, options: Options) -> frozenset[str]:
-    """Keys of clips without remaining work: failed, or done, measured, and passed or out of attempts."""
+    """Keys of clips without remaining work: failed, skipped, or done, measured, and passed or out of attempts."""
     done = ledger.keys("done", "clip")
     if options.quality.enabled:
         measured = ledger.keys("done", "quality")
-        done = {key for key in done if quality_key(key) in measured}
+        judged = {key for key in done if quality_key(key) in measured}
         if options.attempts.max_attempts > 1:
             attempted = ledger.keys("done", "attempts")
             passed = Verdicts(ledger.out, options.quality).passing()
-            done = {key for key in done if key in passed or attempts_key(key, options) in attempted}
+            judged = {key for key in judged if key in passed or attempts_key(key, options) in attempted}
+        done = judged | (_skipped(ledger.out) if len(judged) < len(done) else set())
     return frozenset(done | ledger.keys("quarantine", "clip"))
+
+
+def _skipped(out: str) -> set[str]:
+    """Keys of clips for which nothing was found, which are never measured."""
+    tables = read_tables(out, "done", "clip", ("key", "status"))
+    return {key for table in tables for key in table.filter(pc.equal(table["status"], "skipped"))["key"].to_pylist()}
 
 
 def close_batch(batch: Batch) -> Summary:

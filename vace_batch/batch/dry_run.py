@@ -228,11 +228,13 @@ def _spread(keys: Sequence[str], count: int) -> frozenset[str]:
 
 def _todo(work: ClipWork, plan: ClipPlan, made: Collection[str]) -> ClipEstimate:
     """Estimate of an unfinished clip from its plan; windows in `made` are not counted."""
+    nothing = not plan.windows and not plan.masked_frames
+    empty_state = "failed" if work.expects_found else "skipped"
     windows = [each for each in plan.windows if work.window_key(each, plan.region_of(each)) not in made]
     references = len(work.job.reference_uris)
     return ClipEstimate(
         job_id=work.job.job_id,
-        state="todo" if plan.windows or plan.masked_frames else "skipped",
+        state=empty_state if nothing else "todo",
         frames=plan.num_frames,
         masked_frames=plan.masked_frames,
         shots=len(plan.shots),
@@ -240,6 +242,6 @@ def _todo(work: ClipWork, plan: ClipPlan, made: Collection[str]) -> ClipEstimate
         tokens=sum(token_count(w.window.num_frames, plan.region_of(w).size, references) for w in windows),
         looked=not may_shrink(work.job),
         steps=predict(work, plan, windows),
-        reason="at most" if may_shrink(work.job) else None,
+        reason="at most" if may_shrink(work.job) else plan.nothing,
         settings=work.settings,
     )

@@ -194,7 +194,9 @@ class ClipGraph:
         plan = state.prepared.plan
         state.prepared = None
         state.status = str(status)
-        if state.work.options.quality.enabled:
+        # Nothing was made where nothing was found, so there is nothing to judge.
+        is_skipped = state.status == "skipped" and state.attempts is None
+        if state.work.options.quality.enabled and not is_skipped:
             yield measure_unit(state.work, plan)
         else:
             self._finish(clip)

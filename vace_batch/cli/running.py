@@ -82,7 +82,7 @@ def _clip_lines(summary: Summary) -> Iterator[str]:
         yield f"{job['status']:8} {job['job_id']}: {code}{job['reason']}"
     if not summary.verdicts.get("review", 0) + summary.verdicts.get("fail", 0):
         return
-    for job in summary.of("done", "skipped"):
+    for job in summary.of("done"):
         if job["verdict"] in ("review", "fail"):
             yield f"{job['verdict']:8} {job['job_id']}: {'; '.join(job['reasons'])}"
 

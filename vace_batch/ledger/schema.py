@@ -102,13 +102,13 @@ class ClipRecord(Stamp, Seal, total=False):
     """A finished clip: `ledger/done`, kind `clip`; with the fields of `Seal`."""
 
     status: Literal["done", "skipped"]
-    """`skipped`: nothing was to change, the output is a copy of the source."""
+    """`skipped`: nothing to change was found, the output is a copy of the source; a skipped clip has no verdict."""
     job_id: str
     """The manifest row's job."""
     output: str
     """The finished video."""
     reason: str | None
-    """Why the clip was skipped."""
+    """Why the clip was skipped: what was not found, in how many frames."""
     runs: int
     """Runs of the stitch step until it succeeded."""
     windows: int
@@ -175,6 +175,8 @@ class QualityRecord(Stamp, total=False):
     """The measured values, by check; higher is worse."""
     broken: list[str]
     """Faults of the file itself: frames, size, times, tracks."""
+    doubts: list[str]
+    """Notes about the masks for which a person must review the clip."""
     unmeasured: str
     """Why the clip could not be measured, where that is so."""
     windows: int
@@ -326,7 +328,7 @@ class VerdictRow(TypedDict):
     """The columns of the results that quality fills."""
 
     verdict: VerdictName | None
-    """pass, review or fail; none where the clip was not measured."""
+    """pass, review or fail; none where the clip was skipped or not measured."""
     score: float | None
     """How far over the thresholds, 0 for a pass."""
     reasons: list[str]

@@ -49,8 +49,8 @@ class _FrameImages:
 class _Shot:
     """The state of one pass over the shot of frames start..stop-1.
 
-    `outlines` holds the masks of prompted objects by frame; `from_memory` and `without_outline` the frames that
-    `FrameObjects` marks so.
+    `outlines` holds the masks of prompted objects by frame; `from_memory`, `without_outline` and `detected` the frames
+    that `FrameObjects` marks so.
     """
 
     start: int
@@ -60,6 +60,7 @@ class _Shot:
     outlines: dict[int, list[PackedMask]] = field(default_factory=lambda: defaultdict(list))
     from_memory: set[int] = field(default_factory=set)
     without_outline: set[int] = field(default_factory=set)
+    detected: set[int] = field(default_factory=set)
 
     @property
     def frames(self) -> tuple[int, int]:
@@ -128,6 +129,7 @@ class ObjectFinder:
 
         def detect(index: int, images: _FrameImages) -> list[Detection]:
             shown[index] = images
+            shot.detected.add(index)
             return self._detections(index, images, shot)
 
         for index, detections in detect_with_skipping(self._images(frames, shot), detect, self.size, self.every):
@@ -248,6 +250,7 @@ class ObjectFinder:
                 names=[*("" for _ in outlines), *(name for name, _ in named)],
                 from_memory=index in shot.from_memory,
                 without_outline=index in shot.without_outline,
+                detected=index in shot.detected,
             )
 
     def _overlay_at(self, index: int, names: Sequence[str]) -> list[FrameMask]:

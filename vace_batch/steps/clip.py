@@ -55,12 +55,18 @@ class ClipWork:
         """The identity of the stitched clip under its name."""
         return self._keys[1]
 
+    @property
+    def expects_found(self) -> bool:
+        """Whether the clip fails where nothing to change is found: the row's `expect_found`, else the run's."""
+        return self.options.expect_found if self.job.expect_found is None else self.job.expect_found
+
     @cached_property
     def _keys(self) -> tuple[str, str]:
         """Hash `prep_key` and `clip_key`, once for each work."""
         fields = identity_fields(self.job)
         prep_key = self._prep_key(fields)
-        name = (self.job.job_id, self.output)
+        # Only a clip that expects to be found has a key of its own, so that a run may learn it later.
+        name = (self.job.job_id, self.output, *(("expect_found",) if self.expects_found else ()))
         encoding = self.options.pixel_fields()
         return prep_key, make_key("clip", KEY_VERSION, name, self._generation(fields), prep_key, encoding)
 

@@ -97,7 +97,8 @@ def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger
             metrics = meter.metrics()
             if work.job.targets:
                 metrics |= detect_leftovers(work.job, comparison, masked, models)
-    return with_verdict({**_blank(work), "metrics": metrics, "broken": broken}, work.options.quality)
+    body: QualityRecord = {**_blank(work), "metrics": metrics, "broken": broken, "doubts": list(plan.doubts)}
+    return with_verdict(body, work.options.quality)
 
 
 def _broken(info: VideoInfo, output: str, contract: Contract) -> list[str]:

@@ -36,8 +36,8 @@ from vace_batch.video.writer import WriteReport, rewrite
 def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> ClipRecord:
     """Write the finished clip and commit its record.
 
-    A clip without masks becomes a bit-exact copy of its source, with status `skipped`. A finished clip whose video is
-    missing or another is made again, and its notes say so.
+    A clip without masks becomes a bit-exact copy of its source, with status `skipped` and the plan's reason. A
+    finished clip whose video is missing or another is made again, and its notes say so.
 
     Raises:
         ClipError: the source can no longer be read as it was planned, or another run writes the same output.
@@ -55,7 +55,7 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> ClipRecord:
     output = ledger.absolute(work.output)
     draft = ledger.artifact_uri(work.clip_key, posixpath.splitext(work.output)[1])
     with work.source() as path, storage.staging(output, draft) as target:
-        body = _copy(path, target, work) if plan.masks is None else _rewrite(path, target, work, plan, ledger)
+        body = _copy(path, target, work, plan) if plan.masks is None else _rewrite(path, target, work, plan, ledger)
         body.update(cast(ClipRecord, seal_file(target)))
     entry = find_entry(output)
     body["output_version"] = "" if entry is None else entry.version
@@ -71,15 +71,16 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> ClipRecord:
     return ledger.clip(work.clip_key) or body
 
 
-def _copy(source: str, target: str, work: ClipWork) -> ClipRecord:
+def _copy(source: str, target: str, work: ClipWork, plan: ClipPlan) -> ClipRecord:
     """Copy the source bit by bit, or its pictures bit by bit if the job chose another container that can hold them."""
-    body: ClipRecord = {"status": "skipped", "windows": 0, "window_rows": []}
+    reason = plan.nothing or "nothing to change was found"
+    body: ClipRecord = {"status": "skipped", "windows": 0, "window_rows": [], "reason": reason}
     info = probe(source, work.options.media)
     if info.container_for(target) == info.container:
         shutil.copyfile(source, target)
-        return {**body, "reason": "nothing to change was found; the output is a copy"}
+        return {**body, "reason": f"{reason}; the output is a copy"}
     report = rewrite(source, target, lambda _: None, EncoderSettings(crf=work.options.crf), ())
-    return {**body, "reason": "nothing to change was found", **_notes(report)}
+    return {**body, **_notes(report)}
 
 
 def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: Ledger) -> ClipRecord:
