@@ -261,9 +261,13 @@ def _judge_protection(levels: MaskLevels, request: MaskRequest) -> None:
         raise ClipError("mask_levels", levels.named(f"{levels.softness}; a mask that protects must have two levels"))
     num_frames = len(range(*request.frame_range))
     if not levels.coverage.masked_frames:
-        raise ClipError("mask_empty", levels.named(f"masks nothing in {num_frames:,} frames, so it would protect nothing"))
+        raise ClipError(
+            "mask_empty", levels.named(f"masks nothing in {num_frames:,} frames, so it would protect nothing")
+        )
     if levels.coverage.masked_share > 0.999 * num_frames:
-        raise ClipError("mask_covers_all", levels.named(f"{levels.coverage}: everything is protected, nothing may change"))
+        raise ClipError(
+            "mask_covers_all", levels.named(f"{levels.coverage}: everything is protected, nothing may change")
+        )
 
 
 def _object_finder(request: MaskRequest, boxes: Sequence[BoxTrack]) -> ObjectFinder:

@@ -102,7 +102,9 @@ def _from_video(
     with open_source(path) as container:
         # VP8 and VP9 keep transparency beside the picture, and libav drops it.
         if video_stream(container, path).metadata.get("alpha_mode") == "1":
-            raise ClipError("mask_transparent", levels.named(f"{Path(path).name} has transparency, which cannot be read"))
+            raise ClipError(
+                "mask_transparent", levels.named(f"{Path(path).name} has transparency, which cannot be read")
+            )
     # One frame too many is an error already; the rest of a longer file is not decoded.
     count = 0
     for frame in read_frames(path, 0, num_frames + 1):
@@ -181,7 +183,9 @@ def _refuse_transparency(file: Path, levels: MaskLevels) -> None:
             return
         pages = getattr(image, "n_frames", 1)
         if pages > 1 and image.format != "MPO":
-            raise ClipError("bad_mask_file", levels.named(f"{file.name} holds {pages} pictures; give a folder of pictures"))
+            raise ClipError(
+                "bad_mask_file", levels.named(f"{file.name} holds {pages} pictures; give a folder of pictures")
+            )
         if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
             reason = f"{file.name} is partly transparent; give black for keep and white for replace"
             raise ClipError("mask_transparent", levels.named(reason))

@@ -92,7 +92,9 @@ class MaskLevels:
         place = f"frame {frame.index}"
         alpha = frame.least_alpha()
         if alpha < _OPAQUE_FROM:
-            raise ClipError("mask_transparent", self.named(f"{place} is partly transparent (alpha {alpha} of 255); {_EXPECTED}"))
+            raise ClipError(
+                "mask_transparent", self.named(f"{place} is partly transparent (alpha {alpha} of 255); {_EXPECTED}")
+            )
         if frame.is_coloured(_COLOUR_DISTANCE):
             raise self._coloured(frame.rgb(), place)
         gray = frame.gray()
@@ -141,7 +143,9 @@ class MaskLevels:
 
     def too_dark(self, what: str, brightest: int) -> ClipError:
         """Make the error of a source whose `brightest` level masks nothing."""
-        return ClipError("mask_too_dark", self.named(f"{what} is {brightest} of 255, which masks nothing; write 0 and 255"))
+        return ClipError(
+            "mask_too_dark", self.named(f"{what} is {brightest} of 255, which masks nothing; write 0 and 255")
+        )
 
     def named(self, reason: str) -> str:
         """Put the column before a reason."""
