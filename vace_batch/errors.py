@@ -5,6 +5,7 @@
     ├── ManifestError   the manifest has faults: the command stops and prints every one, exit code 2
     ├── ClipError       one clip cannot be done: the clip becomes a failed row with a code and a reason, the run goes on
     └── ClusterError    a machine, an actor or a storage failed: retried with a cap, never a verdict on the data
+        └── LostError   the cluster or the store was lost: the command stops, exit code 4; the same command continues
 
 Anything else is a bug; its traceback is kept.
 """
@@ -90,6 +91,20 @@ def _clip_error(code: str, reason: str, retryable: bool) -> ClipError:
 
 class ClusterError(VaceBatchError):
     """A machine, an actor or a storage failed; the error says nothing about the data."""
+
+
+class LostError(ClusterError):
+    """The Ray cluster or the store was lost, or its credentials have expired; the same command continues."""
+
+    EXIT_CODE = 4
+
+    @property
+    def reason(self) -> str:
+        """The loss, without the advice that `str` adds."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        return f"{self.reason}; the same command continues the run"
 
 
 _NO_MEMORY = ("can't allocate memory", "Failed to allocate")

@@ -63,6 +63,7 @@ def test_dead_and_waiting_actors_are_warnings(
     warnings = ActorWarnings()
     warnings.add(DEATH)
     warnings.add(ActorWaiting(pool="gpu", actor_id=2, seconds=31.0))
+    warnings.add(ActorWaiting(pool="gpu", actor_id=4, seconds=31.0))  # of the same pool, at the same time
     warnings.add(ActorReady(pool="gpu", actor_id=3, seconds=1.0))
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert "killed" in caplog.text and "pool gpu waits for a machine" in caplog.text

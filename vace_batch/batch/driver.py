@@ -20,11 +20,12 @@ from vace_batch.batch.spending import Spending, open_account
 from vace_batch.cluster.metrics import Metrics
 from vace_batch.cluster.runtime import Runtime
 from vace_batch.cluster.units import Limits as DispatchLimits
-from vace_batch.errors import ClusterError
+from vace_batch.errors import ClusterError, LostError
 from vace_batch.ledger.summary import Summary
 from vace_batch.options import Options
 from vace_batch.steps.clip import ClipWork
 from vace_batch.storage import files as storage
+from vace_batch.storage.retry import is_disk_full
 
 DRAIN_GRACE_S = 20.0
 """Seconds for running steps after SIGTERM: Kubernetes kills after 30 s, and Ray's stop and the results take time."""
@@ -55,14 +56,15 @@ def run(
     Raises:
         ManifestError: with every fault of every row.
         UsageError: the model, the output folder or an option is wrong.
-        ClusterError: Ray or its actors cannot be started, or the storage does not answer.
+        ClusterError: Ray or its actors cannot be started, or the disk of OUT is full.
+        LostError: the Ray cluster or the store of OUT was lost.
     """
     options = options or Options()
     with Heartbeat(out) as heartbeat:
         batch = open_batch(open_manifest(manifest), out, options, verify=verify)
         heartbeat.mark("planned")
         on_planned(batch)
-        if batch.pending:
+        if batch.pending and not should_stop():
             with open_runtime(options, batch) as runtime:
                 heartbeat.mark("Ray")
                 run_clips(batch, batch.pending, runtime, show=heartbeat.through(show), should_stop=should_stop)
@@ -82,7 +84,8 @@ def run_clips(
     Returns: the reason why the budget let no more work begin, else None.
 
     Raises:
-        ClusterError: no actor can be started.
+        ClusterError: no actor can be started, or the disk of OUT is full.
+        LostError: the Ray cluster or the store of OUT was lost.
     """
     cpu, gpu = runtime.pools["cpu"], runtime.pools["gpu"]
     account = open_account(batch.out, batch.options)
@@ -111,7 +114,8 @@ def run_clips(
         try:
             runtime.run(graph, graph.first_units(), limits=limits, on_event=sinks.add, should_stop=should_stop)
         except OSError as error:
-            raise ClusterError(f"{batch.out}: the ledger cannot be written: {error}") from error
+            lost = ClusterError if is_disk_full(error) else LostError
+            raise lost(f"{batch.out}: the ledger cannot be written: {error}") from error
         finally:
             sinks.close()
     return budget.reason

@@ -16,6 +16,7 @@ from types import TracebackType
 
 from vace_batch import log
 from vace_batch.batch.progress import Progress, Show
+from vace_batch.errors import LostError
 from vace_batch.ledger.ledger import now
 from vace_batch.ledger.schema import HeartbeatRecord, RunRecord
 from vace_batch.storage import files as storage
@@ -85,7 +86,7 @@ class Heartbeat:
         }
         try:
             storage.publish(storage.join(self._out, NAME), json.dumps(record).encode())
-        except OSError as error:
+        except (OSError, LostError) as error:
             _LOG.debug("%s cannot be written: %s", NAME, error)
 
 

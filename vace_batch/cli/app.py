@@ -1,8 +1,9 @@
 """Remove and restyle objects in whole video archives, unattended.
 
 Exit codes: 0 all rows are done or skipped (nothing to change), 1 some rows failed or `verify` found problems, 2
-wrong usage or a bad manifest, 3 the budget is spent and rows are left, 130 interrupted. Results go to standard output,
-everything else to standard error; with --json standard output holds one JSON object and nothing else.
+wrong usage or a bad manifest, 3 the budget is spent and rows are left, 4 the Ray cluster or the store was lost and the
+same command continues, 130 interrupted. Results go to standard output, everything else to standard error; with --json
+standard output holds one JSON object and nothing else.
 """
 
 from __future__ import annotations
@@ -37,10 +38,20 @@ from vace_batch.cli.options import (
 from vace_batch.cli.plan import plan
 from vace_batch.cli.report import report
 from vace_batch.cli.retry import retry
-from vace_batch.cli.running import ERR, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, OUT, print_json, run_batch
+from vace_batch.cli.running import (
+    ERR,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_LOST,
+    EXIT_USAGE,
+    OUT,
+    print_json,
+    run_batch,
+)
 from vace_batch.cli.status import status
 from vace_batch.cli.verify import verify
-from vace_batch.errors import ManifestError, UsageError, VaceBatchError
+from vace_batch.errors import LostError, ManifestError, UsageError, VaceBatchError
 from vace_batch.ledger.garbage import find_garbage, remove_garbage
 from vace_batch.ledger.summary import summarise
 from vace_batch.manifest.builder import build_manifest, parse_defaults
@@ -267,6 +278,9 @@ def main() -> None:
     except UsageError as error:
         ERR.print(f"error: {error}")
         sys.exit(EXIT_USAGE)
+    except LostError as error:
+        ERR.print(f"error: {error}")
+        sys.exit(EXIT_LOST)
     except VaceBatchError as error:
         ERR.print(f"error: {error}")
         sys.exit(EXIT_FAILED)

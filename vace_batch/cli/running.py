@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from vace_batch.batch.progress import view
+from vace_batch.errors import LostError
 from vace_batch.ledger.summary import Summary
 from vace_batch.ledger.usage import cost_lines
 from vace_batch.manifest.reader import Manifest
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from vace_batch.batch.batch import Batch
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_BUDGET, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_LOST = LostError.EXIT_CODE
 OUT = Console(markup=False, highlight=False, soft_wrap=True)
 ERR = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
 
