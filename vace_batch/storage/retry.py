@@ -52,7 +52,27 @@ class RetryingFileSystem:
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._fs, name)
-        return functools.partial(retry, _as_files_fail, call) if callable(call) else call
+        return functools.partial(retry, self._call, call) if callable(call) else call
+
+    def _call(self, call: Callable[..., _T], *args: Any, **more: Any) -> _T:
+        """Call the file system; when S3 answers a HEAD request by 400, without a reason, ask for the reason."""
+        try:
+            return _as_files_fail(call, *args, **more)
+        except OSError as error:
+            if args and _answer_of(error.__cause__).get("Code") == "400":
+                self._check_readable(args[0])
+            raise
+
+    def _check_readable(self, path: str) -> None:
+        """Read a byte, whose refusal has a reason.
+
+        Raises:
+            LostError: the store no longer takes the credentials of this process.
+        """
+        try:
+            _as_files_fail(self._fs.cat_file, path, start=0, end=1)
+        except OSError as error:
+            _check_credentials(error)
 
 
 def _as_files_fail(call: Callable[..., _T], *args: Any, **more: Any) -> _T:
@@ -98,8 +118,7 @@ def _check_credentials(error: BaseException) -> None:
         LostError: the error says so.
     """
     for one in (error, error.__cause__):
-        response = getattr(one, "response", None)
-        answer = response.get("Error", {}) if isinstance(response, dict) else {}
+        answer = _answer_of(one)
         name = answer.get("Code") or type(one).__name__
         if name in _EXPIRED or getattr(one, "code", None) == 401:
             message = answer.get("Message") or str(one).partition("\n")[0]
@@ -111,3 +130,10 @@ def _check_credentials(error: BaseException) -> None:
 def is_disk_full(error: BaseException) -> bool:
     """Whether a write failed because the disk is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _answer_of(error: BaseException | None) -> dict[str, str]:
+    """Return the code and the message of S3's answer in an error of botocore, or an empty dict."""
+    response = getattr(error, "response", None)
+    answer: dict[str, str] = response.get("Error", {}) if isinstance(response, dict) else {}
+    return answer
