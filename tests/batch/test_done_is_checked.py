@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.batch.test_retry import Archive as Rows
+from tests.support import s3_server
 from tests.support.media_files import Media, make
 from tests.support.records import check_records
 from tests.support.run_by_hand import Run
@@ -24,6 +28,7 @@ from vace_batch.options import AttemptSettings, Options, QualitySettings, Thresh
 from vace_batch.quality.remedies import FIRST
 from vace_batch.steps.select_best import attempt_name
 from vace_batch.steps.stitch import stitch
+from vace_batch.storage import files as storage
 
 BOX = BoxKey(x=30, y=20, width=24, height=24)
 WHOLE = BoxKey(x=0, y=0, width=96, height=64)
@@ -33,12 +38,12 @@ REMADE = ["prepare", "stitch", "measure"]
 class Archive:
     """Two rows of one clip: `a` is inpainted, `b` has nothing to change and becomes a copy."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, out: str | None = None) -> None:
         path = make(folder / "clip.mp4", Media(width=96, height=64, num_frames=6))
         row = Job(job_id="a", video_uri=path, task="inpainting", prompt="x", boxes=(BOX,), background="off")
         copy = replace(row, job_id="b", task="removal", boxes=(WHOLE,), protect=Protect(boxes=(WHOLE,)))
         self.manifest = Manifest(jobs=(row, copy), digest="d", uri=str(folder / "m.parquet"))
-        self.out = str(folder / "out")
+        self.out = out or str(folder / "out")
         self.video, self.copy = Path(self.out, "videos/a.mp4"), Path(self.out, "videos/b.mp4")
 
     def run(self, *, check: bool = False, **options: object) -> list[str]:
@@ -148,13 +153,11 @@ def test_a_window_whose_artifact_is_lost_is_generated_again(archive: Archive) ->
 
 
 def test_retry_runs_a_lost_row_and_refuses_a_finished_one(tmp_path: Path) -> None:
-    from tests.batch.test_retry import Archive as Rows
-
     rows = Rows(tmp_path)
     with pytest.raises(UsageError, match="got c"):
         prepare_retry(rows.out, jobs=["c"])
     (tmp_path / "out/videos/c.mp4").unlink()
-    assert set(rows.pending(*prepare_retry(rows.out, jobs=["c"]))) == {"a", "c"} - {"a"}
+    assert set(rows.pending(*prepare_retry(rows.out, jobs=["c"]))) == {"c"}
     assert set(rows.pending(read_manifest(str(rows.path)), Options())) == {"c"}
 
 
@@ -234,3 +237,25 @@ def test_verify_finds_stray_videos_and_rows_without_records(archive: Archive) ->
         "a: results/status=done lacks the row",
         "videos/stray.mp4 belongs to no finished clip",
     ]
+
+
+@pytest.mark.parametrize("kind", ["memory", "s3"])
+def test_videos_in_a_store_are_compared_by_size_and_etag(tmp_path: Path, kind: str) -> None:
+    with contextlib.ExitStack() as stack:
+        uri = f"memory://{uuid.uuid4().hex}"
+        if kind == "s3":
+            uri = stack.enter_context(s3_server.bucket(stack.enter_context(s3_server.moto(tmp_path))))
+        archive = Archive(tmp_path, storage.join(uri, "out"))
+        archive.run()
+        assert archive.run() == [] and archive.problems() == []
+        for name in ("videos/a.mp4", "videos/b.mp4"):
+            video = storage.join(archive.out, name)
+            whole = storage.read_bytes(video)
+            storage.publish(video, whole)
+            assert archive.run() == [], "the same content was put there again"
+            for content, problem in ((None, "is missing"), (whole[:100], "is cut off"), (whole[::-1], "was replaced")):
+                storage.delete(video) if content is None else storage.publish(video, content)
+                [line] = archive.problems()
+                assert f"{name} {problem}" in line
+                assert archive.run() == REMADE and storage.read_bytes(video) == whole
+                assert archive.run() == [] and archive.problems() == []

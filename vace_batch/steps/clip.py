@@ -22,6 +22,9 @@ from vace_batch.storage.roots import Roots
 from vace_batch.vcu.controls.models import ControlModels
 from vace_batch.vcu.sampling import ResolvedSampling
 
+MADE_AGAIN = "made again: "
+"""The start of the note on a clip whose finished video was lost."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipWork:

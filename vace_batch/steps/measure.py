@@ -25,7 +25,7 @@ from vace_batch.quality.leftovers import detect_leftovers
 from vace_batch.quality.meter import Meter
 from vace_batch.quality.verdict import checks_of
 from vace_batch.redact import redact
-from vace_batch.steps.clip import ClipWork
+from vace_batch.steps.clip import MADE_AGAIN, ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlanFiles
 from vace_batch.steps.select_best import own_video
 from vace_batch.storage.fingerprints import fingerprint
@@ -112,12 +112,13 @@ def _broken(info: VideoInfo, output: str, contract: Contract) -> list[str]:
 
 def _contract(work: ClipWork, plan: ClipPlan, info: VideoInfo) -> Contract:
     clip = Ledger(work.out).clip(work.clip_key)
+    notes = [] if clip is None else clip.get("notes", [])
     return Contract(
         num_frames=plan.num_frames,
         size=plan.canvas.size,
         before=plan.canvas.before,
         lead_s=plan.canvas.lead_s(info),
-        notes=() if clip is None else tuple(clip.get("notes", ())),
+        notes=tuple(note for note in notes if not note.startswith(MADE_AGAIN)),  # which has the file's name
     )
 
 

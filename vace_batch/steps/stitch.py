@@ -17,7 +17,7 @@ from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.outputs import output_problem, seal_file, seal_in, settle
 from vace_batch.ledger.schema import ClipRecord, WindowRecord, WindowRow
 from vace_batch.planning.windows import Window
-from vace_batch.steps.clip import ClipWork
+from vace_batch.steps.clip import MADE_AGAIN, ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
 from vace_batch.steps.prediction import windows_cost
 from vace_batch.steps.select_best import own_video
@@ -64,7 +64,7 @@ def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> ClipRecord:
     body["runs"] = attempt
     body["settings"] = work.settings
     body["predicted_gpu_s"] = round(windows_cost(work, plan, plan.windows)["generate"].gpu_s, 3)
-    body["notes"] = [*plan.notes, *body.get("notes", ()), *([] if problem is None else [f"made again: {problem}"])]
+    body["notes"] = [*plan.notes, *body.get("notes", ()), *([] if problem is None else [MADE_AGAIN + problem])]
     body["seconds"] = round(time.monotonic() - started + sum(row["seconds"] for row in body["window_rows"]), 3)
     if replaced := settle(ledger, work.clip_key, work.output, body, replace=record is not None):
         raise ClipError("output_replaced", f"{replaced}; another run writes the same output", retryable=True)
