@@ -112,7 +112,7 @@ def test_a_lost_video_is_made_again_from_its_windows(
     lose(path)
     [line] = archive.problems()
     assert line.startswith(f"{job_id}: videos/{job_id}.mp4 {problem}")
-    assert archive.run() == REMADE
+    assert archive.run() == (REMADE if name == "video" else REMADE[:-1]), "a skipped clip has nothing to measure"
     assert path.read_bytes() == whole and archive.problems() == [] and archive.run() == []
     [note] = archive.notes(job_id)
     assert note.startswith(f"made again: videos/{job_id}.mp4 {problem}")
@@ -217,7 +217,7 @@ def test_the_chosen_attempt_is_what_the_output_is_compared_with(
     options = {"attempts": AttemptSettings(max_attempts=2, remedies=("dilate",)), "quality": strict}
     first = archive.video.read_bytes()
     kinds = archive.run(**options)
-    assert kinds.count("select_best") == 2 and archive.video.read_bytes() != first
+    assert kinds.count("select_best") == 1 and archive.video.read_bytes() != first
     assert archive.run(**options) == [] and archive.problems() == []
     assert archive.run(quality=strict) == []
     chosen = archive.video.read_bytes()
@@ -257,5 +257,6 @@ def test_videos_in_a_store_are_compared_by_size_and_etag(tmp_path: Path, kind: s
                 storage.delete(video) if content is None else storage.publish(video, content)
                 [line] = archive.problems()
                 assert f"{name} {problem}" in line
-                assert archive.run() == REMADE and storage.read_bytes(video) == whole
+                assert archive.run() == (REMADE if name == "videos/a.mp4" else REMADE[:-1])
+                assert storage.read_bytes(video) == whole
                 assert archive.run() == [] and archive.problems() == []

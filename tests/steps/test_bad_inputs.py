@@ -14,6 +14,7 @@ from PIL import Image
 from tests.support.bad_media import write_broken, write_images, write_lying, write_masks, write_special
 from tests.support.bad_rows import BOX, open_rows, outcomes, row
 from vace_batch.errors import ManifestError
+from vace_batch.options import Options
 
 
 def test_files_that_are_no_whole_videos(tmp_path: Path, good: bytes) -> None:
@@ -120,6 +121,19 @@ def test_bad_rows_stop_before_any_work(tmp_path: Path, rows: list[Mapping[str, A
     assert all(any(line in (fault.column or "") for fault in caught.value.faults) for line in lines), text
     assert "hunter2" not in text and max(map(len, text.splitlines())) < 400
     assert not (tmp_path / "out").exists()
+
+
+def test_a_row_that_is_expected_to_be_found_fails_where_nothing_is(tmp_path: Path, good: bytes) -> None:
+    (tmp_path / "ok.mp4").write_bytes(good)
+    Image.new("L", (64, 48), 0).save(tmp_path / "none.png")
+    rows = [row(f"{given}", video_uri="ok.mp4", mask_uri="none.png", expect_found=given) for given in (None, True)]
+    assert outcomes(tmp_path, rows) == {"None": "ok", "True": "nothing_found"}
+    by_run = [*rows, row("False", video_uri="ok.mp4", mask_uri="none.png", expect_found=False), row("ok.mp4")]
+    expected = {"None": "nothing_found", "True": "nothing_found", "False": "ok", "ok.mp4": "ok"}
+    (tmp_path / "run").mkdir()
+    for name in ("ok.mp4", "none.png"):
+        (tmp_path / name).rename(tmp_path / "run" / name)
+    assert outcomes(tmp_path / "run", by_run, Options(expect_found=True)) == expected
 
 
 def test_masks_and_boxes_that_do_not_fit(tmp_path: Path, good: bytes) -> None:
