@@ -27,7 +27,7 @@ class MediaLimits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_bytes: int = Field(1 << 40, ge=1, description="Bytes of a video, mask or reference.")
-    max_pixels: int = Field(8192 * 8192, ge=1, description="Pixels of a stored frame.")
+    max_pixels: int = Field(8192 * 8192, ge=1, le=8192 * 8192, description="Pixels of a stored frame.")
     max_duration_s: float = Field(86_400, gt=0, description="Seconds of a video by its header.")
     max_frames: int = Field(5_000_000, ge=1, description="Frames of a video.")
     max_streams: int = Field(64, ge=1, description="Video, audio and subtitle tracks of a file.")

@@ -23,7 +23,7 @@ PASSED_ON = {
 }
 """Codes that come from another of them."""
 
-MADE = {"f'no_{column}'": ("no_detector", "no_segmenter")}
+MADE: dict[str, tuple[str, ...]] = {}
 """Codes that are put together."""
 
 

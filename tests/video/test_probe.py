@@ -116,6 +116,7 @@ def test_what_is_over_a_limit_is_refused_undecoded(tmp_path: Path) -> None:
         with pytest.raises(ClipError) as caught:
             probe(path, MediaLimits.model_validate(change))
         assert caught.value.code == code
+        assert f"--limit {next(iter(change))}=N" in caught.value.reason
     timeless = make(tmp_path / "a.ts", Media(codec="mpeg2video"))  # its header counts no frames
     assert probe(timeless, MediaLimits(max_frames=11)).num_frames is None
     with pytest.raises(ClipError, match="12 frames, the limit is 11"):

@@ -11,7 +11,6 @@ from __future__ import annotations
 # Imports inside commands are for start-up time only: each loads torch, Ray, diffusers, transformers, OpenCV, PyAV or
 # the hub's client. tests/cli/test_startup.py holds that `import vace_batch.cli.app` and `--help` load none of these.
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +49,7 @@ from vace_batch.cli.running import (
     run_batch,
 )
 from vace_batch.cli.status import status
+from vace_batch.cli.validate import validate
 from vace_batch.cli.verify import verify
 from vace_batch.errors import LostError, ManifestError, UsageError, VaceBatchError
 from vace_batch.ledger.garbage import find_garbage, remove_garbage
@@ -61,7 +61,7 @@ from vace_batch.options import Options
 from vace_batch.report.writer import write_report
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for _command in (plan, report, explain, status, retry, verify):
+for _command in (validate, plan, report, explain, status, retry, verify):
     app.command()(_command)
 
 
@@ -70,14 +70,6 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
     if version:
         OUT.print(__version__)
         raise typer.Exit
-
-
-@app.command()
-def validate(manifest: ManifestArg) -> None:
-    """Check a manifest; print one line for every fault of every row."""
-    jobs = read_manifest(manifest).jobs
-    tasks = ", ".join(f"{count} {task}" for task, count in sorted(Counter(job.task for job in jobs).items()))
-    OUT.print(f"{manifest}: {len(jobs)} rows, no faults ({tasks})")
 
 
 @app.command()

@@ -14,8 +14,8 @@ from itertools import islice
 import numpy as np
 
 from vace_batch.geometry import Box, Size
+from vace_batch.manifest.choices import CONTROL_NETWORKS
 from vace_batch.vcu.controls import draw, networks
-from vace_batch.vcu.controls.models import NETWORKS
 from vace_batch.vcu.unit import Pixels
 
 Boxes = Sequence[tuple[int, Box]]
@@ -115,7 +115,7 @@ def _painted(control: str, source: Source, scale: Scale | None, network: network
     frames = islice(source.frames, 1 if source.lead else 0, None)
     if control == "depth" and network is not None and scale is not None:
         return (_depth_picture(frame, network, scale) for frame in frames)
-    if NETWORKS.get(control) == "pose" and network is not None:
+    if CONTROL_NETWORKS.get(control) == "pose" and network is not None:
         return (_pose_picture(frame, network, faces=control == "pose") for frame in frames)
     if control in LAYOUTS and source.layout is not None:
         return (_layout_picture(source.size, source.layout(index)) for index, _ in enumerate(frames))
