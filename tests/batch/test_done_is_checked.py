@@ -150,6 +150,10 @@ def test_a_window_whose_artifact_is_lost_is_generated_again(archive: Archive) ->
         artifact.unlink()
     assert any("is missing (window-" in line for line in archive.problems())
     assert archive.run(check=True) == [], "no unfinished clip needs it"
+    assert archive.problems() == []
+    shutil.rmtree(Path(archive.out, "artifacts"))
+    archive.video.unlink()
+    assert archive.run() == ["prepare", "build", "generate", "stitch", "measure"]
 
 
 def test_retry_runs_a_lost_row_and_refuses_a_finished_one(tmp_path: Path) -> None:

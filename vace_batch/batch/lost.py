@@ -1,4 +1,4 @@
-"""Find finished clips whose video is missing or another, and make them unfinished, so that the run makes them again."""
+"""Reopen lost clips: finished clips whose video is missing, cut off or replaced, so that a run makes them again."""
 
 from __future__ import annotations
 

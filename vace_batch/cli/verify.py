@@ -6,16 +6,20 @@ import typer
 
 from vace_batch.cli.options import Json, OutArg
 from vace_batch.cli.running import ERR, EXIT_DONE, EXIT_FAILED, OUT, print_json
+from vace_batch.errors import ClusterError
 from vace_batch.ledger.verify import verify as find_problems
 
 
 def verify(out: OutArg, as_json: Json = False) -> None:
     """Read all of OUT and print one line for each problem: finished videos, artifacts, results, stray videos."""
     problems = []
-    for problem in find_problems(out):
-        problems.append(problem)
-        if not as_json:
-            OUT.print(str(problem))
+    try:
+        for problem in find_problems(out):
+            problems.append(problem)
+            if not as_json:
+                OUT.print(str(problem))
+    except OSError as error:
+        raise ClusterError(f"{out}: cannot be read: {error}") from error
     if as_json:
         print_json({"ok": not problems, "problems": [problem.as_dict() for problem in problems]})
     elif not problems:

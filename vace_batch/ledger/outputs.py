@@ -1,4 +1,4 @@
-"""Compare finished videos with their records: a clip is done only while its file is the one that the record names.
+"""Compare finished videos with their records: a clip is done only while its video agrees with its record.
 
 Every run takes a cheap look: one listing, whose size and version (time of change, or etag) are those that the record
 has. A file of another version is read in full. So a copied OUT is read once, and its records then have the new
@@ -49,7 +49,7 @@ def seal_in(record: Mapping[str, Any]) -> Seal:
 
 
 def output_problem(uri: str, name: str, seal: Seal, *, whole: bool = False) -> str | None:
-    """Say how the file at `uri`, called `name`, differs from the file that was sealed; None where both agree.
+    """Compare the file at `uri`, called `name`, with its seal; returns the difference, or None.
 
     The file is read if its version is another, or with `whole`.
     """
@@ -117,7 +117,7 @@ class Outputs:
         return entry is not None and bool(seal.get("sha256")) and entry.version == seal.get("output_version")
 
     def problem(self, clip_key: str, name: str, *, whole: bool = False, refresh: bool = False) -> str | None:
-        """Say how a finished clip's output differs from its record; None where both agree.
+        """Compare a finished clip's output with its record; returns the difference, or None.
 
         Of several attempts, the chosen one is the output. `whole` reads the file in any case. `refresh` writes the
         version of an equal file that was copied or touched into the record.
@@ -132,7 +132,7 @@ class Outputs:
         return None
 
     def own_problem(self, clip_key: str, name: str, *, whole: bool = False) -> str | None:
-        """Say how the video at `name` differs from the record of this clip alone, as an attempt."""
+        """Compare the video at `name` with the record of this clip alone, as an attempt; returns the difference."""
         return output_problem(self._ledger.absolute(name), name, self._clips[clip_key][1], whole=whole)
 
     def _seal(self, clip_key: str) -> tuple[str, Seal]:
@@ -182,7 +182,7 @@ def _attempts(out: str) -> dict[str, list[AttemptsRecord]]:
 
 
 def settle(ledger: Ledger, key: str, name: str, body: ClipRecord, *, replace: bool) -> str | None:
-    """Record a clip whose video was just published at `name`; returns a problem if the video there is another by now.
+    """Record a clip whose video was just published at `name`; returns the difference if another video is at `name` now.
 
     `replace` says that an earlier record exists, whose video was missing or another. Two writers of one clip may both
     have published: the record that won then gets the seal of the video that is there. A writer of other settings may

@@ -65,7 +65,7 @@ def artifact_problems(out: str) -> Iterator[tuple[str, str]]:
 
 
 def artifact_problem(ledger: Ledger, key: str) -> str | None:
-    """Say how an artifact of a prepared clip or a window differs from its record; None if nothing differs."""
+    """Compare the artifacts of a prepared clip or a window with its record; returns the first difference, or None."""
     record = ledger.done(key)
     for name in artifacts_in(record):
         if find_entry(ledger.absolute(name)) is None:
@@ -109,7 +109,7 @@ def _results(out: str) -> Iterator[Problem]:
         if row is None:
             yield Problem(place=place, problem=f"{place} lacks the row", job_id=job["job_id"])
             continue
-        for name in ("status", "clip_key", "finished_at"):
+        for name in ("status", "clip_key", "finished_at", "verdict"):
             if row[name] != job[name]:
                 problem = f"results have {name} {row[name]}, the record has {job[name]}"
                 yield Problem(place=place, problem=problem, job_id=job["job_id"])
@@ -121,7 +121,7 @@ def _results(out: str) -> Iterator[Problem]:
 
 
 def _result_rows(out: str) -> Iterator[dict[str, Any]]:
-    columns = ["job_id", "clip_key", "finished_at"]
+    columns = ["job_id", "clip_key", "finished_at", "verdict"]
     for status in STATUSES:
         try:
             data = storage.read_bytes(storage.join(out, "results", f"status={status}", "clips.parquet"))
