@@ -1,18 +1,35 @@
-"""The entry point of `vace-batch` and `python -m vace_batch`: catches SIGTERM before the command line is imported."""
+"""The entry point of `vace-batch` and `python -m vace_batch`: catches SIGTERM, and supervises commands that use Ray.
+
+Ray ends the process that uses it, by `_exit(1)` and without a message, as soon as that process touches the object store
+of a raylet that is gone. Nothing inside the process can catch this end, so such commands run in a child process.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
 import signal
 import sys
 from types import FrameType
 
-EXIT_INTERRUPTED = 130
+EXIT_LOST, EXIT_INTERRUPTED = 4, 130
 """As in `vace_batch.cli.running`, whose import takes a second."""
+
+WITH_RAY = ("run", "retry", "demo", "train")
+_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Run the command line. SIGTERM and Ctrl-C end it with exit code 130 from the first moment on."""
     signal.signal(signal.SIGTERM, _end)
+    if sys.platform == "linux" and sys.argv[1:2] and sys.argv[1] in WITH_RAY:
+        _supervise()
+    else:
+        _run_command()
+
+
+def _run_command() -> None:
     try:
         from vace_batch.cli.app import main as run_command
 
@@ -23,6 +40,57 @@ def main() -> None:
 
 def _end(signum: int, frame: FrameType | None) -> None:
     sys.exit(EXIT_INTERRUPTED)
+
+
+def _supervise() -> None:
+    """Run the command in a child process, pass signals on, and end with the child's exit code.
+
+    The child writes a byte when its Python code ends; a child that ends without this byte was ended by Ray or killed.
+    The child has a process group of its own, so that Ctrl-C reaches it once, through this process.
+    """
+    passed_on = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    parent = os.getpid()
+    ended, end = os.pipe()
+    signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)
+    child = os.fork()
+    if child == 0:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(EXIT_INTERRUPTED)
+        os.setpgid(0, 0)
+        os.close(ended)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
+        try:
+            _run_command()
+        finally:
+            os.write(end, b".")
+        return
+    os.close(end)
+
+    def pass_on(signum: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signum)
+
+    for number in passed_on:
+        signal.signal(number, pass_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code != EXIT_LOST and not _has_byte(ended):
+        how = f"was killed by signal {-code}" if code < 0 else "was ended by Ray, whose raylet or head is gone"
+        sys.stderr.write(f"error: the process of the run {how}; the same command continues the run\n")
+        code = 128 - code if code < 0 else EXIT_LOST
+        sys.stderr.flush()
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def _has_byte(descriptor: int) -> bool:
+    """Whether a pipe holds a byte. A process that the child forked may keep the pipe open, so do not wait."""
+    os.set_blocking(descriptor, False)
+    try:
+        return bool(os.read(descriptor, 1))
+    except BlockingIOError:
+        return False
 
 
 if __name__ == "__main__":

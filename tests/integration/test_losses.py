@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -21,6 +20,7 @@ import pytest
 
 from tests.integration.test_command_line import clip, manifest, removal
 from vace_batch.errors import LostError
+from vace_batch.ledger.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
 CHILDREN_S = 30
@@ -28,20 +28,16 @@ ANSWER_S = 60
 
 
 @dataclass
-class StandIn:
-    """A run of stand-in windows in a process of its own, and the processes below it once the first window is done."""
+class Running:
+    """A run in a process of its own, and the processes below it once the first window is done."""
 
     process: subprocess.Popen[str]
     children: list[psutil.Process]
-    folder: Path
+    log: Path
 
     @property
     def stderr(self) -> str:
-        return (self.folder / "stderr").read_text()
-
-    @property
-    def events(self) -> str:
-        return (self.folder / "stdout").read_text()
+        return self.log.read_text()
 
     def child(self, name: str) -> psutil.Process:
         return next(child for child in self.children if child.name() == name)
@@ -49,8 +45,8 @@ class StandIn:
     def seconds_until_alone(self) -> float:
         """Wait until every process below the driver is gone; zombies do not count."""
         begin = time.monotonic()
-        while any(is_alive(child) for child in self.children):
-            assert time.monotonic() - begin < CHILDREN_S, [child for child in self.children if is_alive(child)]
+        while alive := [child for child in self.children if is_alive(child)]:
+            assert time.monotonic() - begin < CHILDREN_S, alive
             time.sleep(0.1)
         return time.monotonic() - begin
 
@@ -68,22 +64,19 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def stand_in(folder: Path) -> Iterator[StandIn]:
-    (folder / "runs").mkdir()
-    trial = json.dumps({"out": str(folder / "out"), "windows": 2000, "seconds": 0.2})
-    with open(folder / "stdout", "w") as stdout, open(folder / "stderr", "w") as stderr:
+def running(folder: Path) -> Iterator[Running]:
+    """A run of twelve clips whose first window is done."""
+    rows = [removal(f"c{k}", clip(folder / f"c{k}.mp4", 60, shade=k)) for k in range(12)]
+    path, out = manifest(folder / "m.parquet", rows), folder / "out"
+    command = [sys.executable, "-m", "vace_batch", "run", str(path), "-o", str(out)]
+    with open(folder / "stderr", "w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.driver", trial],
-            cwd=ROOT,
-            env=environment(CHAOS_RUNS=str(folder / "runs")),
-            stdout=stdout,
-            stderr=stderr,
-            text=True,
+            command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=stderr, text=True
         )
-    run = StandIn(process, [], folder)
+    run = Running(process, [], folder / "stderr")
     try:
         deadline = time.monotonic() + 300
-        while '"kind": "generate"' not in run.events:
+        while not Ledger(str(out)).keys("done", "window"):
             assert process.poll() is None and time.monotonic() < deadline, run.stderr
             time.sleep(0.1)
         run.children = psutil.Process(process.pid).children(recursive=True)
@@ -100,20 +93,21 @@ def stand_in(folder: Path) -> Iterator[StandIn]:
     "name", ["raylet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gcs_server", "ray::DashboardAgent"))]
 )
 def test_a_run_ends_when_its_own_ray_is_lost(tmp_path: Path, name: str) -> None:
-    with stand_in(tmp_path) as run:
+    with running(tmp_path) as run:
         begin = time.monotonic()
         run.child(name).kill()
         code = run.process.wait(ANSWER_S)
         ended_s = time.monotonic() - begin
         alone_s = run.seconds_until_alone()
-        message = run.stderr + run.events.splitlines()[-1]
+        message = run.stderr.splitlines()[-1]
         print(f"kill -9 of {name}: exit {code} after {ended_s:.1f} s, alone {alone_s:.1f} s later: {message}")
-        assert code == LostError.EXIT_CODE
-        assert "on this machine ended while the run needed it; the same command continues the run" in message
+        assert code == LostError.EXIT_CODE, run.stderr
+        assert message.startswith("error: ") and "Ray" in message
+        assert message.endswith("; the same command continues the run")
 
 
 def test_no_process_outlives_a_killed_driver(tmp_path: Path) -> None:
-    with stand_in(tmp_path) as run:
+    with running(tmp_path) as run:
         run.process.kill()
         run.process.wait()
         print(f"kill -9 of the driver: alone {run.seconds_until_alone():.1f} s later")
@@ -159,7 +153,9 @@ def test_sigterm_gives_130_before_the_first_unit(batch: list[str], tmp_path: Pat
     with subprocess.Popen(batch, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as driver:
         below = psutil.Process(driver.pid)
         deadline = time.monotonic() + 120
-        while moment == "Ray starts" and not any(child.name() == "gcs_server" for child in below.children()):
+        while moment == "Ray starts" and not any(
+            child.name() == "gcs_server" for child in below.children(recursive=True)
+        ):
             assert driver.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
         if moment == "imports":

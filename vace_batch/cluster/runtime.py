@@ -122,7 +122,8 @@ class Runtime:
             self._dispatcher = None
         lost = self._watch is not None and self._watch.loss is not None
         if lost and self._guard is not None:
-            self._guard.kill_children()  # `ray.shutdown` would wait for them
+            self._guard.close(kill_now=True)  # `ray.shutdown` would wait for Ray's processes
+            self._guard = None
         if self._owns_ray:
             ray.shutdown()
             self._owns_ray = False
@@ -174,11 +175,12 @@ class Runtime:
             for pool in self._pools:
                 resources.update({name: pool.num_actors * share for name, share in pool.resources.items()})
             self._guard = Guard()
-            start(
-                num_cpus=self._num_cpus or max(len(os.sched_getaffinity(0)), needed),
-                resources=dict(resources) or None,
-                object_store_memory=self._object_store_bytes,
-                include_dashboard=False,
-                dashboard_host="127.0.0.1",
-            )
+            with self._guard.marking():
+                start(
+                    num_cpus=self._num_cpus or max(len(os.sched_getaffinity(0)), needed),
+                    resources=dict(resources) or None,
+                    object_store_memory=self._object_store_bytes,
+                    include_dashboard=False,
+                    dashboard_host="127.0.0.1",
+                )
         self._owns_ray = True

@@ -50,11 +50,12 @@ def tune_together(
     """
     folder = directory.absolute()
     run = RunConfig(name="tune", storage_path=str(folder / "ray"), failure_config=FailureConfig(max_failures=_TRIES))
-    with closing(Guard()):
+    with closing(Guard()) as guard:
         if team.address:
             join(team.address)
         else:
-            start()
+            with guard.marking():
+                start()
         with closing(Watch(private=not team.address)):  # a loss ends this process: Ray Train would wait for ever
             _train(
                 TorchTrainer(
