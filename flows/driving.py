@@ -123,10 +123,12 @@ class Machines:
         try:
             if self._runtime is None:
                 self._runtime = self._opened.enter_context(open_runtime(self._options, batch))
+            should_stop = self._should_stop
             if self._heartbeat is not None:
                 self._heartbeat.mark("Ray")
                 show = self._heartbeat.through(show)
-            self.stopped = run_clips(batch, works, self._runtime, show=show, should_stop=self._should_stop)
+                should_stop = self._heartbeat.watching(should_stop)
+            self.stopped = run_clips(batch, works, self._runtime, show=show, should_stop=should_stop)
         except BaseException:
             self.close()
             raise

@@ -18,6 +18,7 @@ EXIT_LOST, EXIT_INTERRUPTED = 4, 130
 
 WITH_RAY = ("run", "retry", "demo", "train")
 _PR_SET_PDEATHSIG = 1
+_CONTINUES = "; the same command continues the run"
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def _end(signum: int, frame: FrameType | None) -> None:
 def _supervise() -> None:
     """Run the command in a child process, pass signals on, and end with the child's exit code.
 
-    The child writes a byte when its Python code ends; a child that ends without this byte was ended by Ray or killed.
+    The child tells its exit code through a pipe; a child that ends without doing so was ended by Ray or killed.
     The child has a process group of its own, so that Ctrl-C reaches it once, through this process.
     """
     passed_on = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -60,10 +61,16 @@ def _supervise() -> None:
         os.setpgid(0, 0)
         os.close(ended)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
+        code = 1
         try:
             _run_command()
+            code = 0
+        except SystemExit as ending:
+            code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+            raise
         finally:
-            os.write(end, b".")
+            sys.stdout.flush()
+            os.write(end, bytes([code]))
         return
     os.close(end)
 
@@ -76,21 +83,25 @@ def _supervise() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
-    if code != EXIT_LOST and not _has_byte(ended):
-        how = f"was killed by signal {-code}" if code < 0 else "was ended by Ray, whose raylet or head is gone"
-        sys.stderr.write(f"error: the process of the run {how}; the same command continues the run\n")
-        code = 128 - code if code < 0 else EXIT_LOST
-        sys.stderr.flush()
+    told = _byte_of(ended)
+    if told is None and code == 1:
+        sys.stderr.write(f"error: Ray, whose raylet or head is gone, ended the run{_CONTINUES}\n")
+        code = EXIT_LOST
+    elif told is None and code < 0:
+        sys.stderr.write(f"error: signal {-code} killed the run{_CONTINUES}\n")
+    elif told is not None:
+        code = told  # also where Ray aborts the process at its very end
+    sys.stderr.flush()
     os._exit(code if code >= 0 else 128 - code)
 
 
-def _has_byte(descriptor: int) -> bool:
-    """Whether a pipe holds a byte. A process that the child forked may keep the pipe open, so do not wait."""
+def _byte_of(descriptor: int) -> int | None:
+    """Return the byte in a pipe, or None. A process that the child forked may keep the pipe open, so do not wait."""
     os.set_blocking(descriptor, False)
     try:
-        return bool(os.read(descriptor, 1))
+        return next(iter(os.read(descriptor, 1)), None)
     except BlockingIOError:
-        return False
+        return None
 
 
 if __name__ == "__main__":

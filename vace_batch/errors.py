@@ -107,6 +107,10 @@ class LostError(ClusterError):
         return f"{self.reason}; the same command continues the run"
 
 
+class StoreLostError(LostError):
+    """The store of OUT does not answer; nothing more can be written to it at the end of the run."""
+
+
 _NO_MEMORY = ("can't allocate memory", "Failed to allocate")
 """Texts in the errors of torch on a CPU, onnxruntime and OpenCV, which have no class for a lack of memory."""
 

@@ -38,6 +38,15 @@ def test_every_sink_receives_every_event_and_is_closed() -> None:
     assert first.closed and second.closed
 
 
+def test_sinks_that_are_forgotten_receive_nothing_and_are_not_closed() -> None:
+    kept = Kept()
+    sinks = Sinks([kept])
+    sinks.forget()
+    sinks.add(DEATH)
+    sinks.close()
+    assert not kept.events and not kept.closed
+
+
 def test_progress_counts_windows_frames_and_first_times() -> None:
     graph = ClipGraph([])
     graph.frames[WINDOW.key] = 33

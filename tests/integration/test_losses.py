@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import psutil
 import pytest
 
 from tests.integration.test_command_line import clip, manifest, removal
+from tests.support.s3_server import BUCKET, KEY, SECRET, moto
 from vace_batch.errors import LostError
 from vace_batch.ledger.ledger import Ledger
 
@@ -60,23 +62,24 @@ def is_alive(process: psutil.Process) -> bool:
 
 def environment(**more: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return inherited | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"} | more
+    mine = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", "RAY_AUTH_MODE": "disabled"}
+    return inherited | mine | more
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Running]:
+def running(folder: Path, out: str = "", **variables: str) -> Iterator[Running]:
     """A run of twelve clips whose first window is done."""
     rows = [removal(f"c{k}", clip(folder / f"c{k}.mp4", 60, shade=k)) for k in range(12)]
-    path, out = manifest(folder / "m.parquet", rows), folder / "out"
-    command = [sys.executable, "-m", "vace_batch", "run", str(path), "-o", str(out)]
+    path, out = manifest(folder / "m.parquet", rows), out or str(folder / "out")
+    command = [sys.executable, "-m", "vace_batch", "run", str(path), "-o", out]
     with open(folder / "stderr", "w") as stderr:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=stderr, text=True
+            command, cwd=ROOT, env=environment(**variables), stdout=subprocess.DEVNULL, stderr=stderr, text=True
         )
     run = Running(process, [], folder / "stderr")
     try:
         deadline = time.monotonic() + 300
-        while not Ledger(str(out)).keys("done", "window"):
+        while not Ledger(out).keys("done", "window"):
             assert process.poll() is None and time.monotonic() < deadline, run.stderr
             time.sleep(0.1)
         run.children = psutil.Process(process.pid).children(recursive=True)
@@ -111,6 +114,62 @@ def test_no_process_outlives_a_killed_driver(tmp_path: Path) -> None:
         run.process.kill()
         run.process.wait()
         print(f"kill -9 of the driver: alone {run.seconds_until_alone():.1f} s later")
+
+
+@pytest.fixture
+def head() -> Iterator[tuple[str, psutil.Process]]:
+    """The address and the process of a Ray cluster of one machine that the test starts."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    words = f"start --head --block --port {port} --num-cpus 3 --include-dashboard=false --node-ip-address 127.0.0.1"
+    ray = [sys.executable, "-m", "ray.scripts.scripts", *words.split()]
+    with subprocess.Popen(ray, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield f"127.0.0.1:{port}", psutil.Process(process.pid)
+        finally:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gcs_server", "raylet"])
+def test_a_run_ends_when_the_cluster_that_it_joined_is_lost(
+    tmp_path: Path, head: tuple[str, psutil.Process], name: str
+) -> None:
+    address, cluster = head
+    with running(tmp_path, RAY_ADDRESS=address) as run:
+        processes = cluster.children(recursive=True)
+        begin = time.monotonic()
+        next(process for process in processes if process.name() == name).kill()
+        code = run.process.wait(ANSWER_S)
+        message = run.stderr.splitlines()[-1]
+        print(f"kill -9 of the joined {name}: exit {code} after {time.monotonic() - begin:.1f} s: {message}")
+        assert code == LostError.EXIT_CODE, run.stderr
+        assert message.startswith("error: ") and message.endswith("; the same command continues the run")
+
+
+@pytest.mark.slow
+def test_a_run_ends_when_its_store_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("s3fs")
+    with moto(tmp_path) as endpoint:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        fsspec.filesystem("s3").mkdir(BUCKET)
+        with running(tmp_path, f"s3://{BUCKET}/out") as run:
+            (server,) = (p for p in psutil.Process().children() if "run_simple" in " ".join(p.cmdline()))
+            begin = time.monotonic()
+            server.kill()
+            code = run.process.wait(3 * ANSWER_S)
+            ended_s = time.monotonic() - begin
+            message = run.stderr.splitlines()[-1]
+            print(f"kill -9 of the store: exit {code} after {ended_s:.1f} s: {message}")
+            assert code == LostError.EXIT_CODE, run.stderr
+            assert ended_s < ANSWER_S and message.endswith("; the same command continues the run")
+            run.seconds_until_alone()
 
 
 @pytest.fixture

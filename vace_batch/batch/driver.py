@@ -20,7 +20,7 @@ from vace_batch.batch.spending import Spending, open_account
 from vace_batch.cluster.metrics import Metrics
 from vace_batch.cluster.runtime import Runtime
 from vace_batch.cluster.units import Limits as DispatchLimits
-from vace_batch.errors import ClusterError, LostError
+from vace_batch.errors import ClusterError, StoreLostError
 from vace_batch.ledger.summary import Summary
 from vace_batch.options import Options
 from vace_batch.steps.clip import ClipWork
@@ -67,7 +67,8 @@ def run(
         if batch.pending and not should_stop():
             with open_runtime(options, batch) as runtime:
                 heartbeat.mark("Ray")
-                run_clips(batch, batch.pending, runtime, show=heartbeat.through(show), should_stop=should_stop)
+                stop = heartbeat.watching(should_stop)
+                run_clips(batch, batch.pending, runtime, show=heartbeat.through(show), should_stop=stop)
         return close_batch(batch)
 
 
@@ -112,10 +113,38 @@ def run_clips(
     limits = DispatchLimits(payload_bytes=batch.options.payload_mb << 20, drain_grace_s=DRAIN_GRACE_S)
     with log.bind(run=storage.digest(batch.out, str(time.time_ns()))[:8]):
         try:
-            runtime.run(graph, graph.first_units(), limits=limits, on_event=sinks.add, should_stop=should_stop)
-        except OSError as error:
-            lost = ClusterError if is_disk_full(error) else LostError
-            raise lost(f"{batch.out}: the ledger cannot be written: {error}") from error
+            _drive(runtime, graph, limits, sinks, should_stop, batch.out)
         finally:
             sinks.close()
     return budget.reason
+
+
+def _drive(
+    runtime: Runtime,
+    graph: ClipGraph,
+    limits: DispatchLimits,
+    sinks: Sinks,
+    should_stop: Callable[[], bool],
+    out: str,
+) -> None:
+    """Run the graph; a ledger that cannot be written stops the run.
+
+    Raises:
+        ClusterError: no actor can be started, or the disk of `out` is full.
+        LostError: the Ray cluster or the store was lost.
+    """
+
+    def stop() -> bool:
+        try:
+            return should_stop()
+        except StoreLostError:
+            sinks.forget()
+            raise
+
+    try:
+        runtime.run(graph, graph.first_units(), limits=limits, on_event=sinks.add, should_stop=stop)
+    except OSError as error:
+        if is_disk_full(error):
+            raise ClusterError(f"{out}: the ledger cannot be written: {error}") from error
+        sinks.forget()
+        raise StoreLostError(f"{out}: the ledger cannot be written: {error}") from error

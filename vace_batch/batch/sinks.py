@@ -32,12 +32,16 @@ class Sinks:
     """Several sinks as one; each event goes to all of them in order."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
-        self._sinks = sinks
+        self._sinks: Sequence[Sink] = sinks
 
     def add(self, event: Event) -> None:
         """Pass an event to all sinks."""
         for sink in self._sinks:
             sink.add(event)
+
+    def forget(self) -> None:
+        """Pass no further event on and close no sink: each write to a lost store takes most of a minute."""
+        self._sinks = ()
 
     def close(self) -> None:
         for sink in self._sinks:

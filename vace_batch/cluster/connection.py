@@ -50,7 +50,10 @@ def join(address: str) -> None:
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except Exception as error:  # Ray raises many classes, some of them just `Exception`
             ray.shutdown()
-            raise ClusterError(f"cannot join the Ray cluster at {address}: {error}") from error
+            kind = (
+                LostError if isinstance(error, ConnectionError) or "Failed to connect" in str(error) else ClusterError
+            )
+            raise kind(f"cannot join the Ray cluster at {address}: {error}") from error
 
 
 def start(**settings: Any) -> None:

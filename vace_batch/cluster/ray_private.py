@@ -6,6 +6,8 @@ Import this module before Ray: it sets Ray's environment variables, which Ray re
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -58,7 +60,8 @@ def most_gpus() -> int:
 def keep_sigterm_handler() -> Iterator[None]:
     """Keep Ray from replacing the process's SIGTERM handler inside this context.
 
-    Ray's handler ends the process with exit code 15, also while Ray starts.
+    Ray's handler in Python ends the process with exit code 15, also while Ray starts. Ray also installs a handler in
+    C++, which prints a stack and may abort; the process's handler is therefore set again at the end.
     """
     before: Callable[[Any], None] = utils.set_sigterm_handler
     utils.set_sigterm_handler = lambda handler: None
@@ -66,6 +69,8 @@ def keep_sigterm_handler() -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler = before
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def dead_processes() -> list[str]:

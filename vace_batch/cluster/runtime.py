@@ -120,9 +120,11 @@ class Runtime:
         if self._dispatcher is not None:
             self._dispatcher.close()
             self._dispatcher = None
-        lost = self._watch is not None and self._watch.loss is not None
-        if lost and self._guard is not None:
-            self._guard.close(kill_now=True)  # `ray.shutdown` would wait for Ray's processes
+        if self._watch is not None and self._watch.loss is None:
+            self._watch.close()
+            self._watch = None
+        if self._watch is not None and self._guard is not None:
+            self._guard.close(kill_now=True)  # after a loss `ray.shutdown` would wait for Ray's processes
             self._guard = None
         if self._owns_ray:
             ray.shutdown()

@@ -38,6 +38,10 @@ STUCK_S = 12.0
 """Seconds after a loss until this process is ended where it is: Ray ends a driver 15 s after its raylet's death."""
 
 CONNECT_S = 5.0
+
+JOIN_S = 10.0
+"""Seconds for a thread to leave its call to Ray."""
+
 SAY_EVERY_S = 30.0
 
 _LOG = log.get_logger(__name__)
@@ -59,12 +63,20 @@ class Watch:
         self._warned = False
         self.loss: str | None = None
         self.draining: Collection[str] = ()
-        for body in (self._look_for_losses, self._look_for_drains):
-            threading.Thread(target=body, name="watch over Ray", daemon=True).start()
+        bodies = (self._look_for_losses, self._look_for_drains)
+        self._threads = [threading.Thread(target=body, name="watch over Ray", daemon=True) for body in bodies]
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
-        """End both threads; a thread inside a call to a dead Ray ends after the call."""
+        """End both threads: before `ray.shutdown`, which aborts the process while another thread is inside Ray.
+
+        After a loss, close after `ray.shutdown`, which may block; a thread inside a call to a dead head is left alone.
+        """
         self._closed.set()
+        if self.loss is None:
+            for thread in self._threads:
+                thread.join(JOIN_S)
 
     def check(self) -> None:
         """Do nothing while Ray is there.
