@@ -16,7 +16,7 @@ from types import TracebackType
 
 from vace_batch import log
 from vace_batch.batch.progress import Progress, Show
-from vace_batch.cluster.watch import waiting_for
+from vace_batch.cluster.waiting import waiting_for
 from vace_batch.errors import LostError, StoreLostError
 from vace_batch.ledger.ledger import now
 from vace_batch.ledger.schema import HeartbeatRecord, RunRecord

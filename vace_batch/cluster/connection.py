@@ -15,7 +15,8 @@ from typing import Any
 import ray
 
 from vace_batch import log
-from vace_batch.cluster.watch import answers, waiting_for
+from vace_batch.cluster.waiting import waiting_for
+from vace_batch.cluster.watch import answers
 from vace_batch.errors import ClusterError, LostError
 
 START_TRIES = 5

@@ -20,7 +20,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 import ray
 
@@ -41,8 +41,6 @@ CONNECT_S = 5.0
 
 JOIN_S = 10.0
 """Seconds for a thread to leave its call to Ray."""
-
-SAY_EVERY_S = 30.0
 
 _LOG = log.get_logger(__name__)
 
@@ -148,20 +146,3 @@ def _pidfd_of_peer(path: str | None) -> int | None:
         return os.pidfd_open(pid) if pid > 0 else None
     except OSError:
         return None
-
-
-@contextlib.contextmanager
-def waiting_for(thing: str, *, every_s: float = SAY_EVERY_S) -> Iterator[None]:
-    """Log every `every_s` seconds that this process waits for `thing`, until the context ends."""
-    over = threading.Event()
-    begin = time.monotonic()
-
-    def tell() -> None:
-        while not over.wait(every_s):
-            _LOG.warning("waiting for %s, for %.0f s now", thing, time.monotonic() - begin)
-
-    threading.Thread(target=tell, name="waiting", daemon=True).start()
-    try:
-        yield
-    finally:
-        over.set()
