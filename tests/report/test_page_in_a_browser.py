@@ -248,6 +248,8 @@ def test_before_and_after_play_together(browser: Any, tmp_path: Path) -> None:
     uri = write_report(make_filmed_out(tmp_path / "film"), previews=1).uri
     with _opened(browser, uri) as page:
         page.click("text=square >> nth=0")
+        # `every` holds of no video at all, which is so until the clip's page is drawn.
+        page.wait_for_function("() => document.querySelectorAll('video').length === 2")
         page.wait_for_function("() => [...document.querySelectorAll('video')].every(one => one.readyState >= 2)")
         for _ in range(5):
             page.keyboard.press(".")
@@ -255,8 +257,8 @@ def test_before_and_after_play_together(browser: Any, tmp_path: Path) -> None:
             "() => [...document.querySelectorAll('video')].every(one => Math.abs(one.currentTime - 0.5) < 0.01)"
         )
         page.keyboard.press("m")
-        page.wait_for_function("() => document.querySelector('#pane-before video').src.includes('-mask.mp4')")
-        page.wait_for_function("() => document.querySelector('#pane-before video').readyState >= 2")
+        page.wait_for_function("() => document.querySelector('#pane-before video')?.src.includes('-mask.mp4')")
+        page.wait_for_function("() => document.querySelector('#pane-before video')?.readyState >= 2")
         page.keyboard.press(" ")
         page.wait_for_function("() => [...document.querySelectorAll('video')].every(one => one.currentTime > 1)")
         page.keyboard.press("s")
