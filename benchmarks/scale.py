@@ -39,6 +39,7 @@ from vace_batch.cluster.facts import Ended, Fact, Placed, SetUp, Started
 from vace_batch.cluster.units import Failure, Limits, PoolSpec, Unit
 from vace_batch.ledger import ledger as ledger_module
 from vace_batch.ledger.ledger import Ledger
+from vace_batch.ledger.outputs import seal_output
 from vace_batch.ledger.run_plan import PlannedJob, write_plan
 from vace_batch.ledger.summary import summarise
 from vace_batch.manifest.reader import read_manifest
@@ -71,9 +72,9 @@ def _rows(count: int) -> None:
         path, out = _write_manifest(folder, count), str(folder / "out")
         manifest = _step(count, "validate", lambda: read_manifest(path))
         batch = _step(count, "plan", lambda: open_batch(manifest, out, Options()))
-        keys = [job.clip_key for job in batch.planned]
+        jobs = batch.planned
         del batch
-        _step(count, "fill the ledger", lambda: _fill(out, keys))
+        _step(count, "fill the ledger", lambda: _fill(out, jobs))
         done = _step(count, "list what is done", lambda: Ledger(out).keys("done", "clip"))
         assert len(done) == count - count // 1000
         assert _step(count, "status, records one by one", lambda: summarise(out, compact=True)).pending == 0
@@ -104,18 +105,23 @@ def _write_manifest(folder: Path, count: int) -> str:
     return str(folder / "m.parquet")
 
 
-def _fill(out: str, keys: Iterable[str]) -> None:
-    """Records as a run leaves them, written without syncing each to the disk."""
+def _fill(out: str, jobs: Iterable[PlannedJob]) -> None:
+    """Records and (empty) videos as a run leaves them, written without syncing each to the disk."""
     window = {"key": ledger_module.make_key("window", 0), "region": 0, "start": 0, "stop": 81, "num_frames": 81}
     window |= {"width": 480, "height": 832, "seed": 7, "seconds": 3.125}
     made = {"status": "done", "runs": 1, "windows": 3, "seconds": 9.5, "window_rows": [window] * 3}
     made |= {"settings": {"model": "tiny", "revision": "0" * 32, "num_inference_steps": 20, "guidance_scale": 5.0}}
     lost = {"status": "failed", "runs": 3, "windows": 0, "seconds": 0.0, "error_code": "worker_died"}
-    for number, key in enumerate(keys):
+    (Path(out) / "videos").mkdir(exist_ok=True)
+    for number, job in enumerate(jobs):
+        key, video = job.clip_key, Path(out) / job.output
         fails = number % 1000 == 999
         path = Path(out) / "ledger" / ("quarantine" if fails else "done") / key[-32:-30] / f"{key}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         more = lost | {"reason": f"row {number}: it was killed"} if fails else made
+        if not fails:
+            video.touch()
+            more = more | {"output": job.output, **seal_output(str(video))}
         path.write_text(json.dumps({"key": key, "job_id": f"job{number}", "finished_at": ledger_module.now(), **more}))
 
 
@@ -153,7 +159,7 @@ def _ledger(out: str, rows: int) -> None:
         for number in range(rows)
     ]
     write_plan(out, jobs, {"manifest": "-", "options": {}})
-    _fill(out, (job.clip_key for job in jobs))
+    _fill(out, jobs)
 
 
 def _timed_status(out: str, what: str, form: list[str]) -> None:

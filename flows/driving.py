@@ -30,6 +30,7 @@ from vace_batch.steps.clip import ClipWork
 
 SUMMARY_KEY = "vace-batch-summary"
 FAILURES_KEY = "vace-batch-failures"
+SKIPPED_KEY = "vace-batch-skipped"
 WITH_FAILURES = "CompletedWithFailures"
 """Name of the final state when some rows failed, for automations; its type is COMPLETED."""
 IN_PART = "CompletedInPart"
@@ -122,10 +123,12 @@ class Machines:
         try:
             if self._runtime is None:
                 self._runtime = self._opened.enter_context(open_runtime(self._options, batch))
+            should_stop = self._should_stop
             if self._heartbeat is not None:
                 self._heartbeat.mark("Ray")
                 show = self._heartbeat.through(show)
-            self.stopped = run_clips(batch, works, self._runtime, show=show, should_stop=self._should_stop)
+                should_stop = self._heartbeat.watching(should_stop)
+            self.stopped = run_clips(batch, works, self._runtime, show=show, should_stop=should_stop)
         except BaseException:
             self.close()
             raise
@@ -167,16 +170,22 @@ def run_shard(batch: Batch, works: Sequence[ClipWork], machines: Machines) -> in
 
 
 def publish(summary: Summary) -> None:
-    """Put the counters and the failed rows on the flow run's page, as tables."""
+    """Put the counters, the failed rows and the skipped rows on the flow run's page, as tables."""
     counters = {name: value for name, value in summary.counters.items() if isinstance(value, int)}
     create_table_artifact(
         [counters], key=SUMMARY_KEY, description=f"{summary.done} of {summary.planned} done in {summary.out}"
     )
-    failed = list(summary.of("failed"))
-    if failed:
-        shown = [{name: job[name] for name in ("job_id", "error_code", "reason", "runs")} for job in failed]
-        description = f"{len(failed)} failed rows" + (f", the first {_ROWS_SHOWN}" if len(failed) > _ROWS_SHOWN else "")
-        create_table_artifact(shown[:_ROWS_SHOWN], key=FAILURES_KEY, description=description)
+    _publish_rows(summary, "failed", FAILURES_KEY, ("job_id", "error_code", "reason", "runs"))
+    _publish_rows(summary, "skipped", SKIPPED_KEY, ("job_id", "reason"))
+
+
+def _publish_rows(summary: Summary, status: str, key: str, columns: Sequence[str]) -> None:
+    """Put the rows of a status on the flow run's page, as a table; no table without rows."""
+    rows = list(summary.of(status))
+    if rows:
+        description = f"{len(rows)} {status} rows" + (f", the first {_ROWS_SHOWN}" if len(rows) > _ROWS_SHOWN else "")
+        shown = [{name: value for name, value in row.items() if name in columns} for row in rows[:_ROWS_SHOWN]]
+        create_table_artifact(shown, key=key, description=description)
 
 
 def final_state(summary: Summary) -> State[dict[str, int]]:

@@ -31,6 +31,7 @@ HEAVY = {
 """Why each third-party package may be imported inside a function."""
 
 STARTS_QUICKLY = {
+    "vace_batch/__main__.py": "SIGTERM is caught before the command line is imported",
     "vace_batch/cli": "the command line answers --help and validate without OpenCV, PyAV, Ray and torch",
     "vace_batch/report/writer.py": "a report without previews loads neither OpenCV nor PyAV",
     "vace_batch/batch/workers.py": "a CPU actor loads no engine",

@@ -1,5 +1,108 @@
-"""`python -m vace_batch` is `vace-batch`."""
+"""The entry point of `vace-batch` and `python -m vace_batch`: catches SIGTERM, and supervises commands that use Ray.
 
-from vace_batch.cli.app import main
+Ray ends the process that uses it, by `_exit(1)` and without a message, as soon as that process touches the object store
+of a raylet that is gone. Nothing inside the process can catch this end, so such commands run in a child process.
+"""
 
-main()
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from types import FrameType
+
+EXIT_LOST, EXIT_INTERRUPTED = 4, 130
+"""As in `vace_batch.cli.running`, whose import takes a second."""
+
+WITH_RAY = ("run", "retry", "demo", "train")
+_PR_SET_PDEATHSIG = 1
+_CONTINUES = "; the same command continues the run"
+
+
+def main() -> None:
+    """Run the command line. SIGTERM and Ctrl-C end it with exit code 130 from the first moment on."""
+    signal.signal(signal.SIGTERM, _end)
+    if sys.platform == "linux" and sys.argv[1:2] and sys.argv[1] in WITH_RAY:
+        _supervise()
+    else:
+        _run_command()
+
+
+def _run_command() -> None:
+    try:
+        from vace_batch.cli.app import main as run_command
+
+        run_command()
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    sys.exit(EXIT_INTERRUPTED)
+
+
+def _supervise() -> None:
+    """Run the command in a child process, pass signals on, and end with the child's exit code.
+
+    The child tells its exit code through a pipe; a child that ends without doing so was ended by Ray or killed.
+    The child has a process group of its own, so that Ctrl-C reaches it once, through this process.
+    """
+    passed_on = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    parent = os.getpid()
+    ended, end = os.pipe()
+    signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)
+    child = os.fork()
+    if child == 0:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(EXIT_INTERRUPTED)
+        os.setpgid(0, 0)
+        os.close(ended)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
+        code = 1
+        try:
+            _run_command()
+            code = 0
+        except SystemExit as ending:
+            code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+            raise
+        finally:
+            sys.stdout.flush()
+            os.write(end, bytes([code]))
+        return
+    os.close(end)
+
+    def pass_on(signum: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signum)
+
+    for number in passed_on:
+        signal.signal(number, pass_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    told = _byte_of(ended)
+    if told is None and code == 1:
+        sys.stderr.write(f"error: Ray, whose raylet or head is gone, ended the run{_CONTINUES}\n")
+        code = EXIT_LOST
+    elif told is None and code < 0:
+        sys.stderr.write(f"error: signal {-code} killed the run{_CONTINUES}\n")
+    elif told is not None:
+        code = told  # also where Ray aborts the process at its very end
+    sys.stderr.flush()
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def _byte_of(descriptor: int) -> int | None:
+    """Return the byte in a pipe, or None. A process that the child forked may keep the pipe open, so do not wait."""
+    os.set_blocking(descriptor, False)
+    try:
+        return next(iter(os.read(descriptor, 1)), None)
+    except BlockingIOError:
+        return None
+
+
+if __name__ == "__main__":
+    main()

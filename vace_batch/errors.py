@@ -5,6 +5,7 @@
     ├── ManifestError   the manifest has faults: the command stops and prints every one, exit code 2
     ├── ClipError       one clip cannot be done: the clip becomes a failed row with a code and a reason, the run goes on
     └── ClusterError    a machine, an actor or a storage failed: retried with a cap, never a verdict on the data
+        └── LostError   the cluster or the store was lost: the command stops, exit code 4; the same command continues
 
 Anything else is a bug; its traceback is kept.
 """
@@ -33,7 +34,8 @@ class UsageError(VaceBatchError):
 class Fault:
     """One thing wrong in a manifest: the place, the value that came, and the values that were expected.
 
-    `row` counts from 0; None is the whole file, and the row of a fault that `of_row` has not placed yet.
+    `row` counts from 0; None is the whole file, and the row of a fault that `of_row` has not placed yet. `line` is the
+    line of a CSV, from 1, as an editor counts.
     """
 
     column: str | None
@@ -41,6 +43,7 @@ class Fault:
     expected: str
     row: int | None = field(default=None, kw_only=True)
     job_id: str | None = field(default=None, kw_only=True)
+    line: int | None = field(default=None, kw_only=True)
 
     def of_row(self, row: int, job_id: str | None) -> Fault:
         """Return the fault with its row."""
@@ -48,6 +51,8 @@ class Fault:
 
     def __str__(self) -> str:
         where = "manifest" if self.row is None else f"row {self.row}"
+        if self.line is not None:
+            where = f"line {self.line}"
         if self.job_id:
             where += f" ({self.job_id})"
         if self.column:
@@ -86,6 +91,24 @@ def _clip_error(code: str, reason: str, retryable: bool) -> ClipError:
 
 class ClusterError(VaceBatchError):
     """A machine, an actor or a storage failed; the error says nothing about the data."""
+
+
+class LostError(ClusterError):
+    """The Ray cluster or the store was lost, or its credentials have expired; the same command continues."""
+
+    EXIT_CODE = 4
+
+    @property
+    def reason(self) -> str:
+        """The loss, without the advice that `str` adds."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        return f"{self.reason}; the same command continues the run"
+
+
+class StoreLostError(LostError):
+    """The store of OUT does not answer; nothing more can be written to it at the end of the run."""
 
 
 _NO_MEMORY = ("can't allocate memory", "Failed to allocate")

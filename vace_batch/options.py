@@ -27,7 +27,7 @@ class MediaLimits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_bytes: int = Field(1 << 40, ge=1, description="Bytes of a video, mask or reference.")
-    max_pixels: int = Field(8192 * 8192, ge=1, description="Pixels of a stored frame.")
+    max_pixels: int = Field(8192 * 8192, ge=1, le=8192 * 8192, description="Pixels of a stored frame.")
     max_duration_s: float = Field(86_400, gt=0, description="Seconds of a video by its header.")
     max_frames: int = Field(5_000_000, ge=1, description="Frames of a video.")
     max_streams: int = Field(64, ge=1, description="Video, audio and subtitle tracks of a file.")
@@ -209,6 +209,9 @@ class Options(BaseModel):
     )
     tracker: TrackerName = Field(
         "bytetrack", description="Tracker of detected objects; botsort compensates for a moving camera."
+    )
+    expect_found: bool = Field(
+        False, description="Fail rows where nothing to change is found (nothing_found) instead of skipping them."
     )
     feather_px: int = Field(2, ge=0, le=64, description="Pixels over which the fill fades into the source.")
     crf: int | None = Field(None, ge=0, le=51, description="Encoder quality (CRF); by default depends on the codec.")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.media_files import Media, make
-from tests.support.records import check_records
+from tests.support.records import check_records, commit_clip
 from vace_batch.batch import workers
 from vace_batch.batch.batch import Batch, close_batch, open_batch
 from vace_batch.batch.graph import ClipGraph
@@ -91,10 +91,8 @@ class Run:
 
     def _stitched(self, work: ClipWork) -> str:
         if self.ledger.done(work.clip_key) is None:
-            target = Path(self.ledger.absolute(work.output))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(f"{work.job.dilate} {work.job.mask_shape}")
-            self.ledger.commit(work.clip_key, {"status": "done", "windows": 0, "job_id": "a"})
+            content = f"{work.job.dilate} {work.job.mask_shape}".encode()
+            commit_clip(work.out, work, {"status": "done", "windows": 0, "job_id": "a"}, content)
         return "done"
 
 

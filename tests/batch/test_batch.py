@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.support.media_files import Media, make
+from tests.support.records import commit_clip
 from vace_batch.batch.batch import Batch, close_batch, open_batch
 from vace_batch.ledger.ledger import Ledger, quality_key
 from vace_batch.manifest.job import BoxKey, Job
@@ -35,7 +36,7 @@ def batch(tmp_path: Path, *jobs: Job) -> Batch:
 def test_a_second_manifest_with_more_rows_keeps_what_is_done(tmp_path: Path) -> None:
     path = video(tmp_path / "clip.mp4", Media())
     first = batch(tmp_path, job(path, "a"))
-    Ledger(first.out).commit(first.works[0].clip_key, {"status": "done", "windows": 1, "seconds": 1.0, "runs": 1})
+    commit_clip(first.out, first.works[0], {"status": "done", "windows": 1, "seconds": 1.0, "runs": 1})
     assert batch(tmp_path, job(path, "a")).pending  # it is not measured yet
     [work] = first.works
     Ledger(first.out).commit(quality_key(work.clip_key), unmeasured(work, "a test"))

@@ -10,6 +10,7 @@ from random import Random
 import pytest
 
 from tests.support.media_files import Media, make
+from tests.support.records import commit_clip
 from vace_batch.batch.batch import open_batch
 from vace_batch.batch.budget import Account, Actors, Budget
 from vace_batch.batch.graph import ClipGraph
@@ -141,7 +142,7 @@ def go(manifest: Manifest, out: str, options: Options) -> list[str]:
     account = open_account(out, options)
     spending = Spending(out, options, account)
     graph = ClipGraph(batch.pending, budget=Budget(options.budget, options.prices, account))
-    ledger = Ledger(out)
+    ledger, works = Ledger(out), {work.clip_key: work for work in batch.works}
     ran: list[str] = []
 
     def end(unit: Unit) -> Iterable[Unit]:
@@ -153,7 +154,7 @@ def go(manifest: Manifest, out: str, options: Options) -> list[str]:
             ledger.commit(unit.key, {"artifact": "a", "seconds": 12.0, "seed": 1})
         elif unit.kind == "stitch":
             meta = "done"
-            ledger.commit(unit.key, {"status": "done", "windows": 2, "seconds": 24.0})
+            commit_clip(out, works[unit.key], {"status": "done", "windows": 2, "seconds": 24.0})
         ran.append(unit.kind)
         spending.add(UnitRan(unit=unit, ok=True, seconds=12, num_bytes=1, meta=meta))
         return graph.on_done(unit, meta)

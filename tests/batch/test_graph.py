@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.support.media_files import Media, make
+from tests.support.records import commit_clip
 from vace_batch.batch.batch import Batch, close_batch, open_batch
 from vace_batch.batch.graph import ClipGraph
+from vace_batch.cli.running import _clip_lines
 from vace_batch.cluster.units import Failure, Unit
-from vace_batch.ledger.ledger import Ledger
+from vace_batch.ledger.ledger import Ledger, quality_key
 from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.manifest.reader import Manifest
 from vace_batch.masks.models import MaskModels
@@ -65,9 +67,8 @@ def test_a_clip_goes_through_its_steps_in_order(tmp_path: Path) -> None:
 def test_a_stitched_clip_is_measured_and_is_done_whatever_comes_of_it(tmp_path: Path) -> None:
     path = video(tmp_path / "clip.mp4", Media())
     opened = batch(tmp_path, job(path, "a"), job(path, "b"))
-    ledger = Ledger(opened.out)
     for work in opened.works:  # stitched by a run that was killed before it looked at them
-        ledger.commit(work.clip_key, {"status": "done", "windows": 1, "seconds": 1.0, "runs": 1})
+        commit_clip(opened.out, work, {"status": "done", "windows": 1, "seconds": 1.0, "runs": 1})
     graph = ClipGraph(opened.pending)
     measures = []
     for unit, work in zip(graph.first_units(), opened.works, strict=True):
@@ -83,6 +84,34 @@ def test_a_stitched_clip_is_measured_and_is_done_whatever_comes_of_it(tmp_path: 
     summary = close_batch(opened)
     assert (summary.done, summary.failed, summary.verdicts) == (2, 0, {"review": 1})
     assert "it hung" in summary.jobs[1]["reasons"][0] and summary.jobs[0]["verdict"] is None
+
+
+def test_a_skipped_clip_is_finished_without_a_verdict(tmp_path: Path) -> None:
+    path = video(tmp_path / "clip.mp4", Media())
+    opened = batch(tmp_path, job(path, "a"), job(path, "b"))
+    reason = "no person was found in 6 frames looked at of 24"
+    graph = ClipGraph(opened.pending)
+    for unit, work, status in zip(graph.first_units(), opened.works, ("skipped", "done"), strict=True):
+        [stitched] = graph.on_done(unit, replace(plan_of(work), windows=(), masks=None))
+        record = {"status": status, "windows": 0, "seconds": 1.0, "runs": 1}
+        commit_clip(opened.out, work, {**record, "reason": reason if status == "skipped" else None})
+        assert names(graph.on_done(stitched, status)) == ([] if status == "skipped" else ["measure"])
+    assert graph.status == {"done": 0, "failed": 0, "skipped": 1}
+    for work in opened.works:  # as an earlier version measured the copy
+        Ledger(opened.out).commit(quality_key(work.clip_key), unmeasured(work, "a test"))
+    summary = close_batch(opened)
+    assert (summary.done, summary.skipped, summary.verdicts) == (1, 1, {"review": 1})
+    assert summary.jobs[0]["verdict"] is None and summary.jobs[0]["reason"] == reason
+    assert [line for line in _clip_lines(summary) if "a:" in line] == [f"skipped  a: {reason}"]
+
+
+def test_a_skipped_clip_is_not_run_again(tmp_path: Path) -> None:
+    path = video(tmp_path / "clip.mp4", Media())
+    opened = batch(tmp_path, job(path, "a"), job(path, "b"))
+    for work, status in zip(opened.works, ("skipped", "done"), strict=True):
+        commit_clip(opened.out, work, {"status": status, "windows": 0, "seconds": 1.0, "runs": 1})
+    again = batch(tmp_path, job(path, "a"), job(path, "b"))
+    assert [work.job.job_id for work in again.pending] == ["b"], "b is not measured yet"
 
 
 def test_windows_in_the_ledger_are_not_made_again(tmp_path: Path) -> None:

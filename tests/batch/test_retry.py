@@ -9,11 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.media_files import Media, make
-from tests.support.records import check_records
+from tests.support.records import check_records, commit_clip
 from vace_batch.batch.batch import open_batch
 from vace_batch.batch.retry import prepare_retry
 from vace_batch.errors import ManifestError, UsageError
 from vace_batch.ledger.ledger import Ledger, quality_key
+from vace_batch.ledger.run_plan import PlannedJob, read_plan
 from vace_batch.ledger.schema import QualityRecord
 from vace_batch.ledger.summary import summarise
 from vace_batch.ledger.verdicts import with_verdict
@@ -41,11 +42,14 @@ class Archive:
         ledger = Ledger(self.out)
         ledger.quarantine(failed, {"status": "failed", "job_id": "a", "error_code": "x", "reason": "y"})
         for key, name, seam in ((doubtful, "b", 9.0), (good, "c", 0.0)):
-            ledger.commit(key, {"status": "done", "windows": 0, "job_id": name})
             record: QualityRecord = {"clip_key": key, "checks": ["seam"], "metrics": {"seam": seam}, "broken": []}
             ledger.commit(quality_key(key), with_verdict(record, QualitySettings()))
-            (folder / "out" / "videos").mkdir(exist_ok=True)
-            (folder / "out" / "videos" / f"{name}.mp4").write_text(f"first {name}")
+            commit_clip(
+                self.out, self.clips()[name], {"status": "done", "windows": 0, "job_id": name}, f"first {name}".encode()
+            )
+
+    def clips(self) -> dict[str, PlannedJob]:
+        return {job.job_id: job for job in read_plan(self.out)}
 
     def planned(self) -> list[str]:
         opened = open_batch(read_manifest(str(self.path)), self.out, Options())
@@ -91,7 +95,7 @@ def test_a_changed_row_that_failed_again_is_tried_again(tmp_path: Path) -> None:
 def test_what_cannot_be_meant_is_refused_and_nothing_is_changed(tmp_path: Path) -> None:
     archive = Archive(tmp_path)
     for arguments, said in (
-        ({"jobs": ["c"]}, "--job: expected failed rows of .*, got c"),
+        ({"jobs": ["c"]}, "--job: expected failed or lost rows of .*, got c"),
         ({"jobs": ["c"], "values": {"seed": 1}}, "got c"),
         ({"rows": ["done"]}, "got done"),
         ({"rows": ["review"]}, "--set COLUMN=VALUE"),

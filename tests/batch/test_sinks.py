@@ -38,6 +38,15 @@ def test_every_sink_receives_every_event_and_is_closed() -> None:
     assert first.closed and second.closed
 
 
+def test_sinks_that_are_forgotten_receive_nothing_and_are_not_closed() -> None:
+    kept = Kept()
+    sinks = Sinks([kept])
+    sinks.forget()
+    sinks.add(DEATH)
+    sinks.close()
+    assert not kept.events and not kept.closed
+
+
 def test_progress_counts_windows_frames_and_first_times() -> None:
     graph = ClipGraph([])
     graph.frames[WINDOW.key] = 33
@@ -63,6 +72,7 @@ def test_dead_and_waiting_actors_are_warnings(
     warnings = ActorWarnings()
     warnings.add(DEATH)
     warnings.add(ActorWaiting(pool="gpu", actor_id=2, seconds=31.0))
+    warnings.add(ActorWaiting(pool="gpu", actor_id=4, seconds=31.0))  # of the same pool, at the same time
     warnings.add(ActorReady(pool="gpu", actor_id=3, seconds=1.0))
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert "killed" in caplog.text and "pool gpu waits for a machine" in caplog.text

@@ -20,7 +20,7 @@ from tests.chaos import steps
 from vace_batch.cluster.events import ActorDied, ActorReady, Event, UnitDone
 from vace_batch.cluster.runtime import Runtime  # first: it quiets Ray before Ray is imported
 from vace_batch.cluster.units import Failure, Limits, PoolSpec, Unit
-from vace_batch.errors import ClusterError
+from vace_batch.errors import ClusterError, LostError
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.ledger.run_plan import PlannedJob, write_plan
 from vace_batch.ledger.summary import summarise
@@ -197,4 +197,4 @@ if __name__ == "__main__":
         sys.exit(main(Trial(**json.loads(sys.argv[1]))))
     except ClusterError as error:
         say("error", reason=str(error))
-        sys.exit(1)
+        sys.exit(LostError.EXIT_CODE if isinstance(error, LostError) else 1)

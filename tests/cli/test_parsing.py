@@ -76,7 +76,7 @@ def test_what_a_group_was_given_reaches_the_command(tmp_path: Path) -> None:
         --allow-pickle {"AB" * 32} --model m --depth e --pose p --lora /l.safetensors=0.5 --preset fast:flow_shift=3
         --engine dtype=float32 --detect-every 2 --crf 9 --feather-px 5 --cpu-actors 3 --gpu-actors 2 --min-cpu-actors 1
         --min-gpu-actors 0 --max-batch 7 --keep-masks png --quality blur=0.5 --retries 2 --retry-model big
-        --limit max_frames=9 --payload-mb 64 --unit-time-limit 60"""
+        --limit max_frames=9 --payload-mb 64 --unit-time-limit 60 --expect-found"""
     done = CliRunner().invoke(app, words.split())
     assert done.exit_code == 0, done.output
     ((name, options, loud),) = heard

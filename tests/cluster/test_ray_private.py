@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import pkgutil
 import re
+import signal
 from pathlib import Path
 
 import pytest
 
-from vace_batch.cluster.ray_private import RAY_MEMBERS, on_loopback, ray_constants
+from vace_batch.cluster.ray_private import RAY_MEMBERS, keep_sigterm_handler, on_loopback, ray_constants, utils
 
 PACKAGE = Path(__file__).parents[2] / "vace_batch"
 
@@ -34,3 +35,11 @@ def test_on_loopback_holds_inside_its_context_alone() -> None:
 
 def test_ray_s_environment_is_set_at_the_import() -> None:
     assert {"RAY_USAGE_STATS_ENABLED", "RAY_DEDUP_LOGS_SKIP_REGEX", "RAY_IGNORE_UNHANDLED_ERRORS"} <= set(os.environ)
+
+
+def test_ray_cannot_replace_the_sigterm_handler_inside_the_context() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    set_handler = utils.set_sigterm_handler
+    with keep_sigterm_handler():
+        utils.set_sigterm_handler(lambda *_: None)
+    assert signal.getsignal(signal.SIGTERM) is before and utils.set_sigterm_handler is set_handler

@@ -21,13 +21,23 @@ from prefect.client.schemas.filters import TaskRunFilter
 from prefect.states import Failed
 
 from flows.batch import batch, main
-from flows.driving import FAILURES_KEY, SUMMARY_KEY, WITH_FAILURES, Machines, is_cluster_failure, shards
+from flows.driving import (
+    FAILURES_KEY,
+    SKIPPED_KEY,
+    SUMMARY_KEY,
+    WITH_FAILURES,
+    Machines,
+    is_cluster_failure,
+    publish,
+    shards,
+)
 from vace_batch.batch.batch import Batch
 from vace_batch.batch.pools import open_runtime
 from vace_batch.cluster.runtime import Runtime
 from vace_batch.cluster.staff import ActorInfo
 from vace_batch.cluster.units import PoolSpec
 from vace_batch.errors import ClusterError, ManifestError, UsageError
+from vace_batch.ledger.summary import Summary
 from vace_batch.options import Options
 from vace_batch.video.writer import write_clip
 
@@ -108,6 +118,20 @@ def test_shards_run_a_missing_video_fails_alone_and_a_second_run_finds_all_done(
 
     assert again.result() == counters
     assert task_runs() == tasks_before
+
+
+def test_failed_and_skipped_rows_have_a_table_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables: dict[str, list[dict[str, Any]]] = {}
+    monkeypatch.setattr("flows.driving.create_table_artifact", lambda rows, key, **_: tables.update({key: rows}))
+    row = {"error_code": None, "runs": 1, "output_uri": "o"}
+    jobs = [
+        {**row, "job_id": "a", "status": "skipped", "reason": "no person was found in 9 frames looked at"},
+        {**row, "job_id": "b", "status": "failed", "reason": "no such file", "error_code": "not_found"},
+    ]
+    publish(Summary(out="o", planned=2, done=0, failed=1, skipped=1, pending=0, windows=0, jobs=cast(Any, jobs)))
+    assert tables[SKIPPED_KEY] == [{"job_id": "a", "reason": "no person was found in 9 frames looked at"}]
+    assert [row["job_id"] for row in tables[FAILURES_KEY]] == ["b"]
+    assert tables[SUMMARY_KEY][0]["skipped"] == 1
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -230,3 +230,31 @@ def wait_for(happened: Any, driver: subprocess.Popen[bytes], limit_s: float = 60
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+
+
+def test_done_means_that_the_video_is_there(tmp_path: Path) -> None:
+    """Run, change an option, run, change it back, run; delete an output, cut another, run; verify before and after."""
+    clip(tmp_path / "one.mp4", 9)
+    clip(tmp_path / "two.mp4", 9, shade=40)
+    path = manifest(tmp_path / "m.parquet", [removal("one", "one.mp4"), removal("two", "two.mp4")])
+    out = tmp_path / "out"
+    assert call("run", path, "-o", out).returncode == 0
+    first, windows = outputs(out), stamps(out)
+    other = call("run", path, "-o", out, "--crf", "40")
+    assert other.returncode == 0 and outputs(out) != first
+    back = call("run", path, "-o", out)
+    assert back.returncode == 0 and outputs(out) == first and stamps(out) == windows
+    assert "videos/one.mp4 was made with other settings: not finished; made again" in back.stderr
+    checked = call("verify", out)
+    assert (checked.returncode, checked.stdout) == (0, ""), checked.stdout
+
+    (out / "videos" / "one.mp4").unlink()
+    os.truncate(out / "videos" / "two.mp4", 1000)
+    checked = call("verify", out, "--json")
+    problems = json.loads(checked.stdout)["problems"]
+    assert checked.returncode == 1 and [problem["job_id"] for problem in problems] == ["one", "two"]
+    lines = call("verify", out).stdout.splitlines()
+    assert lines[0] == "one: videos/one.mp4 is missing" and lines[1].startswith("two: videos/two.mp4 is cut off: 1,000")
+    again = call("retry", out)
+    assert again.returncode == 0 and outputs(out) == first and stamps(out) == windows, again.stderr
+    assert call("verify", out).returncode == 0

@@ -55,7 +55,7 @@ def test_identity_fields_are_json_and_leave_out_what_decides_no_pixel() -> None:
     job = job_of(sampling={"flow_shift": 5}, protect={"targets": ["clock"]}, dilate="6px")
     fields = identity_fields(job)
     assert json.loads(json.dumps(fields)) == fields
-    decide_nothing = {"job_id", "row", "priority", "output_uri", "preset"}
+    decide_nothing = {"job_id", "row", "priority", "output_uri", "preset", "expect_found"}
     by_content = {"video_uri", "mask_uri", "reference_uris", "reference_mask_uris", "loras"}
     assert set(fields) == {f.name for f in dataclasses.fields(Job)} - decide_nothing - by_content
     assert set(fields["protect"]) == {"targets", "boxes"}

@@ -289,3 +289,4 @@ def test_what_moves_evenly_is_not_looked_at_on_every_frame_and_an_arrival_is_not
     detector = ColourDetector()
     clip.check(clip.masks(monkeypatch, detector), (0, 1), lead=2)
     assert len(detector.looks) < 0.7 * NUM_FRAMES and 21 in detector.looks
+    assert (clip.notes.detected, clip.notes.frames) == (len(set(detector.looks)), NUM_FRAMES)

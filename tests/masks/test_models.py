@@ -33,7 +33,7 @@ def test_class_names_are_looked_up_before_the_video_is_opened(tmp_path: Path) ->
 
 def test_a_job_without_a_detector_or_a_segmenter_says_which_setting_is_missing() -> None:
     for load, column in ((MaskModels().load_detector, "detector"), (MaskModels().load_segmenter, "segmenter")):
-        with pytest.raises(ClipError, match=f"set the column '{column}'") as error:
+        with pytest.raises(ClipError, match=f"give --{column} FILE, or name them in the column {column}") as error:
             load(None)
         assert error.value.code == f"no_{column}"
 

@@ -19,6 +19,13 @@ def test_thresholds_make_the_verdict() -> None:
     assert judge({"seam": 100.0}, ("gray",), settings).verdict == "pass"
 
 
+def test_a_doubtful_mask_is_never_a_pass() -> None:
+    doubt = "soft_mask: mask_uri: 39% of the pixels that are not black have levels between black and white"
+    verdict = judge({}, ("gray",), QualitySettings(), doubts=[doubt])
+    assert (verdict.verdict, verdict.checks) == ("review", ("mask",)) and doubt in verdict.reasons[0]
+    assert judge({}, ("gray",), QualitySettings(), ["no frame"], [doubt]).verdict == "fail"
+
+
 def test_only_checks_that_mean_something_are_made() -> None:
     assert "residual" in checks_of(JOB)
     for task, some, none in (

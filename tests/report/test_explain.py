@@ -62,6 +62,15 @@ def test_a_failed_clip_says_why(tmp_path: Path) -> None:
     assert list(as_lines(explain(out, "square")))[-1] == "state     failed: damaged_video: it breaks; 0.0 s, 1 runs"
 
 
+def test_a_skipped_clip_says_what_was_not_found(tmp_path: Path) -> None:
+    out = make_filmed_out(tmp_path / "film")
+    reason = "no person was found in 9 frames looked at"
+    Ledger(out).commit(CLIP, {"status": "skipped", "reason": reason, "windows": 0, "runs": 1, "seconds": 1.0})
+    lines = list(as_lines(explain(out, "square")))
+    assert lines[-1] == f"state     skipped: {reason}; 1.0 s, 1 runs"
+    assert not [line for line in lines if line.startswith("verdict")]
+
+
 def test_a_job_that_the_run_did_not_have_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the last run has no job 'circle'"):
         explain(make_filmed_out(tmp_path / "film"), "circle")

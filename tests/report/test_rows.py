@@ -58,6 +58,17 @@ def test_results_of_a_version_without_verdicts_and_times_are_shown(tmp_path: Pat
     assert "not judged" in (tmp_path / "out/report/index.html").read_text()
 
 
+def test_skipped_clips_are_counted_in_the_heading_and_have_no_verdict(tmp_path: Path) -> None:
+    reason = "no person was found in 9 frames looked at; the output is a copy"
+    skipped = {**result(0), "status": "skipped", "reason": reason, "verdict": None, "reasons": []}
+    out = make_out(tmp_path / "out", jobs(2), [{**result(1), "status": "done"}, skipped])
+    write_report(out)
+    page = (tmp_path / "out/report/index.html").read_text()
+    assert "2 clips, 1 skipped</h1>" in page and '<a href="#clips?status=skipped">1 skipped</a>' in page
+    shown = clips_of(tmp_path / "out/report")[1]
+    assert (shown["status"], shown["verdict"], shown["reasons"]) == ("skipped", None, [reason])
+
+
 def cell(value: Any) -> str:
     """Quote a CSV cell as the page does: only an empty cell has no quotes."""
     text = json.dumps(value) if isinstance(value, dict | list) else str(value)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support.media_files import Media, make
 from tests.support.prepared_clips import FRAMES, Prepare, Windows
 from vace_batch.batch.dry_run import plan as estimate
+from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import BoxKey, Expand, Extend, Job
 from vace_batch.manifest.reader import Manifest
@@ -18,8 +20,43 @@ from vace_batch.options import Options
 from vace_batch.steps import build as build_step
 from vace_batch.vcu.controls.videos import simple_control
 from vace_batch.vcu.sampling import ResolvedSampling
+from vace_batch.video.reader import read_image
 
 BOX = BoxKey(x=16, y=16, width=24, height=24)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("red", "mask_coloured"),
+        ("ones", "mask_too_dark"),
+        ("clear", "mask_transparent"),
+        ("labels", "mask_levels"),
+        ("good", None),
+    ],
+)
+def test_a_reference_mask_that_is_no_mask_is_refused(
+    windows: Windows, tmp_path: Path, kind: str, code: str | None
+) -> None:
+    face = str(tmp_path / "face.png")
+    height, width = read_image(face).shape[:2]
+    gray = np.zeros((height, width), np.uint8)
+    gray[100:300, 100:300] = 255
+    pictures = {
+        "red": np.stack([gray, 0 * gray, 0 * gray], axis=2),
+        "ones": gray // 255,
+        "clear": np.dstack([gray, gray, gray, gray]),
+        "labels": np.where(np.arange(width) < 200, gray, gray // 2).astype(np.uint8),
+        "good": gray,
+    }
+    Image.fromarray(pictures[kind]).save(tmp_path / "mask.png")
+    columns = {"reference_uris": (face,), "reference_mask_uris": (str(tmp_path / "mask.png"),)}
+    if code is None:
+        assert len(windows("r2v", **columns)) == 1
+        return
+    with pytest.raises(ClipError, match=r"reference_mask_uris\[0\]: ") as caught:
+        windows("r2v", **columns)
+    assert caught.value.code == code
 
 
 def test_text_and_references_to_video_cover_the_source_and_show_nothing_of_it(windows: Windows, tmp_path: Path) -> None:

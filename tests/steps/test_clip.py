@@ -52,6 +52,7 @@ OTHER: dict[str, Any] = {
     "model": "other",
     "sampling": Sampling(flow_shift=2.0),
     "output_uri": "other.mp4",
+    "expect_found": True,
 }
 BY_CONTENT = {
     "video_uri": "elsewhere.mp4",
@@ -89,6 +90,15 @@ def test_a_column_changes_the_identities_that_it_decides_and_no_other(column: An
     changed = {name for name in before if before[name] != after[name]}
     decided = {"nothing": set(), "masks": {"prep"}, "plan": {"prep", "window"}, "pixels": {"window"}}
     assert changed == (set() if column.name in BY_CONTENT else decided[column.metadata["decides"]])
+
+
+def test_a_clip_that_is_expected_to_be_found_has_an_identity_of_its_own(work: ClipWork) -> None:
+    def key(in_row: bool | None, in_run: bool) -> str:
+        job, options = replace(work.job, expect_found=in_row), work.options.model_copy(update={"expect_found": in_run})
+        return replace(work, job=job, options=options).clip_key
+
+    assert key(None, False) == key(False, False) == key(False, True) == work.clip_key
+    assert key(True, False) == key(None, True) == key(True, True) != work.clip_key
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from tests.support.media_files import Media, make
 from tests.support.moving_box import boxes, job
 from tests.support.noise_engine import Noise
+from tests.support.records import commit_clip
 from vace_batch.batch.batch import Batch, close_batch, open_batch
 from vace_batch.batch.graph import ClipGraph
 from vace_batch.batch.identity import works_of
@@ -102,5 +103,5 @@ def test_a_clip_stays_done_where_its_masks_cannot_be_kept(tmp_path: Path) -> Non
 
 def test_what_is_not_changed_has_no_masks_to_keep(tmp_path: Path) -> None:
     batch = opened(tmp_path, None)
-    Ledger(batch.out).commit(batch.works[0].clip_key, {"status": "skipped", "windows": 0})
+    commit_clip(batch.out, batch.works[0], {"status": "skipped", "windows": 0})
     assert opened(tmp_path, "png").pending == ()

@@ -104,6 +104,6 @@ def test_a_finished_clip_is_measured_once_and_never_lost(tmp_path: Path) -> None
     Path(works[1].out, works[1].output).write_bytes(b"no video")
     record = measure(works[1], plan, MaskModels())
     verdict = verdict_of(record, QualitySettings())
-    assert verdict.verdict == "review" and "could not be measured" in verdict.reasons[0]
+    assert verdict.verdict == "fail" and "the file is broken: the output cannot be read" in verdict.reasons[0]
     assert Ledger(works[1].out).done(works[1].clip_key) is not None
     assert check_records(works[0].out) == {"PrepRecord", "ClipRecord", "QualityRecord"}

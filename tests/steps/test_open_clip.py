@@ -36,7 +36,9 @@ def test_times_count_from_the_first_frame(start_s: float, end_s: float, expected
 
 
 def test_a_range_without_a_frame_is_refused_with_the_last_time() -> None:
-    with pytest.raises(ClipError, match="start_s 0.21 to end_s 0.3 holds no frame; the last frame is shown at 0.500 s"):
+    with pytest.raises(
+        ClipError, match="start_s 0.21 s to end_s 0.3 s holds no frame; the last frame is shown at 0.500 s"
+    ):
         frame_range_of(timed(0.21, 0.3), SCAN, TIME_BASE)
 
 

@@ -55,6 +55,7 @@ def test_a_clip_without_masks_is_a_copy_of_its_source(prepared: Prepare) -> None
     assert plan.masks is None and plan.windows == ()
     record = stitch(work, plan)
     assert record["status"] == "skipped" and record["window_rows"] == []
+    assert record["reason"] == "all masked pixels are protected, in 24 frames; the output is a copy"
     assert Path(work.out, work.output).read_bytes() == Path(work.job.video_uri).read_bytes()
     assert stitch(work, plan, attempt=2) == record, "once is enough"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -76,6 +77,39 @@ def test_fingerprint_of_a_large_file_sees_its_ends(tmp_path: Path, monkeypatch: 
         file.write(b"x")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert fingerprint(str(path)) != before
+
+
+def test_a_large_file_whose_time_is_put_back_has_another_fingerprint(tmp_path: Path) -> None:
+    path, size = tmp_path / "v.mp4", 100 << 20
+    with open(path, "wb") as file:
+        file.truncate(size)
+    before, stat = fingerprint(str(path)), os.stat(path)
+    step = size // 256
+    for offset, num_bytes in (
+        (0, 1),
+        (size - 1, 1),
+        (size - (768 << 10), 1),
+        ((4 << 20) - 1, 1),
+        (size - (4 << 20), 1),
+        (size // 2, step),
+        (size // 3, step),
+    ):
+        with open(path, "r+b") as file:
+            file.seek(offset)
+            file.write(b"x" * num_bytes)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert fingerprint(str(path)) != before, f"{num_bytes} bytes at {offset}"
+        with open(path, "r+b") as file:
+            file.seek(offset)
+            file.write(bytes(num_bytes))
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert fingerprint(str(path)) == before
+
+
+def test_the_fingerprint_of_a_small_file_is_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    path.write_bytes(b"one")
+    assert fingerprint(str(path)) == "3:" + hashlib.blake2b(b"one", digest_size=16).hexdigest()
 
 
 def test_fingerprint_survives_odd_files(tmp_path: Path) -> None:

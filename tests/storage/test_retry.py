@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from vace_batch.errors import LostError
 from vace_batch.storage.retry import RetryingFileSystem, is_disk_full, retry
 
 
@@ -68,3 +69,43 @@ def test_a_full_disk_is_an_answer(pauses: list[float]) -> None:
     with pytest.raises(OSError) as caught:
         retry(store.cat, "abc")
     assert is_disk_full(caught.value) and not is_disk_full(OSError("other")) and store.calls == 1
+
+
+class _ClientError(Exception):
+    """An error of botocore, which s3fs puts behind its own."""
+
+    def __init__(self, code: str) -> None:
+        self.response = {"Error": {"Code": code, "Message": "The provided token has expired."}}
+
+
+def _refused(code: str) -> PermissionError:
+    error = PermissionError("Access Denied")
+    error.__cause__ = _ClientError(code)
+    return error
+
+
+def test_an_expired_token_is_a_loss_and_a_forbidden_file_an_answer(pauses: list[float]) -> None:
+    store = Store(1, lambda: _refused("ExpiredToken"))
+    with pytest.raises(LostError, match=r"ExpiredToken: The provided token has expired\.; renew them"):
+        RetryingFileSystem(store).cat("abc")
+    with pytest.raises(PermissionError):
+        RetryingFileSystem(Store(1, lambda: _refused("AccessDenied"))).cat("abc")
+    assert (store.calls, pauses) == (1, [])
+
+
+@pytest.mark.parametrize("module", ["google.auth.exceptions", "botocore.exceptions"])
+def test_credentials_that_cannot_be_renewed_are_a_loss(pauses: list[float], module: str) -> None:
+    error = type("RefreshError", (Exception,), {"__module__": module})
+    with pytest.raises(LostError, match="RefreshError"):
+        RetryingFileSystem(Store(1, error)).cat("abc")
+
+
+def test_a_store_whose_calls_take_long_is_given_up_after_half_a_minute(
+    pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 1000, 20))
+    monkeypatch.setattr("vace_batch.storage.retry.time.monotonic", lambda: next(clock))
+    store = Store(100)
+    with pytest.raises(OSError, match="503"):
+        retry(store.cat, "abc")
+    assert store.calls == 3

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import types
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 from vace_batch.ledger import schema
-from vace_batch.ledger.ledger import make_key
+from vace_batch.ledger.ledger import Ledger, make_key
+from vace_batch.ledger.outputs import Clip, seal_output
 from vace_batch.ledger.run_plan import PlannedJob
+from vace_batch.storage import files as storage
 
 _DONE = {
     "prep": schema.PrepRecord,
@@ -40,6 +42,14 @@ def planned_jobs(n: int) -> list[PlannedJob]:
         )
         for k in range(n)
     ]
+
+
+def commit_clip(out: str, clip: Clip, record: schema.ClipRecord, content: bytes = b"a video") -> None:
+    """Write a clip's video unless a file has its name, and commit `record` with the video's seal."""
+    uri = storage.join(out, clip.output)
+    if not storage.exists(uri):
+        storage.publish(uri, content)
+    Ledger(out).commit(clip.clip_key, cast(schema.ClipRecord, {**record, **seal_output(uri)}))
 
 
 def check_records(out: str | Path) -> set[str]:

@@ -13,8 +13,9 @@ from skimage.data import astronaut
 
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
+from vace_batch.manifest.choices import CONTROL_NETWORKS
 from vace_batch.vcu.controls import draw, networks
-from vace_batch.vcu.controls.models import NETWORKS, ControlModels
+from vace_batch.vcu.controls.models import ControlModels
 from vace_batch.vcu.controls.videos import LAYOUTS, SIMPLE, Scale, Source, control_video, measure, simple_control
 
 SIZE = Size(96, 64)
@@ -231,7 +232,7 @@ def test_weights_of_another_kind_and_weights_that_are_not_there_are_refused(
     assert ControlModels().weights_of(("depth", "gray"), None) == {}
     known = ControlModels(pose=weights["pose"]).weights_of(("pose", "flow"), None)
     assert known == {"control_weights.pose": weights["pose"]}
-    assert set(NETWORKS) | set(SIMPLE) | set(LAYOUTS) | {"flow"} == set(_all_controls())
+    assert set(CONTROL_NETWORKS) | set(SIMPLE) | set(LAYOUTS) | {"flow"} == set(_all_controls())
 
 
 def _all_controls() -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from tests.support.media_files import Media, Sound, make, picture
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Size
 from vace_batch.options import MediaLimits
+from vace_batch.video import probe as probe_module
 from vace_batch.video.probe import probe
 from vace_batch.video.reader import read_gray, read_image
 from vace_batch.video.shots import scan
@@ -115,10 +116,32 @@ def test_what_is_over_a_limit_is_refused_undecoded(tmp_path: Path) -> None:
         with pytest.raises(ClipError) as caught:
             probe(path, MediaLimits.model_validate(change))
         assert caught.value.code == code
+        assert f"--limit {next(iter(change))}=N" in caught.value.reason
     timeless = make(tmp_path / "a.ts", Media(codec="mpeg2video"))  # its header counts no frames
     assert probe(timeless, MediaLimits(max_frames=11)).num_frames is None
     with pytest.raises(ClipError, match="12 frames, the limit is 11"):
         scan(timeless, MediaLimits(max_frames=11))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"),
+    [
+        ("a.mkv", "ffv1", "gray"),
+        ("a.mov", "mjpeg", "yuvj420p"),
+        ("a.avi", "mjpeg", "yuvj420p"),
+        ("a.ts", "mpeg2video", "yuv420p"),
+        ("a.mp4", "libx264", "yuv420p"),
+        ("a.webm", "libvpx-vp9", "yuv420p"),
+    ],
+)
+def test_too_large_names_the_size_that_libav_drops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, codec: str, pix_fmt: str
+) -> None:
+    path = make(tmp_path / name, Media(codec=codec, pix_fmt=pix_fmt))
+    monkeypatch.setitem(probe_module._OPTIONS, "max_pixels", "1000")
+    with pytest.raises(ClipError, match=r"pictures of 64x48, the limit is 1,000 pixels") as caught:
+        probe(path, MediaLimits(max_pixels=1000))
+    assert caught.value.code == "too_large"
 
 
 def test_interlaced_is_refused(tmp_path: Path) -> None:

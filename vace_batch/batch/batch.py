@@ -9,10 +9,13 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+import pyarrow.compute as pc
+
 from vace_batch.batch.identity import works_of
-from vace_batch.errors import UsageError
+from vace_batch.batch.lost import reopen_lost
+from vace_batch.errors import ClusterError, UsageError
 from vace_batch.ledger.ledger import Ledger, quality_key
-from vace_batch.ledger.records import read_records
+from vace_batch.ledger.records import read_records, read_tables
 from vace_batch.ledger.results import write_results
 from vace_batch.ledger.run_plan import PlannedJob, find_run, write_plan
 from vace_batch.ledger.summary import Summary, summarise
@@ -63,11 +66,15 @@ class Batch:
         return tuple(work for work, job in pairs if job.clip_key not in ended)
 
 
-def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
+def open_batch(manifest: Manifest, out: str, options: Options, *, verify: bool = False) -> Batch:
     """Plan a manifest into an output folder; no clip is run yet.
+
+    Finished clips whose video is missing, cut off or another become unfinished again. One listing tells; `verify` reads
+    every video and every artifact.
 
     Raises:
         UsageError: a model is unknown or missing, the folder cannot be written, or a bound in money has no prices.
+        ClusterError: a finished video cannot be read.
     """
     if options.budget.max_cost is not None and not options.prices.given:
         raise UsageError("--max-cost: needs prices, such as --price gpu_hour=2.5")
@@ -91,8 +98,16 @@ def open_batch(manifest: Manifest, out: str, options: Options) -> Batch:
         write_plan(out, with_rows(), run)
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error}") from error
-    ledger = Ledger(out)
-    finished = _finished(ledger, options)
+    try:
+        lost = reopen_lost(out, planned, whole=verify)
+    except OSError as error:
+        raise ClusterError(f"{out}: finished videos cannot be checked: {error}") from error
+    if lost:
+        pairs = zip(works, planned, strict=True)
+        works = tuple(
+            replace(work, problem=lost[job.clip_key]) if job.clip_key in lost else work for work, job in pairs
+        )
+    finished = _finished(Ledger(out), options)
     unkept = _unkept(works, out) & finished if options.keep_masks else frozenset()
     return Batch(out=out, options=options, works=works, planned=tuple(planned), finished=finished, unkept=unkept)
 
@@ -112,20 +127,31 @@ def _unkept(works: Iterable[ClipWork], out: str) -> frozenset[str]:
 
 
 def _finished(ledger: Ledger, options: Options) -> frozenset[str]:
-    """Keys of clips without remaining work: failed, or done, measured, and passed or out of attempts."""
+    """Keys of clips without remaining work: failed, skipped, or done, measured, and passed or out of attempts."""
     done = ledger.keys("done", "clip")
     if options.quality.enabled:
         measured = ledger.keys("done", "quality")
-        done = {key for key in done if quality_key(key) in measured}
+        judged = {key for key in done if quality_key(key) in measured}
         if options.attempts.max_attempts > 1:
             attempted = ledger.keys("done", "attempts")
             passed = Verdicts(ledger.out, options.quality).passing()
-            done = {key for key in done if key in passed or attempts_key(key, options) in attempted}
+            judged = {key for key in judged if key in passed or attempts_key(key, options) in attempted}
+        done = judged | (_skipped(ledger.out) if len(judged) < len(done) else set())
     return frozenset(done | ledger.keys("quarantine", "clip"))
 
 
+def _skipped(out: str) -> set[str]:
+    """Keys of clips for which nothing was found, which are never measured."""
+    tables = read_tables(out, "done", "clip", ("key", "status"))
+    return {key for table in tables for key in table.filter(pc.equal(table["status"], "skipped"))["key"].to_pylist()}
+
+
 def close_batch(batch: Batch) -> Summary:
-    """Count the batch's jobs by their ledger records and write the results."""
+    """Count the batch's jobs by their ledger records and write the results.
+
+    A clip whose video was replaced or removed during the run, as by a run with other settings, is pending again.
+    """
+    reopen_lost(batch.out, batch.planned, remedy="run the same command again")
     summary = summarise(batch.out, batch.planned, compact=True)
     write_results(summary)
     return summary

@@ -19,6 +19,7 @@ from vace_batch.costs import Calibration, Prices, Used, total
 from vace_batch.errors import ClipError
 from vace_batch.geometry import token_count
 from vace_batch.ledger.ledger import Ledger
+from vace_batch.ledger.outputs import Outputs, find_problems
 from vace_batch.ledger.run_plan import find_run
 from vace_batch.manifest.presets import LORA_PRESETS
 from vace_batch.manifest.uris import folder_of
@@ -189,7 +190,7 @@ class _DryRun:
             return cls(models=models, looked=_spread([work.clip_key for work in works], look))
         find_run(out)  # refuses an OUT of another version
         ledger = Ledger(out)
-        done = ledger.keys("done", "clip")
+        done = ledger.keys("done", "clip") - find_problems(Outputs(out), works).keys()
         failed = ledger.keys("quarantine", "clip")
         unfinished = [work.clip_key for work in works if work.clip_key not in done | failed]
         windows = ledger.keys("done", "window")
@@ -228,11 +229,13 @@ def _spread(keys: Sequence[str], count: int) -> frozenset[str]:
 
 def _todo(work: ClipWork, plan: ClipPlan, made: Collection[str]) -> ClipEstimate:
     """Estimate of an unfinished clip from its plan; windows in `made` are not counted."""
+    nothing = not plan.windows and not plan.masked_frames
+    empty_state = "failed" if work.expects_found else "skipped"
     windows = [each for each in plan.windows if work.window_key(each, plan.region_of(each)) not in made]
     references = len(work.job.reference_uris)
     return ClipEstimate(
         job_id=work.job.job_id,
-        state="todo" if plan.windows or plan.masked_frames else "skipped",
+        state=empty_state if nothing else "todo",
         frames=plan.num_frames,
         masked_frames=plan.masked_frames,
         shots=len(plan.shots),
@@ -240,6 +243,6 @@ def _todo(work: ClipWork, plan: ClipPlan, made: Collection[str]) -> ClipEstimate
         tokens=sum(token_count(w.window.num_frames, plan.region_of(w).size, references) for w in windows),
         looked=not may_shrink(work.job),
         steps=predict(work, plan, windows),
-        reason="at most" if may_shrink(work.job) else None,
+        reason="at most" if may_shrink(work.job) else plan.nothing,
         settings=work.settings,
     )

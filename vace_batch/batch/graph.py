@@ -14,7 +14,7 @@ from vace_batch.batch.step_units import keep_unit, measure_unit, prepare_unit, s
 from vace_batch.batch.window_queue import WindowQueue
 from vace_batch.cluster.units import Failure, Unit
 from vace_batch.costs import StepKind
-from vace_batch.errors import ClusterError
+from vace_batch.errors import ClusterError, LostError
 from vace_batch.ledger.ledger import Ledger, quality_key
 from vace_batch.ledger.schema import FailureRecord, QualityRecord
 from vace_batch.ledger.verdicts import attempt_record
@@ -133,7 +133,10 @@ class ClipGraph:
 
         Raises:
             ClusterError: the storage is full, which is no clip's fault.
+            LostError: the store refuses the credentials of the run, which is no clip's fault either.
         """
+        if failure.code == "store_lost":
+            raise LostError(failure.reason)
         if failure.code == "storage_full":
             raise ClusterError(f"{failure.reason}; free some space and run the same command again to continue")
         return [*self._after_failed[unit.kind](unit, failure), *self._go_on(unit)]
@@ -194,7 +197,9 @@ class ClipGraph:
         plan = state.prepared.plan
         state.prepared = None
         state.status = str(status)
-        if state.work.options.quality.enabled:
+        # Nothing was made where nothing was found, so there is nothing to judge.
+        is_skipped = state.status == "skipped" and state.attempts is None
+        if state.work.options.quality.enabled and not is_skipped:
             yield measure_unit(state.work, plan)
         else:
             self._finish(clip)

@@ -154,6 +154,7 @@ def another_attempt(work: ClipWork, remedy: Remedy, output: str, read_model: Rea
     return replace(
         work,
         job=job,
+        problem=None,
         output=output,
         model=remedy.model,
         revision=model.revision,

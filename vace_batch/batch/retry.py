@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 
 from vace_batch.batch.identity import works_of
 from vace_batch.errors import Fault, ManifestError, UsageError
 from vace_batch.ledger.ledger import Ledger
+from vace_batch.ledger.outputs import Outputs, find_problems
 from vace_batch.ledger.overrides import apply_overrides, record_overrides, with_values
 from vace_batch.ledger.run_plan import read_plan, read_run
 from vace_batch.ledger.schema import JobRow
@@ -17,8 +18,11 @@ from vace_batch.manifest.uris import folder_of
 from vace_batch.options import Options
 from vace_batch.steps.select_best import set_aside
 
-ROWS = ("failed", "fail", "review")
-"""The kinds of rows that may run again: failed rows, and finished ones by their verdict."""
+ROWS = ("failed", "lost", "fail", "review")
+"""The kinds of rows that may run again: failed rows, finished ones whose video is missing or another, and finished ones
+by their verdict."""
+
+_UNFINISHED = ("failed", "lost")
 
 
 def prepare_retry(
@@ -31,9 +35,9 @@ def prepare_retry(
 ) -> tuple[Manifest, Options]:
     """Make rows of the last run on OUT unfinished again. Returns that run's manifest and options, to be run again.
 
-    `jobs`: only rows with these ids. `rows`: the kinds of rows, of `ROWS`; by default failed ones, or with both
-    `values` and `jobs` all kinds. `values` replace the manifest's values in those rows, in this and all later runs. The
-    present output of a finished row is kept in OUT/attempts.
+    `jobs`: only rows with these ids. `rows`: the kinds of rows, of `ROWS`; by default failed and lost ones, or with
+    both `values` and `jobs` all kinds. `values` replace the manifest's values in those rows, in this and all later
+    runs. The present output of a finished row is kept in OUT/attempts.
 
     Raises:
         UsageError: no such rows exist, or finished rows are to be run again unchanged.
@@ -43,7 +47,7 @@ def prepare_retry(
     values = dict(values or {})
     kinds = tuple(rows) or _default_kinds(jobs, values)
     selected = _select(out, jobs, kinds)
-    finished = {row["job_id"] for row in selected.values() if row["status"] != "failed"}
+    finished = {job_id for job_id, (_, kind) in selected.items() if kind not in _UNFINISHED}
     if finished and not values:
         raise UsageError("finished rows give the same output again unless a value changes: --set COLUMN=VALUE")
     options = _with_roots(Options.model_validate(run["options"]), roots)
@@ -54,22 +58,26 @@ def prepare_retry(
         _check(apply_overrides(chosen, out, folder), values, folder)
         _keep(out, finished)
         record_overrides(out, chosen, values)
-    _forgive(out, selected.values(), (work.clip_key for work in works_of(chosen, out, options, folder)))
+    _forgive(
+        out, (row for row, _ in selected.values()), (work.clip_key for work in works_of(chosen, out, options, folder))
+    )
     return manifest, options
 
 
 def _default_kinds(jobs: Collection[str], values: Mapping[str, object]) -> tuple[str, ...]:
-    return ROWS if jobs and values else ROWS[:1]
+    return ROWS if jobs and values else _UNFINISHED
 
 
-def _select(out: str, jobs: Collection[str], kinds: Sequence[str]) -> dict[str, JobRow]:
+def _select(out: str, jobs: Collection[str], kinds: Sequence[str]) -> dict[str, tuple[JobRow, str]]:
     """Select the rows of the last run that have one of the kinds and, if `jobs` are given, one of these ids."""
     if unknown_kinds := set(kinds) - set(ROWS):
         raise UsageError(f"expected rows that are {', '.join(ROWS)}, got {', '.join(sorted(unknown_kinds))}")
-    of_kind = {row["job_id"]: row for row in summarise(out, shown_only=True).jobs if _kind(row) in kinds}
+    lost = find_problems(Outputs(out), read_plan(out))
+    all_rows = {row["job_id"]: (row, _kind(row, lost)) for row in summarise(out, shown_only=True).jobs}
+    of_kind = {job_id: pair for job_id, pair in all_rows.items() if pair[1] in kinds}
     if unknown := set(jobs) - set(of_kind):
         raise UsageError(f"--job: expected {' or '.join(kinds)} rows of {out}, got {', '.join(sorted(unknown))}")
-    return {job_id: row for job_id, row in of_kind.items() if job_id in jobs} if jobs else of_kind
+    return {job_id: pair for job_id, pair in of_kind.items() if job_id in jobs} if jobs else of_kind
 
 
 def _with_roots(options: Options, roots: Iterable[str]) -> Options:
@@ -77,22 +85,24 @@ def _with_roots(options: Options, roots: Iterable[str]) -> Options:
     return options.model_copy(update={"allow_roots": tuple(dict.fromkeys((*options.allow_roots, *roots)))})
 
 
-def _jobs_of(manifest: Manifest, selected: Mapping[str, JobRow]) -> list[Job]:
-    """Return the manifest's jobs of the selected rows.
+def _jobs_of(manifest: Manifest, job_ids: Collection[str]) -> list[Job]:
+    """Return the manifest's jobs of these ids.
 
     Raises:
         UsageError: the manifest has lost some of these rows since the last run.
     """
-    chosen = [job for job in manifest.jobs if job.job_id in selected]
-    if gone := selected.keys() - {job.job_id for job in chosen}:
+    chosen = [job for job in manifest.jobs if job.job_id in job_ids]
+    if gone := set(job_ids) - {job.job_id for job in chosen}:
         raise UsageError(
             f"{manifest.uri}: rows of the last run are missing from the manifest: {', '.join(sorted(gone))}"
         )
     return chosen
 
 
-def _kind(row: JobRow) -> str:
-    return "failed" if row["status"] == "failed" else row["verdict"] or "pass"
+def _kind(row: JobRow, lost: Container[str]) -> str:
+    if row["status"] == "failed":
+        return "failed"
+    return "lost" if row["clip_key"] in lost else row["verdict"] or "pass"
 
 
 def _check(jobs: Sequence[Job], values: Mapping[str, object], folder: str) -> None:

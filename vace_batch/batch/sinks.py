@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,6 +13,8 @@ from vace_batch.batch.graph import ClipGraph
 from vace_batch.batch.progress import Progress, Show
 from vace_batch.cluster.events import ActorDied, ActorReady, ActorWaiting, Event, UnitDone
 from vace_batch.costs import StepKind
+
+_WAITING_EVERY_S = 25.0
 
 _LOG = log.get_logger(__name__)
 
@@ -29,12 +32,16 @@ class Sinks:
     """Several sinks as one; each event goes to all of them in order."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
-        self._sinks = sinks
+        self._sinks: Sequence[Sink] = sinks
 
     def add(self, event: Event) -> None:
         """Pass an event to all sinks."""
         for sink in self._sinks:
             sink.add(event)
+
+    def forget(self) -> None:
+        """Pass no further event on and close no sink: each write to a lost store takes most of a minute."""
+        self._sinks = ()
 
     def close(self) -> None:
         for sink in self._sinks:
@@ -42,13 +49,24 @@ class Sinks:
 
 
 class ActorWarnings:
-    """Logs a warning for every actor that dies or waits for a machine."""
+    """Logs a warning for every actor that dies, and every 30 s for every pool that waits for a machine."""
+
+    def __init__(self) -> None:
+        self._waiting_told_at: dict[str, float] = {}
 
     def add(self, event: Event) -> None:
         if isinstance(event, ActorDied):
             _LOG.warning("an actor of pool %s died (%s): %s", event.pool, event.cause, event.detail)
         if isinstance(event, ActorWaiting):
-            _LOG.warning("pool %s waits for a machine with room for one of its actors", event.pool)
+            self._tell_waiting(event)
+
+    def _tell_waiting(self, event: ActorWaiting) -> None:
+        """Tell of the first waiting actor of a pool: all actors of a pool report within a second."""
+        now = time.monotonic()
+        if now - self._waiting_told_at.get(event.pool, -math.inf) > _WAITING_EVERY_S:
+            self._waiting_told_at[event.pool] = now
+            message = "pool %s waits for a machine with room for one of its actors, for %.0f s now"
+            _LOG.warning(message, event.pool, event.seconds)
 
     def close(self) -> None:
         pass

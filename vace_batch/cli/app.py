@@ -1,8 +1,9 @@
 """Remove and restyle objects in whole video archives, unattended.
 
-Exit codes: 0 all rows are done or skipped (nothing to change), 1 some rows failed, 2 wrong usage or a bad manifest,
-3 the budget is spent and rows are left, 130 interrupted. Results go to standard output, everything else to standard
-error; with --json standard output holds one JSON object and nothing else.
+Exit codes: 0 all rows are done or skipped (nothing to change), 1 some rows failed or `verify` found problems, 2
+wrong usage or a bad manifest, 3 the budget is spent and rows are left, 4 the Ray cluster or the store was lost and the
+same command continues, 130 interrupted. Results go to standard output, everything else to standard error; with --json
+standard output holds one JSON object and nothing else.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 # Imports inside commands are for start-up time only: each loads torch, Ray, diffusers, transformers, OpenCV, PyAV or
 # the hub's client. tests/cli/test_startup.py holds that `import vace_batch.cli.app` and `--help` load none of these.
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,9 +37,21 @@ from vace_batch.cli.options import (
 from vace_batch.cli.plan import plan
 from vace_batch.cli.report import report
 from vace_batch.cli.retry import retry
-from vace_batch.cli.running import ERR, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, OUT, print_json, run_batch
+from vace_batch.cli.running import (
+    ERR,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_LOST,
+    EXIT_USAGE,
+    OUT,
+    print_json,
+    run_batch,
+)
 from vace_batch.cli.status import status
-from vace_batch.errors import ManifestError, UsageError, VaceBatchError
+from vace_batch.cli.validate import validate
+from vace_batch.cli.verify import verify
+from vace_batch.errors import LostError, ManifestError, UsageError, VaceBatchError
 from vace_batch.ledger.garbage import find_garbage, remove_garbage
 from vace_batch.ledger.summary import summarise
 from vace_batch.manifest.builder import build_manifest, parse_defaults
@@ -52,7 +64,7 @@ if TYPE_CHECKING:
     from vace_batch.report.mask_review import Reviewed
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for _command in (plan, report, explain, status, retry):
+for _command in (validate, plan, report, explain, status, retry, verify):
     app.command()(_command)
 
 
@@ -64,18 +76,19 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 @app.command()
-def validate(manifest: ManifestArg) -> None:
-    """Check a manifest; print one line for every fault of every row."""
-    jobs = read_manifest(manifest).jobs
-    tasks = ", ".join(f"{count} {task}" for task, count in sorted(Counter(job.task for job in jobs).items()))
-    OUT.print(f"{manifest}: {len(jobs)} rows, no faults ({tasks})")
-
-
-@app.command()
 @with_options(*FINDERS, *PLACES, *PIXELS, *ACTORS, *AFTERWARDS, *COSTS, *BOUNDS)
-def run(manifest: ManifestArg, out: OutOption, options: Options, as_json: Json = False) -> None:
-    """Run a manifest. Rows that are finished in OUT are not run again."""
-    raise typer.Exit(run_batch(read_manifest(manifest), out, options, as_json=as_json))
+def run(
+    manifest: ManifestArg,
+    out: OutOption,
+    options: Options,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Read every finished video and artifact before deciding what is finished."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a manifest. Rows that are finished in OUT are not run again; lost or replaced videos are made again."""
+    raise typer.Exit(run_batch(read_manifest(manifest), out, options, as_json=as_json, verify=verify))
 
 
 @app.command()
@@ -268,6 +281,9 @@ def main() -> None:
     except UsageError as error:
         ERR.print(f"error: {error}")
         sys.exit(EXIT_USAGE)
+    except LostError as error:
+        ERR.print(f"error: {error}")
+        sys.exit(EXIT_LOST)
     except VaceBatchError as error:
         ERR.print(f"error: {error}")
         sys.exit(EXIT_FAILED)

@@ -169,6 +169,7 @@ AFTERWARDS = (
     Flag(field="quality", name="--quality", metavar="CHECK=REVIEW[:FAIL]", parse=parse_quality, repeats=True),
     Flag(field="attempts.max_attempts", name="--retries", offset=1),
     Flag(field="attempts.model", name="--retry-model", metavar="MODEL"),
+    Flag(field="expect_found", name="--expect-found"),
 )
 """Checks of a finished clip, and further attempts."""
 

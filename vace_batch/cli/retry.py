@@ -22,7 +22,8 @@ def retry(
         typer.Option(
             "--rows",
             metavar="WORD",
-            help="Rows that failed (the default), or finished ones by verdict: review, fail; repeatable.",
+            help="Rows: failed and lost (the default; the video is missing or another), or by verdict: review, fail;"
+            " repeatable.",
         ),
     ] = None,
     column: Annotated[

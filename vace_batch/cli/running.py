@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from vace_batch.batch.progress import view
+from vace_batch.errors import LostError
 from vace_batch.ledger.summary import Summary
 from vace_batch.ledger.usage import cost_lines
 from vace_batch.manifest.reader import Manifest
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     from vace_batch.batch.batch import Batch
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_BUDGET, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_LOST = LostError.EXIT_CODE
 OUT = Console(markup=False, highlight=False, soft_wrap=True)
 ERR = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
 
 
-def run_batch(manifest: Manifest, out: str, options: Options, *, as_json: bool) -> int:
+def run_batch(manifest: Manifest, out: str, options: Options, *, as_json: bool, verify: bool = False) -> int:
     """Run, or continue, a batch and print its summary; returns the exit code.
 
     Raises:
@@ -43,11 +45,14 @@ def run_batch(manifest: Manifest, out: str, options: Options, *, as_json: bool) 
             ERR.print(f"{num_finished} of {len(batch.works)} rows were already finished")
 
     with _stop_on_signals() as stopped, view(ERR, quiet=as_json) as show:
-        summary = run(manifest, out, options, show=show, should_stop=stopped, on_planned=announce)
+        summary = run(manifest, out, options, show=show, should_stop=stopped, on_planned=announce, verify=verify)
     show_summary(summary, as_json)
     if not num_pending and not as_json:
         ERR.print("nothing to do" + ("; `vace-batch retry` runs failed rows again" if summary.failed else ""))
-    return EXIT_INTERRUPTED if stopped() else exit_code(summary)
+    if stopped():
+        return EXIT_INTERRUPTED
+    lost = summary.pending and not summary.stopped  # taken back at the end: their videos were replaced meanwhile
+    return EXIT_FAILED if lost else exit_code(summary)
 
 
 def exit_code(summary: Summary) -> int:
@@ -79,7 +84,7 @@ def _clip_lines(summary: Summary) -> Iterator[str]:
         yield f"{job['status']:8} {job['job_id']}: {code}{job['reason']}"
     if not summary.verdicts.get("review", 0) + summary.verdicts.get("fail", 0):
         return
-    for job in summary.of("done", "skipped"):
+    for job in summary.of("done"):
         if job["verdict"] in ("review", "fail"):
             yield f"{job['verdict']:8} {job['job_id']}: {'; '.join(job['reasons'])}"
 

@@ -24,7 +24,7 @@ from vace_batch.cluster.units import Graph, Limits, PoolSpec, Totals, Unit
 from vace_batch.errors import ClusterError
 
 POLL_S = 0.2
-TELL_WAITING_AFTER_S = 30.0
+TELL_WAITING_EVERY_S = 30.0
 
 
 class Dispatcher:
@@ -265,8 +265,8 @@ class _Run:
                 reason = f"setup did not end within {actor.pool.setup_limit_s:g} s"
                 self._remove(actor, "timeout", reason, kill=True)
                 self._start_failed(actor.pool, reason)
-            elif actor.phase == "placing" and waited > TELL_WAITING_AFTER_S and not actor.waiting_reported:
-                actor.waiting_reported = True
+            elif actor.phase == "placing" and waited > actor.waiting_told_s + TELL_WAITING_EVERY_S:
+                actor.waiting_told_s = waited
                 self._tell(ActorWaiting(pool=actor.pool.name, actor_id=actor.actor_id, seconds=waited))
 
     def drain(self) -> None:

@@ -33,7 +33,7 @@ class ActorDied:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorWaiting:
-    """An actor has been waiting for `seconds` for a machine with enough free CPUs, GPUs or resources."""
+    """An actor has been waiting for `seconds` for a machine with enough free CPUs, GPUs or resources; every 30 s."""
 
     pool: str
     actor_id: int

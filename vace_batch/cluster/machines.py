@@ -15,11 +15,13 @@ def count_gpus(address: str | None = None) -> int:
     bound.
     """
     if address is not None:
-        from vace_batch.cluster.ray_private import most_gpus  # isort: skip  (first: it sets Ray's environment)
+        from vace_batch.cluster.connection import join  # isort: skip  (first: it sets Ray's environment)
         import ray
 
+        from vace_batch.cluster.ray_private import most_gpus
+
         if not ray.is_initialized():
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            join(address)
         most = int(ray.cluster_resources().get("GPU", 0)) or most_gpus()
         return 1 if most == sys.maxsize else most
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

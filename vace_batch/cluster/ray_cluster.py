@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vace_batch.cluster import ray_private  # isort: skip  (first: it sets Ray's environment)
+from vace_batch.cluster.watch import Watch  # isort: skip  (first: it sets Ray's environment)
 
 import concurrent.futures
 import queue
@@ -20,9 +20,6 @@ from vace_batch.cluster.facts import Cause, Died, Ended, Fact, Leaving, Placed, 
 from vace_batch.cluster.policy import Trouble
 from vace_batch.cluster.units import PoolSpec
 from vace_batch.cluster.worker import UnitCall, Worker
-
-LOOK_FOR_DRAINS_S = 2.0
-"""A spot notice gives two minutes at the best of providers, 30 s at others."""
 
 LATE_RESULTS_S = 10.0
 """Time for the results of a dead actor's earlier calls to arrive after the news of its death."""
@@ -44,13 +41,15 @@ class _Handle:
 
 
 class RayCluster:
-    """Actors on the Ray cluster that this process is connected to."""
+    """Actors on the Ray cluster that this process is connected to; after a loss, seen by `watch`, nothing calls Ray."""
 
-    def __init__(self, python_path: str | None, pools: Sequence[PoolSpec] = (), *, scales: bool = False) -> None:
+    def __init__(
+        self, watch: Watch, pools: Sequence[PoolSpec] = (), *, python_path: str | None = None, scales: bool = False
+    ) -> None:
+        self._watch_over_ray = watch
         self._python_path = python_path
         self._pools = {pool.name: pool for pool in pools}
         self._scales = scales
-        self._looked_at = 0.0
         self._worker = ray.remote(Worker)
         self._handles: dict[int, _Handle] = {}
         self._answers: queue.SimpleQueue[tuple[int, str, int, concurrent.futures.Future[Any]]] = queue.SimpleQueue()
@@ -95,24 +94,27 @@ class RayCluster:
 
     def kill(self, actor_id: int) -> None:
         handle = self._handles.pop(actor_id, None)
-        if handle is not None:
+        if handle is not None and self._watch_over_ray.loss is None:
             ray.kill(handle.actor, no_restart=True)
 
     def reserve(self, actors: Mapping[str, int]) -> None:
         """Ask Ray's autoscaler for all machines at once; for waiting actors alone it starts machines step by step."""
-        if self._scales:
+        if self._scales and self._watch_over_ray.loss is None:
             bundles = [bundle_of(self._pools[name]) for name, count in actors.items() for _ in range(count)]
             request_resources(bundles=bundles)
 
     def _leaving(self) -> list[Fact]:
-        """Report the actors on draining nodes; looks every `LOOK_FOR_DRAINS_S`."""
-        if time.monotonic() - self._looked_at < LOOK_FOR_DRAINS_S:
-            return []
-        self._looked_at = time.monotonic()
-        nodes = ray_private.draining_nodes()
+        """Report the actors on draining nodes."""
+        nodes = self._watch_over_ray.draining
         return [Leaving(actor_id=actor_id) for actor_id, handle in self._handles.items() if handle.node in nodes]
 
     def wait(self, timeout_s: float) -> list[Fact]:
+        """Return the facts that come within `timeout_s`.
+
+        Raises:
+            LostError: Ray's head or this machine's raylet is lost.
+        """
+        self._watch_over_ray.check()
         facts = self._leaving()
         try:
             answers = [self._answers.get(timeout=timeout_s)]
@@ -152,7 +154,10 @@ class RayCluster:
 
     def _death(self, actor_id: int, handle: _Handle, error: BaseException | None) -> list[Fact]:
         """Report the calls that a dead actor had finished, then its death."""
-        concurrent.futures.wait([call.answer for call in handle.calls.values()], timeout=LATE_RESULTS_S)
+        answers = [call.answer for call in handle.calls.values()]
+        deadline = time.monotonic() + LATE_RESULTS_S
+        while concurrent.futures.wait(answers, timeout=0.5).not_done and time.monotonic() < deadline:
+            self._watch_over_ray.check()
         facts = self._ended(actor_id, handle)
         self.kill(actor_id)
         return [*facts, Died(actor_id=actor_id, cause=cause_of_death(error), detail=detail_of_death(error))]

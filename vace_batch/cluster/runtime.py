@@ -7,23 +7,22 @@ Facts about Ray 2.60 that this relies on, each seen by breaking it:
 - When a raylet dies, its actors' calls fail after 2 s with `ActorUnavailableError`, before the node is dead to Ray.
 - `ray.cancel` does not stop a call that stands in the queue of a busy actor, so waiting calls are dropped by killing.
 - `ray.kill` fails the calls of a stopped process at once; the process itself is killed by the raylet 5-10 s later.
-- A local Ray dies with its driver, `kill -9` included.
+- A local Ray dies with its driver, `kill -9` included, except its agents, which live on for a minute: see `guard`.
 - With `log_to_driver=False` Ray still prints raylet errors on standard output, unless its deduplicator skips them.
 - Results of two calls of one actor may be reported in either order, since Ray calls back from several threads.
 - A process that ends at once may never have its earlier, tiny answer delivered: see `Blame.DOUBT`.
-- `ray.init` replaces the SIGTERM handler of the main thread.
+- `ray.init` replaces the SIGTERM handler of the main thread, unless hindered: see `keep_sigterm_handler`.
+- The processes of a local Ray die with the thread that called `ray.init`.
 """
 
 from __future__ import annotations
 
-from vace_batch.cluster.ray_private import on_loopback  # isort: skip  (first: it sets Ray's environment)
+from vace_batch.cluster.connection import join, start  # isort: skip  (first: it sets Ray's environment)
 
 import math
 import os
-import signal
 import sys
 import sysconfig
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -33,13 +32,12 @@ import ray
 
 from vace_batch.cluster.dispatcher import Dispatcher
 from vace_batch.cluster.events import Event
+from vace_batch.cluster.guard import Guard
 from vace_batch.cluster.ray_cluster import RayCluster
 from vace_batch.cluster.staff import ActorInfo
 from vace_batch.cluster.units import Graph, Limits, PoolSpec, Totals, Unit
-from vace_batch.errors import ClusterError, UsageError
-
-START_TRIES = 5
-"""Ray gives its own start 30 s, which is too short on a busy machine."""
+from vace_batch.cluster.watch import Watch
+from vace_batch.errors import UsageError
 
 
 def checkout_path() -> str:
@@ -92,15 +90,20 @@ class Runtime:
         self._object_store_bytes = object_store_bytes
         self._owns_ray = False
         self._dispatcher: Dispatcher | None = None
+        self._guard: Guard | None = None
+        self._watch: Watch | None = None
 
     def __enter__(self) -> Runtime:
         local = self._address is None and not ray.is_initialized()
-        if not ray.is_initialized():
-            self._connect()
         try:
+            if not ray.is_initialized():
+                self._connect()
             if local:
                 check_room(self._pools, ray.cluster_resources())
-            cluster = RayCluster(checkout_path() if local else None, self._pools, scales=self._address is not None)
+            self._watch = Watch(private=local)
+            cluster = RayCluster(
+                self._watch, self._pools, python_path=checkout_path() if local else None, scales=bool(self._address)
+            )
             self._dispatcher = Dispatcher(self._pools, cluster)
             self._dispatcher.staff()
         except BaseException:
@@ -118,9 +121,21 @@ class Runtime:
         if self._dispatcher is not None:
             self._dispatcher.close()
             self._dispatcher = None
+        if self._watch is not None and self._watch.loss is None:
+            self._watch.close()
+            self._watch = None
+        if self._watch is not None and self._guard is not None:
+            self._guard.close(kill_now=True)  # after a loss `ray.shutdown` would wait for Ray's processes
+            self._guard = None
         if self._owns_ray:
             ray.shutdown()
             self._owns_ray = False
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
 
     def run(
         self,
@@ -155,28 +170,13 @@ class Runtime:
         return self._dispatcher
 
     def _connect(self) -> None:
-        before = signal.getsignal(signal.SIGTERM)
-        for remaining in reversed(range(START_TRIES)):
-            try:
-                self._init()
-                break
-            except Exception as error:  # where a node does not start in time Ray raises just that
-                ray.shutdown()
-                if remaining and "timed out during startup" in str(error):
-                    continue
-                where = f"join the Ray cluster at {self._address}" if self._address else "start Ray on this machine"
-                raise ClusterError(f"cannot {where}: {error}") from error
-        self._owns_ray = True
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
-
-    def _init(self) -> None:
-        """Join the cluster at the address, or start a Ray on this machine."""
         if self._address:
-            ray.init(address=self._address, log_to_driver=False, logging_level="ERROR")
-            return
-        with on_loopback():
-            ray.init(address="local", log_to_driver=False, logging_level="ERROR", **self._own_ray())
+            join(self._address)
+        else:
+            self._guard = Guard()
+            with self._guard.marking():
+                start(**self._own_ray())
+        self._owns_ray = True
 
     def _own_ray(self) -> dict[str, Any]:
         """Return the settings of a Ray that this object starts: room for every actor of every pool."""

@@ -33,7 +33,7 @@ class Actor:
     phase: Literal["placing", "setup", "ready"] = "placing"
     node: str = ""
     pid: int = 0
-    waiting_reported: bool = False
+    waiting_told_s: float = 0.0
     leaving: bool = False
     calls: deque[Running] = field(default_factory=deque)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vace_batch.cluster.ray_private import on_loopback  # isort: skip  (first: it sets Ray's environment)
+from vace_batch.cluster.connection import join, start  # isort: skip  (first: it sets Ray's environment)
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
+from vace_batch.cluster.guard import Guard
+from vace_batch.cluster.watch import Watch
 from vace_batch.errors import ClusterError
 from vace_batch.vace.training.finetune import Tuning, tune
 from vace_batch.vace.training.loop import Schedule
@@ -48,16 +50,27 @@ def tune_together(
     """
     folder = directory.absolute()
     run = RunConfig(name="tune", storage_path=str(folder / "ray"), failure_config=FailureConfig(max_failures=_TRIES))
+    with closing(Guard()) as guard:
+        if team.address:
+            join(team.address)
+        else:
+            with guard.marking():
+                start()
+        with closing(Watch(private=not team.address)):  # a loss ends this process: Ray Train would wait for ever
+            _train(
+                TorchTrainer(
+                    _work,
+                    train_loop_config={"arguments": (manifest, ref, folder, tuning, schedule)},
+                    scaling_config=ScalingConfig(num_workers=team.workers, use_gpu=team.gpu),
+                    torch_config=TorchConfig(backend="nccl" if team.gpu else "gloo"),
+                    run_config=run,
+                )
+            )
+
+
+def _train(trainer: TorchTrainer) -> None:
     try:
-        with contextlib.nullcontext() if team.address else on_loopback():
-            ray.init(address=team.address or "local", log_to_driver=False, logging_level="ERROR")
-        TorchTrainer(
-            _work,
-            train_loop_config={"arguments": (manifest, ref, folder, tuning, schedule)},
-            scaling_config=ScalingConfig(num_workers=team.workers, use_gpu=team.gpu),
-            torch_config=TorchConfig(backend="nccl" if team.gpu else "gloo"),
-            run_config=run,
-        ).fit()
+        trainer.fit()
     except (
         Exception
     ) as error:  # a worker's error comes as one of Ray Train's own classes, which differ from release to release

@@ -91,7 +91,7 @@ class Problem:
     """The reason why a unit gave no result. Its text reads like a `ClipError`: `code: reason`.
 
     `code` is a `ClipError` code or one of `worker_died`, `timeout`, `out_of_memory`, `internal_error`, `machine_lost`,
-    `storage_full`; `reason` is a sentence for people.
+    `storage_full`, `store_lost`; `reason` is a sentence for people.
     """
 
     code: str

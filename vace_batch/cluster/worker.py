@@ -20,7 +20,7 @@ import ray
 from vace_batch.cluster.calls import Reply
 from vace_batch.cluster.policy import Trouble
 from vace_batch.cluster.units import Call, Outcome
-from vace_batch.errors import ClipError, is_out_of_memory
+from vace_batch.errors import ClipError, LostError, is_out_of_memory
 from vace_batch.storage.retry import is_disk_full
 from vace_batch.storage.written import written_bytes
 
@@ -178,6 +178,8 @@ def trouble_of(error: Exception) -> Trouble:
     text = "".join(traceback.format_exception(error))
     if isinstance(error, ClipError):
         return Trouble(code=error.code, reason=error.reason, retryable=error.retryable, traceback=text)
+    if isinstance(error, LostError):
+        return Trouble(code="store_lost", reason=error.reason, traceback=text)
     if is_out_of_memory(error):
         return Trouble(code="out_of_memory", reason=f"not enough memory: {_sentence(error)}", traceback=text)
     if is_disk_full(error):

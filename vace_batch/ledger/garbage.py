@@ -66,14 +66,14 @@ def _named(out: str) -> Iterator[str]:
     """List the artifacts that records name."""
     for kind in KINDS:
         for _, record in read_records(out, "done", kind, compact_from=COMPACT_FROM):
-            yield from _artifacts_in(record)
+            yield from artifacts_in(record)
 
 
-def _artifacts_in(value: object) -> Iterator[str]:
+def artifacts_in(value: object) -> Iterator[str]:
     """List the artifacts' names anywhere in a record, in fields of any name."""
     if isinstance(value, str):
         if value.startswith(_ARTIFACTS):
             yield value
     elif isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _artifacts_in(part)
+            yield from artifacts_in(part)

@@ -23,7 +23,15 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from vace_batch.ledger.records import k2, record_name
-from vace_batch.ledger.schema import ClipRecord, DoneRecord, FailureRecord, PrepRecord, QualityRecord, WindowRecord
+from vace_batch.ledger.schema import (
+    ClipRecord,
+    DoneRecord,
+    FailureRecord,
+    PrepRecord,
+    QualityRecord,
+    Seal,
+    WindowRecord,
+)
 from vace_batch.redact import redact
 from vace_batch.storage import files as storage
 from vace_batch.storage.listing import list_entries
@@ -92,11 +100,15 @@ class Ledger:
         stamp = {"key": key, "commit": uuid.uuid4().hex[:12], "finished_at": now()}
         return storage.create_exclusive(self._uri("done", key), as_json({**stamp, **record}))
 
-    def amend(self, key: str, fields: ClipRecord) -> None:
-        """Add fields to the record of a finished clip; do nothing where `key` is not finished."""
+    def amend(self, key: str, fields: ClipRecord | Seal) -> None:
+        """Add fields to the record of finished work; do nothing where `key` is not finished."""
         record = self.done(key)
         if record is not None:
             storage.publish(self._uri("done", key), as_json({**record, **fields}))
+
+    def take_back(self, key: str) -> None:
+        """Remove the record of finished work whose file is missing or another, so that the work is done again."""
+        storage.delete(self._uri("done", key))
 
     def quarantine(self, key: str, record: FailureRecord) -> bool:
         """Record that a clip failed for good; False when another driver was first."""
@@ -108,7 +120,7 @@ class Ledger:
         storage.delete(self._uri("quarantine", key))
 
     def note_mishap(self, key: str, *, step: str, traceback: str) -> None:
-        """Keep the traceback of one run of a step that went wrong."""
+        """Keep the traceback of one run of a step that went wrong, or the fault that was found in finished work."""
         name = f"{key}.{uuid.uuid4().hex[:8]}.json"
         uri = storage.join(self.out, "ledger", "mishaps", k2(key), name)
         storage.publish(uri, as_json({"key": key, "at": now(), "step": step, "traceback": redact(traceback)}))

@@ -47,6 +47,10 @@ BRIEF: dict[str, dict[str, pa.DataType]] = {
         "runs": pa.int32(),
         "windows": pa.int32(),
         "seconds": pa.float64(),
+        "output": pa.string(),
+        "num_bytes": pa.int64(),
+        "sha256": pa.string(),
+        "output_version": pa.string(),
     },
     "quality": {"verdict": pa.string(), "reasons": pa.list_(pa.string()), "thresholds": pa.string()},
 }

@@ -49,13 +49,24 @@ class PrepRecord(Stamp):
     """The clip's plan: shots, regions, windows, and the artifacts of masks and recovered pixels."""
 
 
+class Seal(TypedDict, total=False):
+    """The published video of a record; the record's work is done only while the file agrees."""
+
+    num_bytes: int
+    """Size of the video."""
+    sha256: str
+    """SHA-256 of the video."""
+    output_version: str
+    """Time of change and size of the video, or etag and size in a store: the cheap look of every run."""
+
+
 class WindowRecord(Stamp):
     """A generated window: `ledger/done`, kind `window`."""
 
     artifact: str
     """The file of generated frames, lossless."""
     digest: str
-    """SHA-256 of the artifact."""
+    """BLAKE2b-128 of the artifact."""
     seed: int
     """The seed that the window was sampled with."""
     seconds: float
@@ -87,17 +98,17 @@ class WindowRow(TypedDict):
     """Seconds of the GPU step."""
 
 
-class ClipRecord(Stamp, total=False):
-    """A finished clip: `ledger/done`, kind `clip`."""
+class ClipRecord(Stamp, Seal, total=False):
+    """A finished clip: `ledger/done`, kind `clip`; with the fields of `Seal`."""
 
     status: Literal["done", "skipped"]
-    """`skipped`: nothing was to change, the output is a copy of the source."""
+    """`skipped`: nothing to change was found, the output is a copy of the source; a skipped clip has no verdict."""
     job_id: str
     """The manifest row's job."""
     output: str
     """The finished video."""
     reason: str | None
-    """Why the clip was skipped."""
+    """Why the clip was skipped: what was not found, in how many frames."""
     runs: int
     """Runs of the stitch step until it succeeded."""
     windows: int
@@ -164,6 +175,8 @@ class QualityRecord(Stamp, total=False):
     """The measured values, by check; higher is worse."""
     broken: list[str]
     """Faults of the file itself: frames, size, times, tracks."""
+    doubts: list[str]
+    """Notes about the masks for which a person must review the clip."""
     unmeasured: str
     """Why the clip could not be measured, where that is so."""
     windows: int
@@ -211,8 +224,8 @@ class AttemptRecord(TypedDict):
     """The values that attempts differ in."""
 
 
-class AttemptsRecord(Stamp):
-    """The attempts at a clip and the best one: `ledger/done`, kind `attempts`."""
+class AttemptsRecord(Stamp, Seal):
+    """The attempts at a clip and the best one: `ledger/done`, kind `attempts`; with the fields of `Seal`."""
 
     clip_key: str
     """The clip as the job asks, which is the first attempt."""
@@ -315,7 +328,7 @@ class VerdictRow(TypedDict):
     """The columns of the results that quality fills."""
 
     verdict: VerdictName | None
-    """pass, review or fail; none where the clip was not measured."""
+    """pass, review or fail; none where the clip was skipped or not measured."""
     score: float | None
     """How far over the thresholds, 0 for a pass."""
     reasons: list[str]

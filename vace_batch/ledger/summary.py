@@ -129,7 +129,7 @@ def summarise(
         pending=places.null_count,
         windows=pc.sum(reached["windows"]).as_py() or 0,
         jobs=_Rows(Ledger(out), ended, records, verdicts),
-        verdicts=verdicts.counts(ended["clip_key"]),
+        verdicts=verdicts.counts(ended.filter(pc.equal(_status_at(records, ended), "done"))["clip_key"]),
         stopped=stopped,
         left=jobs.filter(pc.is_null(places)).select(["job_id", "clip_key"]) if stopped else None,
         cost=usage.as_dict(options.prices) | {"further_gpu_s": verdicts.further_gpu_s(ended["clip_key"])},
@@ -155,6 +155,11 @@ def _clip_records(out: str, *, compact: bool, shown_only: bool) -> pa.Table:
     done = read_tables(out, "done", "clip", columns, compact_from=compact_from)
     failed = read_tables(out, "quarantine", "clip", columns, compact_from=compact_from)
     return pa.concat_tables(itertools.chain(done, failed)).combine_chunks()
+
+
+def _status_at(records: pa.Table, ended: pa.Table) -> pa.ChunkedArray:
+    """Look up the status of each ended job."""
+    return _status_of(records.select(["status"]).take(ended["record"]))
 
 
 def _status_of(records: pa.Table) -> pa.ChunkedArray:
@@ -183,7 +188,7 @@ class _Rows(Sequence[JobRow]):
 
     def of(self, statuses: Sequence[str]) -> Iterator[JobRow]:
         """Select the rows with one of these statuses."""
-        reached = _status_of(self._records.select(["status"]).take(self._jobs["record"]))
+        reached = _status_at(self._records, self._jobs)
         return self._rows(self._jobs.filter(pc.is_in(reached, pa.array(statuses))))
 
     def _rows(self, jobs: pa.Table) -> Iterator[JobRow]:
@@ -195,7 +200,8 @@ class _Rows(Sequence[JobRow]):
                 record = _whole(columns)
                 failed = record.get("status", "failed") == "failed"
                 output = None if failed else self._ledger.absolute(job["output"])
-                yield _job_row(job, record, output, verdict)
+                skipped = record.get("status") == "skipped"  # not judged, whatever an earlier version recorded
+                yield _job_row(job, record, output, no_verdict() if skipped else verdict)
 
 
 def _whole(columns: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def verdict_of(record: QualityRecord, settings: QualitySettings) -> Verdict:
     unmeasured = record.get("unmeasured")
     if unmeasured is not None:
         return Verdict(verdict="review", score=1.0, reasons=(f"the clip could not be measured: {unmeasured}",))
-    return judge(record["metrics"], record["checks"], settings, record["broken"])
+    return judge(record["metrics"], record["checks"], settings, record["broken"], record.get("doubts", ()))
 
 
 def with_verdict(record: QualityRecord, settings: QualitySettings) -> QualityRecord:

@@ -18,8 +18,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from vace_batch.errors import Fault, ManifestError, UsageError
-from vace_batch.manifest.cells import shown
+from vace_batch.manifest.cells import one_line, shown
 from vace_batch.manifest.column_types import type_faults
+from vace_batch.manifest.csv_lines import fault_at_line, parse_fault, record_lines
 from vace_batch.manifest.job import Job
 from vace_batch.manifest.limits import MAX_JOB_ID_BYTES
 from vace_batch.manifest.reader import jobs_of
@@ -49,14 +50,20 @@ def build_manifest(prefix: str, output: str, *, task: str | None = None, **defau
     _check_defaults(filler)
     folder = _folder(output)
     if prefix.lower().endswith(".csv"):
-        rows = [_moved(row, _folder(prefix), folder) for row in _csv_rows(prefix)]
-        table = _table(rows, filler)
+        data = _csv_bytes(prefix)
+        try:
+            rows = [_moved(row, _folder(prefix), folder) for row in _csv_rows(data)]
+            table = _table(rows, filler)
+            jobs_of(table, folder)
+        except ManifestError as error:
+            lines = record_lines(data)
+            raise ManifestError([fault_at_line(fault, lines) for fault in error.faults]) from error
     else:
         rows = _video_rows(prefix, folder)
         table = _table(rows, filler)
         # All rows share the defaults, so the first row already has every fault of the defaults.
         jobs_of(table.slice(0, 1), folder)
-    jobs_of(table, folder)
+        jobs_of(table, folder)
     write_manifest(table, output)
     return len(rows)
 
@@ -156,8 +163,8 @@ def _folder(uri: str) -> str:
         raise UsageError(f"got {shown(uri)}, expected {error}") from error
 
 
-def _csv_rows(uri: str) -> list[dict[str, object]]:
-    table = _csv_table(uri)
+def _csv_rows(data: bytes) -> list[dict[str, object]]:
+    table = _csv_table(data)
     _check_header(table)
     rows: list[dict[str, Any]] = table.to_pylist()
     names = set(table.column_names) & set(SCHEMA.names)
@@ -185,15 +192,18 @@ def _parse_cell(name: str, index: int, row: dict[str, Any]) -> Iterator[Fault]:
     try:
         row[name] = _cell_value(name, row[name])
     except ValueError as error:
-        job_id = shown(row["job_id"]) if "job_id" in row else None
+        job_id = one_line(row["job_id"]) if row.get("job_id") else None
         yield Fault(name, shown(row[name]), str(error), row=index, job_id=job_id)
 
 
-def _csv_table(uri: str) -> Any:
+def _csv_bytes(uri: str) -> bytes:
     try:
-        data = storage.read_bytes(resolve_uri(uri, os.getcwd()))
+        return storage.read_bytes(resolve_uri(uri, os.getcwd()))
     except OSError as error:
         raise UsageError(f"{shown(uri)} cannot be read: {error.strerror or error}") from error
+
+
+def _csv_table(data: bytes) -> Any:
     try:
         # One block, or a long cell could straddle two.
         read = pa_csv.ReadOptions(block_size=max(len(data), 1), use_threads=False)
@@ -207,7 +217,7 @@ def _csv_table(uri: str) -> Any:
         parse = pa_csv.ParseOptions(newlines_in_values=True)
         return pa_csv.read_csv(pa.BufferReader(data), read, parse, convert)
     except pa.ArrowException as error:
-        raise _error(None, None, shown(str(error)), "a CSV in UTF-8 with a header") from error
+        raise ManifestError([parse_fault(str(error), record_lines(data))]) from error
 
 
 def _cell_value(name: str, text: str | None) -> object:

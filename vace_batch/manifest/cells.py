@@ -463,5 +463,6 @@ PARSERS: dict[str, Parser] = {
     "model": _weights,
     "loras": _loras,
     "sampling": _sampling,
+    "expect_found": lambda value, cell: value,
     "output_uri": _output,
 }

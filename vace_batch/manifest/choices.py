@@ -34,6 +34,9 @@ SEED_SCOPES: tuple[SeedScope, ...] = get_args(SeedScope)
 MASK_RULES: tuple[MaskRule, ...] = get_args(MaskRule)
 LORA_EXPERTS: tuple[LoraExpert, ...] = get_args(LoraExpert)
 
+CONTROL_NETWORKS = {"depth": "depth", "pose": "pose", "pose_body": "pose"}
+"""The kind of weights that draws a control, by control; other controls need no weights."""
+
 COMPOSITIONS: dict[str, tuple[Process, ...]] = {
     "reference": (),
     "animate": ("control",),

@@ -239,6 +239,8 @@ class Job:
     model: str | None = field(default=None, metadata=_PIXELS)
     loras: tuple[LoraRef, ...] | None = field(default=None, metadata=_PIXELS | _RESOLVED)
     sampling: Sampling = field(default_factory=Sampling, metadata=_PIXELS)
+    # True gives the clip another identity, by `ClipWork`; masks, plan and windows stay the same.
+    expect_found: bool | None = field(default=None, metadata=_NOTHING)
     output_uri: str | None = field(default=None, metadata=_NOTHING)
 
     @property

@@ -473,6 +473,13 @@ SCHEMA = pa.schema(
             default=_FROM_PRESET,
         ),
         _field(
+            "expect_found",
+            pa.bool_(),
+            "true: the row fails with nothing_found where nothing to change is found, instead of being skipped.",
+            example=True,
+            default="the run's",
+        ),
+        _field(
             "output_uri",
             pa.string(),
             "Output file, a relative path with its suffix below OUT/videos.",

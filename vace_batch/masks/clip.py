@@ -16,6 +16,7 @@ from vace_batch.masks.detectors.text import TEXT
 from vace_batch.masks.finder import ObjectFinder
 from vace_batch.masks.import_files import read_masks
 from vace_batch.masks.keyframes import BoxTrack, PointPrompts, box_tracks, points_by_object
+from vace_batch.masks.levels import MOST_COVERED, Coverage, MaskLevels
 from vace_batch.masks.models import MaskModels, checked_detector, text_finder
 from vace_batch.masks.notes import Fallbacks, FrameObjects, Notes
 from vace_batch.masks.refine import refine, split_parts, subtract
@@ -93,18 +94,24 @@ def _refined_masks(request: MaskRequest, guard: Callable[[FrameMask], object] | 
     sources = _MaskSources.of(request)
     refiner = _Refiner(request)
     fallbacks = Fallbacks()
+    coverage = Coverage()
     for objects in sources.objects(request):
         request.notes.see(objects)
         fallbacks.see(objects)
         protected = sources.protected_at(objects)
         if guard is not None and protected is not None:
             guard(protected)
-        mask = subtract(refiner.refined(sources.selected_at(objects)), protected)
+        whole = refiner.refined(sources.selected_at(objects))
+        request.notes.selected += whole is not None
+        mask = subtract(whole, protected)
         if mask is not None:
+            coverage.add(mask, request.size)
             yield mask if mask.index == objects.index else replace(mask, index=objects.index)
-    sources.finish()
+    sources.finish(request)
     for note in fallbacks.notes():
         request.notes.add(note)
+    if request.job.task == "removal" and coverage.mean_share > MOST_COVERED:
+        request.notes.doubt(f"mask_covers_all: the job {coverage}: hardly anything is left to fill it from")
 
 
 class _Refiner:
@@ -135,18 +142,21 @@ def _same(parts: list[FrameMask], others: list[FrameMask]) -> bool:
 
 
 class _FileMasks:
-    """Walk through a mask file in step with the frames."""
+    """Walk through a mask file in step with the frames; `levels` judges the file."""
 
-    def __init__(self, masks: Iterator[FrameMask]) -> None:
+    def __init__(self, masks: Iterator[FrameMask], levels: MaskLevels) -> None:
+        self.levels = levels
         self._masks = masks
         self._next = next(masks, None)
 
     @staticmethod
-    def of(request: MaskRequest, path: str | None) -> _FileMasks | None:
-        """Open the mask file at `path` for the request's frames; None without a path."""
+    def of(request: MaskRequest, path: str | None, column: str) -> _FileMasks | None:
+        """Open the mask file at `path`, which `column` names, for the request's frames; None without a path."""
         if path is None:
             return None
-        return _FileMasks(read_masks(path, request.size, request.scan.num_frames, *request.frame_range))
+        levels = MaskLevels(column=column)
+        masks = read_masks(path, request.size, request.scan.num_frames, *request.frame_range, levels=levels)
+        return _FileMasks(masks, levels)
 
     def at(self, index: int) -> FrameMask | None:
         """Return the mask of frame `index`, which must not fall from call to call."""
@@ -178,8 +188,8 @@ class _MaskSources:
         job, size, scan = request.job, request.size, request.scan
         selected = box_tracks(job.boxes, size, scan.num_frames, scan.cuts)
         protected = box_tracks(job.protect.boxes, size, scan.num_frames, scan.cuts)
-        file = _FileMasks.of(request, job.mask_uri)
-        protect_file = _FileMasks.of(request, job.protect.mask_uri)
+        file = _FileMasks.of(request, job.mask_uri, "mask_uri")
+        protect_file = _FileMasks.of(request, job.protect.mask_uri, "protect.mask_uri")
         finder = _object_finder(request, selected) if job.needs_pixels else None
         return _MaskSources(
             size=size,
@@ -218,11 +228,46 @@ class _MaskSources:
             guards.append(mask)
         return merge_masks(guards)
 
-    def finish(self) -> None:
-        """Check the rest of the mask files."""
-        for file in (self.file, self.protect_file):
-            if file is not None:
-                file.finish()
+    def finish(self, request: MaskRequest) -> None:
+        """Check the rest of the mask files, and what they mask as a whole.
+
+        A doubt about a mask becomes a note; a doubt about a mask that protects is refused.
+
+        Raises:
+            ClipError: `mask_covers_all`, `mask_levels`, `mask_empty`, and as `read_masks`.
+        """
+        if self.file is not None:
+            self.file.finish()
+            _judge_file(self.file.levels, request)
+        if self.protect_file is not None:
+            self.protect_file.finish()
+            _judge_protection(self.protect_file.levels, request)
+
+
+def _judge_file(levels: MaskLevels, request: MaskRequest) -> None:
+    """Refuse a mask file that leaves a removal hardly any pixel, and note what is doubtful about a mask file."""
+    if levels.softness is not None:
+        request.notes.doubt(f"soft_mask: {levels.column}: {levels.softness}")
+    if levels.coverage.mean_share > MOST_COVERED:
+        if request.job.task == "removal":
+            reason = f"{levels.coverage}: hardly anything is left to fill it from; white is replaced, black is kept"
+            raise ClipError("mask_covers_all", levels.named(reason))
+        request.notes.doubt(f"mask_covers_all: {levels.column} {levels.coverage}")
+
+
+def _judge_protection(levels: MaskLevels, request: MaskRequest) -> None:
+    """Refuse a mask file that protects nothing or everything, or whose levels are doubtful."""
+    if levels.softness is not None:
+        raise ClipError("mask_levels", levels.named(f"{levels.softness}; a mask that protects must have two levels"))
+    num_frames = len(range(*request.frame_range))
+    if not levels.coverage.masked_frames:
+        raise ClipError(
+            "mask_empty", levels.named(f"masks nothing in {num_frames:,} frames, so it would protect nothing")
+        )
+    if levels.coverage.masked_share > 0.999 * num_frames:
+        raise ClipError(
+            "mask_covers_all", levels.named(f"{levels.coverage}: everything is protected, nothing may change")
+        )
 
 
 def _object_finder(request: MaskRequest, boxes: Sequence[BoxTrack]) -> ObjectFinder:

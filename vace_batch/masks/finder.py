@@ -55,8 +55,8 @@ class _NamedObject:
 class _Shot:
     """The state of one pass over the shot of frames start..stop-1.
 
-    `outlines` holds the masks of prompted objects by frame; `from_memory` and `without_outline` the frames that
-    `FrameObjects` marks so.
+    `outlines` holds the masks of prompted objects by frame; `from_memory`, `without_outline` and `detected` the frames
+    that `FrameObjects` marks so.
     """
 
     start: int
@@ -66,6 +66,7 @@ class _Shot:
     outlines: dict[int, list[PackedMask]] = field(default_factory=lambda: defaultdict(list))
     from_memory: set[int] = field(default_factory=set)
     without_outline: set[int] = field(default_factory=set)
+    detected: set[int] = field(default_factory=set)
 
     @property
     def frames(self) -> tuple[int, int]:
@@ -134,6 +135,7 @@ class ObjectFinder:
 
         def detect(index: int, images: _FrameImages) -> list[Detection]:
             shown[index] = images
+            shot.detected.add(index)
             return self._detections(index, images, shot)
 
         for index, detections in detect_with_skipping(self._images(frames, shot), detect, self.size, self.every):
@@ -267,6 +269,7 @@ class ObjectFinder:
                 names=[*[""] * len(outlines), *names],
                 from_memory=index in shot.from_memory,
                 without_outline=index in shot.without_outline,
+                detected=index in shot.detected,
             )
 
     def _overlay_at(self, index: int, names: Sequence[str]) -> list[FrameMask]:

@@ -18,7 +18,7 @@ from vace_batch.masks.detectors.yolo import Detector, download_release
 from vace_batch.masks.detectors.yolo_onnx import ExportedDetector
 from vace_batch.masks.finder import classes_of
 from vace_batch.masks.segmenters.sam import Segmenter
-from vace_batch.masks.weights import files_beside, find_weights, is_exported
+from vace_batch.masks.weights import files_beside, find_weights, is_exported, missing_weights
 
 DEFAULT_EVERY = 4
 
@@ -86,8 +86,7 @@ class MaskModels:
         """Find weights by name or default; download a missing release if that is allowed."""
         chosen = name or configured
         if chosen is None:
-            reason = f"{needed_by} need weights: set the column {column!r}, or configure a default {column}"
-            raise ClipError(f"no_{column}", reason)
+            raise missing_weights(column, needed_by)
         try:
             return self._find(chosen, configured)
         except ClipError:

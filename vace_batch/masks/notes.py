@@ -17,7 +17,7 @@ class FrameObjects:
 
     `names` has the class and number of each selected mask, empty if it is not a tracked object's. `from_memory`: SAM
     2's memory alone found one of the objects. `without_outline`: the segmenter found no outline of one of the objects,
-    and its box is the mask.
+    and its box is the mask. `detected`: a detector looked at the frame, and was not skipped.
     """
 
     index: int
@@ -26,26 +26,41 @@ class FrameObjects:
     names: Sequence[str] = ()
     from_memory: bool = False
     without_outline: bool = False
+    detected: bool = False
 
 
 @dataclass(slots=True)
 class Notes:
     """Notes for people about a clip's masks.
 
-    `notes` go into the clip's result. `objects` holds each frame's tracked objects with their boxes; None does not
-    collect them.
+    `notes` go into the clip's result; `doubts` do so too, and the clip's verdict is no pass. `objects` holds each
+    frame's tracked objects with their boxes; None does not collect them. `frames` counts the frames that were masked or
+    not, `detected` the frames among them that a detector looked at, `selected` the frames with a mask before protected
+    pixels were subtracted.
     """
 
     notes: list[str] = field(default_factory=list)
     objects: dict[int, list[tuple[str, Box]]] | None = None
+    doubts: list[str] = field(default_factory=list)
+    frames: int = 0
+    detected: int = 0
+    selected: int = 0
 
     def add(self, note: str) -> None:
         """Add a note, unless the same note is there already."""
         if note not in self.notes:
             self.notes.append(note)
 
+    def doubt(self, note: str) -> None:
+        """Add a note for which a person must review the clip, unless the same note is there already."""
+        self.add(note)
+        if note not in self.doubts:
+            self.doubts.append(note)
+
     def see(self, frame: FrameObjects) -> None:
-        """Collect the named objects of a frame."""
+        """Count a frame, and collect its named objects."""
+        self.frames += 1
+        self.detected += frame.detected
         if self.objects is not None:
             named = zip(frame.names, frame.selected, strict=True)
             self.objects[frame.index] = [(name, mask.box) for name, mask in named if name]

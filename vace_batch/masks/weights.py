@@ -55,6 +55,16 @@ def _allowed(configured: str | None, folders: Sequence[str]) -> str:
     return ", ".join(names) or "none"
 
 
+def missing_weights(kind: str, needed_by: str) -> ClipError:
+    """Make the error of a job that needs a detector, segmenter, depth or pose network and gets no name of any."""
+    column = "control_weights" if kind in ("depth", "pose") else kind
+    needs = "needs" if needed_by.startswith("control") else "need"
+    reason = f"{needed_by} {needs} weights: give --{kind} FILE, or name them in the column {column}"
+    if column == "control_weights":
+        return ClipError("no_control_weights", reason)
+    return ClipError("no_detector" if kind == "detector" else "no_segmenter", reason)
+
+
 def files_beside(weights: str, names: Iterable[str], *, trusted: bool, pickles: Sequence[str]) -> tuple[str, ...]:
     """Return the files of `names` that lie in the folder of `weights` and may be opened.
 

@@ -60,10 +60,16 @@ def checks_of(job: Job) -> tuple[str, ...]:
 
 
 def judge(
-    metrics: Mapping[str, float], checks: Sequence[str], settings: QualitySettings, broken: Sequence[str] = ()
+    metrics: Mapping[str, float],
+    checks: Sequence[str],
+    settings: QualitySettings,
+    broken: Sequence[str] = (),
+    doubts: Sequence[str] = (),
 ) -> Verdict:
-    """Judge a clip's `metrics` by the thresholds of `checks`; a fault in `broken` fails the clip."""
+    """Judge a clip's `metrics` by the thresholds of `checks`; a fault in `broken` fails the clip, and a clip with
+    `doubts` about its masks is for review."""
     findings = [_Finding("fail", 2.0, f"the file is broken: {fault}", "contract") for fault in broken]
+    findings += [_Finding("review", 1.0, f"the mask is doubtful: {doubt}", "mask") for doubt in doubts]
     for check in checks:
         finding = _finding(check, metrics.get(check, 0.0), settings.threshold(check))
         if finding is not None:

@@ -126,7 +126,8 @@ def _plan_lines(plan: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _row_lines(row: JobRow, windows: list[WindowRow]) -> Iterator[str]:
-    fault = f": {row['error_code']}: {row['reason']}" if row["error_code"] else ""
+    code = f"{row['error_code']}: " if row["error_code"] else ""
+    fault = f": {code}{row['reason']}" if row["reason"] else ""
     yield f"state     {row['status']}{fault}; {row['seconds']:.1f} s, {row['runs']} runs"
     if row["predicted_gpu_s"] is not None:
         real = sum(window["seconds"] for window in windows)

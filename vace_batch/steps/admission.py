@@ -30,7 +30,8 @@ def admit(job: Job, roots: Roots, options: Options) -> None:
             raise ClipError("not_allowed", f"{file.cell}: {reason}")
         _admit_folder(file.cell, file.uri, roots)
     if job.model not in (None, _EMBEDDED_MODEL, options.model) and not _is_among(job.model, options.weights_folders):
-        reason = f"model: {job.model!r} is neither the run's model ({options.model}) nor a folder below --weights"
+        known = f"neither the run's ({options.model}) nor a folder below a --weights FOLDER"
+        reason = f"model: {job.model!r} is {known}"
         raise ClipError("model_not_allowed", reason)
     lora_refs(job, options)
 
@@ -64,4 +65,4 @@ def check_bytes(job: Job, limits: MediaLimits) -> None:
             continue
         if size > limits.max_bytes:
             reason = f"{file.uri} has {size:,} bytes, the limit is {limits.max_bytes:,}"
-            raise ClipError("too_large", f"{file.cell}: {reason}")
+            raise ClipError("too_large", f"{file.cell}: {reason}; --limit max_bytes=N sets another")

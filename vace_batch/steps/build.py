@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
 from vace_batch.ledger.ledger import Ledger
+from vace_batch.masks.import_files import read_mask_picture
+from vace_batch.masks.levels import MaskLevels
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
 from vace_batch.steps.control_videos import control_videos
@@ -21,7 +26,7 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
     """Build the VCU of one window: frames and masks of its crop at model size, controls and references.
 
     Raises:
-        ClipError: the source or a reference cannot be read.
+        ClipError: the source or a reference cannot be read, or a reference's mask is no mask.
     """
     window = planned.window
     region = plan.region_of(planned)
@@ -44,8 +49,8 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
     arrays = tasks.WindowArrays(
         frames_THWC=np.stack(frames + frames[-1:] * held),
         mask_THW=np.concatenate([mask_THW, mask_THW[-1:].repeat(held, axis=0)]),
-        references=_reference_pictures(work, "reference_uris"),
-        reference_masks=_reference_pictures(work, "reference_mask_uris", gray=True) or None,
+        references=_reference_pictures(work, "reference_uris", lambda path, _: read_image(path)),
+        reference_masks=_reference_pictures(work, "reference_mask_uris", _reference_mask) or None,
         controls=controls,
         known_T=np.concatenate([known_T, known_T[-1:].repeat(held)]),
     )
@@ -53,10 +58,21 @@ def build(work: ClipWork, plan: ClipPlan, planned: PlannedWindow) -> VCU:
     return tasks.make_vcu(work.job, arrays, window_id=window_id, seed=work.seed(planned), sampling=work.sampling)
 
 
-def _reference_pictures(work: ClipWork, column: str, *, gray: bool = False) -> tuple[NDArray[np.uint8], ...]:
+def _reference_mask(path: str, cell: str) -> NDArray[np.uint8]:
+    """Read the mask of a reference as brightness (H, W), and refuse a picture that is no mask."""
+    levels = MaskLevels(column=cell)
+    gray = read_mask_picture(Path(path), levels)
+    levels.finish()
+    return gray
+
+
+def _reference_pictures(
+    work: ClipWork, column: str, read: Callable[[str, str], NDArray[np.uint8]]
+) -> tuple[NDArray[np.uint8], ...]:
+    """Read the pictures of a column by `read`, which takes a local path and the file's place in the row."""
     pictures = []
     for file in work.job.files():
         if file.column == column:
             with local_file(file.uri, file.fingerprint_name, work.fingerprints) as path:
-                pictures.append(read_image(path, gray=gray))
+                pictures.append(read(path, file.cell))
     return tuple(pictures)

@@ -22,13 +22,17 @@ from vace_batch.storage.roots import Roots
 from vace_batch.vcu.controls.models import ControlModels
 from vace_batch.vcu.sampling import ResolvedSampling
 
+MADE_AGAIN = "made again: "
+"""The start of the note on a clip whose finished video was lost."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipWork:
     """One job with all settings that decide its pixels, which is all that a worker needs.
 
     `refused` is the error for which the job was refused when it was planned. `fingerprints` are empty then, as a
-    refused file is never opened, and `prepare` raises the error as the row's failure.
+    refused file is never opened, and `prepare` raises the error as the row's failure. `problem` says why the finished
+    clip is made again, where it is.
     """
 
     job: Job
@@ -42,6 +46,7 @@ class ClipWork:
     limits: WindowLimits
     sampling: ResolvedSampling
     refused: ClipError | None = None
+    problem: str | None = None
 
     @property
     def prep_key(self) -> str:
@@ -53,12 +58,18 @@ class ClipWork:
         """The identity of the stitched clip under its name."""
         return self._keys[1]
 
+    @property
+    def expects_found(self) -> bool:
+        """Whether the clip fails where nothing to change is found: the row's `expect_found`, else the run's."""
+        return self.options.expect_found if self.job.expect_found is None else self.job.expect_found
+
     @cached_property
     def _keys(self) -> tuple[str, str]:
         """Hash `prep_key` and `clip_key`, once for each work."""
         fields = identity_fields(self.job)
         prep_key = self._prep_key(fields)
-        name = (self.job.job_id, self.output)
+        # Only a clip that expects to be found has a key of its own, so that a run may learn it later.
+        name = (self.job.job_id, self.output, *(("expect_found",) if self.expects_found else ()))
         encoding = self.options.pixel_fields()
         return prep_key, make_key("clip", KEY_VERSION, name, self._generation(fields), prep_key, encoding)
 

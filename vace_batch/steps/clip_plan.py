@@ -48,7 +48,8 @@ class ClipPlan:
     Files are named relative to OUT, None without one: `masks` of the pixels to change, `recovered` pixels under them
     from other frames, `holes`, the masked pixels left for the model, `selection` masks that steer, `protected` masks of
     pixels that must not change. `new` is (start, stop) of the frames that extend the source. `scales` are the ranges of
-    the controls by shot. `stills` reuse one window for many frames.
+    the controls by shot. `stills` reuse one window for many frames. `doubts` are the notes for which a person must
+    review the clip; `nothing` is why a clip without `masks` has none.
     """
 
     size: Size
@@ -63,6 +64,8 @@ class ClipPlan:
     scales: tuple[dict[str, Scale], ...] = ()
     recovered_share: float = 0.0
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    nothing: str | None = None
     source_bytes: int = 0
     masks: str | None = None
     recovered: str | None = None

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from vace_batch.manifest.choices import CONTROL_NETWORKS
 from vace_batch.masks.keyframes import box_tracks
 from vace_batch.masks.refine import split_parts
 from vace_batch.masks.store import FrameMask
 from vace_batch.steps.clip import ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
-from vace_batch.vcu.controls.models import NETWORKS
 from vace_batch.vcu.controls.videos import LAYOUTS, SIMPLE, Boxes, Source, control_video
 from vace_batch.vcu.unit import Pixels
 from vace_batch.video.reader import read_frames
@@ -42,7 +42,7 @@ def control_videos(
             lead=with_lead,
             layout=_layout(work, plan, name, window.start, selection) if name in LAYOUTS else None,
         )
-        network = work.control_models.load(name, work.job.control_weights) if name in NETWORKS else None
+        network = work.control_models.load(name, work.job.control_weights) if name in CONTROL_NETWORKS else None
         video = control_video(name, source, scale=scales.get(name), network=network)
         held = window.num_frames - len(video)
         videos[name] = np.concatenate([video, video[-1:].repeat(held, axis=0)])

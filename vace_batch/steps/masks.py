@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vace_batch.geometry import TOKEN_PX, Box
-from vace_batch.manifest.job import Dilation
+from vace_batch.manifest.job import Dilation, Job, Pick
 from vace_batch.masks.clip import MaskRequest, clip_masks, whole_frames
+from vace_batch.masks.notes import Notes
 from vace_batch.masks.refine import dilate, split_parts, subtract
 from vace_batch.masks.store import FrameMask, MaskReader, MaskSummary, MaskWriter, merge_masks, write_masks
 from vace_batch.planning.canvas import canvas_masks, on_canvas
@@ -27,7 +28,8 @@ class ClipMasks:
     """The masks of a clip in the local `file`, which is empty if `masked_frames` is 0.
 
     `selection` is the file of masks that steer, `protected` the file of pixels that must not change; None without one.
-    `notes` are for the clip's result.
+    `notes` are for the clip's result, and the `doubts` among them for its verdict. `nothing` is the reason of an empty
+    file.
     """
 
     file: str
@@ -35,6 +37,8 @@ class ClipMasks:
     selection: str | None
     protected: str | None
     notes: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
+    nothing: str | None = None
 
 
 def find_masks(clip: OpenClip) -> ClipMasks:
@@ -61,14 +65,34 @@ def find_masks(clip: OpenClip) -> ClipMasks:
     selection = None
     if job.masks_select and job.has_mask_source:
         selection = clip.file("selection")
-        write_masks(selection, clip.size, clip_masks(request))
+        if not write_masks(selection, clip.size, clip_masks(request)).boxes:
+            request.notes.doubt(f"no_selection: {nothing_reason(job, request.notes)}")
     return ClipMasks(
         file=file,
         masked_frames=len(summary.boxes),
         selection=selection,
         protected=protected,
         notes=tuple(request.notes.notes),
+        doubts=tuple(request.notes.doubts),
+        nothing=None if summary.boxes else nothing_reason(job, request.notes),
     )
+
+
+def nothing_reason(job: Job, notes: Notes) -> str:
+    """Say what was looked for in how many frames, for a clip whose masks are empty."""
+    frames = f"{notes.frames:,} frames"
+    if notes.selected:
+        return f"all masked pixels are protected, in {frames}"
+    if job.targets:
+        names = " or ".join(job.targets)
+        kept = "" if job.pick == Pick() else " that `pick` keeps"
+        others = "" if notes.detected == notes.frames else f" of {notes.frames:,}"
+        return f"no {names}{kept} was found in {notes.detected:,} frames looked at{others}"
+    if job.mask_uri:
+        return f"mask_uri masks nothing in {frames}"
+    if job.points:
+        return f"no object was found at the points, in {frames}"
+    return f"the boxes cover none of {frames}" if job.boxes else f"nothing was to change in {frames}"
 
 
 def _write_canvas_masks(clip: OpenClip, request: MaskRequest, file: str) -> tuple[MaskSummary, str | None]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 
-from vace_batch.errors import ClusterError, is_out_of_memory
+from vace_batch.errors import ClipError, ClusterError, is_out_of_memory
 from vace_batch.geometry import TOKEN_PX
 from vace_batch.ledger.ledger import Ledger, quality_key
 from vace_batch.ledger.schema import QualityRecord
@@ -23,16 +23,14 @@ from vace_batch.quality.compare import Comparison, ReadMasks
 from vace_batch.quality.container import Contract, container_faults
 from vace_batch.quality.leftovers import detect_leftovers
 from vace_batch.quality.meter import Meter
-from vace_batch.quality.remedies import FIRST
 from vace_batch.quality.verdict import checks_of
 from vace_batch.redact import redact
-from vace_batch.steps.clip import ClipWork
+from vace_batch.steps.clip import MADE_AGAIN, ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlanFiles
-from vace_batch.steps.select_best import attempt_name
-from vace_batch.storage import files as storage
+from vace_batch.steps.select_best import own_video
 from vace_batch.storage.fingerprints import fingerprint
 from vace_batch.storage.node_cache import cached_path
-from vace_batch.video.probe import probe
+from vace_batch.video.probe import VideoInfo, probe
 from vace_batch.video.reader import packet_times
 
 
@@ -82,12 +80,11 @@ def _blank(work: ClipWork) -> QualityRecord:
 
 def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger) -> QualityRecord:
     with ExitStack() as stack:
-        uri = _finished_uri(work, ledger)
+        uri = ledger.absolute(own_video(work, ledger))
         output = stack.enter_context(cached_path(uri, fingerprint(uri)))
         source = stack.enter_context(work.source())
         info = probe(source, work.options.media)
-        kept = Contract(num_frames=plan.num_frames, size=plan.canvas.size, times_kept=not plan.canvas.grows)
-        broken = container_faults(info, probe(output), kept)
+        broken = _broken(info, output, _contract(work, plan, info))
         metrics: dict[str, float] = {}
         if plan.masks is not None and not broken:
             files = stack.enter_context(plan.open_files(ledger))
@@ -100,13 +97,29 @@ def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger
             metrics = meter.metrics()
             if work.job.targets:
                 metrics |= detect_leftovers(work.job, comparison, masked, models)
-    return with_verdict({**_blank(work), "metrics": metrics, "broken": broken}, work.options.quality)
+    body: QualityRecord = {**_blank(work), "metrics": metrics, "broken": broken, "doubts": list(plan.doubts)}
+    return with_verdict(body, work.options.quality)
 
 
-def _finished_uri(work: ClipWork, ledger: Ledger) -> str:
-    """Return the URI of this attempt's video, also after a better attempt has taken its place."""
-    first = ledger.absolute(attempt_name(work, FIRST))
-    return first if storage.exists(first) else ledger.absolute(work.output)
+def _broken(info: VideoInfo, output: str, contract: Contract) -> list[str]:
+    """List the faults of the output file; a file that cannot be read is one."""
+    try:
+        made = probe(output)
+    except ClipError as error:
+        return [f"the output cannot be read ({error.reason})"]
+    return container_faults(info, made, contract)
+
+
+def _contract(work: ClipWork, plan: ClipPlan, info: VideoInfo) -> Contract:
+    clip = Ledger(work.out).clip(work.clip_key)
+    notes = [] if clip is None else clip.get("notes", [])
+    return Contract(
+        num_frames=plan.num_frames,
+        size=plan.canvas.size,
+        before=plan.canvas.before,
+        lead_s=plan.canvas.lead_s(info),
+        notes=tuple(note for note in notes if not note.startswith(MADE_AGAIN)),  # which has the file's name
+    )
 
 
 def _comparison(

@@ -117,6 +117,6 @@ def frame_range_of(job: Job, frames: Scan, time_base: Fraction) -> tuple[int, in
     start = 0 if job.start_s is None else int(np.searchsorted(times, job.start_s - 1e-6))
     stop = frames.num_frames if job.end_s is None else int(np.searchsorted(times, job.end_s - 1e-6))
     if start >= stop:
-        asked = f"start_s {job.start_s} to end_s {job.end_s}"
+        asked = f"start_s {job.start_s or 0:g} s to end_s {'the end' if job.end_s is None else f'{job.end_s:g} s'}"
         raise ClipError("empty_range", f"{asked} holds no frame; the last frame is shown at {times[-1]:.3f} s")
     return start, stop

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from vace_batch.errors import ClipError
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.masks.models import MaskModels
 from vace_batch.steps.clip import ClipWork
@@ -28,7 +29,7 @@ def prepare(work: ClipWork, models: MaskModels) -> ClipPlan:
     """Plan a clip, publish the plan's files, and commit the plan to the ledger.
 
     Raises:
-        ClipError: the video, the masks or the request cannot be used.
+        ClipError: the video, the masks or the request cannot be used; `nothing_found`.
     """
     ledger = Ledger(work.out)
     while (record := ledger.prep(work.prep_key)) is None:
@@ -41,7 +42,20 @@ def prepare(work: ClipWork, models: MaskModels) -> ClipPlan:
             # Another attempt committed first: its files count, the files of this attempt go.
             for file in published.values():
                 storage.delete(ledger.absolute(file))
-    return CLIP_PLAN.validate_python(record["plan"])
+    plan = CLIP_PLAN.validate_python(record["plan"])
+    check_found(work, plan)
+    return plan
+
+
+def check_found(work: ClipWork, plan: ClipPlan) -> None:
+    """Refuse a plan that changes nothing, for a job that expects its masks to be found.
+
+    Raises:
+        ClipError: `nothing_found`.
+    """
+    if plan.masks is None and work.expects_found:
+        reason = plan.nothing or "nothing to change was found"
+        raise ClipError("nothing_found", f"{reason}; expect_found says that it is there")
 
 
 def _published(ledger: Ledger, work: ClipWork, file: str) -> str:
@@ -91,6 +105,8 @@ def plan_of(
         stills=cut.stills,
         masked_frames=masks.masked_frames,
         notes=masks.notes,
+        doubts=masks.doubts,
+        nothing=masks.nothing,
         source_bytes=clip.source_bytes,
         recovered_share=round(holes.recovered_share, 4),
         masks=masks.file if masks.masked_frames else None,

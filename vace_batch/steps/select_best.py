@@ -5,8 +5,10 @@ from __future__ import annotations
 import posixpath
 import shutil
 from collections.abc import Sequence
+from typing import cast
 
 from vace_batch.ledger.ledger import Ledger, make_key
+from vace_batch.ledger.outputs import seal_output
 from vace_batch.ledger.run_plan import PlannedJob
 from vace_batch.ledger.schema import AttemptRecord, AttemptsRecord
 from vace_batch.options import Options
@@ -27,6 +29,12 @@ def attempt_name(clip: ClipWork | PlannedJob, remedy: str) -> str:
     """
     stem, suffix = posixpath.splitext(clip.output.removeprefix("videos/"))
     return f"attempts/{stem}.{clip.clip_key.removeprefix('clip-')[:8]}.{remedy}{suffix}"
+
+
+def own_video(work: ClipWork, ledger: Ledger) -> str:
+    """Return the name of this attempt's video, also after a better attempt has taken its place."""
+    first = attempt_name(work, FIRST)
+    return first if storage.exists(ledger.absolute(first)) else work.output
 
 
 def set_aside(ledger: Ledger, clip: PlannedJob) -> None:
@@ -64,6 +72,7 @@ def select_best(work: ClipWork, attempts: Sequence[AttemptRecord], chosen: int) 
         "chosen": chosen,
         "retry_gpu_s": round(sum(attempt["gpu_s"] for attempt in attempts[1:]), 3),
     }
+    record.update(cast(AttemptsRecord, seal_output(output)))
     ledger.commit(attempts_key(work.clip_key, work.options), record)
 
 

@@ -7,20 +7,24 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vace_batch.errors import ClipError, ClusterError
 from vace_batch.ledger.ledger import Ledger
+from vace_batch.ledger.outputs import output_problem, seal_file, seal_in, settle
 from vace_batch.ledger.schema import ClipRecord, WindowRecord, WindowRow
 from vace_batch.planning.windows import Window
-from vace_batch.steps.clip import ClipWork
+from vace_batch.steps.clip import MADE_AGAIN, ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlannedWindow
 from vace_batch.steps.prediction import windows_cost
+from vace_batch.steps.select_best import own_video
 from vace_batch.stitch.paste import stitch_frame
 from vace_batch.stitch.regions import RegionPatches
 from vace_batch.storage import files as storage
+from vace_batch.storage.listing import find_entry
 from vace_batch.video.encoders import EncoderSettings
 from vace_batch.video.frame import Frame
 from vace_batch.video.probe import probe
@@ -32,41 +36,51 @@ from vace_batch.video.writer import WriteReport, rewrite
 def stitch(work: ClipWork, plan: ClipPlan, attempt: int = 1) -> ClipRecord:
     """Write the finished clip and commit its record.
 
-    A clip without masks becomes a bit-exact copy of its source, with status `skipped`.
+    A clip without masks becomes a bit-exact copy of its source, with status `skipped` and the plan's reason. A
+    finished clip whose video is missing or another is made again, and its notes say so.
 
     Raises:
-        ClipError: the source can no longer be read as it was planned.
+        ClipError: the source can no longer be read as it was planned, or another run writes the same output.
         ClusterError: a window's record is missing.
     """
     started = time.monotonic()
     ledger = Ledger(work.out)
     record = ledger.clip(work.clip_key)
+    problem = work.problem
     if record is not None:
-        return record
+        name = own_video(work, ledger)
+        problem = output_problem(ledger.absolute(name), name, seal_in(record))
+        if problem is None:
+            return record
     output = ledger.absolute(work.output)
     draft = ledger.artifact_uri(work.clip_key, posixpath.splitext(work.output)[1])
     with work.source() as path, storage.staging(output, draft) as target:
-        body = _copy(path, target, work) if plan.masks is None else _rewrite(path, target, work, plan, ledger)
+        body = _copy(path, target, work, plan) if plan.masks is None else _rewrite(path, target, work, plan, ledger)
+        body.update(cast(ClipRecord, seal_file(target)))
+    entry = find_entry(output)
+    body["output_version"] = "" if entry is None else entry.version
     body["job_id"] = work.job.job_id
     body["output"] = work.output
     body["runs"] = attempt
     body["settings"] = work.settings
     body["predicted_gpu_s"] = round(windows_cost(work, plan, plan.windows)["generate"].gpu_s, 3)
-    body["notes"] = [*plan.notes, *body.get("notes", ())]
+    body["notes"] = [*plan.notes, *body.get("notes", ()), *([] if problem is None else [MADE_AGAIN + problem])]
     body["seconds"] = round(time.monotonic() - started + sum(row["seconds"] for row in body["window_rows"]), 3)
-    ledger.commit(work.clip_key, body)
+    if replaced := settle(ledger, work.clip_key, work.output, body, replace=record is not None):
+        raise ClipError("output_replaced", f"{replaced}; another run writes the same output", retryable=True)
     return ledger.clip(work.clip_key) or body
 
 
-def _copy(source: str, target: str, work: ClipWork) -> ClipRecord:
+def _copy(source: str, target: str, work: ClipWork, plan: ClipPlan) -> ClipRecord:
     """Copy the source bit by bit, or its pictures bit by bit if the job chose another container that can hold them."""
-    body: ClipRecord = {"status": "skipped", "windows": 0, "window_rows": []}
+    reason = plan.nothing or "nothing to change was found"
+    body: ClipRecord = {"status": "skipped", "windows": 0, "window_rows": [], "reason": reason}
     info = probe(source, work.options.media)
     if info.container_for(target) == info.container:
         shutil.copyfile(source, target)
-        return {**body, "reason": "nothing to change was found; the output is a copy"}
+        return {**body, "reason": f"{reason}; the output is a copy"}
     report = rewrite(source, target, lambda _: None, EncoderSettings(crf=work.options.crf), ())
-    return {**body, "reason": "nothing to change was found", **_notes(report)}
+    return {**body, **_notes(report)}
 
 
 def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: Ledger) -> ClipRecord:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from vace_batch.storage.files import digest, is_local, resolve
 from vace_batch.storage.listing import remote_entry
 
-_SAMPLE_BYTES = 1 << 20
 _WHOLE_DIGEST_LIMIT = 64 << 20
+
+_END_BYTES = 4 << 20
+"""Bytes of a large file's start and of its end that are read in full; containers keep their tables there."""
+
+_SAMPLE_BYTES = 64 << 10
+_SAMPLES = 256
 
 
 def fingerprint(uri: str) -> str:
     """Return a string that changes with the content of `uri`; "missing" if no file can be read.
 
     Object stores: the etag, or size and time without an etag. Local files: a digest of the content up to 64 MiB, so
-    that a copy on another machine has the same fingerprint; above, a digest of samples from start to end, with size and
-    time of change. Folders: names, sizes and times of their entries.
+    that a copy on another machine has the same fingerprint; above, size, time of change, and a digest of the first and
+    last 4 MiB and of 256 samples of 64 KiB between them. The inode's time (ctime) does not count, as it differs between
+    copies of one file on several machines. Folders: names, sizes and times of their entries.
     """
     fs, path = resolve(uri)
     if not is_local(uri):
@@ -53,10 +60,10 @@ def _folder_fingerprint(path: str) -> str:
     return "dir:" + digest(*sorted(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in stats))
 
 
-def _samples(file: BinaryIO, size: int) -> list[bytes]:
-    """Read 17 samples of a file of `size` bytes, evenly spread from its start to its end."""
-    samples = []
-    for offset in (0, *(size * k // 16 for k in range(1, 16)), size - _SAMPLE_BYTES):
+def _samples(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """Read the start and the end of a large file, and samples between them."""
+    last = max(size - _END_BYTES, _END_BYTES)
+    places = [(_END_BYTES + (last - _END_BYTES) * k // _SAMPLES, _SAMPLE_BYTES) for k in range(_SAMPLES)]
+    for offset, num_bytes in ((0, _END_BYTES), *places, (last, _END_BYTES)):
         file.seek(offset)
-        samples.append(file.read(_SAMPLE_BYTES // 4))
-    return samples
+        yield file.read(num_bytes)

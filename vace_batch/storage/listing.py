@@ -61,6 +61,21 @@ def list_entries(uri: str, prefix: str = "") -> Iterator[Entry]:
         return
 
 
+def find_entry(uri: str) -> Entry | None:
+    """Look at one file, never in a cache; None if no file has that name."""
+    fs, path = resolve(uri)
+    if not is_local(uri):
+        try:
+            info = fs.info(path)
+        except FileNotFoundError:
+            return None
+        return remote_entry(os.path.basename(path), info) if info["type"] == "file" else None
+    try:
+        return _local_entry(os.path.basename(path), os.stat(path)) if os.path.isfile(path) else None
+    except FileNotFoundError:  # gone since
+        return None
+
+
 def _find_all(fs: Any, folders: Sequence[str], prefix: str) -> Iterator[dict[str, Any]]:
     narrow = {} if isinstance(fs, MemoryFileSystem) else {"prefix": prefix}
     with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
@@ -81,10 +96,12 @@ def _local_entries(folder: str, below: str, prefix: str) -> Iterator[Entry]:
                     stat = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:  # gone since
                     continue
-                version = f"{stat.st_mtime_ns}-{stat.st_size}"
-                yield Entry(
-                    name=below + entry.name, size=stat.st_size, modified_s=stat.st_mtime_ns / 1e9, version=version
-                )
+                yield _local_entry(below + entry.name, stat)
+
+
+def _local_entry(name: str, stat: os.stat_result) -> Entry:
+    version = f"{stat.st_mtime_ns}-{stat.st_size}"
+    return Entry(name=name, size=stat.st_size, modified_s=stat.st_mtime_ns / 1e9, version=version)
 
 
 _TAGS = ("ETag", "etag", "md5Hash")

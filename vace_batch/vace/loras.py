@@ -57,8 +57,8 @@ def _allowed(name: str, options: Options) -> str:
             return option.uri
     inside = list(_inside(name, options.weights_folders))
     if not inside:
-        known = ", ".join([*(one.uri for one in options.loras), *options.weights_folders]) or "none"
-        reason = f"loras: {name!r} is neither one of the run's nor below one of --weights ({known})"
+        known = ", ".join([*(one.uri for one in options.loras), *options.weights_folders]) or "the run has neither"
+        reason = f"loras: {name!r} is neither a --lora FILE of the run nor below a --weights FOLDER ({known})"
         raise ClipError("weights_not_allowed", reason)
     return next((uri for uri in inside if weights.is_there(uri)), inside[0])
 

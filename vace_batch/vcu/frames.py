@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from vace_batch.background.patches import Patch
 from vace_batch.errors import ClipError
 from vace_batch.geometry import Box, Size
+from vace_batch.manifest.choices import CONTROL_NETWORKS
 from vace_batch.manifest.job import Job
 from vace_batch.masks.refine import at_least_token, subtract
 from vace_batch.masks.store import FrameMask
 from vace_batch.planning.windows import Region, Shot, Window
-from vace_batch.vcu.controls.models import NETWORKS, ControlModels
+from vace_batch.vcu.controls.models import ControlModels
 from vace_batch.vcu.controls.videos import MEASURED, MEASURED_FRAMES, Scale, measure
 from vace_batch.vcu.unit import Pixels
 from vace_batch.video.canvas_frames import Canvas
@@ -103,7 +104,7 @@ def measure_shots(
     for shot in shots:
         pairs = list(_sampled_pairs(path, shot, pts))
         scales_of_shot = {
-            name: measure(name, pairs, models.load(name, job.control_weights) if name in NETWORKS else None)
+            name: measure(name, pairs, models.load(name, job.control_weights) if name in CONTROL_NETWORKS else None)
             for name in measured
         }
         scales.append({name: scale for name, scale in scales_of_shot.items() if scale is not None})

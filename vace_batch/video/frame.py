@@ -121,6 +121,25 @@ class Frame:
         shown = self._orientation.display(np.rint(levels).clip(0, 255).astype(np.uint8))
         return np.ascontiguousarray(shown)
 
+    def is_coloured(self, distance: int) -> bool:
+        """Return whether any sample is more than `distance` 8-bit levels from gray."""
+        layout = plane_layout(self._frame.format.name)
+        if layout is None or self._frame.format.is_rgb:
+            rgb = self.rgb()
+            return bool((rgb.max(axis=2) - rgb.min(axis=2)).max() > distance)
+        middle = 1 << (self._frame.format.components[0].bits - 1)
+        most = distance * middle // 128
+        chroma = (plane_view(self._frame, plane, layout.dtype) for plane in layout.planes[1:])
+        return any(int(each.max()) > middle + most or int(each.min()) < middle - most for each in chroma)
+
+    def least_alpha(self) -> int:
+        """Return the smallest opacity of any pixel, 0 to 255; 255 for a format without transparency."""
+        native = self._frame.format
+        if not native.has_palette and not any(component.is_alpha for component in native.components):
+            return 255
+        with converting(self._frame):
+            return int(self._frame.reformat(format="rgba", threads=1).to_ndarray()[..., 3].min())
+
     def paste(self, box: Box, rgb: Samples, alpha: NDArray[np.float32], kept: NDArray[np.bool_] | None = None) -> None:
         """Blend `rgb` (H, W, 3; uint8, or uint16 of 0..65535) into `box` by `alpha` (H, W; 0 keeps, 1 replaces).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -197,12 +198,26 @@ def video_stream(container: InputContainer, path: str, max_pixels: int = MAX_PIX
     context = stream.codec_context
     if context is None:
         raise ClipError("unsupported_codec", f"{path}: no decoder for its video track")
-    if context.width * context.height > max_pixels:
-        size = f"{context.width}x{context.height}"
-        raise ClipError("too_large", f"{path}: pictures of {size}, the limit is {max_pixels:,} pixels")
+    # libav drops a size over the limit that `open_source` gives it.
+    size = Size(context.width, context.height) if context.width and context.height else _unlimited_size(path)
+    if size is not None and size.width * size.height > max_pixels:
+        # No option lifts the limit beyond what is ever decoded.
+        hint = "; --limit max_pixels=N sets another" if max_pixels < MAX_PIXELS else ""
+        raise ClipError("too_large", f"{path}: pictures of {size}, the limit is {max_pixels:,} pixels{hint}")
     context.thread_count = 1
     context.options = {"max_pixels": str(max_pixels)}
     return stream
+
+
+def _unlimited_size(path: str) -> Size | None:
+    """Read the size of a video's pictures whatever the size is, without memory for a picture; None without a size."""
+    options = {name: value for name, value in _OPTIONS.items() if name != "max_pixels"} | {"skip_frame": "all"}
+    with contextlib.suppress(av.error.FFmpegError):
+        with av.open(local_url(path), options=options, metadata_errors="surrogateescape") as container:
+            for stream in container.streams.video:
+                if stream.width and stream.height and not stream.disposition & Disposition.attached_pic:
+                    return Size(stream.width, stream.height)
+    return None
 
 
 def check_frames(path: str, num_frames: int, limits: MediaLimits) -> None:
@@ -212,17 +227,21 @@ def check_frames(path: str, num_frames: int, limits: MediaLimits) -> None:
         ClipError: too_long.
     """
     if num_frames > limits.max_frames:
-        raise ClipError("too_long", f"{path}: {num_frames:,} frames, the limit is {limits.max_frames:,}")
+        raise ClipError("too_long", f"{path}: {num_frames:,} frames, {_over('max_frames', limits.max_frames)}")
+
+
+def _over(limit: str, value: float) -> str:
+    return f"the limit is {value:,.10g}; --limit {limit}=N sets another"
 
 
 def _check_header(container: InputContainer, stream: VideoStream, path: str, limits: MediaLimits) -> None:
     duration_s = _duration(container, stream)
     if duration_s is not None and duration_s > limits.max_duration_s:
-        reason = f"{path}: {float(duration_s):,.0f} s long, the limit is {limits.max_duration_s:,.0f} s"
+        reason = f"{path}: {float(duration_s):,.0f} s long, {_over('max_duration_s', limits.max_duration_s)}"
         raise ClipError("too_long", reason)
     tracks = 1 + len(container.streams.audio) + len(container.streams.subtitles)
     if tracks > limits.max_streams:
-        raise ClipError("too_many_streams", f"{path}: {tracks} tracks, the limit is {limits.max_streams}")
+        raise ClipError("too_many_streams", f"{path}: {tracks} tracks, {_over('max_streams', limits.max_streams)}")
 
 
 def _check_pixels(stream: VideoStream, frame: av.VideoFrame, path: str) -> None:

@@ -7,11 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from vace_batch.errors import ClipError
-from vace_batch.masks.weights import find_weights
+from vace_batch.manifest.choices import CONTROL_NETWORKS
+from vace_batch.masks.weights import find_weights, missing_weights
 from vace_batch.vcu.controls import networks
-
-NETWORKS = {"depth": "depth", "pose": "pose", "pose_body": "pose"}
-"""Kind of weights by control."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +28,10 @@ class ControlModels:
         Raises:
             ClipError: `no_control_weights`, `weights_not_found`, `weights_not_allowed`.
         """
-        kind = NETWORKS[control]
+        kind = CONTROL_NETWORKS[control]
         configured = self.depth if kind == "depth" else self.pose
         if name is None and configured is None:
-            reason = f"control {control} needs weights: set the column 'control_weights', or the run's {kind} weights"
-            raise ClipError("no_control_weights", reason)
+            raise missing_weights(kind, f"control {control}")
         chosen = name or configured or ""
         return find_weights(chosen, configured=configured, folders=self.folders, pickles=self.pickles)
 
@@ -42,7 +39,7 @@ class ControlModels:
         """Return the paths of the weights that decide these controls, by control; missing weights are left out."""
         paths = {}
         for control in controls:
-            if control in NETWORKS:
+            if control in CONTROL_NETWORKS:
                 with suppress(ClipError):  # prepare tells the row
                     paths[f"control_weights.{control}"] = self.path(control, name)
         return paths
@@ -54,7 +51,7 @@ class ControlModels:
             ClipError: as `path`, and `bad_weights`, `wrong_weights`.
         """
         path = self.path(control, name)
-        network = networks.load(path, NETWORKS[control], self.device)
+        network = networks.load(path, CONTROL_NETWORKS[control], self.device)
         if control == "pose" and not network.sees_faces:
             reason = (
                 f"weights {path} see bodies alone, and the control pose draws faces too: ask for pose_body, or give "

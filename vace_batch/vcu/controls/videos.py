@@ -15,8 +15,8 @@ from itertools import islice
 import numpy as np
 
 from vace_batch.geometry import Box, Size
+from vace_batch.manifest.choices import CONTROL_NETWORKS
 from vace_batch.vcu.controls import draw, networks
-from vace_batch.vcu.controls.models import NETWORKS
 from vace_batch.vcu.unit import Pixels
 
 Boxes = Sequence[tuple[int, Box]]
@@ -128,7 +128,7 @@ def _network_painter(
     """Return the function that draws a frame's control by a network; None for a control without a network or scale."""
     if control == "depth" and scale is not None:
         return partial(_depth_picture, network=network, scale=scale)
-    if NETWORKS.get(control) == "pose":
+    if CONTROL_NETWORKS.get(control) == "pose":
         return partial(_pose_picture, network=network, faces=control == "pose")
     return None
 
