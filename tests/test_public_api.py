@@ -20,7 +20,7 @@ SIGNATURES = {
     "plan": "manifest: 'ManifestSource', options: 'Options | None', *, out: 'str | None', look: 'int' -> 'Estimate'",
     "read_manifest": "uri: 'str | os.PathLike[str]' -> 'Manifest'",
     "run": "manifest: 'ManifestSource', out: 'str', options: 'Options | None', *, show: 'Show', "
-    "should_stop: 'Callable[[], bool]', on_planned: 'Callable[[Batch], None]' -> 'Summary'",
+    "should_stop: 'Callable[[], bool]', on_planned: 'Callable[[Batch], None]', verify: 'bool' -> 'Summary'",
 }
 
 

@@ -106,7 +106,12 @@ class QualitySettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = Field(True, description="Measure finished clips.")
-    residual: Threshold = Field(Threshold(review=0.18, fail=0.6), description="Share of the object's edges left.")
+    residual: Threshold = Field(
+        Threshold(review=0.2, fail=0.6), description="Share of the object that is left, by area and opacity."
+    )
+    unchanged: Threshold = Field(
+        Threshold(review=0.95), description="Share of the masked frames in which nothing was changed under the mask."
+    )
     uncovered: Threshold = Field(
         Threshold(review=0.1), description="Share of the mask's rim that belongs to the object."
     )

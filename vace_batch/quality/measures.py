@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vace_batch.background.fill import spread_inwards
 from vace_batch.masks.store import Bits
 
 FloatImage = npt.NDArray[Any]
@@ -25,8 +24,6 @@ LEAST_PX = 24
 ROUNDING = 0.15
 """Contrast of a flat picture in 8 bits."""
 _WAYS = ((1, 0), (0, 1))
-_EDGE = 8.0
-"""Slope of an edge, in levels a pixel."""
 _COLOUR_STEP = 16
 _RIM_PX = 3
 _BEYOND_PX = 8
@@ -42,37 +39,6 @@ _NEUTRAL_WITHIN = 5.0
 def luma(rgb: npt.NDArray[np.uint8 | np.float32]) -> FloatImage:
     """Convert (H, W, 3) to brightness (H, W), with the weights of BT.709."""
     return np.asarray(rgb.astype(np.float32) @ np.array([0.2126, 0.7152, 0.0722], np.float32), np.float32)
-
-
-def object_bits(source: FloatImage, mask: Bits) -> Bits:
-    """Mark the masked pixels whose source differs clearly from an interpolation of the ring: the object, if visible."""
-    ring = ~mask
-    if ring.sum() < LEAST_PX:
-        return np.zeros_like(mask)
-    texture = np.abs(source - cv2.blur(source, (15, 15))).max(axis=-1)
-    least = max(14.0, 3 * float(np.median(texture[ring])))
-    return np.asarray(mask & (np.abs(source - spread_inwards(source, ring)).max(axis=-1) > least), np.bool_)
-
-
-def remaining(source: FloatImage, output: FloatImage, mask: Bits) -> tuple[float, float]:
-    """Measure how much of the object's edges remains: sums of (before * after, before squared) over its pixels.
-
-    Their quotient is the least-squares share of the source's edges in the output's.
-    """
-    bits = object_bits(source, mask)
-    before = _gradients(source)
-    after = _gradients(output)
-    bits &= np.abs(before).max(axis=-1) > _EDGE
-    if bits.sum() < LEAST_PX:
-        return 0.0, 0.0
-    return float((before[bits] * after[bits]).sum()), float((before[bits] ** 2).sum())
-
-
-def _gradients(image: FloatImage) -> FloatImage:
-    bright = cv2.GaussianBlur(image, (0, 0), 1.0).mean(axis=-1)
-    return (
-        np.stack([cv2.Sobel(bright, cv2.CV_32F, 1, 0, ksize=3), cv2.Sobel(bright, cv2.CV_32F, 0, 1, ksize=3)], -1) / 4
-    )
 
 
 def foreign(output: FloatImage, mask: Bits) -> tuple[float, float]:

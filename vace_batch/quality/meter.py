@@ -13,6 +13,7 @@ import numpy.typing as npt
 from vace_batch.geometry import Box
 from vace_batch.masks.store import Bits
 from vace_batch.quality import measures
+from vace_batch.quality.residue import ResidueMeter
 
 RING_PX = 24
 """Width of the ring of surroundings round a mask that is measured with it."""
@@ -22,6 +23,9 @@ STILL_EVERY = 4
 
 _MOST_PX = 320 * 320
 """Pixels of a crop; larger crops are shrunk, which bounds the cost of a frame."""
+
+_MOST_RESIDUE_PX = 200 * 200
+"""Pixels of a crop in which the rest of an object is measured, on every frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +56,13 @@ class Meter:
         self._blocks = 0.0
         self._before: CropPair | None = None
         self._count = 0
+        self._residues = ResidueMeter()
 
     def add(self, crops: CropPair) -> None:
         """Measure the next masked frame."""
         if self._count % STILL_EVERY == 0:
             self._measure_still(_cut(crops, crops.box))
+        self._measure_residue(_cut(crops, crops.box, _MOST_RESIDUE_PX))
         self._count += 1
         before = self._before
         self._before = crops
@@ -76,7 +82,6 @@ class Meter:
         mask = crops.mask
         if crops.source is not None:
             source = crops.source.astype(np.float32)
-            self._sum("residual", *measures.remaining(source, output, mask))
             self._sum("uncovered", *measures.uncovered(source, mask))
         self._sum("foreign", *measures.foreign(output, mask))
         self._sum("gray", *measures.neutral(output, mask))
@@ -88,14 +93,19 @@ class Meter:
         if min(bands[1:]) > measures.ROUNDING:
             self._sum("blur", *(max(0.0, band - measures.ROUNDING) for band in bands))
 
+    def _measure_residue(self, crops: CropPair) -> None:
+        if crops.source is not None:
+            source, output = crops.source.astype(np.float32), crops.output.astype(np.float32)
+            self._residues.add(crops.index, crops.box, source, output, crops.mask)
+
     def _sum(self, name: str, *values: float) -> None:
         sums = self._sums.setdefault(name, [0.0] * len(values))
         self._sums[name] = [one + other for one, other in zip(sums, values, strict=True)]
 
     def metrics(self) -> dict[str, float]:
         """Finish: the metrics that could be measured, by check; higher is worse."""
-        metrics = {"outside": self._blocks, **self._changes()}
-        for name in ("residual", "uncovered", "foreign", "gray"):
+        metrics = {"outside": self._blocks, **self._changes(), **self._residues.metrics()}
+        for name in ("uncovered", "foreign", "gray"):
             part, whole = self._sums.get(name, (0.0, 0.0))
             if whole > 0:
                 metrics[name] = max(0.0, part / whole)
@@ -122,13 +132,13 @@ class Meter:
         return {"flicker": flicker, "step": max(0.0, step)}
 
 
-def _cut(crops: CropPair, box: Box) -> CropPair:
-    """Crop to `box`, and shrink a large crop."""
+def _cut(crops: CropPair, box: Box, most_px: int = _MOST_PX) -> CropPair:
+    """Crop to `box`, and shrink a crop of more than about `most_px` pixels."""
     inner = box.shift(-crops.box.x, -crops.box.y).slices
     source = None if crops.source is None else crops.source[inner]
     output = crops.output[inner]
     mask = crops.mask[inner]
-    shrink = max(1, round((box.width * box.height / _MOST_PX) ** 0.5))
+    shrink = max(1, round((box.width * box.height / most_px) ** 0.5))
     if shrink > 1:
         size = max(1, box.width // shrink), max(1, box.height // shrink)
         source = None if source is None else _small(source, size)

@@ -1,0 +1,253 @@
+"""Measure how much of a removed object a frame's fill still shows: pure functions on crops.
+
+Background that a mask covers by its margin looks in the output as in the source, and so does an object that was left.
+Two questions tell them apart. Where the output equals the source: do the surroundings of the mask have the source's
+appearance anywhere? Where the output differs from the source: how much of the source's gradients does the output hold
+in exactly their place, more than in places beside it? The answer to the second is fitted over shifts of the source by
+the source's own autocorrelation, so that texture alike in object and background counts for nothing.
+
+Shape legend: H rows, W columns, 3 RGB; crops show a mask and a ring of known pixels round the mask, in float32 levels
+of 0..255.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+from vace_batch.background.fill import spread_inwards
+from vace_batch.geometry import Box
+from vace_batch.masks.store import Bits
+
+FloatImage = npt.NDArray[Any]
+
+LEAST_PX = 24
+"""Fewer pixels give no statistic."""
+
+_LEAST_TOLERANCE = 3.0
+_MOST_TOLERANCE = 12.0
+_RELIT_LEVELS = 10.0
+"""A fill that differs from the source by a smooth change of light of at most this size shows the same thing."""
+
+_SAMPLES = 1500
+_APART_PX = 16
+"""Samples of the ring nearer than this are no evidence of how alike the ring is to itself."""
+_LEAST_DISTANCE = 8.0
+_QUANTILE = 0.97
+_BEYOND = 1.25
+_REACH_PX = 6
+"""Features of pixels nearer than this to a changed pixel may come from the changed pixel."""
+
+_GRADIENT = 1.5
+"""Slope of the weakest gradient that counts, in levels a pixel."""
+_RELIT_GAIN = 1.08
+_RELIT_CORRELATION = 0.7
+_DIAGONAL = 0.7
+_WAYS = (
+    *((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0)),
+    *((_DIAGONAL, _DIAGONAL), (-_DIAGONAL, _DIAGONAL), (_DIAGONAL, -_DIAGONAL), (-_DIAGONAL, -_DIAGONAL)),
+)
+_SHIFTS = tuple((round(x * radius), round(y * radius)) for radius in (3, 6, 10, 14) for x, y in _WAYS)
+_LEAST_OVERLAP = 0.25
+_SIGNIFICANT = 2.0
+"""A share of gradients counts from this many standard errors of its fit on."""
+
+_UNCHANGED = 0.03
+_ROW = 3
+"""Frames in a row that show an object before they count: a single frame may be an accident of noise."""
+_VISIBLE_LEVELS = 14.0
+_VISIBLE_SHARE = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residue:
+    """The rest of an object in one frame.
+
+    `left`: the share of the object that is shown, by area and opacity, 0..1. `changed`: the share of the mask in which
+    the output differs from the source. `area`: pixels of the object.
+    """
+
+    left: float
+    changed: float
+    area: int
+
+
+def measure_residue(source: FloatImage, output: FloatImage, mask: Bits) -> Residue | None:
+    """Measure the rest of the object in a crop of source and output; None with too few pixels in mask or ring."""
+    ring = ~_grown(mask, 4)
+    area = int(mask.sum())
+    if ring.sum() < LEAST_PX or area < LEAST_PX:
+        return None
+    changed = mask & ~_equal(source, output, ring)
+    unlike = unlike_surroundings(source, mask)
+    equal = unlike & ~changed
+    left = equal & _grown(equal & ~_grown(changed, _REACH_PX), _REACH_PX)
+    foreign = unlike & changed
+    # A camouflaged object looks like its surroundings: then all that was changed is taken for the object.
+    if unlike.sum() < 0.15 * area:
+        foreign = changed
+    where = changed & _grown(unlike, 3)
+    if where.sum() < 0.3 * changed.sum():
+        where = changed
+    opacity = opacity_of(source, output, where)
+    shown = float(left.sum()) + opacity * float(foreign.sum())
+    whole = float(left.sum()) + float(foreign.sum())
+    return Residue(left=shown / max(whole, 1.0), changed=float(changed.sum()) / area, area=int(whole))
+
+
+def _equal(source: FloatImage, output: FloatImage, ring: Bits) -> Bits:
+    """Mark the pixels that output and source show alike, but for coding noise and a smooth change of light."""
+    difference = output - source
+    sizes = _largest(difference)
+    tolerance = float(np.clip(2 * np.quantile(sizes[ring], 0.95), _LEAST_TOLERANCE, _MOST_TOLERANCE))
+    light = cv2.GaussianBlur(difference, (0, 0), 4.0)
+    relit = (_largest(difference - light) <= tolerance) & (np.abs(light).max(axis=-1) <= _RELIT_LEVELS)
+    return np.asarray((sizes <= tolerance) | relit, np.bool_)
+
+
+def _largest(difference: FloatImage) -> FloatImage:
+    return np.asarray(cv2.blur(np.abs(difference), (3, 3)).max(axis=-1), np.float32)
+
+
+def unlike_surroundings(source: FloatImage, mask: Bits) -> Bits:
+    """Mark the masked pixels whose colours and texture the mask's surroundings do not have.
+
+    The limit comes from the surroundings themselves: how far their pixels are from the most alike pixel elsewhere in
+    the surroundings.
+    """
+    unlike = np.zeros_like(mask)
+    rows, columns = np.nonzero(~_grown(mask, 3))
+    if len(rows) < 2 * LEAST_PX:
+        return unlike
+    picked = np.linspace(0, len(rows) - 1, min(_SAMPLES, len(rows))).astype(np.int64)
+    rows, columns = rows[picked], columns[picked]
+    features = _features(source)
+    tree = cKDTree(features[rows, columns])
+    limit = _limit(tree, rows, columns)
+    half = mask[::2, ::2]
+    at_rows, at_columns = np.nonzero(half)
+    distances, _ = tree.query(features[2 * at_rows, 2 * at_columns], distance_upper_bound=limit)
+    marks = np.zeros(half.shape, np.uint8)
+    marks[at_rows, at_columns] = ~np.isfinite(distances)
+    whole = cv2.resize(marks, (mask.shape[1], mask.shape[0]), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(mask & (cv2.morphologyEx(whole, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0), np.bool_)
+
+
+def _limit(tree: cKDTree, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> float:
+    """Return the distance of features that all but few of the tree's points keep to a point apart in the picture."""
+    distances, neighbours = tree.query(tree.data, k=min(24, tree.n))
+    gaps = np.hypot(rows[neighbours] - rows[:, None], columns[neighbours] - columns[:, None])
+    nearest = np.where(gaps >= _APART_PX, distances, np.inf).min(axis=1)
+    nearest = np.where(np.isfinite(nearest), nearest, distances[:, -1])
+    return max(float(np.quantile(nearest, _QUANTILE)) * _BEYOND, _LEAST_DISTANCE)
+
+
+def _features(image: FloatImage) -> FloatImage:
+    """Describe each pixel by its surroundings' colour and its contrast at two scales, (H, W, 5), in levels."""
+    bright = _luma(image)
+    fine = cv2.GaussianBlur(bright, (0, 0), 1.0)
+    coarse = cv2.GaussianBlur(bright, (0, 0), 3.0)
+    contrasts = [3 * cv2.blur(np.abs(band), (9, 9)) for band in (bright - fine, fine - coarse)]
+    return np.dstack([cv2.blur(image, (5, 5)), *contrasts])
+
+
+def opacity_of(source: FloatImage, output: FloatImage, where: Bits) -> float:
+    """Fit the opacity, 0..1, at which the output shows the source's gradients in `where`.
+
+    Gradients that the output repeats larger do not count: a shadow that was lifted shows its ground's texture again.
+    """
+    before, after = _gradients(source), _gradients(output)
+    energy, common, energy_after = (
+        cv2.blur((one * other).sum(axis=-1), (9, 9))
+        for one, other in ((before, before), (before, after), (after, after))
+    )
+    relit = (common > _RELIT_GAIN * energy) & (common**2 > _RELIT_CORRELATION * energy * energy_after)
+    where = where & ~relit & (np.abs(before).max(axis=-1) > _GRADIENT)
+    rows, columns = np.nonzero(where)
+    if len(rows) < LEAST_PX:
+        return 0.0
+    itself, shown = [], []
+    for x, y in ((0, 0), *_SHIFTS):
+        to_rows = np.clip(rows + y, 0, where.shape[0] - 1)
+        to_columns = np.clip(columns + x, 0, where.shape[1] - 1)
+        inside = where[to_rows, to_columns]
+        if inside.sum() < max(LEAST_PX, _LEAST_OVERLAP * len(rows)):
+            continue
+        here = before[rows[inside], columns[inside]]
+        there = to_rows[inside], to_columns[inside]
+        size = float((here * here).sum())
+        itself.append(float((here * before[there]).sum()) / size)
+        shown.append(float((here * after[there]).sum()) / size)
+    return _slope(np.asarray(itself), np.asarray(shown))
+
+
+def _slope(itself: FloatImage, shown: FloatImage) -> float:
+    """Fit `shown = slope * itself`; 0 for a slope within the error of its fit."""
+    energy = float((itself * itself).sum())
+    slope = float((itself * shown).sum()) / energy
+    error = float(np.sqrt(np.mean((shown - slope * itself) ** 2)) / np.sqrt(energy))
+    return min(1.0, slope) if slope > _SIGNIFICANT * error else 0.0
+
+
+def _gradients(image: FloatImage) -> FloatImage:
+    """Differentiate the three channels along x and along y, (H, W, 6), in levels a pixel."""
+    smooth = cv2.GaussianBlur(image, (0, 0), 1.0)
+    return np.dstack([cv2.Sobel(smooth, cv2.CV_32F, *way, ksize=3) for way in ((1, 0), (0, 1))]) / 8
+
+
+def _luma(image: FloatImage) -> FloatImage:
+    return np.asarray(image @ np.array([0.2126, 0.7152, 0.0722], np.float32), np.float32)
+
+
+def _grown(bits: Bits, px: int) -> Bits:
+    side = 2 * px + 1
+    return cv2.dilate(bits.view(np.uint8), np.ones((side, side), np.uint8)).view(np.bool_)
+
+
+class ResidueMeter:
+    """Gathers the residues of a clip's masked frames, which are added in order."""
+
+    def __init__(self) -> None:
+        self._frames = array("q")
+        self._values = array("f")
+        self._before: tuple[Box, Bits] | None = None
+
+    def add(self, index: int, box: Box, source: FloatImage, output: FloatImage, mask: Bits) -> None:
+        """Measure a masked frame: crops of one size, the mask's bits, and the crops' place `box` in the frame."""
+        same = self._before is not None and self._before[0] == box and np.array_equal(self._before[1], mask)
+        self._before = box, mask
+        residue = measure_residue(source, output, mask)
+        if residue is None:
+            return
+        is_equal = residue.changed < _UNCHANGED
+        left = residue.left
+        # A mask that follows something shows where an object is; a mask that stands still may wait for the object.
+        if is_equal and not same and len(self._frames) and shows_something(source, mask):
+            left = 1.0
+        self._frames.append(index)
+        self._values.extend((left, residue.area, is_equal))
+
+    def metrics(self) -> dict[str, float]:
+        """Finish: `residual`, the share of the object that is left over the clip or over its worst three frames in a
+        row, whichever is larger; `unchanged`, the share of the frames in which nothing was changed.
+        """
+        if not self._frames:
+            return {}
+        frames = np.frombuffer(self._frames, np.int64)
+        left, area, equal = np.frombuffer(self._values, np.float32).reshape(-1, 3).astype(np.float64).T
+        mean = float((left * area).sum() / max(1.0, float(area.sum())))
+        starts = [at for at in range(len(left) - _ROW + 1) if frames[at + _ROW - 1] - frames[at] == _ROW - 1]
+        worst = max((float(left[at : at + _ROW].min()) for at in starts), default=0.0)
+        return {"residual": max(mean, worst), "unchanged": float(equal.mean())}
+
+
+def shows_something(source: FloatImage, mask: Bits) -> bool:
+    """Tell whether the source shows more inside the mask than a smooth continuation of the mask's surroundings."""
+    beyond = np.abs(source - spread_inwards(source, ~mask)).max(axis=-1)[mask]
+    return float((beyond > _VISIBLE_LEVELS).mean()) > _VISIBLE_SHARE
