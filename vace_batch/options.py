@@ -112,6 +112,9 @@ class QualitySettings(BaseModel):
     unchanged: Threshold = Field(
         Threshold(review=0.95), description="Share of the masked frames in which nothing was changed under the mask."
     )
+    missed: Threshold = Field(
+        Threshold(review=1), description="Frames without a mask, beside frames with one, in which the object shows."
+    )
     uncovered: Threshold = Field(
         Threshold(review=0.1), description="Share of the mask's rim that belongs to the object."
     )

@@ -32,14 +32,14 @@ def timed(start_s: float | None, end_s: float | None) -> Job:
     [(None, None, (0, 5)), (0.1, None, (1, 5)), (None, 0.2, (0, 2)), (0.21, 0.41, (3, 4)), (0.4, 9.0, (3, 5))],
 )
 def test_times_count_from_the_first_frame(start_s: float, end_s: float, expected: tuple[int, int]) -> None:
-    assert frame_range_of(timed(start_s, end_s), SCAN, TIME_BASE) == expected
+    assert frame_range_of(timed(start_s, end_s), SCAN.pts, TIME_BASE) == expected
 
 
 def test_a_range_without_a_frame_is_refused_with_the_last_time() -> None:
     with pytest.raises(
         ClipError, match="start_s 0.21 s to end_s 0.3 s holds no frame; the last frame is shown at 0.500 s"
     ):
-        frame_range_of(timed(0.21, 0.3), SCAN, TIME_BASE)
+        frame_range_of(timed(0.21, 0.3), SCAN.pts, TIME_BASE)
 
 
 def test_an_open_clip_counts_frames_and_shots_on_its_canvas(tmp_path: Path) -> None:

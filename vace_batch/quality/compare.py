@@ -30,6 +30,21 @@ ReadMasks = Callable[[int, int], Mapping[int, FrameMask]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FramePair:
+    """Frame `index` of a clip in source and output; `source` is None where the source has no such frame."""
+
+    index: int
+    source: Frame | None
+    output: Frame
+
+    def source_rgb(self) -> RgbImage | None:
+        return None if self.source is None else self.source.rgb()
+
+    def output_rgb(self) -> RgbImage:
+        return self.output.rgb()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """A finished clip beside its source, both local files; times of frames are in each file's own time base.
 
@@ -53,22 +68,31 @@ class Comparison:
             ClipError: a file cannot be read, or has fewer frames.
         """
         for span in compared_spans(masked, self.num_frames):
-            sources = self._source_frames(span)
-            outputs = read_frames(self.output, span.start, span.stop, start_pts=_at(self.output_pts, span.start))
             masks: Mapping[int, FrameMask] = {}
             allowed: list[Mapping[int, FrameMask]] = []
-            for index in span:
+            for pair in self.pairs(span):
+                index = pair.index
                 if (index - span.start) % CHUNK_FRAMES == 0:
                     chunk = index, min(index + CHUNK_FRAMES, span.stop)
                     masks, allowed = self.masks(*chunk), [read(*chunk) for read in self.touched]
-                output, source = next(outputs, None), next(sources)
-                if output is None:
-                    raise ClipError("frames_missing", f"the output ends before frame {index} of {self.num_frames}")
                 touched = [each[index] for each in (masks, *allowed) if index in each]
                 if index in masks:
-                    meter.add(self._crop_pair(source, output, masks[index]))
-                if source is not None:
-                    meter.add_outside(self._change(source, output, touched))
+                    meter.add(self._crop_pair(pair.source, pair.output, masks[index]))
+                if pair.source is not None:
+                    meter.add_outside(self._change(pair.source, pair.output, touched))
+
+    def pairs(self, span: range) -> Iterator[FramePair]:
+        """Read the frames of a span in source and output.
+
+        Raises:
+            ClipError: a file cannot be read, or has fewer frames.
+        """
+        outputs = read_frames(self.output, span.start, span.stop, start_pts=_at(self.output_pts, span.start))
+        for index, source in zip(span, self._source_frames(span), strict=True):
+            output = next(outputs, None)
+            if output is None:
+                raise ClipError("frames_missing", f"the output ends before frame {index} of {self.num_frames}")
+            yield FramePair(index=index, source=source, output=output)
 
     def frame_pair(self, index: int) -> tuple[RgbImage | None, RgbImage, FrameMask]:
         """Read one masked frame, uncropped: source (None where the source has no such frame), output, mask.
@@ -76,11 +100,8 @@ class Comparison:
         Raises:
             ClipError: as `compare`.
         """
-        output = next(read_frames(self.output, index, index + 1, start_pts=_at(self.output_pts, index)), None)
-        if output is None:
-            raise ClipError("frames_missing", f"the output ends before frame {index} of {self.num_frames}")
-        source = next(self._source_frames(range(index, index + 1)))
-        return None if source is None else source.rgb(), output.rgb(), self.masks(index, index + 1)[index]
+        pair = next(self.pairs(range(index, index + 1)))
+        return pair.source_rgb(), pair.output_rgb(), self.masks(index, index + 1)[index]
 
     def _source_frames(self, span: range) -> Iterator[Frame | None]:
         """Read the source's frame for each frame of the span; None where the source has none."""

@@ -17,6 +17,7 @@ VERDICTS: tuple[VerdictName, ...] = get_args(VerdictName)
 REASONS = {
     "residual": "the object is still there: {percent:.0f}% of it is left",
     "unchanged": "nothing was changed under the mask in {percent:.0f}% of its frames",
+    "missed": "the object shows in {value:.0f} frames without a mask, beside or between frames with one",
     "uncovered": "the mask is too small: {percent:.0f}% of the pixels just outside it look like the object",
     "detected": "the detector still finds the object in {percent:.0f}% of the sampled frames",
     "appeared": "the detector finds a new object in {percent:.0f}% of the sampled frames",
@@ -32,7 +33,7 @@ REASONS = {
 
 _ANY_FILL = ("gray", "step", "flicker")
 _IN_PLACE = (*_ANY_FILL, "seam", "blur", "outside")
-_REMOVAL = (*_IN_PLACE, "residual", "unchanged", "uncovered", "detected", "appeared", "foreign")
+_REMOVAL = (*_IN_PLACE, "residual", "unchanged", "missed", "uncovered", "detected", "appeared", "foreign")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,7 +83,7 @@ def _reviewed(work: ClipWork, models: MaskModels, out: str, form: str) -> Review
             path=path,
             size=info.size,
             scan=scanned,
-            frame_range=frame_range_of(job, scanned, info.time_base),
+            frame_range=frame_range_of(job, scanned.pts, info.time_base),
             models=models,
             fingerprints=work.fingerprints,
             notes=notes,

@@ -16,6 +16,7 @@ from vace_batch.geometry import TOKEN_PX
 from vace_batch.ledger.ledger import Ledger, quality_key
 from vace_batch.ledger.schema import QualityRecord
 from vace_batch.ledger.verdicts import with_verdict
+from vace_batch.manifest.job import Job
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.refine import at_least_token
 from vace_batch.masks.store import FrameMask, MaskReader, make_mask
@@ -23,10 +24,12 @@ from vace_batch.quality.compare import Comparison, ReadMasks
 from vace_batch.quality.container import Contract, container_faults
 from vace_batch.quality.leftovers import detect_leftovers
 from vace_batch.quality.meter import Meter
+from vace_batch.quality.missed import count_missed
 from vace_batch.quality.verdict import checks_of
 from vace_batch.redact import redact
 from vace_batch.steps.clip import MADE_AGAIN, ClipWork
 from vace_batch.steps.clip_plan import ClipPlan, PlanFiles
+from vace_batch.steps.open_clip import frame_range_of
 from vace_batch.steps.select_best import own_video
 from vace_batch.storage.fingerprints import fingerprint
 from vace_batch.storage.node_cache import cached_path
@@ -95,6 +98,9 @@ def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger
             meter = Meter(_cuts(plan), _joins(plan))
             comparison.compare(masked, meter)
             metrics = meter.metrics()
+            if work.job.task == "removal":
+                asked = _asked(work.job, comparison, info)
+                metrics |= count_missed(comparison, masked, asked, tuple(_cuts(plan)))
             if work.job.targets:
                 metrics |= detect_leftovers(work.job, comparison, masked, models)
     body: QualityRecord = {**_blank(work), "metrics": metrics, "broken": broken, "doubts": list(plan.doubts)}
@@ -152,6 +158,16 @@ def _touched(plan: ClipPlan, files: PlanFiles) -> list[ReadMasks]:
         return {index: at_least_token(mask, plan.size, token_px) for index, mask in holes}
 
     return [recovered, grown]
+
+
+def _asked(job: Job, comparison: Comparison, info: VideoInfo) -> range:
+    """Return the frames that the job asks for; all of them where the source has no times."""
+    times = [time for time in comparison.source_pts if time is not None]
+    if len(times) < len(comparison.source_pts) or not times:
+        return range(comparison.num_frames)
+    before = comparison.canvas.before
+    start, stop = frame_range_of(job, times, info.time_base)
+    return range(before + start, before + stop)
 
 
 def _cuts(plan: ClipPlan) -> Iterator[int]:

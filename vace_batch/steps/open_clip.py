@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -77,7 +77,7 @@ def open_clip(work: ClipWork, models: MaskModels | None, folder: Path) -> Iterat
         # A container that cannot hold the output is refused before the work of detector and model.
         check_output(info, work.output, EncoderSettings(crf=work.options.crf), canvas.if_grown)
         frames = scan(path, work.options.media)
-        frame_range = frame_range_of(work.job, frames, info.time_base)
+        frame_range = frame_range_of(work.job, frames.pts, info.time_base)
         yield OpenClip(
             work=work,
             models=models,
@@ -107,15 +107,15 @@ def check_request(work: ClipWork, models: MaskModels | None) -> None:
         check_names(work.job, models)
 
 
-def frame_range_of(job: Job, frames: Scan, time_base: Fraction) -> tuple[int, int]:
-    """Return the frames (start, stop) shown at start_s <= t < end_s, where t is 0 at the first frame.
+def frame_range_of(job: Job, pts: Sequence[int], time_base: Fraction) -> tuple[int, int]:
+    """Return the frames (start, stop) shown at start_s <= t < end_s, where t is 0 at the first of the times `pts`.
 
     Raises:
         ClipError: `empty_range`.
     """
-    times = (np.asarray(frames.pts) - int(frames.pts[0])) * float(time_base)
+    times = (np.asarray(pts) - int(pts[0])) * float(time_base)
     start = 0 if job.start_s is None else int(np.searchsorted(times, job.start_s - 1e-6))
-    stop = frames.num_frames if job.end_s is None else int(np.searchsorted(times, job.end_s - 1e-6))
+    stop = len(pts) if job.end_s is None else int(np.searchsorted(times, job.end_s - 1e-6))
     if start >= stop:
         asked = f"start_s {job.start_s or 0:g} s to end_s {'the end' if job.end_s is None else f'{job.end_s:g} s'}"
         raise ClipError("empty_range", f"{asked} holds no frame; the last frame is shown at {times[-1]:.3f} s")
