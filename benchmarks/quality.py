@@ -39,6 +39,7 @@ from vace_batch.masks.store import FrameMask
 from vace_batch.options import QualitySettings
 from vace_batch.quality.compare import Comparison
 from vace_batch.quality.meter import Meter
+from vace_batch.quality.missed import count_missed
 from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.probe import probe
 from vace_batch.video.reader import packet_times
@@ -65,7 +66,7 @@ def metrics_of(source: str, output: str, masks: Mapping[int, FrameMask], cuts: S
     )
     meter = Meter(cuts, ())
     comparison.compare(sorted(masks), meter)
-    return meter.metrics()
+    return meter.metrics() | count_missed(comparison, sorted(masks), range(len(times)), tuple(cuts))
 
 
 def measure_scene(name: str, data: Path | None, few: int) -> list[Row]:
