@@ -1,67 +1,28 @@
-"""Make good outputs and every defect of the quality set: each maker takes a scene and a strength."""
+"""Make the good outputs of the quality set, and the outputs in which the object is still there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-from benchmarks.quality_grounds import sprite
-from benchmarks.quality_scenes import RgbImage, Scene
+from benchmarks.quality_fills import Image, Made, Makers, Masks, filled, random_of
+from benchmarks.quality_scenes import Scene
+from vace_batch.background.recover import recover
 from vace_batch.geometry import Box
 from vace_batch.manifest.job import FILE_DILATION
-from vace_batch.masks.refine import dilate, feather_alpha
+from vace_batch.masks.refine import dilate
 from vace_batch.masks.store import FrameMask, make_mask
+from vace_batch.planning.windows import Shot
 from vace_batch.stitch.colour import drift
-
-Image = Any
-Fill = Callable[[int, Image, Image], Image]
-"""Frame number, source and truth (H, W, 3) of levels -> what is painted into the mask."""
-
-Masks = Mapping[int, FrameMask]
-
-_RING_PX = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Made:
-    """Frames of an output, the masks of its run, and its scene: the one asked for, or a variant of that scene."""
-
-    scene: Scene
-    frames: Sequence[RgbImage]
-    masks: Masks
-
-
-Maker = Callable[[Scene, float], Made | None]
-"""Scene and strength -> an output, or None where the defect makes no sense in the scene."""
-
-
-def filled(scene: Scene, fill: Fill, masks: Masks | None = None, *, hard: bool = False) -> Made:
-    """Paint `fill` into the masks of each source frame, feathered unless `hard`."""
-    masks = scene.masks if masks is None else masks
-    frames = []
-    for index, (source, truth) in enumerate(zip(scene.source, scene.truth, strict=True)):
-        mask = masks.get(index)
-        if mask is None:
-            frames.append(source)
-            continue
-        bits = mask.full(scene.size)
-        alpha = (bits.astype(np.float32) if hard else feather_alpha(bits, 2))[..., None]
-        made = fill(index, source.astype(np.float32), truth.astype(np.float32))
-        frames.append(_samples(made * alpha + source * (1 - alpha)))
-    return Made(scene=scene, frames=frames, masks=masks)
-
-
-def _samples(levels: Image) -> RgbImage:
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-
-
-def _random(scene: Scene, index: int = 0) -> np.random.Generator:
-    return np.random.default_rng((len(scene.name), ord(scene.name[0]), ord(scene.name[1]), index))
+from vace_batch.video.reader import read_frames
+from vace_batch.video.writer import write_clip
 
 
 def _truth(scene: Scene, strength: float) -> Made:
@@ -69,7 +30,7 @@ def _truth(scene: Scene, strength: float) -> Made:
 
 
 def _grain(scene: Scene, strength: float) -> Made:
-    return filled(scene, lambda i, s, t: t + _random(scene, i).normal(0, strength, t.shape))
+    return filled(scene, lambda i, s, t: t + random_of(scene, i).normal(0, strength, t.shape))
 
 
 def _encoded(scene: Scene, strength: float) -> Made:
@@ -113,9 +74,38 @@ def _median(scene: Scene, strength: float) -> Made | None:
         free[index] = ~mask.full(scene.size)
     if np.sum(free, axis=0).min() < 2:
         return None
-    stack = np.ma.masked_array(np.stack(scene.source), ~np.repeat(np.stack(free)[..., None], 3, axis=-1))
-    plate = np.ma.median(stack, axis=0).filled(0).astype(np.float32)
+    seen = np.where(np.stack(free)[..., None], np.stack(scene.source).astype(np.float32), np.nan)
+    plate = np.nanmedian(seen, axis=0)
     return filled(scene, lambda i, s, t: plate)
+
+
+def _recovered(scene: Scene, strength: float) -> Made | None:
+    """Recover the background as a run does, where other frames show at least `strength` of the masks' pixels."""
+    if scene.cuts:
+        return None
+    fills: dict[int, tuple[Box, Image]] = {}
+    known = total = 0
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "source.mp4")
+        write_clip(path, scene.source, rate=Fraction(25), crf=20)
+        shot = Shot(start=0, stop=len(scene.source))
+        for each in recover(partial(read_frames, path), partial(_within, scene), shot, scene.size):
+            known, total = known + int(each.known.sum()), total + int(scene.masks[each.index].bits.sum())
+            fills[each.index] = each.box, each.rgb
+    if len(fills) < len(scene.masks) or known < strength * total:
+        return None
+
+    def fill(index: int, source: Image, truth: Image) -> Image:
+        box, rgb = fills[index]
+        made = source.copy()
+        made[box.slices] = rgb
+        return made
+
+    return filled(scene, fill)
+
+
+def _within(scene: Scene, start: int, stop: int) -> dict[int, FrameMask]:
+    return {index: scene.masks[index] for index in range(start, stop) if index in scene.masks}
 
 
 def _wider_masks(scene: Scene, strength: float) -> Made:
@@ -125,7 +115,7 @@ def _wider_masks(scene: Scene, strength: float) -> Made:
 
 
 def _left(scene: Scene, strength: float) -> Made:
-    return filled(scene, lambda i, s, t: strength * s + (1 - strength) * t + _random(scene, i).normal(0, 1, t.shape))
+    return filled(scene, lambda i, s, t: strength * s + (1 - strength) * t + random_of(scene, i).normal(0, 1, t.shape))
 
 
 def _nothing_changed(scene: Scene, strength: float) -> Made:
@@ -207,204 +197,24 @@ def _mask_ends_early(scene: Scene, strength: float) -> Made:
     return _without_masks(scene, sorted(scene.objects)[-int(strength) :])
 
 
-def _gray(scene: Scene, strength: float) -> Made:
-    """Plain gray in the upper part of each mask, or in the whole of it."""
-
-    def fill(index: int, source: Image, truth: Image) -> Image:
-        box, made = scene.masks[index].box, truth.copy()
-        made[: round(box.y + box.height * strength)] = 128
-        return made
-
-    return filled(scene, fill)
-
-
-def _inpainted(scene: Scene, strength: float, method: int) -> Made:
-    """Spread the surroundings into the mask, as cv2.inpaint does: no texture."""
-
-    def fill(index: int, source: Image, truth: Image) -> Image:
-        mask = scene.masks[index]
-        box = mask.box.pad(8).clip(scene.size)
-        assert box is not None
-        made = truth.copy()
-        made[box.slices] = cv2.inpaint(
-            source[box.slices].astype(np.uint8), mask.within(box).astype(np.uint8), 3, method
-        )
-        return made
-
-    return filled(scene, fill)
-
-
-def _ring(scene: Scene, mask: FrameMask, image: Image) -> Image:
-    """The pixels (N, 3) of an image that lie beside a mask."""
-    box = mask.box.pad(_RING_PX).clip(scene.size)
-    assert box is not None
-    bits = mask.within(box)
-    pixels = image[box.slices][~bits]
-    return pixels if len(pixels) else image[box.slices][bits]
-
-
-def _mean_colour(scene: Scene, strength: float) -> Made:
-    return filled(scene, lambda i, s, t: np.broadcast_to(_ring(scene, scene.masks[i], s).mean(axis=0), t.shape))
-
-
-def _blurred(scene: Scene, strength: float) -> Made:
-    return filled(scene, lambda i, s, t: cv2.GaussianBlur(t, (0, 0), strength))
-
-
-def _colour_off(scene: Scene, strength: float) -> Made:
-    sign = 1 if np.mean(scene.truth[0]) < 128 else -1
-    return filled(scene, lambda i, s, t: t + sign * strength)
-
-
-def _one_channel_off(scene: Scene, strength: float) -> Made:
-    channel = len(scene.name) % 3
-    sign = 1 if np.mean(scene.truth[0][..., channel]) < 128 else -1
-    return filled(scene, lambda i, s, t: t + sign * strength * np.eye(3)[channel])
-
-
-def _wrong_scale(scene: Scene, strength: float) -> Made:
-    """The background's texture, enlarged: the right colours at the wrong scale."""
-    matrix = np.array([[1 / strength, 0, 20], [0, 1 / strength, 20]])
-    size, how = (scene.size.width, scene.size.height), cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-
-    def fill(index: int, source: Image, truth: Image) -> Image:
-        made = cv2.warpAffine(truth, matrix, size, flags=how, borderMode=cv2.BORDER_REFLECT)
-        return made + cv2.GaussianBlur(truth, (0, 0), 12) - cv2.GaussianBlur(made, (0, 0), 12)
-
-    return filled(scene, fill)
-
-
-def _foreign_texture(scene: Scene, strength: float) -> Made:
-    """A texture that the background lacks, in the colours of the right place; it stands still in the picture."""
-    noise = cv2.GaussianBlur(_random(scene).normal(0, 1, scene.truth[0].shape), (0, 0), strength)
-    noise = noise / noise.std()
-
-    def fill(index: int, source: Image, truth: Image) -> Image:
-        smooth = cv2.GaussianBlur(truth, (0, 0), 8)
-        return smooth + max(12.0, float(np.std(truth - smooth))) * noise
-
-    return filled(scene, fill)
-
-
-def _pasted(scene: Scene, strength: float) -> Made:
-    """Another object, of the mask's size, that follows the mask."""
-    random = _random(scene)
-    shape = ("person", "disc", "blob")[len(scene.name) % 3]
-    thing = sprite(shape, "texture", 64, scene.truth[0].astype(np.float32), random)
-
-    def fill(index: int, source: Image, truth: Image) -> Image:
-        box = scene.masks[index].box
-        size, made = (box.width, box.height), truth.copy()
-        weight = cv2.resize(thing.alpha, size, interpolation=cv2.INTER_AREA)[..., None]
-        lent = cv2.resize(thing.rgb, size, interpolation=cv2.INTER_AREA)
-        made[box.slices] = lent * weight + made[box.slices] * (1 - weight)
-        return made
-
-    return filled(scene, fill)
-
-
-def _line_cut(scene: Scene, strength: float) -> Made | None:
-    """A bar in the background is cut off where the mask is; the bar moves with the camera."""
-    if not scene.camera or scene.cuts:
-        return None
-    barred, plain = replace(scene, source=list(scene.source), truth=list(scene.truth)), scene.truth
-    box = scene.masks[sorted(scene.masks)[len(scene.masks) // 2]].box
-    level = 40 if np.mean(scene.truth[0]) > 110 else 200
-    middle = sorted(scene.masks)[len(scene.masks) // 2]
-    for index, (source, truth) in enumerate(zip(scene.source, scene.truth, strict=True)):
-        at = round(box.y + box.height / 2 - strength / 2 + scene.camera[index][1] - scene.camera[middle][1])
-        rows = np.s_[max(0, at) : max(0, at + int(strength))]
-        with_bar, under = truth.copy(), source.copy()
-        with_bar[rows], under[rows] = level, level
-        seen = scene.objects.get(index)
-        under = under if seen is None else np.where(seen[..., None], source, under)
-        barred.source[index], barred.truth[index] = under, with_bar  # type: ignore[index]
-    return filled(barred, lambda i, s, t: plain[i].astype(np.float32))
-
-
-def _flicker(scene: Scene, strength: float) -> Made:
-    return filled(scene, lambda i, s, t: t + strength * (1 if i % 2 else -1))
-
-
-def _colour_step(scene: Scene, strength: float) -> Made | None:
-    frames = sorted(scene.masks)
-    middle = frames[len(frames) // 3]
-    if any(abs(middle - cut) < 2 for cut in scene.cuts):
-        return None
-    sign = 1 if np.mean(scene.truth[0]) < 128 else -1
-    return filled(scene, lambda i, s, t: t + sign * strength * (i >= middle))
-
-
-def _frozen(scene: Scene, strength: float) -> Made | None:
-    """The fill keeps the picture of its first frame while the background moves."""
-    if scene.camera and not np.any(scene.camera):
-        return None
-    first = scene.truth[min(scene.masks)].astype(np.float32)
-    return filled(scene, lambda i, s, t: first)
-
-
-def _hard_seam(scene: Scene, strength: float) -> Made:
-    sign = 1 if np.mean(scene.truth[0]) < 128 else -1
-    return filled(scene, lambda i, s, t: t + sign * strength, hard=True)
-
-
-def _changed_outside(scene: Scene, strength: float) -> Made:
-    """A place beside the mask is brighter."""
-    made = filled(scene, lambda i, s, t: t)
-    frames = []
-    for index, frame in enumerate(made.frames):
-        mask = scene.masks.get(index)
-        right = mask is not None and mask.box.x + mask.box.width / 2 < scene.size.width / 2
-        place = Box(scene.size.width - 36 if right else 4, 4, 32, 32)
-        changed = frame.astype(np.float32)
-        free = np.ones((32, 32), np.bool_) if mask is None else ~_near(mask, place)
-        changed[place.slices] += strength * (1 if np.mean(frame) < 128 else -1) * free[..., None]
-        frames.append(_samples(changed))
-    return Made(scene=scene, frames=frames, masks=made.masks)
-
-
-def _near(mask: FrameMask, place: Box) -> Any:
-    return cv2.dilate(mask.within(place).view(np.uint8), np.ones((15, 15), np.uint8)).view(np.bool_)
-
-
-Makers = Mapping[str, tuple[Maker, Sequence[float], int]]
-"""Name (with the strength's place) -> maker, strengths, and of how many scenes one gets each strength."""
-
 GOOD_MAKERS: Makers = {
     "truth": (_truth, (1,), 1),
     "grain, sigma {}": (_grain, (2,), 3),
     "another compression, quality {}": (_encoded, (80,), 3),
     "colours off by {} levels": (_slightly_off, (2,), 3),
-    "other place, {} px beside": (_other_place, (5,), 1),
-    "median over time": (_median, (1,), 2),
+    "other place, {} px beside": (_other_place, (5,), 2),
+    "median over time": (_median, (1,), 4),
+    "recovered, {}% known": (_recovered, (0.98,), 7),
     "masks wider by {} px": (_wider_masks, (8,), 3),
 }
 THERE_MAKERS: Makers = {
     "left at {}%": (_left, (1.0, 0.6, 0.3, 0.2, 0.1), 3),
     "nothing changed": (_nothing_changed, (1,), 3),
-    "part left, {}%": (_part_left, (0.5, 0.25), 4),
-    "left in frames, {}": (_left_in_frames, (0.33, 3), 3),
-    "mask too small, {} px": (_mask_too_small, (4, 8), 3),
-    "mask beside, {}%": (_mask_shifted, (0.5, 0.2), 4),
+    "part left, {}%": (_part_left, (0.5, 0.25), 6),
+    "left in frames, {}": (_left_in_frames, (0.33, 3), 5),
+    "mask too small, {} px": (_mask_too_small, (4, 8), 5),
+    "mask beside, {}%": (_mask_shifted, (0.5, 0.2), 6),
     "mask drops out, {} frames": (_mask_drops_out, (3,), 3),
     "mask begins late, {} frames": (_mask_begins_late, (4,), 3),
     "mask ends early, {} frames": (_mask_ends_early, (4,), 3),
-}
-PAINTED_MAKERS: Makers = {
-    "gray, {}% of the mask": (_gray, (1.0, 0.5), 5),
-    "inpainted, Telea": (partial(_inpainted, method=cv2.INPAINT_TELEA), (1,), 4),
-    "inpainted, NS": (partial(_inpainted, method=cv2.INPAINT_NS), (1,), 4),
-    "mean colour": (_mean_colour, (1,), 3),
-    "blur, sigma {}": (_blurred, (2, 3, 5), 5),
-    "colour off, {} levels": (_colour_off, (8, 14, 25), 6),
-    "one channel off, {} levels": (_one_channel_off, (8, 14, 25), 6),
-    "wrong scale, times {}": (_wrong_scale, (3,), 3),
-    "foreign texture, sigma {} px": (_foreign_texture, (1, 5), 5),
-    "another object": (_pasted, (1,), 3),
-    "line cut, {} px": (_line_cut, (8,), 2),
-    "flicker, {} levels": (_flicker, (3, 6, 10), 6),
-    "colour step, {} levels": (_colour_step, (6, 10), 5),
-    "frozen": (_frozen, (1,), 1),
-    "hard seam, {} levels": (_hard_seam, (8, 14, 20), 6),
-    "changed outside, {} levels": (_changed_outside, (5, 10), 5),
 }

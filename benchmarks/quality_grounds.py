@@ -25,7 +25,7 @@ def ground(name: str, size: Size, random: Random) -> Levels:
     """
     if name.startswith("picture:"):
         return _photograph(name.removeprefix("picture:"), size)
-    return np.clip(GROUNDS[name](size, random), 0, 255).astype(np.float32)
+    return np.asarray(np.clip(GROUNDS[name](size, random), 0, 255), np.float32)
 
 
 def _photograph(name: str, size: Size) -> Levels:
@@ -33,8 +33,8 @@ def _photograph(name: str, size: Size) -> Levels:
     image = np.dstack([image] * 3) if image.ndim == 2 else image[:, :, :3]
     scale = max(size.width / image.shape[1], size.height / image.shape[0])
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    image = cv2.resize(image, None, fx=scale + 1e-3, fy=scale + 1e-3, interpolation=how)
-    return np.asarray(image[: size.height, : size.width], np.float32)
+    scaled = cv2.resize(image, None, fx=scale + 1e-3, fy=scale + 1e-3, interpolation=how)
+    return np.asarray(scaled[: size.height, : size.width], np.float32)
 
 
 def _noise(size: Size, random: Random, sigma: float) -> Levels:
@@ -90,7 +90,8 @@ def _stripes(size: Size, random: Random) -> Levels:
     y, x = np.mgrid[0 : size.height, 0 : size.width].astype(np.float32)
     angle = random.uniform(0, np.pi)
     wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / random.uniform(14, 30))
-    return _base(random) + 30 * np.clip(3 * wave, -1, 1)[..., None] + 4 * _noise(size, random, 1.5)
+    image = _base(random) + 30 * np.clip(3 * wave, -1, 1)[..., None] + 4 * _noise(size, random, 1.5)
+    return np.asarray(image, np.float32)
 
 
 def _street(size: Size, random: Random) -> Levels:
@@ -163,7 +164,7 @@ def outline(shape: str, size_px: int, random: Random) -> Levels:
     else:
         raise ValueError(f"shape: expected disc, square, person, blob, text or logo, got {shape!r}")
     small = cv2.resize(image, (image.shape[1] // 4, image.shape[0] // 4), interpolation=cv2.INTER_AREA)
-    return np.asarray(np.pad(small, 2), np.float32) / 255
+    return np.asarray(np.pad(small, 2) / np.float32(255), np.float32)
 
 
 def sprite(shape: str, paint: str, size_px: int, around: Levels, random: Random) -> Sprite:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.quality_defects import GOOD_MAKERS, PAINTED_MAKERS, THERE_MAKERS, Made, Maker
+from benchmarks.quality_defects import GOOD_MAKERS, THERE_MAKERS
+from benchmarks.quality_fills import Made, Maker
 from benchmarks.quality_label import Measured, measure
+from benchmarks.quality_painted import PAINTED_MAKERS
 from benchmarks.quality_plan import CASES, SPECS, Half, scene_names
 from benchmarks.quality_scenes import RgbImage, Scene
 from vace_batch.masks.store import FrameMask
@@ -118,7 +120,8 @@ def _label(entry: Planned, measured: Measured, kind: str) -> Label:
     if entry.side == "there":
         return "bad" if seen and still_there else "none"
     if entry.side == "good":
-        return "none" if seen and still_there else "good"
+        poor = entry.group == "recovered" and measured.psnr_db < POOR_PSNR_DB
+        return "none" if poor or (seen and still_there) else "good"
     label = _RULES.get(entry.group, _by_psnr)(measured, entry.strength)
     # A fill without the grain of its surroundings is near the truth in dB, and yet a plain patch to the eye.
     return "none" if label == "good" and kind == "grain" else label

@@ -105,7 +105,7 @@ def drawn(spec: Spec, data: Path | None) -> Scene:
 
 
 def _samples(levels: Any) -> RgbImage:
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(levels), 0, 255), np.uint8)
 
 
 def _truths(spec: Spec, data: Path | None, random: Random) -> tuple[list[Any], tuple[tuple[float, float], ...]]:

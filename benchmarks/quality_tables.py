@@ -17,8 +17,10 @@ CHECKS = tuple(
     name for name in checks_of(Job(job_id="", video_uri="", task="removal")) if name not in ("detected", "appeared")
 )
 
-THERE = ("residual", "uncovered")
-"""The checks that say that the object is still there."""
+PAINTED = ("gray", "step", "flicker", "seam", "blur", "outside", "foreign")
+"""The checks that say that the fill is badly painted; all others say that the object is still there."""
+
+THERE = tuple(check for check in CHECKS if check not in PAINTED)
 
 FOUND_BY: Mapping[str, tuple[str, ...]] = {
     "mask too small": ("uncovered", "residual"),
@@ -97,8 +99,7 @@ def check_table(rows: Sequence[Row], settings: QualitySettings) -> Iterator[str]
         missed = sum(not alarms(row, [check], settings) for row in own)
         threshold = settings.threshold(check).review
         yield f"| {check} | {threshold:g} | {rate(wrong, len(good))} | {rate(missed, len(own))} |"
-    painted = tuple(check for check in CHECKS if check not in THERE)
-    for side, checks in (("there", THERE), ("painted", painted)):
+    for side, checks in (("there", THERE), ("painted", PAINTED)):
         own = [row for row in bad if row.side == side]
         wrong = sum(bool(alarms(row, checks, settings)) for row in good)
         missed = sum(not alarms(row, checks, settings) for row in own)
