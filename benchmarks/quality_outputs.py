@@ -25,6 +25,9 @@ LEAST_RESIDUE = 0.06
 LEAST_RESIDUE_LEVELS = 3.0
 """From this share of the object on, if it is at least so many levels, the object is still there."""
 
+_CHANCE_RESIDUE = 0.15
+"""Another background agrees with the object by chance up to this share in a quarter or in three frames."""
+
 ENOUGH_PSNR_DB = 32.0
 POOR_PSNR_DB = 30.0
 """A painted fill is good from the first value on, and bad below the second one; between them it has no label."""
@@ -59,7 +62,8 @@ class Planned:
     strength: float
     make: Maker
     every: int
-    """The output is made for one of so many scenes."""
+    """The output is made for one of so many scenes, counted from scene `first` on."""
+    first: int
 
 
 def _planned() -> Iterator[Planned]:
@@ -71,9 +75,17 @@ def _planned() -> Iterator[Planned]:
     for side, makers in sides:
         for name, (make, strengths, every) in makers.items():
             group = name.split(" {")[0].split(",")[0]
-            for strength in strengths:
+            for number, strength in enumerate(strengths):
                 shown = name.format(round(100 * strength) if "%" in name else f"{strength:g}")
-                yield Planned(name=shown, side=side, group=group, strength=strength, make=make, every=every)
+                yield Planned(
+                    name=shown,
+                    side=side,
+                    group=group,
+                    strength=strength,
+                    make=make,
+                    every=every,
+                    first=zlib.crc32(group.encode()) + number * max(1, every // len(strengths)),
+                )
 
 
 CATALOGUE: tuple[Planned, ...] = tuple(_planned())
@@ -83,7 +95,7 @@ _HALVES: Mapping[str, Half] = {**{spec.name: spec.half for spec in SPECS}, **CAS
 def planned_for(scene: str) -> list[Planned]:
     """Choose the outputs of a scene: each entry of the catalogue for one scene of `every`, evenly in both halves."""
     number = scene_names(_HALVES[scene]).index(scene)
-    return [entry for entry in CATALOGUE if (number + zlib.crc32(entry.name.encode())) % entry.every == 0]
+    return [entry for entry in CATALOGUE if (number + entry.first) % entry.every == 0]
 
 
 def outputs(scene: Scene, few: int = 1) -> Iterator[Output]:
@@ -116,7 +128,8 @@ def labelled(entry: Planned, made: Made) -> Output:
 def _label(entry: Planned, measured: Measured, kind: str) -> Label:
     seen = measured.contrast >= LEAST_CONTRAST
     worst = max(measured.residue, measured.worst_quarter, measured.worst_frames)
-    still_there = worst >= LEAST_RESIDUE and worst * measured.contrast >= LEAST_RESIDUE_LEVELS
+    least = _CHANCE_RESIDUE if entry.group == "other place" else LEAST_RESIDUE
+    still_there = worst >= least and worst * measured.contrast >= LEAST_RESIDUE_LEVELS
     if entry.side == "there":
         return "bad" if seen and still_there else "none"
     if entry.side == "good":

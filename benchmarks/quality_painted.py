@@ -180,7 +180,7 @@ def _near(mask: FrameMask, place: Box) -> Any:
 
 PAINTED_MAKERS: Makers = {
     "gray, {}% of the mask": (_gray, (1.0, 0.5), 6),
-    "inpainted, Telea": (partial(_inpainted, method=cv2.INPAINT_TELEA), (1,), 5),
+    "inpainted, Telea": (partial(_inpainted, method=cv2.INPAINT_TELEA), (1,), 3),
     "inpainted, NS": (partial(_inpainted, method=cv2.INPAINT_NS), (1,), 5),
     "mean colour": (_mean_colour, (1,), 3),
     "blur, sigma {}": (_blurred, (2, 3, 5), 8),
