@@ -5,6 +5,7 @@ VENV := $(abspath $(or $(VACE_BATCH_VENV),$(ROOT)/.venv))
 BIN := $(VENV)/bin
 OUT ?= demo-out
 TESTS ?= tests
+WORKERS ?= 2
 
 # This checkout comes first even where several share one environment.
 export PYTHONPATH := $(ROOT)
@@ -25,8 +26,8 @@ demo: env ## run the whole pipeline on six generated clips, into OUT (demo-out)
 tasks: env ## run one row per task and draw sheets of the model's input and output, into OUT
 	@$(BIN)/python benchmarks/task_pictures.py "$(OUT)" --run
 
-test: env ## run every test that this machine can run; TESTS=tests/video/test_probe.py runs some
-	@$(BIN)/python -m pytest -m "not gpu and not browser and not slow" $(TESTS)
+test: env ## run every test that this machine can run, in 2 WORKERS; TESTS=tests/video/test_probe.py runs some
+	@$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu and not browser and not slow" $(TESTS)
 
 test-all: env ## also run the slow, GPU and browser tests
 	@$(BIN)/python -m pytest $(TESTS)

@@ -17,6 +17,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+from tests.support.lanes import rank, scheduler  # noqa: E402
+
+# A busy machine is no fault of an example; a failing example can be run again by the printed decorator.
+settings.register_profile("tests", deadline=None, print_blob=True)
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,6 +32,19 @@ def copies() -> Iterator[None]:
     os.environ["VACE_BATCH_CACHE"] = folder = tempfile.mkdtemp(prefix="vace-batch-tests-")
     yield
     shutil.rmtree(folder)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each worker whole lanes of tests."""
+    return scheduler(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the longest lanes first where workers share the tests."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: rank(item.nodeid))
 
 
 class _Errors(logging.Handler):

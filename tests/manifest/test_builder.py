@@ -11,7 +11,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vace_batch.errors import ManifestError, UsageError
@@ -217,7 +217,6 @@ def test_a_written_manifest_replaces_the_old_one_whole(tmp_path: Path) -> None:
     assert pa.types.is_string(pq.read_schema(out).field("job_id").type)
 
 
-@settings(deadline=None)
 @given(st.lists(st.from_regex(r"([abé ]|\.[a ]){1,3}(/[ab.]a)?\.(mp4|mov|mkv\.mp4)", fullmatch=True), unique=True))
 def test_ids_of_any_listing_are_unique_and_legal(names: list[str]) -> None:
     ids = job_ids(names)

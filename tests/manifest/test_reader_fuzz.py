@@ -69,7 +69,7 @@ def tables(draw: st.DrawFn) -> Any:
     return pa.table(columns)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(tables())
 def test_random_tables_are_read_or_refused_with_printable_faults(table: Any) -> None:
     try:
@@ -80,7 +80,7 @@ def test_random_tables_are_read_or_refused_with_printable_faults(table: Any) -> 
         assert len(jobs) == table.num_rows > 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(at=st.floats(0, 1), change=st.binary(min_size=1, max_size=4), cut=st.booleans())
 def test_damaged_parquet_is_read_or_refused(at: float, change: bytes, cut: bool, tmp_path_factory: Any) -> None:
     sink = pa.BufferOutputStream()

@@ -46,7 +46,7 @@ def clips(draw: st.DrawFn) -> tuple[int, list[int], Size, dict[int, tuple[Box, .
     return num_frames, cuts, frame, parts, limits
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(clips())
 def test_every_masked_frame_is_in_a_window_inside_shot_and_frame(
     clip: tuple[int, list[int], Size, dict[int, tuple[Box, ...]], WindowLimits],
@@ -78,7 +78,7 @@ def test_every_masked_frame_is_in_a_window_inside_shot_and_frame(
             assert smallest or token_count(window.num_frames, region.size) <= limits.max_tokens
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 3000), st.integers(1, 25), st.data())
 def test_long_runs_overlap_at_least_as_asked(length: int, n: int, data: st.DataObject) -> None:
     longest = 4 * n + 1

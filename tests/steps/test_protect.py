@@ -74,7 +74,7 @@ def assert_kept_from_model(vcu: VCU, out: str, plan: ClipPlan, box: Any, start: 
             assert not (vcu.mask_THW[index - start] & guard.within(box)).any()
 
 
-@settings(max_examples=6, deadline=None, phases=(Phase.explicit, Phase.generate))  # an example is a whole clip
+@settings(max_examples=6, phases=(Phase.explicit, Phase.generate))  # an example is a whole clip
 @given(
     selected=st.lists(boxes(), min_size=1, max_size=2),
     protected=st.lists(boxes(), min_size=1, max_size=2),

@@ -61,7 +61,7 @@ FORMULAS: dict[tuple[str, str], Formula] = {
 
 
 @given(kinds=st.sampled_from(sorted(FORMULAS)), seeds=st.tuples(st.integers(0, 999), st.integers(0, 999)))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_a_composition_is_its_formula(kinds: tuple[str, str], seeds: tuple[int, int]) -> None:
     first, second = (condition(kind, seed) for kind, seed in zip(kinds, seeds, strict=True))
     wanted_frames, wanted_mask = FORMULAS[kinds](*floats(first), *floats(second))
@@ -71,7 +71,7 @@ def test_a_composition_is_its_formula(kinds: tuple[str, str], seeds: tuple[int, 
 
 
 @given(seed=st.integers(0, 999))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_is_kept_is_never_neutral_and_says_what_the_source_says(seed: int) -> None:
     for kind in ("repaint", "extension"):
         one = condition(kind, seed)

@@ -103,7 +103,7 @@ def test_flow_knows_no_more_than_its_fastest_colour() -> None:
 
 
 @given(left=st.integers(0, 40), top=st.integers(0, 20), width=st.integers(16, 48), height=st.integers(16, 40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_crop_of_a_control_shows_what_the_crop_of_the_frame_shows(
     left: int, top: int, width: int, height: int
 ) -> None:

@@ -66,7 +66,7 @@ def touched_samples(covered: NDArray[np.bool_], across: int, down: int) -> NDArr
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @pytest.mark.parametrize("pix_fmt", FORMATS)
 def test_patch_is_a_cut_of_the_whole_frame(pix_fmt: str, data: st.DataObject) -> None:
     width, height = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 70))
@@ -77,7 +77,7 @@ def test_patch_is_a_cut_of_the_whole_frame(pix_fmt: str, data: st.DataObject) ->
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @pytest.mark.parametrize("pix_fmt", FORMATS)
 def test_samples_of_alpha_zero_keep_their_bits(pix_fmt: str, data: st.DataObject) -> None:
     width, height = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))

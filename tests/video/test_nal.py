@@ -62,7 +62,7 @@ def test_damaged_headers_are_none_or_raise_a_value_error(tmp_path: Path, codec: 
     data = header_of(tmp_path, codec).data
 
     @given(st.integers(0, len(data) - 1), st.binary(min_size=1, max_size=4), st.integers(0, len(data)))
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     def check(at: int, new: bytes, end: int) -> None:
         damaged = (data[:at] + new + data[at + len(new) :])[:end]
         header = nal.parse_header(codec, damaged)

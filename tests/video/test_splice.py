@@ -143,7 +143,7 @@ def test_groups_without_edits_are_copied(tmp_path: Path, sources: dict[str, str]
     check(sources[name], target, PATTERNS[name].starts, edited, report)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     name=st.sampled_from(["closed", "pyramid", "scene_cut", "uneven", "hevc", "hevc_mkv"]),
     edited=st.sets(st.integers(0, FRAMES - 1), max_size=4),
@@ -233,7 +233,7 @@ def test_a_joined_open_group_says_so(tmp_path: Path, open_sources: dict[str, str
     assert [before[13][6:], before[17:]] == [after[16][6:], after[17:]]
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(name=st.sampled_from(list(OPEN)), edited=st.sets(st.integers(0, FRAMES - 1), min_size=1, max_size=3))
 def test_any_edits_in_open_groups(
     tmp_path_factory: pytest.TempPathFactory, open_sources: dict[str, str], name: str, edited: set[int]
