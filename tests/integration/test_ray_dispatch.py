@@ -126,6 +126,12 @@ def test_nothing_of_a_ray_of_ones_own_listens_to_other_machines(runtime: Runtime
     assert found == {"127.0.0.1"}
 
 
+def test_ray_starts_a_process_for_each_actor_and_no_other_worker(runtime: Runtime) -> None:
+    run(runtime, Recorder(), [behaving("here", ""), behaving("there", "", pool="gpu")])
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+    assert len(list(logs.glob("worker-*.out"))) == sum(pool.num_actors for pool in POOLS)
+
+
 def test_forty_units_in_two_stages_hand_their_payloads_over(runtime: Runtime) -> None:
     graph = Recorder(lambda unit, meta: [summing(unit)] if unit.kind == "make" else [])
     totals = run(runtime, graph, [making(number) for number in range(20)], Limits(payload_bytes=3_000_000))

@@ -190,4 +190,6 @@ class Runtime:
             "object_store_memory": self._object_store_bytes,
             "include_dashboard": False,
             "dashboard_host": "127.0.0.1",
+            # Ray would start a Python process per core that no actor can use: each actor has an environment of its own.
+            "_system_config": {"prestart_worker_first_driver": False},
         }
