@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.batch.test_retry import Archive as Rows
@@ -231,6 +233,52 @@ def test_the_chosen_attempt_is_what_the_output_is_compared_with(
     again = archive.run(**options)
     assert "generate" not in again and again.count("select_best") == 1
     assert archive.video.read_bytes() == chosen and archive.run(**options) == [] and archive.problems() == []
+
+
+def test_an_output_of_other_attempts_or_of_a_retry_is_done(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vace_batch.batch.graph.best_of", lambda made: len(made) - 1)
+    strict = QualitySettings(outside=Threshold(review=0.0), seam=Threshold(review=0.0))
+    two, three = (AttemptSettings(max_attempts=number, remedies=("dilate", "seed")) for number in (2, 3))
+    assert archive.run(attempts=two, quality=strict).count("select_best") == 1
+    second = archive.video.read_bytes()
+    assert archive.run(attempts=three, quality=strict).count("select_best") == 1
+    third = archive.video.read_bytes()
+    assert third != second
+    for attempts in (two, three, AttemptSettings()):
+        assert archive.run(attempts=attempts, quality=strict) == [] and archive.problems() == []
+    assert archive.video.read_bytes() == third
+
+
+def test_a_row_that_retry_changed_is_done_and_its_first_video_is_made_again_when_asked_for(tmp_path: Path) -> None:
+    make(tmp_path / "a.mp4", Media(width=96, height=64, num_frames=6))
+    path, out = tmp_path / "m.parquet", str(tmp_path / "out")
+    box = {"x": 30.0, "y": 20.0, "width": 24.0, "height": 24.0}
+    row = {"job_id": "a", "video_uri": "a.mp4", "task": "removal", "boxes": [box], "background": "off"}
+    pq.write_table(pa.Table.from_pylist([row]), path)
+    review = Options(quality=QualitySettings(seam=Threshold(review=0.0)))
+    video = tmp_path / "out/videos/a.mp4"
+
+    def run(manifest: Manifest, options: Options = review) -> list[str]:
+        run = Run(manifest, out, options)
+        assert run.run().done == 1
+        return run.kinds
+
+    def rerun() -> list[str]:
+        return run(read_manifest(str(path)))
+
+    run(read_manifest(str(path)))
+    first = video.read_bytes()
+    assert "generate" in run(*prepare_retry(out, jobs=["a"], values={"dilate": "5px"})) and video.read_bytes() != first
+    assert rerun() == [] and list(verify(out)) == []
+    assert "stitch" in run(*prepare_retry(out, jobs=["a"], values={"dilate": "20px"})) and rerun() == []
+    assert run(*prepare_retry(out, jobs=["a"], values={"dilate": None})) == REMADE, "the windows of the first are there"
+    assert video.read_bytes() == first and rerun() == [] and list(verify(out)) == []
+
+    pq.write_table(pa.Table.from_pylist([row | {"dilate": "5px"}]), path)
+    assert rerun() == REMADE and video.read_bytes() != first, "a reviewer's manifest of rows to redo"
+    assert rerun() == [] and list(verify(out)) == []
+    with pytest.raises(UsageError, match="got a"):
+        prepare_retry(out, jobs=["a"])
 
 
 def test_verify_finds_stray_videos_and_rows_without_records(archive: Archive) -> None:
