@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks.quality_outputs import Output, outputs
 from benchmarks.quality_plan import CASES, SPECS, Half
-from benchmarks.quality_scenes import Scene, cases_folder, scenes
+from benchmarks.quality_scenes import RgbImage, Scene, cases_folder, scenes
 from benchmarks.quality_tables import CHECKS, Row, alarms, check_table, defect_table, fitted, kind_table
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import FILE_DILATION
@@ -42,7 +42,7 @@ from vace_batch.quality.meter import Meter
 from vace_batch.quality.missed import count_missed
 from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.probe import probe
-from vace_batch.video.reader import packet_times
+from vace_batch.video.reader import packet_times, read_frames
 from vace_batch.video.writer import write_clip
 
 _CRFS = (20, 20, 20, 20, 20, 20, 20, 28, 28, 0)
@@ -77,17 +77,26 @@ def measure_scene(name: str, data: Path | None, few: int) -> list[Row]:
         source, written = str(Path(folder) / "source.mp4"), str(Path(folder) / "output.mp4")
         for scene in scenes(data, (name,)):
             encoded: Scene | None = None
+            decoded: list[RgbImage] = []
             for output in outputs(scene, few):
                 if encoded is not output.scene:
                     write_clip(source, output.scene.source, rate=_RATE, crf=_crf(name))
+                    decoded = [frame.rgb() for frame in read_frames(source)]
                     encoded = output.scene
-                write_clip(written, output.frames, rate=_RATE, crf=_crf(f"{name} {output.name}"))
+                frames = as_decoded(output, decoded)
+                write_clip(written, frames, rate=_RATE, crf=_crf(f"{name} {output.name}"))
                 rows.append(_row(output, metrics_of(source, written, output.masks, scene.cuts)))
     return rows
 
 
+def as_decoded(output: Output, decoded: Sequence[RgbImage]) -> Iterator[RgbImage]:
+    """Take the pixels that an output leaves as they were from the decoded source: a run never sees another one."""
+    for frame, source, seen in zip(output.frames, output.scene.source, decoded, strict=True):
+        yield np.where((frame == source).all(axis=2, keepdims=True), seen, frame)
+
+
 def _crf(name: str) -> int:
-    """The encoder's quality: 20 mostly, 28 for a fifth, lossless for a tenth."""
+    """Choose the encoder's quality: 20 mostly, 28 for a fifth, lossless for a tenth."""
     return _CRFS[zlib.crc32(name.encode()) % len(_CRFS)]
 
 

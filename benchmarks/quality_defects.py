@@ -34,7 +34,7 @@ def _grain(scene: Scene, strength: float) -> Made:
 
 
 def _encoded(scene: Scene, strength: float) -> Made:
-    """The truth after another lossy compression, of blocks, as a model's or an editor's picture may have."""
+    """Compress the truth once more, in blocks, as a model's or an editor's picture may be."""
 
     def fill(index: int, source: Image, truth: Image) -> Image:
         coded = cv2.imencode(".jpg", truth[..., ::-1].astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, int(strength)])[1]
@@ -51,7 +51,7 @@ def _slightly_off(scene: Scene, strength: float) -> Made:
 
 
 def _other_place(scene: Scene, strength: float) -> Made | None:
-    """The background of some pixels beside, with the colours of the right place: in a texture as good as the truth."""
+    """Paint the background of a place beside, in the right place's colours: in a texture as good as the truth."""
     if not any(
         word in scene.name.split(", ")[-1] for word in ("fine", "middle", "leaves", "grass", "gravel", "dark", "coarse")
     ):
@@ -65,7 +65,7 @@ def _other_place(scene: Scene, strength: float) -> Made | None:
 
 
 def _median(scene: Scene, strength: float) -> Made | None:
-    """The median over time of the unmasked frames, where the camera stands still and each pixel is free sometimes."""
+    """Paint the median over time of the unmasked frames; needs a still camera, and each pixel free in some frames."""
     stands = scene.camera and not np.any(scene.camera) and not scene.cuts
     if not stands:
         return None
@@ -109,7 +109,7 @@ def _within(scene: Scene, start: int, stop: int) -> dict[int, FrameMask]:
 
 
 def _wider_masks(scene: Scene, strength: float) -> Made:
-    """The truth in masks that are wider than the object by some pixels."""
+    """Paint the truth into masks that are wider by `strength` pixels."""
     wide = replace(FILE_DILATION, px=strength)
     return filled(scene, lambda i, s, t: t, {i: dilate(mask, scene.size, wide) for i, mask in scene.masks.items()})
 
@@ -123,7 +123,7 @@ def _nothing_changed(scene: Scene, strength: float) -> Made:
 
 
 def _part_left(scene: Scene, strength: float) -> Made:
-    """One side of the object is left: as much of the mask's box as `strength` says."""
+    """Leave one side of the object: the share `strength` of the mask's box."""
     side = len(scene.name) % 4
 
     def fill(index: int, source: Image, truth: Image) -> Image:
@@ -143,7 +143,7 @@ def _part_left(scene: Scene, strength: float) -> Made:
 
 
 def _left_in_frames(scene: Scene, strength: float) -> Made:
-    """The object is left in a row of frames: a share of the frames below 1, a number of frames from 1 on."""
+    """Leave the object in a row of frames: a share of the frames below 1, a number of frames from 1 on."""
     shown = sorted(scene.objects)
     count = round(strength if strength >= 1 else strength * len(shown))
     first = (len(shown) - count) // 2 if strength >= 1 else len(shown) - count
@@ -152,7 +152,7 @@ def _left_in_frames(scene: Scene, strength: float) -> Made:
 
 
 def _mask_too_small(scene: Scene, strength: float) -> Made | None:
-    """A rim of the object, so many pixels wide, is beside the mask; the fill takes on the colours of the rim."""
+    """Leave a rim of the object, `strength` pixels wide, beside the mask; the fill takes on the rim's colours."""
     masks = {}
     for index, bits in scene.objects.items():
         inward = cv2.distanceTransform(np.pad(bits, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
@@ -168,7 +168,7 @@ def _fitted(scene: Scene, masks: Masks, index: int, source: Image, truth: Image)
 
 
 def _mask_shifted(scene: Scene, strength: float) -> Made | None:
-    """The mask lies beside the object, by a share of the object's width."""
+    """Shift the mask beside the object, by a share of the object's width."""
     masks = {}
     for index, bits in scene.objects.items():
         columns = np.flatnonzero(bits.any(axis=0))

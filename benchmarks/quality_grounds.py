@@ -38,7 +38,7 @@ def _photograph(name: str, size: Size) -> Levels:
 
 
 def _noise(size: Size, random: Random, sigma: float) -> Levels:
-    """Smooth noise (H, W, 3) with a standard deviation of 1 in each channel, most of it common to all channels."""
+    """Make smooth noise (H, W, 3) with a standard deviation of 1 in each channel, most of it common to all channels."""
     raw = random.normal(0, 1, (size.height, size.width, 3)) + 2.5 * random.normal(0, 1, (size.height, size.width, 1))
     smooth = cv2.GaussianBlur(raw.astype(np.float32), (0, 0), sigma)
     return np.asarray((smooth - smooth.mean(axis=(0, 1))) / smooth.std(axis=(0, 1)), np.float32)
@@ -95,7 +95,7 @@ def _stripes(size: Size, random: Random) -> Levels:
 
 
 def _street(size: Size, random: Random) -> Levels:
-    """Straight edges of a street: sky, walls with windows, a road."""
+    """Draw the straight edges of a street: sky, walls with windows, a road."""
     image = _gradient(size, random, low=150, high=220)
     for x in range(0, size.width, 90):
         top = int(random.uniform(0.1, 0.35) * size.height)

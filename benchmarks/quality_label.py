@@ -1,4 +1,4 @@
-"""Measure an output of the quality set on the truth: what is left of the object, and how well the fill is painted."""
+"""Measure an output of the quality set on the truth: the rest of the object, and the fidelity of the fill."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _quarters(bits: Bits) -> Iterator[Bits]:
 
 
 def _fidelity(scene: Scene, frames: Sequence[RgbImage]) -> tuple[float, float, float]:
-    """PSNR and largest shift of colour where a mask of the scene is; largest change of a block elsewhere."""
+    """Measure PSNR and largest shift of colour in the masks, and the largest change of a block elsewhere."""
     squares, count, shift, outside = 0.0, 0, 0.0, 0.0
     for index, output in enumerate(frames):
         mask = scene.masks.get(index)

@@ -19,7 +19,7 @@ _RING_PX = 10
 
 
 def _gray(scene: Scene, strength: float) -> Made:
-    """Plain gray in the upper part of each mask, or in the whole of it."""
+    """Paint plain gray into the upper share `strength` of each mask."""
 
     def fill(index: int, source: Image, truth: Image) -> Image:
         box, made = scene.masks[index].box, truth.copy()
@@ -46,7 +46,7 @@ def _inpainted(scene: Scene, strength: float, method: int) -> Made:
 
 
 def _ring(scene: Scene, mask: FrameMask, image: Image) -> Image:
-    """The pixels (N, 3) of an image that lie beside a mask."""
+    """Select the pixels (N, 3) of an image beside a mask."""
     box = mask.box.pad(_RING_PX).clip(scene.size)
     assert box is not None
     bits = mask.within(box)
@@ -74,7 +74,7 @@ def _one_channel_off(scene: Scene, strength: float) -> Made:
 
 
 def _wrong_scale(scene: Scene, strength: float) -> Made:
-    """The background's texture, enlarged: the right colours at the wrong scale."""
+    """Enlarge the background's texture: the right colours at the wrong scale."""
     matrix = np.array([[1 / strength, 0, 20], [0, 1 / strength, 20]])
     size, how = (scene.size.width, scene.size.height), cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
 
@@ -86,7 +86,7 @@ def _wrong_scale(scene: Scene, strength: float) -> Made:
 
 
 def _foreign_texture(scene: Scene, strength: float) -> Made:
-    """A texture that the background lacks, in the colours of the right place; it stands still in the picture."""
+    """Paint a texture that the background lacks, in the right place's colours; the texture stands still."""
     noise = cv2.GaussianBlur(random_of(scene).normal(0, 1, scene.truth[0].shape), (0, 0), strength)
     noise = noise / noise.std()
 
@@ -98,7 +98,7 @@ def _foreign_texture(scene: Scene, strength: float) -> Made:
 
 
 def _pasted(scene: Scene, strength: float) -> Made:
-    """Another object, of the mask's size, that follows the mask."""
+    """Paste another object, of the mask's size, that follows the mask."""
     random = random_of(scene)
     shape = ("person", "disc", "blob")[len(scene.name) % 3]
     thing = sprite(shape, "texture", 64, scene.truth[0].astype(np.float32), random)
@@ -115,7 +115,7 @@ def _pasted(scene: Scene, strength: float) -> Made:
 
 
 def _line_cut(scene: Scene, strength: float) -> Made | None:
-    """A bar in the background is cut off where the mask is; the bar moves with the camera."""
+    """Cut off a bar of the background at the mask; the bar moves with the camera."""
     if not scene.camera or scene.cuts:
         return None
     barred, plain = replace(scene, source=list(scene.source), truth=list(scene.truth)), scene.truth
@@ -147,7 +147,7 @@ def _colour_step(scene: Scene, strength: float) -> Made | None:
 
 
 def _frozen(scene: Scene, strength: float) -> Made | None:
-    """The fill keeps the picture of its first frame while the background moves."""
+    """Keep the picture of the first masked frame in the fill while the background moves."""
     if scene.camera and not np.any(scene.camera):
         return None
     first = scene.truth[min(scene.masks)].astype(np.float32)
@@ -160,7 +160,7 @@ def _hard_seam(scene: Scene, strength: float) -> Made:
 
 
 def _changed_outside(scene: Scene, strength: float) -> Made:
-    """A place beside the mask is brighter."""
+    """Brighten or darken a place beside the mask."""
     made = filled(scene, lambda i, s, t: t)
     frames = []
     for index, frame in enumerate(made.frames):

@@ -16,7 +16,7 @@ Half = Literal["fit", "unseen"]
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """How a scene is drawn.
+    """The recipe of a drawn scene.
 
     `at` is the object's first place as a share of the picture, `speed` its movement and `pan` that of the background,
     in pixels a frame; `zoom` is the growth of the background a frame; `noise` is the grain of every frame, in levels.
@@ -179,5 +179,5 @@ SPECS: tuple[Spec, ...] = tuple(_specs())
 
 
 def scene_names(half: Half) -> list[str]:
-    """The names of all scenes of one half, in order."""
+    """List the names of all scenes of one half, in order."""
     return [spec.name for spec in SPECS if spec.half == half] + [name for name, at in CASES.items() if at == half]

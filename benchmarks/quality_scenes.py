@@ -109,7 +109,7 @@ def _samples(levels: Any) -> RgbImage:
 
 
 def _truths(spec: Spec, data: Path | None, random: Random) -> tuple[list[Any], tuple[tuple[float, float], ...]]:
-    """The frames without the object, and how far the background has moved in each, if that is known."""
+    """Make the frames without the object, and the way of the background in each frame (empty: unknown)."""
     if spec.film and not spec.still:
         assert data is not None
         return [frame.astype(np.float32) for frame in _film(spec, data)], ()
@@ -132,13 +132,13 @@ def _truths(spec: Spec, data: Path | None, random: Random) -> tuple[list[Any], t
 
 
 def _viewed(picture: Levels, matrix: Any, size: Size) -> Any:
-    """What a camera sees: the frame's coordinates times `matrix` are those of the picture."""
+    """Render the camera's view of a picture: the frame's coordinates times `matrix` are the picture's."""
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(picture, matrix, (size.width, size.height), flags=how, borderMode=cv2.BORDER_REFLECT)
 
 
 def _film(spec: Spec, data: Path, enlarged: int = 1) -> Iterator[RgbImage]:
-    """The frames of a real film, cropped and scaled."""
+    """Read frames of a real film, cropped and scaled."""
     path = str(data / "real" / f"{spec.film}.mp4")
     size = spec.size.width * enlarged, spec.size.height * enlarged
     for frame in read_frames(path, spec.start, spec.start + spec.frames):
@@ -171,7 +171,7 @@ def _cut_out(folder: Path, size_px: int) -> Sprite:
 
 
 def _place(spec: Spec, index: int) -> tuple[float, float]:
-    """The centre of the object in a frame."""
+    """Compute the centre of the object in a frame."""
     x = spec.at[0] * spec.size.width + spec.speed[0] * index
     y = spec.at[1] * spec.size.height + spec.speed[1] * index + spec.sway * float(np.sin(index / 4))
     return x, y
@@ -228,7 +228,7 @@ def _scaled(frame: RgbImage, size: Size) -> RgbImage:
 
 
 def _masks(kind: str, objects: Mapping[int, Bits], size: Size, count: int, random: Random) -> dict[int, FrameMask]:
-    """The masks that a run would use, of one kind; each is dilated as the masks of a file are."""
+    """Make the masks that a run would use, of one kind; each is dilated as the masks of a file are."""
     bits = {index: _shaped(kind, each, random) for index, each in objects.items()}
     if kind == "static box":
         together = _filled_box(np.logical_or.reduce(list(objects.values())))
@@ -268,7 +268,7 @@ def _shaped(kind: str, bits: Bits, random: Random) -> Bits:
 
 
 def _jittered(bits: Bits, random: Random) -> Bits:
-    """A detector's box: 4% larger, and each side off by up to 4% of the object, another in every frame."""
+    """Draw a detector's box: 4% larger, each side off by up to 4% of the object, anew in every frame."""
     rows, columns = np.flatnonzero(bits.any(axis=1)), np.flatnonzero(bits.any(axis=0))
     off = 0.04 + random.uniform(-0.04, 0.04, 4)
     height, width = rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0]

@@ -23,7 +23,11 @@ PAINTED = ("gray", "step", "flicker", "seam", "blur", "outside", "foreign")
 THERE = tuple(check for check in CHECKS if check not in PAINTED)
 
 FOUND_BY: Mapping[str, tuple[str, ...]] = {
-    "mask too small": ("uncovered", "residual"),
+    "nothing changed": ("unchanged", *THERE),
+    "mask drops out": ("missed", *THERE),
+    "mask begins late": ("missed", *THERE),
+    "mask ends early": ("missed", *THERE),
+    "mask too small": ("uncovered", *THERE),
     "gray": ("gray",),
     "inpainted": ("blur", "seam"),
     "mean colour": ("blur", "seam"),
@@ -45,7 +49,7 @@ FOUND_BY: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measured output of the set; `numbers` are those that decided on the label."""
+    """One measured output of the set; `numbers` are the measurements behind the label."""
 
     scene: str
     half: Half
@@ -60,8 +64,9 @@ class Row:
 
     @property
     def meant(self) -> tuple[str, ...]:
-        """The checks that are there to find this defect."""
-        return FOUND_BY.get(self.group, THERE)
+        """The checks meant for this defect."""
+        named = FOUND_BY.get(self.group, THERE)
+        return tuple(check for check in named if check in CHECKS) or THERE
 
 
 def wilson(part: int, whole: int) -> tuple[float, float]:
@@ -125,7 +130,7 @@ def defect_table(rows: Sequence[Row], settings: QualitySettings) -> Iterator[str
             of_name = [row for row in rows if row.output == name]
             bad = [row for row in of_name if row.label == "bad"]
             good = [row for row in of_name if row.label == "good"]
-            checks = THERE if side == "there" else bad[0].meant if bad else ()
+            checks = bad[0].meant if bad else ()
             missed = sum(not alarms(row, checks, settings) for row in bad)
             passes = sum(not alarms(row, CHECKS, settings) for row in bad)
             wrong = sum(bool(alarms(row, CHECKS, settings)) for row in good)

@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.quality import as_decoded
 from benchmarks.quality_fills import Made, filled
-from benchmarks.quality_outputs import CATALOGUE, Label, Output, Planned, labelled, planned_for
+from benchmarks.quality_outputs import CATALOGUE, Label, Output, Planned, labelled, outputs, planned_for
 from benchmarks.quality_plan import CASES, SPECS, Half, scene_names
 from benchmarks.quality_scenes import Scene, drawn, scenes
 from benchmarks.quality_tables import Row, best_threshold, check_table, fitted, rate, wilson
@@ -168,3 +169,17 @@ def test_a_catalogue_entry_belongs_to_one_scene_in_so_many() -> None:
     assert made.scene.name == FLAT
     count = sum(entry in planned_for(name) for name in scene_names("fit"))
     assert abs(count - len(scene_names("fit")) / entry.every) < 1
+
+
+def test_pixels_that_an_output_leaves_come_from_the_decoded_source(flat: Scene) -> None:
+    output = _output(flat, "truth")
+    decoded = [frame // 2 for frame in flat.source]
+    made = list(as_decoded(output, decoded))
+    assert np.array_equal(made[3][:8], decoded[3][:8])
+    bits = flat.objects[3]
+    assert np.array_equal(made[3][bits], flat.truth[3][bits])
+
+
+def test_few_outputs_keep_the_truth_and_differ_from_scene_to_scene(flat: Scene) -> None:
+    names = [output.name for output in outputs(flat, few=5)]
+    assert names[0] == "truth" and 2 <= len(names) <= len(planned_for(FLAT)) // 5 + 2
