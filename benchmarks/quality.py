@@ -31,6 +31,7 @@ from benchmarks.quality_outputs import Output, outputs
 from benchmarks.quality_plan import CASES, SPECS, Half
 from benchmarks.quality_scenes import RgbImage, Scene, cases_folder, scenes
 from benchmarks.quality_tables import CHECKS, Row, alarms, check_table, defect_table, fitted, kind_table
+from vace_batch.background.clip import HALO_PX
 from vace_batch.geometry import Box, Size
 from vace_batch.manifest.job import FILE_DILATION
 from vace_batch.masks.import_files import read_masks
@@ -90,9 +91,16 @@ def measure_scene(name: str, data: Path | None, few: int) -> list[Row]:
 
 
 def as_decoded(output: Output, decoded: Sequence[RgbImage]) -> Iterator[RgbImage]:
-    """Take the pixels that an output leaves as they were from the decoded source: a run never sees another one."""
-    for frame, source, seen in zip(output.frames, output.scene.source, decoded, strict=True):
-        yield np.where((frame == source).all(axis=2, keepdims=True), seen, frame)
+    """Take the pixels that an output leaves as they were from the decoded source: a run never sees another one.
+
+    Pixels within `HALO_PX` of the mask stay: a run removes the codec's traces of the object there.
+    """
+    for index, (frame, source, seen) in enumerate(zip(output.frames, output.scene.source, decoded, strict=True)):
+        kept = (frame == source).all(axis=2)
+        if index in output.masks:
+            halo = np.ones((2 * HALO_PX + 1,) * 2, np.uint8)
+            kept &= cv2.dilate(output.masks[index].full(output.scene.size).astype(np.uint8), halo) == 0
+        yield np.where(kept[..., None], seen, frame)
 
 
 def _crf(name: str) -> int:
