@@ -20,6 +20,7 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 from tests.support.lanes import rank, scheduler  # noqa: E402
+from tests.support.shared_ray import cluster  # noqa: E402
 
 # A busy machine is no fault of an example; a failing example can be run again by the printed decorator.
 settings.register_profile("tests", deadline=None, print_blob=True)
@@ -45,6 +46,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Put the longest lanes first where workers share the tests."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: rank(item.nodeid))
+
+
+@pytest.fixture(scope="session")
+def shared_ray() -> Iterator[dict[str, str]]:
+    """A Ray cluster for every run whose subject is not Ray's start or end: the environment of what joins it."""
+    with cluster() as environment:
+        yield environment
 
 
 class _Errors(logging.Handler):

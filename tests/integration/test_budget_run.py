@@ -1,10 +1,9 @@
-"""A run that its budget stops, and the same command with a larger one: real Ray, real files, real model classes."""
+"""A run that its budget stops, and the same command with a larger one: real Ray, real files, a stand-in engine."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.command_line import Call
 from vace_batch.costs import Calibration, Speed
 from vace_batch.ledger.ledger import Ledger
 from vace_batch.manifest.schema import SCHEMA
 from vace_batch.report.rows import read_clips
 from vace_batch.video.writer import write_clip
 
-ROOT = Path(__file__).parents[2]
 BOX = {"x": 24.0, "y": 16.0, "width": 24.0, "height": 24.0}
 
 
@@ -36,14 +35,15 @@ def archive(folder: Path) -> Path:
     return folder / "m.parquet"
 
 
-def call(*words: object) -> tuple[int, dict[str, Any]]:
-    command = [sys.executable, "-m", "vace_batch", *map(str, words), "--json"]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+def outcome(ran: subprocess.CompletedProcess[str]) -> tuple[int, dict[str, Any]]:
     assert ran.returncode in (0, 3), ran.stderr
     return ran.returncode, json.loads(ran.stdout)
 
 
-def test_a_budget_stops_between_windows_and_a_larger_one_goes_on(tmp_path: Path) -> None:
+def test_a_budget_stops_between_windows_and_a_larger_one_goes_on(tmp_path: Path, quick_call: Call) -> None:
+    def call(*words: object) -> tuple[int, dict[str, Any]]:
+        return outcome(quick_call(*words, "--json"))
+
     manifest, out = archive(tmp_path), tmp_path / "out"
     rates = tmp_path / "rates.json"
     rates.write_text(Calibration(models={}, other=Speed.sustained(1e3)).model_dump_json())

@@ -1,65 +1,35 @@
-"""The command line on real files, a real local Ray and the real model classes: the contract that scripts rely on."""
+"""The command line on real files and a real Ray: the contract that scripts rely on.
+
+The first test has a local Ray and the real model classes, as a user has.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
+from tests.support.command_line import (
+    BOX,
+    ROOT,
+    RUN_WITH_STAND_IN,
+    Call,
+    call,
+    clip,
+    manifest,
+    outputs,
+    removal,
+    stamps,
+    wait_for,
+)
 from vace_batch.ledger.ledger import Ledger
-from vace_batch.video.writer import write_clip
-
-RUN = [sys.executable, "-m", "vace_batch"]
-ROOT = Path(__file__).parents[2]
-BOX = {"x": 20, "y": 16, "width": 24, "height": 20}
-
-
-def call(*arguments: str | Path, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
-    command = [*RUN, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
-
-
-def clip(path: Path, num_frames: int, shade: int = 0) -> Path:
-    y, x = np.mgrid[0:64, 0:96]
-    frames = (
-        np.stack([x * 2 + shade, y * 3, np.full_like(x, 60 + index)], axis=-1).astype(np.uint8)
-        for index in range(num_frames)
-    )
-    write_clip(path, frames, rate=Fraction(25), tone_hz=440)
-    return path
-
-
-def manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    names = dict.fromkeys(name for row in rows for name in row)
-    pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), path)
-    return path
-
-
-def removal(job_id: str, video: Path | str) -> dict[str, Any]:
-    return {"job_id": job_id, "video_uri": str(video), "task": "removal", "boxes": [BOX], "background": "off"}
-
-
-def outputs(out: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((out / "videos").iterdir())}
-
-
-def stamps(out: Path) -> dict[str, int]:
-    """Return every generated window's artifact and the time of its writing."""
-    return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in out.glob("artifacts/*/window-*/*")}
 
 
 def test_a_batch_with_one_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,38 +89,14 @@ def test_a_batch_with_one_missing_file(tmp_path: Path, monkeypatch: pytest.Monke
     assert stamps(out).items() >= before[0].items()
 
 
-def test_a_killed_driver_costs_no_finished_window(tmp_path: Path) -> None:
-    rows = [removal(f"c{k}", clip(tmp_path / f"c{k}.mp4", 40, shade=10 * k)) for k in range(3)]
-    path, out = manifest(tmp_path / "m.parquet", rows), tmp_path / "out"
-    with subprocess.Popen(
-        [*RUN, "run", str(path), "-o", str(out)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as driver:
-        ledger = Ledger(str(out))
-        wait_for(lambda: len(ledger.keys("done", "window")) >= 2, driver)
-        driver.kill()
-    made = ledger.keys("done", "window")
-    before = {name: at for name, at in stamps(out).items() if any(key in name for key in made)}
-    assert 2 <= len(made) < 6
-
-    done = call("run", path, "-o", out, "--json")
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
-    assert summary["planned"] == summary["done"] == 3 and summary["windows"] == 6
-    assert len(ledger.keys("done", "window")) == 6
-    after = stamps(out)
-    assert {name: after[name] for name in before} == before
-    assert len([name for name in after if any(key in name for key in made)]) == len(made)
-
-    clean = tmp_path / "clean"
-    assert call("run", path, "-o", clean).returncode == 0
-    assert outputs(clean) == outputs(out)
-
-
 def test_an_interrupted_run_drains_and_says_so(tmp_path: Path) -> None:
     rows = [removal(f"c{k}", clip(tmp_path / f"c{k}.mp4", 40, shade=10 * k)) for k in range(4)]
     path, out = manifest(tmp_path / "m.parquet", rows), tmp_path / "out"
     with subprocess.Popen(
-        [*RUN, "run", str(path), "-o", str(out), "--json"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*RUN_WITH_STAND_IN, "run", str(path), "-o", str(out), "--json"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as driver:
         wait_for(lambda: len(Ledger(str(out)).keys("done", "window")) >= 1, driver)
         driver.send_signal(signal.SIGTERM)
@@ -185,25 +131,25 @@ def test_ten_faults_are_ten_lines(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_retry_runs_failed_rows_again_and_status_needs_a_run(tmp_path: Path) -> None:
+def test_retry_runs_failed_rows_again_and_status_needs_a_run(tmp_path: Path, quick_call: Call) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"not a video")
     path, out = manifest(tmp_path / "m.parquet", [removal("broken", broken)]), tmp_path / "out"
-    assert call("run", path, "-o", out).returncode == 1
-    assert call("retry", out, "--job", "other").returncode == 2
-    again = call("retry", out, "--json")
+    assert quick_call("run", path, "-o", out).returncode == 1
+    assert quick_call("retry", out, "--job", "other").returncode == 2
+    again = quick_call("retry", out, "--json")
     assert again.returncode == 1 and json.loads(again.stdout)["jobs"][0]["error_code"] == "not_a_video"
-    assert call("status", tmp_path).returncode == 2
+    assert quick_call("status", tmp_path).returncode == 2
 
 
-def test_retry_may_read_more_than_the_run(tmp_path: Path) -> None:
+def test_retry_may_read_more_than_the_run(tmp_path: Path, quick_call: Call) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "in").mkdir()
     video = clip(tmp_path / "elsewhere" / "a.mp4", 9)
     path, out = manifest(tmp_path / "in" / "m.parquet", [removal("a", video)]), tmp_path / "in" / "out"
-    refused = call("run", path, "-o", out, "--json")
+    refused = quick_call("run", path, "-o", out, "--json")
     assert json.loads(refused.stdout)["jobs"][0]["error_code"] == "not_allowed", refused.stderr
-    allowed = call("retry", out, "--allow-root", tmp_path / "elsewhere", "--json")
+    allowed = quick_call("retry", out, "--allow-root", tmp_path / "elsewhere", "--json")
     assert allowed.returncode == 0 and json.loads(allowed.stdout)["done"] == 1, allowed.stderr
 
 
@@ -218,43 +164,29 @@ def test_plan_writes_nothing_and_counts_what_is_left(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "m.parquet"]
 
 
-def wait_for(happened: Any, driver: subprocess.Popen[bytes], limit_s: float = 600) -> None:
-    deadline = time.monotonic() + limit_s
-    while not happened():
-        if driver.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"waited in vain; the driver's exit code is {driver.poll()}")
-        time.sleep(0.05)
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-
-
-def test_done_means_that_the_video_is_there(tmp_path: Path) -> None:
+def test_done_means_that_the_video_is_there(tmp_path: Path, quick_call: Call) -> None:
     """Run, change an option, run, change it back, run; delete an output, cut another, run; verify before and after."""
     clip(tmp_path / "one.mp4", 9)
     clip(tmp_path / "two.mp4", 9, shade=40)
     path = manifest(tmp_path / "m.parquet", [removal("one", "one.mp4"), removal("two", "two.mp4")])
     out = tmp_path / "out"
-    assert call("run", path, "-o", out).returncode == 0
+    assert quick_call("run", path, "-o", out).returncode == 0
     first, windows = outputs(out), stamps(out)
-    other = call("run", path, "-o", out, "--crf", "40")
+    other = quick_call("run", path, "-o", out, "--crf", "40")
     assert other.returncode == 0 and outputs(out) != first
-    back = call("run", path, "-o", out)
+    back = quick_call("run", path, "-o", out)
     assert back.returncode == 0 and outputs(out) == first and stamps(out) == windows
     assert "videos/one.mp4 was made with other settings: not finished; made again" in back.stderr
-    checked = call("verify", out)
+    checked = quick_call("verify", out)
     assert (checked.returncode, checked.stdout) == (0, ""), checked.stdout
 
     (out / "videos" / "one.mp4").unlink()
     os.truncate(out / "videos" / "two.mp4", 1000)
-    checked = call("verify", out, "--json")
+    checked = quick_call("verify", out, "--json")
     problems = json.loads(checked.stdout)["problems"]
     assert checked.returncode == 1 and [problem["job_id"] for problem in problems] == ["one", "two"]
-    lines = call("verify", out).stdout.splitlines()
+    lines = quick_call("verify", out).stdout.splitlines()
     assert lines[0] == "one: videos/one.mp4 is missing" and lines[1].startswith("two: videos/two.mp4 is cut off: 1,000")
-    again = call("retry", out)
+    again = quick_call("retry", out)
     assert again.returncode == 0 and outputs(out) == first and stamps(out) == windows, again.stderr
-    assert call("verify", out).returncode == 0
+    assert quick_call("verify", out).returncode == 0

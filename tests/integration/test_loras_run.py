@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.integration.test_command_line import call, clip, manifest, outputs, removal
+from tests.support.command_line import call, clip, manifest, outputs, removal
 from tests.support.s3_server import bucket, moto
 from vace_batch.storage import files as storage
 from vace_batch.vace.profiles import model_files

@@ -1,7 +1,11 @@
-"""Losses of the cluster, the address and the token: a run ends in time, says why, and leaves no process behind."""
+"""Losses of the driver, the cluster, the address and the token: a run ends in time, says why, and leaves no process.
+
+A stand-in for the engine paints the windows.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -19,7 +23,16 @@ import fsspec
 import psutil
 import pytest
 
-from tests.integration.test_command_line import clip, manifest, removal
+from tests.support.command_line import (
+    RUN_WITH_STAND_IN,
+    Call,
+    clip,
+    manifest,
+    outputs,
+    removal,
+    stamps,
+    wait_for,
+)
 from tests.support.s3_server import BUCKET, KEY, SECRET, moto
 from vace_batch.errors import LostError
 from vace_batch.ledger.ledger import Ledger
@@ -67,11 +80,11 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def running(folder: Path, out: str = "", **variables: str) -> Iterator[Running]:
-    """A run of twelve clips whose first window is done."""
-    rows = [removal(f"c{k}", clip(folder / f"c{k}.mp4", 60, shade=k)) for k in range(12)]
+def running(folder: Path, out: str = "", *, clips: int = 12, **variables: str) -> Iterator[Running]:
+    """A run of clips of two windows each whose first window is done."""
+    rows = [removal(f"c{k}", clip(folder / f"c{k}.mp4", 40, shade=10 * k)) for k in range(clips)]
     path, out = manifest(folder / "m.parquet", rows), out or str(folder / "out")
-    command = [sys.executable, "-m", "vace_batch", "run", str(path), "-o", out]
+    command = [*RUN_WITH_STAND_IN, "run", str(path), "-o", out]
     with open(folder / "stderr", "w") as stderr:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment(**variables), stdout=subprocess.DEVNULL, stderr=stderr, text=True
@@ -109,11 +122,29 @@ def test_a_run_ends_when_its_own_ray_is_lost(tmp_path: Path, name: str) -> None:
         assert message.endswith("; the same command continues the run")
 
 
-def test_no_process_outlives_a_killed_driver(tmp_path: Path) -> None:
-    with running(tmp_path) as run:
+def test_a_killed_driver_leaves_no_process_and_costs_no_finished_window(tmp_path: Path, quick_call: Call) -> None:
+    ledger, out = Ledger(str(tmp_path / "out")), tmp_path / "out"
+    with running(tmp_path, clips=3) as run:
+        wait_for(lambda: len(ledger.keys("done", "window")) >= 2, run.process)
         run.process.kill()
         run.process.wait()
         print(f"kill -9 of the driver: alone {run.seconds_until_alone():.1f} s later")
+    made = ledger.keys("done", "window")
+    before = {name: at for name, at in stamps(out).items() if any(key in name for key in made)}
+    assert 2 <= len(made) < 6
+
+    done = quick_call("run", tmp_path / "m.parquet", "-o", out, "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["planned"] == summary["done"] == 3 and summary["windows"] == 6
+    assert len(ledger.keys("done", "window")) == 6
+    after = stamps(out)
+    assert {name: after[name] for name in before} == before
+    assert len([name for name in after if any(key in name for key in made)]) == len(made)
+
+    clean = tmp_path / "clean"
+    assert quick_call("run", tmp_path / "m.parquet", "-o", clean).returncode == 0
+    assert outputs(clean) == outputs(out)
 
 
 @pytest.fixture
