@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+import ray
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.events.worker import EventsWorker
@@ -13,6 +14,9 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from tests.flows.server import BIN, PATIENCE_S, ROOT, SetUp, listener
 from tests.support import s3_server
+from tests.support.stand_in_engine import with_stand_in
+from vace_batch.batch import pools
+from vace_batch.cluster.connection import start
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +36,22 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         # Or this process would complain at its end that nobody takes the rest.
         for sender in (APILogWorker, EventsWorker):
             sender.drain_all(timeout=30)
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace VACE's engine, in flows that this process runs."""
+    monkeypatch.setattr(pools, "pools_of", with_stand_in(pools.pools_of))
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    """Connect this process to a Ray that its flows use and keep."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        start(num_cpus=4, include_dashboard=False, dashboard_host="127.0.0.1", object_store_memory=200 << 20)
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Run the batch flow on a real Prefect server and a real Ray: shards, tables, failures, resume."""
+"""Run the batch flow on a real Prefect server and a real Ray, with a stand-in engine: shards, tables, failures."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def task_runs() -> int:
         return len(client.read_task_runs(task_run_filter=TaskRunFilter(), limit=200))
 
 
-@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.usefixtures("prefect_server", "stand_in")
 def test_shards_run_a_missing_video_fails_alone_and_a_second_run_finds_all_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,7 @@
-"""Run deployments on a real server: a schedule fires, a run is cancelled, files arrive, notifications are sent."""
+"""Run deployments on a real server: a schedule fires, a run is cancelled, files arrive, notifications are sent.
+
+A schedule's runs have the real engine; the flows that the tests call have a stand-in.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,7 @@ def test_settings_are_those_of_a_run_and_a_wrong_one_is_named() -> None:
         options_of({"attempts": {"max_attempts": 0}, "retries": 2})
 
 
-@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.usefixtures("prefect_server", "ray_here", "stand_in")
 def test_a_batch_works_in_its_hours_only_and_goes_on_in_the_next(tmp_path: Path) -> None:
     for number, name in enumerate("ab"):
         clip(tmp_path / f"{name}.mp4", 40 + 60 * number)
@@ -88,6 +91,7 @@ def test_a_batch_works_in_its_hours_only_and_goes_on_in_the_next(tmp_path: Path)
     assert (out / "videos" / "a.mp4").stat().st_mtime_ns == before
 
 
+@pytest.mark.usefixtures("ray_here", "stand_in")
 def test_files_that_come_in_are_done_once_and_what_failed_is_told_and_tried_again(
     tmp_path: Path, set_up: SetUp
 ) -> None:
