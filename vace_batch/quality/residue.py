@@ -56,11 +56,17 @@ _WAYS = (
 _SHIFTS = tuple((round(x * radius), round(y * radius)) for radius in (3, 6, 10, 14) for x, y in _WAYS)
 _LEAST_OVERLAP = 0.25
 _SIGNIFICANT = 2.0
-"""A share of gradients counts from this many standard errors of its fit on."""
+"""Standard errors of an opacity that are taken off for what is surely left."""
+
+_LEAST_EVIDENCE = 0.3
+_CAMOUFLAGED = 0.15
+_LEAST_SHARE = 0.05
+"""An object is at least this share of its mask; less that looks like an object is an accident."""
 
 _UNCHANGED = 0.03
 _ROW = 3
 """Frames in a row that show an object before they count: a single frame may be an accident of noise."""
+_ROW_WEIGHT = 0.5
 _VISIBLE_LEVELS = 14.0
 _VISIBLE_SHARE = 0.2
 
@@ -69,13 +75,28 @@ _VISIBLE_SHARE = 0.2
 class Residue:
     """The rest of an object in one frame.
 
-    `left`: the share of the object that is shown, by area and opacity, 0..1. `changed`: the share of the mask in which
-    the output differs from the source. `area`: pixels of the object.
+    `equal`: pixels that show the object as in the source. `replaced`: pixels of the object that were changed; they show
+    the source at `opacity`, which is signed and has a standard error `error`. `changed`: the share of the mask in which
+    the output differs from the source. `area`: the object's pixels, at least a small share of the mask.
     """
 
-    left: float
+    equal: float
+    replaced: float
+    opacity: float
+    error: float
     changed: float
-    area: int
+    area: float
+
+    @property
+    def left(self) -> float:
+        """The share of the object that is shown, by area and opacity, 0..1."""
+        return float(np.clip((self.equal + self.opacity * self.replaced) / self.area, 0.0, 1.0))
+
+    @property
+    def surely_left(self) -> float:
+        """The share of the object that is shown at least, 0..1: less the error of the opacity's fit."""
+        opacity = max(0.0, self.opacity - _SIGNIFICANT * self.error)
+        return min(1.0, (self.equal + opacity * self.replaced) / self.area)
 
 
 def measure_residue(source: FloatImage, output: FloatImage, mask: Bits) -> Residue | None:
@@ -88,17 +109,31 @@ def measure_residue(source: FloatImage, output: FloatImage, mask: Bits) -> Resid
     unlike = unlike_surroundings(source, mask)
     equal = unlike & ~changed
     left = equal & _grown(equal & ~_grown(changed, _REACH_PX), _REACH_PX)
-    foreign = unlike & changed
-    # A camouflaged object looks like its surroundings: then all that was changed is taken for the object.
-    if unlike.sum() < 0.15 * area:
-        foreign = changed
-    where = changed & _grown(unlike, 3)
-    if where.sum() < 0.3 * changed.sum():
-        where = changed
-    opacity = opacity_of(source, output, where)
-    shown = float(left.sum()) + opacity * float(foreign.sum())
-    whole = float(left.sum()) + float(foreign.sum())
-    return Residue(left=shown / max(whole, 1.0), changed=float(changed.sum()) / area, area=int(whole))
+    where, replaced = _replaced(unlike, changed, area)
+    opacity, error = opacity_of(source, output, where)
+    numbers = float(left.sum()), replaced
+    return Residue(
+        equal=numbers[0],
+        replaced=numbers[1],
+        opacity=opacity,
+        error=error,
+        changed=float(changed.sum()) / area,
+        area=max(sum(numbers), _LEAST_SHARE * area),
+    )
+
+
+def _replaced(unlike: Bits, changed: Bits, area: int) -> tuple[Bits, float]:
+    """Mark the changed pixels that belong to the object, with their margin; returns their number without it, too.
+
+    A camouflaged object looks like its surroundings: then all that was changed is taken for the object, unless that is
+    so little that it is coding noise.
+    """
+    replaced = unlike & changed
+    if replaced.sum() >= _LEAST_EVIDENCE * changed.sum():
+        return changed & _grown(unlike, 3), float(replaced.sum())
+    if changed.sum() >= _CAMOUFLAGED * area:
+        return changed, float(changed.sum())
+    return np.zeros_like(changed), 0.0
 
 
 def _equal(source: FloatImage, output: FloatImage, ring: Bits) -> Bits:
@@ -157,8 +192,8 @@ def _features(image: FloatImage) -> FloatImage:
     return np.dstack([cv2.blur(image, (5, 5)), *contrasts])
 
 
-def opacity_of(source: FloatImage, output: FloatImage, where: Bits) -> float:
-    """Fit the opacity, 0..1, at which the output shows the source's gradients in `where`.
+def opacity_of(source: FloatImage, output: FloatImage, where: Bits) -> tuple[float, float]:
+    """Fit the opacity at which the output shows the source's gradients in `where`, and its standard error.
 
     Gradients that the output repeats larger do not count: a shadow that was lifted shows its ground's texture again.
     """
@@ -171,7 +206,7 @@ def opacity_of(source: FloatImage, output: FloatImage, where: Bits) -> float:
     where = where & ~relit & (np.abs(before).max(axis=-1) > _GRADIENT)
     rows, columns = np.nonzero(where)
     if len(rows) < LEAST_PX:
-        return 0.0
+        return 0.0, 0.0
     itself, shown = [], []
     for x, y in ((0, 0), *_SHIFTS):
         to_rows = np.clip(rows + y, 0, where.shape[0] - 1)
@@ -187,12 +222,11 @@ def opacity_of(source: FloatImage, output: FloatImage, where: Bits) -> float:
     return _slope(np.asarray(itself), np.asarray(shown))
 
 
-def _slope(itself: FloatImage, shown: FloatImage) -> float:
-    """Fit `shown = slope * itself`; 0 for a slope within the error of its fit."""
+def _slope(itself: FloatImage, shown: FloatImage) -> tuple[float, float]:
+    """Fit `shown = slope * itself`; returns the slope and its standard error."""
     energy = float((itself * itself).sum())
     slope = float((itself * shown).sum()) / energy
-    error = float(np.sqrt(np.mean((shown - slope * itself) ** 2)) / np.sqrt(energy))
-    return min(1.0, slope) if slope > _SIGNIFICANT * error else 0.0
+    return min(1.0, slope), float(np.sqrt(np.mean((shown - slope * itself) ** 2)) / np.sqrt(energy))
 
 
 def _gradients(image: FloatImage) -> FloatImage:
@@ -226,25 +260,30 @@ class ResidueMeter:
         if residue is None:
             return
         is_equal = residue.changed < _UNCHANGED
-        left = residue.left
+        shown = residue.equal + residue.opacity * residue.replaced
+        sure = residue.surely_left
         # A mask that follows something shows where an object is; a mask that stands still may wait for the object.
         if is_equal and not same and len(self._frames) and shows_something(source, mask):
-            left = 1.0
+            shown, sure = residue.area, 1.0
         self._frames.append(index)
-        self._values.extend((left, residue.area, is_equal))
+        self._values.extend((shown, residue.area, sure, is_equal))
 
     def metrics(self) -> dict[str, float]:
-        """Finish: `residual`, the share of the object that is left over the clip or over its worst three frames in a
-        row, whichever is larger; `unchanged`, the share of the frames in which nothing was changed.
+        """Finish: the metrics `residual` and `unchanged`, in shares.
+
+        `residual` is the share of the object that is left over the clip, or half the share that is surely left in the
+        worst three frames in a row, whichever is larger; `unchanged` is the share of the frames in which nothing was
+        changed.
         """
         if not self._frames:
             return {}
         frames = np.frombuffer(self._frames, np.int64)
-        left, area, equal = np.frombuffer(self._values, np.float32).reshape(-1, 3).astype(np.float64).T
-        mean = float((left * area).sum() / max(1.0, float(area.sum())))
-        starts = [at for at in range(len(left) - _ROW + 1) if frames[at + _ROW - 1] - frames[at] == _ROW - 1]
-        worst = max((float(left[at : at + _ROW].min()) for at in starts), default=0.0)
-        return {"residual": max(mean, worst), "unchanged": float(equal.mean())}
+        values = np.frombuffer(self._values, np.float32).reshape(-1, 4).astype(np.float64)
+        shown, area, sure, equal = values.T
+        mean = float(np.clip(shown.sum() / max(1.0, float(area.sum())), 0.0, 1.0))
+        starts = [at for at in range(len(sure) - _ROW + 1) if frames[at + _ROW - 1] - frames[at] == _ROW - 1]
+        worst = max((float(sure[at : at + _ROW].min()) for at in starts), default=0.0)
+        return {"residual": max(mean, _ROW_WEIGHT * worst), "unchanged": float(equal.mean())}
 
 
 def shows_something(source: FloatImage, mask: Bits) -> bool:
