@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.support.media_files import Media, make
-from tests.support.records import commit_clip
+from tests.support.records import check_records, commit_clip
 from vace_batch.batch.batch import Batch, close_batch, open_batch
 from vace_batch.batch.graph import ClipGraph
 from vace_batch.cli.running import _clip_lines
 from vace_batch.cluster.units import Failure, Unit
 from vace_batch.ledger.ledger import Ledger, quality_key
+from vace_batch.ledger.summary import summarise
 from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.manifest.reader import Manifest
 from vace_batch.masks.models import MaskModels
@@ -84,6 +85,27 @@ def test_a_stitched_clip_is_measured_and_is_done_whatever_comes_of_it(tmp_path: 
     summary = close_batch(opened)
     assert (summary.done, summary.failed, summary.verdicts) == (2, 0, {"review": 1})
     assert "it hung" in summary.jobs[1]["reasons"][0] and summary.jobs[0]["verdict"] is None
+
+
+def test_a_clip_that_could_not_be_measured_for_lack_of_time_is_measured_by_the_next_run(tmp_path: Path) -> None:
+    path = video(tmp_path / "clip.mp4", Media())
+    rows = job(path, "a"), job(path, "b")
+    opened = batch(tmp_path, *rows)
+    for work in opened.works:
+        commit_clip(opened.out, work, {"status": "done", "windows": 1, "seconds": 1.0, "runs": 1})
+    graph = ClipGraph(opened.pending)
+    for unit, work, retryable in zip(graph.first_units(), opened.works, (True, False), strict=True):
+        [stitch] = graph.on_done(unit, plan_of(work))
+        [measure] = graph.on_done(stitch, "done")
+        failure = Failure(unit_id="", code="timeout", reason="it hung", retryable=retryable, attempts=3)
+        assert list(graph.on_failed(measure, failure)) == []
+    unmeasured = "the clip could not be measured: timeout: it hung"
+    first, second = close_batch(opened).jobs
+    assert first["reasons"] == [f"{unmeasured}; the next run measures it again"] and second["reasons"] == [unmeasured]
+    assert check_records(opened.out) >= {"QualityRecord"}
+    again = batch(tmp_path, *rows)
+    assert [work.job.job_id for work in again.pending] == ["a"]
+    assert summarise(opened.out).verdicts == {"review": 1}, "the first is done, and not judged yet"
 
 
 def test_a_skipped_clip_is_finished_without_a_verdict(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow.compute as pc
 
+from vace_batch import log
 from vace_batch.batch.identity import works_of
 from vace_batch.batch.lost import reopen_lost
 from vace_batch.errors import ClusterError, UsageError
@@ -29,6 +30,8 @@ from vace_batch.steps.keep import kept_name
 from vace_batch.steps.select_best import attempts_key
 from vace_batch.storage import files as storage
 from vace_batch.storage.listing import list_entries
+
+_LOG = log.get_logger(__name__)
 
 ManifestSource = Manifest | str | os.PathLike[str]
 """A manifest that was read, or the path or URI of its Parquet file."""
@@ -107,6 +110,8 @@ def open_batch(manifest: Manifest, out: str, options: Options, *, verify: bool =
         works = tuple(
             replace(work, problem=lost[job.clip_key]) if job.clip_key in lost else work for work, job in pairs
         )
+    if options.quality.enabled:
+        _measure_again(out, planned)
     finished = _finished(Ledger(out), options)
     unkept = _unkept(works, out) & finished if options.keep_masks else frozenset()
     return Batch(out=out, options=options, works=works, planned=tuple(planned), finished=finished, unkept=unkept)
@@ -124,6 +129,18 @@ def _unkept(works: Iterable[ClipWork], out: str) -> frozenset[str]:
         return recorded[work.clip_key] == name and name.removeprefix("masks/") in names
 
     return frozenset(work.clip_key for work in works if work.clip_key in recorded and not is_kept(work))
+
+
+def _measure_again(out: str, planned: Iterable[PlannedJob]) -> None:
+    """Take back the records of clips that the last run could not measure for a reason that says nothing about them."""
+    flagged: set[str] = set()
+    for table in read_tables(out, "done", "quality", ("key", "measure_again")):
+        flagged |= set(table.filter(pc.fill_null(table["measure_again"], False))["key"].to_pylist())
+    for job in planned:
+        if quality_key(job.clip_key) in flagged:
+            with log.bind(clip=job.job_id):
+                _LOG.info("the last run could not measure the clip: measured again")
+            Ledger(out).take_back(quality_key(job.clip_key))
 
 
 def _finished(ledger: Ledger, options: Options) -> frozenset[str]:

@@ -230,9 +230,9 @@ class ClipGraph:
             yield from self._fail(clip, unit, failure)
 
     def _measure_failed(self, unit: Unit, failure: Failure) -> Iterator[Unit]:
-        """Record the clip as unmeasured; it is done all the same."""
+        """Record the clip as unmeasured; it is done all the same. The next run tries again what may succeed then."""
         work = self._clips[unit.key].work
-        record = unmeasured(work, str(failure))
+        record = unmeasured(work, str(failure), again=failure.retryable)
         self._folders[work.out].ledger.commit(quality_key(unit.key), record)
         self._warn(work, "the finished clip could not be measured", failure)
         yield from self._measured(unit.key, record)

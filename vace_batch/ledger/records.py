@@ -52,7 +52,12 @@ BRIEF: dict[str, dict[str, pa.DataType]] = {
         "sha256": pa.string(),
         "output_version": pa.string(),
     },
-    "quality": {"verdict": pa.string(), "reasons": pa.list_(pa.string()), "thresholds": pa.string()},
+    "quality": {
+        "verdict": pa.string(),
+        "reasons": pa.list_(pa.string()),
+        "thresholds": pa.string(),
+        "measure_again": pa.bool_(),
+    },
 }
 """Columns by kind that can be read without parsing the whole record, beside `key` and `record`."""
 

@@ -179,6 +179,8 @@ class QualityRecord(Stamp, total=False):
     """Notes about the masks for which a person must review the clip."""
     unmeasured: str
     """Why the clip could not be measured, where that is so."""
+    measure_again: bool
+    """True where that says nothing about the clip, as a lack of memory: the next run measures the clip again."""
     windows: int
     """Number of windows in the clip."""
     gpu_s: float

@@ -40,7 +40,8 @@ def verdict_of(record: QualityRecord, settings: QualitySettings) -> Verdict:
     """Judge a clip's metrics; a clip that could not be measured is for review."""
     unmeasured = record.get("unmeasured")
     if unmeasured is not None:
-        return Verdict(verdict="review", score=1.0, reasons=(f"the clip could not be measured: {unmeasured}",))
+        remedy = "; the next run measures it again" if record.get("measure_again") else ""
+        return Verdict(verdict="review", score=1.0, reasons=(f"the clip could not be measured: {unmeasured}{remedy}",))
     return judge(record["metrics"], record["checks"], settings, record["broken"], record.get("doubts", ()))
 
 

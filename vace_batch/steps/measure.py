@@ -62,9 +62,12 @@ def measure(work: ClipWork, plan: ClipPlan, models: MaskModels) -> QualityRecord
     return ledger.quality(work.clip_key) or body
 
 
-def unmeasured(work: ClipWork, reason: str) -> QualityRecord:
-    """Make the record of a clip that could not be measured."""
-    return with_verdict({**_blank(work), "unmeasured": redact(reason)}, work.options.quality)
+def unmeasured(work: ClipWork, reason: str, *, again: bool = False) -> QualityRecord:
+    """Make the record of a clip that could not be measured; with `again` the next run tries once more."""
+    body: QualityRecord = {**_blank(work), "unmeasured": redact(reason)}
+    if again:
+        body["measure_again"] = True
+    return with_verdict(body, work.options.quality)
 
 
 def _blank(work: ClipWork) -> QualityRecord:
