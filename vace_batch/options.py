@@ -54,7 +54,9 @@ class PresetOption(BaseModel):
 
 
 class EngineSettings(BaseModel):
-    """Settings of the model's computation. `pixel_fields` change pixels; the others change only rounding."""
+    """Settings of the model's computation. `pixel_fields` change pixels; the others change only rounding, which
+    `deterministic` does not allow either.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -70,6 +72,11 @@ class EngineSettings(BaseModel):
         "native",
         description="Attention backend by its name in diffusers: native, flash, _flash_3, sage, ... Changes pixels.",
     )
+    deterministic: bool = Field(
+        False,
+        description="Give equal bytes on machines of one kind, in any order and after any kill: one window a forward "
+        "pass, deterministic kernels, float32 detectors. Without it equal rows may differ by one level.",
+    )
     compile: bool = Field(False, description="Compile the transformer's blocks, for the first 6 shapes.")
     offload: Literal["none", "group"] = Field(
         "none", description="group: keep blocks in host memory until used; slower, needs less GPU memory."
@@ -84,9 +91,13 @@ class EngineSettings(BaseModel):
     vae_pixels: int = Field(1280 * 720, ge=1, description="Pixels per frame, of all windows together, in one VAE call.")
     vae_latents: int = Field(1, ge=1, le=21, description="Latent frames in one VAE call; more need more memory.")
 
-    def pixel_fields(self) -> dict[str, str]:
-        """Fields that change pixels and are not at their defaults."""
-        return self.model_dump(include={"dtype", "storage", "attention"}, exclude_defaults=True)
+    def pixel_fields(self) -> dict[str, Any]:
+        """Fields that change pixels and are not at their defaults; with `deterministic` also those that change rounding
+        alone."""
+        names = {"dtype", "storage", "attention"}
+        if self.deterministic:
+            names |= {"deterministic", "devices", "vae_pixels", "vae_latents"}
+        return self.model_dump(include=names, exclude_defaults=True)
 
 
 class Threshold(BaseModel):

@@ -9,7 +9,7 @@ from tests.support.media_files import Media, make
 from vace_batch.batch.identity import works_of
 from vace_batch.manifest.job import BoxKey, Job
 from vace_batch.masks.models import MaskModels
-from vace_batch.options import Options
+from vace_batch.options import EngineSettings, Options
 from vace_batch.steps.prepare import survey
 from vace_batch.storage import files as storage
 
@@ -44,7 +44,14 @@ def test_identity_follows_what_decides_pixels_and_nothing_else(tmp_path: Path) -
     moved = replace(base, boxes=(replace(BOX, x=9.0),))
     assert all(one != other for one, other in zip(keys(moved), (prep, window, clip), strict=True))
     assert keys(base, Options(feather_px=5)) == (prep, window, keys(base, Options(feather_px=5))[2])
-    assert keys(base, Options(cpu_actors=3, max_batch=4)) == (prep, window, clip)
+    assert keys(base, Options(cpu_actors=3, max_batch=4, engine=EngineSettings(vae_latents=3))) == (prep, window, clip)
+    exact = Options(engine=EngineSettings(deterministic=True))
+    assert keys(base, exact)[0] == prep and len({window, clip, *keys(base, exact)[1:]}) == 4
+    rounded = exact.model_copy(update={"engine": EngineSettings(deterministic=True, vae_latents=3)})
+    assert keys(base, rounded)[1] != keys(base, exact)[1], "rounding counts where bytes are promised"
+    found = replace(base, targets=("person",), boxes=())
+    by_detector = [works_of([found], str(tmp_path / "out"), options, str(tmp_path)) for options in (Options(), exact)]
+    assert len({work.prep_key for [work] in by_detector}) == 2, "the detector's precision"
     copied = tmp_path / "elsewhere.mp4"
     copied.write_bytes(path.read_bytes())
     assert keys(replace(base, video_uri=str(copied))) == (prep, window, clip)

@@ -26,7 +26,7 @@ from vace_batch.cli.options import (
     options_from,
 )
 from vace_batch.errors import UsageError
-from vace_batch.options import Options
+from vace_batch.options import EngineSettings, Options
 
 FLAGS = (*FINDERS, *PLACES, *PIXELS, *ACTORS, *AFTERWARDS, *COSTS, *BOUNDS)
 GROUP: Any = typer.main.get_command(app)
@@ -34,6 +34,8 @@ BY_TEXT = {"--lora", "--preset", "--engine", "--quality", "--price", "--limit", 
 """Options whose text is parsed into a model of its own, which has the bounds."""
 NOT_A_FLAG = {"attempts.remedies"}
 """Fields without an option: Python and flows set them."""
+SHORT_FORMS = {"engine.deterministic"}
+"""Fields with an option of their own beside the option that gives all settings of their group."""
 
 
 def field_at(path: str) -> FieldInfo:
@@ -81,8 +83,10 @@ def test_an_option_is_described_defaulted_and_bounded_as_its_field(flag: Flag) -
 
 
 def test_every_field_has_one_option() -> None:
-    given = [flag.field for flag in FLAGS]
-    assert len(set(given)) == len(given) and len({flag.name for flag in FLAGS}) == len(FLAGS)
+    every = [flag.field for flag in FLAGS]
+    assert len(set(every)) == len(every) and len({flag.name for flag in FLAGS}) == len(FLAGS)
+    given = [path for path in every if path.partition(".")[0] not in every or "." not in path]
+    assert set(every) - set(given) == SHORT_FORMS
     held = {path.partition(".")[0] for path in given if "." in path}
     fields = {name for name in Options.model_fields if name not in held}
     for name in held:
@@ -128,6 +132,12 @@ def test_flags_that_are_not_given_leave_the_defaults() -> None:
     assert options_from(dict.fromkeys(FLAGS)) == Options()
     assert options_from({MODEL: "m", DETECTOR: None}) == Options(model="m")
     retries, limit = AFTERWARDS[2], PLACES[3]
+    engine, deterministic = PIXELS[5], PIXELS[6]
+    assert options_from({engine: ["devices=2"], deterministic: True}).engine == EngineSettings(
+        devices=2, deterministic=True
+    )
+    assert options_from({engine: ["deterministic=true"], deterministic: False}).engine.deterministic
+    assert options_from({engine: [], deterministic: True}).engine == EngineSettings(deterministic=True)
     assert options_from({retries: 2}).attempts.max_attempts == 3
     with pytest.raises(UsageError, match="--limit"):
         options_from({limit: ["frames=1"]})

@@ -54,6 +54,7 @@ def test_a_longer_call_of_the_vae_is_fewer_calls(model: VaceModel) -> None:
         ({"attention": "nonsense"}, "engine.attention=nonsense: .*must be one of the following: "),
         ({"attention": "flash"}, "engine.attention=flash: .*install `flash-attn"),
         ({"compile": True, "offload": "group"}, "engine.compile: expected false with engine.offload=group"),
+        ({"compile": True, "deterministic": True}, "engine.compile: expected false with --deterministic"),
     ],
 )
 def test_what_cannot_work_here_is_refused_by_name(settings: dict[str, object], reason: str) -> None:

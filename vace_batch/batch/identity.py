@@ -192,4 +192,5 @@ def mask_models(options: Options) -> MaskModels:
         pickles=options.pickles,
         every=options.detect_every,
         tracker=options.tracker,
+        exact=options.engine.deterministic,
     )

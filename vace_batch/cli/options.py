@@ -145,6 +145,7 @@ PIXELS = (
     Flag(field="loras", name="--lora", metavar="[PRESET:][high:|low:]FILE[=WEIGHT]", parse=parse_loras, repeats=True),
     Flag(field="presets", name="--preset", metavar="PRESET:NAME=VALUE[,...]", parse=parse_presets, repeats=True),
     Flag(field="engine", name="--engine", metavar="NAME=VALUE", parse=parse_engine, repeats=True),
+    Flag(field="engine.deterministic", name="--deterministic"),
     Flag(field="detect_every", name="--detect-every"),
     Flag(field="crf", name="--crf"),
     Flag(field="feather_px", name="--feather-px"),
@@ -233,10 +234,15 @@ def options_from(given: Mapping[Flag, object]) -> Options:
     """
     fields: dict[str, Any] = {}
     for flag, value in given.items():
-        if value is None or value == []:
+        if value is None or value is False or value == []:
             continue
         parent, _, name = flag.field.rpartition(".")
-        (fields.setdefault(parent, {}) if parent else fields)[name] = flag.value(value)
+        parsed = {name: flag.value(value)}
+        if parent:
+            settings = fields.get(parent, {})
+            whole = isinstance(settings, BaseModel)  # of a flag before this one, such as --engine
+            parsed = {parent: settings.model_copy(update=parsed) if whole else settings | parsed}
+        fields |= parsed
     return Options.model_validate(fields)
 
 

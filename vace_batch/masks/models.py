@@ -30,7 +30,8 @@ class MaskModels:
     `detector` and `segmenter` are the defaults for jobs that name none. A job's own weights must be one of these two or
     lie in `folders`; pickles also need their SHA-256 in `pickles`. `downloads` is a folder for releases of ultralytics
     that are fetched by name; None forbids fetching. The detector runs on at least every `every`-th frame of even
-    motion. `tracker` is bytetrack or botsort.
+    motion. `tracker` is bytetrack or botsort. With `exact` detectors compute in float32 on every CPU; by default in
+    bfloat16 where the CPU has it and OpenVINO is installed.
     """
 
     detector: str | None = None
@@ -42,6 +43,7 @@ class MaskModels:
     confidence: float = DEFAULT_CONFIDENCE
     every: int = DEFAULT_EVERY
     tracker: str = "bytetrack"
+    exact: bool = False
 
     def load_detector(self, name: str | None) -> Detector | ExportedDetector:
         """Load the detector that a job calls `name`, or the default one.
@@ -50,7 +52,8 @@ class MaskModels:
             ClipError: `no_detector`, `weights_not_found`, `weights_not_allowed`, `bad_weights`, `wrong_weights`.
         """
         path = self._path(name, self.detector, "detector", "targets")
-        return _loaded_detector(path, os.stat(path).st_mtime_ns, self.device, self._text_encoders(path, name))
+        beside = self._text_encoders(path, name)
+        return _loaded_detector(path, os.stat(path).st_mtime_ns, self.device, beside, exact=self.exact)
 
     def load_segmenter(self, name: str | None) -> Segmenter:
         """Load the segmenter that a job calls `name`, or the default one.
@@ -99,12 +102,14 @@ class MaskModels:
 
 
 @lru_cache(maxsize=2)
-def _loaded_detector(path: str, stamp: int, device: str, beside: tuple[str, ...]) -> Detector | ExportedDetector:
+def _loaded_detector(
+    path: str, stamp: int, device: str, beside: tuple[str, ...], *, exact: bool
+) -> Detector | ExportedDetector:
     """Load a detector: on a CPU its ONNX export, up to four times as fast; torch if the export fails."""
     if device != "cpu" and not is_exported(path):
         return Detector.load(path, device=device, beside=beside)
     try:
-        return ExportedDetector.load(cached_export(path, _cache_folder()))
+        return ExportedDetector.load(cached_export(path, _cache_folder()), exact=exact)
     except ClipError as error:
         if error.code != "export_failed":
             raise

@@ -76,8 +76,9 @@ class ClipWork:
     def _prep_key(self, identity: Mapping[str, object]) -> str:
         fields = {name: value for name, value in identity.items() if DECIDES[name] in ("masks", "plan")}
         task = fields.pop("task")  # stands apart from the other fields in the key
-        every = (self.options.detect_every, self.options.tracker) if self.job.needs_pixels else None
-        asked = (task, posixpath.splitext(self.output)[1], fields, every)
+        precision = ("float32",) if self.options.engine.deterministic else ()
+        finding = (self.options.detect_every, self.options.tracker, *precision) if self.job.needs_pixels else None
+        asked = (task, posixpath.splitext(self.output)[1], fields, finding)
         return make_key("prep", KEY_VERSION, *asked, self._sources, asdict(self.limits))
 
     def window_key(self, planned: PlannedWindow, region: Region) -> str:

@@ -1,8 +1,9 @@
-"""Set up a loaded transformer: attention back end, fp8 storage, compiled blocks, group offload."""
+"""Set up torch and a loaded transformer: deterministic kernels, attention, fp8 storage, compiled blocks, offload."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import torch
@@ -20,6 +21,19 @@ _GRAPHS_A_SHAPE = 4
 """Plain blocks, VACE's first and its others, and one to spare; torch's own limit of 8 is hit at the third."""
 
 
+def use_deterministic_kernels() -> None:
+    """Make torch use deterministic kernels alone, and one CPU thread, in this process from now on.
+
+    Must come before the first matrix product on a GPU, at which cuBLAS reads its workspace from the environment. On a
+    CPU the number of threads decides the order in which products are summed up.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.set_num_threads(1)
+
+
 def tune(model: VaceModel, settings: EngineSettings) -> None:
     """Apply the settings to the loaded transformer.
 
@@ -28,6 +42,8 @@ def tune(model: VaceModel, settings: EngineSettings) -> None:
     """
     if settings.compile and settings.offload != "none":
         raise UsageError("engine.compile: expected false with engine.offload=group: compiled blocks skip its hooks")
+    if settings.compile and settings.deterministic:
+        raise UsageError("engine.compile: expected false with --deterministic: the first shapes that come are compiled")
     for transformer in model.experts:
         _choose_attention(transformer, settings.attention)
         if settings.storage == "fp8":

@@ -67,18 +67,22 @@ class ConditionEncoder:
     """Encodes VCUs of one shape into control latents. Uses the VAE, which keeps state on itself: one thread only.
 
     `max_pixels` bounds the pixels (width * height * windows) given to the VAE at once, `max_latents` the latent frames:
-    it is causal and keeps what it needs of earlier frames, so that the division changes nothing beyond rounding.
+    it is causal and keeps what it needs of earlier frames, so that the division changes nothing beyond rounding. With
+    `exact`, not even rounding depends on the windows that were encoded before.
     """
 
-    def __init__(self, vae: AutoencoderKLWan, device: torch.device, max_pixels: int, max_latents: int = 1) -> None:
+    def __init__(
+        self, vae: AutoencoderKLWan, device: torch.device, max_pixels: int, max_latents: int = 1, *, exact: bool = False
+    ) -> None:
         self._vae = vae
         self._device = device
         self._max_pixels = max_pixels
         self._max_latents = max_latents
+        self._exact = exact
         shape = (1, -1, 1, 1, 1)
         self._mean = torch.tensor(vae.config.latents_mean, device=device).view(shape)
         self._inverse_std = 1.0 / torch.tensor(vae.config.latents_std, device=device).view(shape)
-        self._neutral: OrderedDict[tuple[int, int], torch.Tensor] = OrderedDict()
+        self._neutral: OrderedDict[tuple[int, int, int | None], torch.Tensor] = OrderedDict()
 
     def control(self, vcus: Sequence[VCU]) -> torch.Tensor:
         """Encode VCUs of equal shape and mask rule into control latents, float32 (B, 96, references + t, h, w)."""
@@ -125,10 +129,11 @@ class ConditionEncoder:
     def _neutral_latent(self, vcu: VCU) -> torch.Tensor:
         """Return the latent (16, t, h, w) of a neutral video: a constant of its size, cached at the longest length.
 
-        The VAE is causal, so that a shorter video's latent is exactly the beginning of a longer one's.
+        The VAE is causal, so that a shorter video's latent is the beginning of a longer one's. Kernels may round by the
+        length, so with `exact` each length has its own latent.
         """
-        key = (vcu.size.width, vcu.size.height)
         wanted = latent_num_frames(vcu.num_frames)
+        key = (vcu.size.width, vcu.size.height, wanted if self._exact else None)
         cached = self._neutral.get(key)
         if cached is None or cached.shape[1] < wanted:
             shape = (1, 3, vcu.num_frames, vcu.size.height, vcu.size.width)

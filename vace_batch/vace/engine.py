@@ -56,7 +56,8 @@ class Engine(Protocol):
 class VaceEngine:
     """The engine on a loaded model: VCUs of equal shape and sampling share a forward, up to `max_batch_tokens`.
 
-    The default is the model's longest window: a batch then takes no more memory than that. Not for several threads.
+    The default is the model's longest window: a batch then takes no more memory than that. With `deterministic` each
+    window has a forward of its own, as kernels round by the size of the batch. Not for several threads.
     """
 
     def __init__(
@@ -77,7 +78,9 @@ class VaceEngine:
         self._may_offload = settings.offload == "none" and not settings.compile
         self._compiled = CompiledShapes(settings.compile)
         self._max_batch_tokens = settings.max_batch_tokens or model.profile.max_tokens
-        self._conditions = ConditionEncoder(model.vae, model.device, settings.vae_pixels, settings.vae_latents)
+        self._conditions = ConditionEncoder(
+            model.vae, model.device, settings.vae_pixels, settings.vae_latents, exact=settings.deterministic
+        )
         self._prompts = prompts or PromptEncoder.of(model)
         self._loras = [LoraSwitch(expert) for expert in model.experts]
 
@@ -106,7 +109,8 @@ class VaceEngine:
             groups[vcu.batch_key].append(index)
         for group in groups.values():
             while group:
-                size = max(1, self._max_batch_tokens // vcus[group[0]].num_tokens)
+                fitting = self._max_batch_tokens // vcus[group[0]].num_tokens
+                size = 1 if self.settings.deterministic else max(1, fitting)
                 yield from self._made(vcus, group[:size])
                 group = group[size:]
 

@@ -14,6 +14,7 @@ import torch
 from vace_batch.errors import ClipError
 from vace_batch.options import EngineSettings
 from vace_batch.vace import profiles
+from vace_batch.vace.acceleration import use_deterministic_kernels
 from vace_batch.vace.context_parallel import Helpers, TokenSplit, join
 from vace_batch.vace.engine import VaceEngine
 from vace_batch.vace.model import dtype_of, load, load_text, place_of
@@ -47,14 +48,17 @@ def open_engine(
         UsageError: the model cannot be loaded, or the settings do not work here.
     """
     settings = settings or EngineSettings()
+    if settings.deterministic:
+        use_deterministic_kernels()
     device = place_of(None if helper is None else helper.device)
     dtype = dtype_of(device, settings.dtype)
     revision = revision or profiles.revision(ref)
+    kernels = " deterministic" if settings.deterministic else ""
     prompts = PromptEncoder(
         partial(load_text, ref, revision, device=device, dtype=dtype),
         device,
         dtype,
-        store=PromptStore(prompts_uri, f"{revision} {dtype}") if prompts_uri else None,
+        store=PromptStore(prompts_uri, f"{revision} {dtype}{kernels}") if prompts_uri else None,
         keep=settings.text_encoder == "keep",
     )
     prompts.prepare(texts)

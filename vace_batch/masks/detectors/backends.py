@@ -54,10 +54,10 @@ def _read_openvino(weights: str) -> Any:
     return openvino.Core().read_model(network_of(weights) or weights)
 
 
-def open_session(weights: str, threads: int, network: Size) -> Network:
-    """Open an export for images of the size `network`."""
-    if network_of(weights) or backend() == "openvino":
-        return _openvino_session(weights, threads, network)
+def open_session(weights: str, threads: int, network: Size, *, exact: bool = False) -> Network:
+    """Open an export for images of the size `network`. `exact`: in float32, and an ONNX file in ONNX Runtime."""
+    if network_of(weights) or (backend() == "openvino" and not exact):
+        return _openvino_session(weights, threads, network, "bf16" if has_bfloat16() and not exact else "f32")
     session = _runtime_session(weights, threads, network)
     name = session.get_inputs()[0].name
     return lambda images: list(session.run(None, {name: images}))
@@ -80,13 +80,12 @@ def _runtime_session(weights: str, threads: int, network: Size | None) -> Any:
     return onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
 
 
-def _openvino_session(weights: str, threads: int, network: Size) -> Network:
+def _openvino_session(weights: str, threads: int, network: Size, precision: str) -> Network:
     import openvino
 
     model = _read_openvino(weights)
     if model.is_dynamic():
         model.reshape([1, 3, network.height, network.width])
-    precision = "bf16" if has_bfloat16() else "f32"
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
     compiled = openvino.Core().compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()

@@ -66,9 +66,10 @@ class Letterbox:
 class ExportedDetector:
     """A loaded detection or segmentation export; keep one an actor, not one a frame."""
 
-    def __init__(self, weights: str, metadata: Mapping[str, str], threads: int) -> None:
+    def __init__(self, weights: str, metadata: Mapping[str, str], threads: int, *, exact: bool = False) -> None:
         self._weights = weights
         self._threads = threads
+        self._exact = exact
         self._end2end = metadata.get("end2end") == "True"
         self.classes: dict[int, str] = ast.literal_eval(metadata["names"])
         self.stride = int(metadata.get("stride", 32))
@@ -78,10 +79,10 @@ class ExportedDetector:
         self._sessions: dict[Size, Network] = {}
 
     @classmethod
-    def load(cls, weights: str, *, threads: int | None = None) -> ExportedDetector:
+    def load(cls, weights: str, *, threads: int | None = None, exact: bool = False) -> ExportedDetector:
         """Load an export of ultralytics, a local `.onnx` file or an OpenVINO folder, on `threads` CPU threads.
 
-        The default of `threads` is `OMP_NUM_THREADS`.
+        The default of `threads` is `OMP_NUM_THREADS`. `exact`: float32 on every CPU.
 
         Raises:
             ClipError: `weights_not_found`, `bad_weights`, `wrong_weights` (another task), `no_openvino`.
@@ -92,7 +93,7 @@ class ExportedDetector:
         try:
             metadata = metadata_of(weights, threads)
             task = metadata["task"]
-            detector = cls(weights, metadata, threads)
+            detector = cls(weights, metadata, threads, exact=exact)
         except load_errors() as error:
             raise ClipError("bad_weights", f"weights {weights} cannot be loaded: {one_line(error)}") from error
         if task not in ("detect", "segment") or not detector.classes:
@@ -153,7 +154,7 @@ class ExportedDetector:
     def session(self, network: Size) -> Network:
         """Return the bare network for images of one size: (1,3,H,W) in 0..1 to its outputs."""
         if network not in self._sessions:
-            self._sessions[network] = open_session(self._weights, self._threads, network)
+            self._sessions[network] = open_session(self._weights, self._threads, network, exact=self._exact)
         return self._sessions[network]
 
     def _run(self, placed_HWC: npt.NDArray[np.uint8], network: Size) -> list[Floats]:
