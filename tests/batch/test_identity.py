@@ -83,3 +83,14 @@ def test_an_output_has_the_suffix_of_its_source(tmp_path: Path, suffix: str) -> 
     shutil.copy(job.video_uri, tmp_path / f"film{suffix}")
     [work] = works_of([replace(job, video_uri=str(tmp_path / f"film{suffix}"))], "", Options(), str(tmp_path))
     assert work.output == f"videos/job-0{suffix}"
+
+
+def test_a_relative_output_folder_is_absolute_for_workers_and_decides_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    relative, whole = (works_of(jobs(tmp_path), out, Options(), str(tmp_path))[0] for out in ("out", "/elsewhere/out"))
+    assert relative.out == str(tmp_path / "out") and whole.out == "/elsewhere/out"
+    assert (relative.prep_key, relative.clip_key) == (whole.prep_key, whole.clip_key)
+    [bucket] = works_of(jobs(tmp_path), "memory://out", Options(), str(tmp_path))
+    assert bucket.out == "memory://out"

@@ -151,6 +151,10 @@ def test_retry_may_read_more_than_the_run(tmp_path: Path, quick_call: Call) -> N
     assert json.loads(refused.stdout)["jobs"][0]["error_code"] == "not_allowed", refused.stderr
     allowed = quick_call("retry", out, "--allow-root", tmp_path / "elsewhere", "--json")
     assert allowed.returncode == 0 and json.loads(allowed.stdout)["done"] == 1, allowed.stderr
+    # Workers of a joined cluster have another working directory.
+    relative = os.path.relpath(tmp_path / "in" / "relative", ROOT)
+    again = quick_call("run", path, "-o", relative, "--allow-root", tmp_path / "elsewhere", "--json")
+    assert again.returncode == 0 and outputs(tmp_path / "in" / "relative") == outputs(out), again.stderr
 
 
 def test_plan_writes_nothing_and_counts_what_is_left(tmp_path: Path) -> None:

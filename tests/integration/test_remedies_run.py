@@ -47,7 +47,11 @@ def run(manifest: Path, out: Path, *more: str) -> dict[str, Any]:
     return summary
 
 
-def test_a_mask_that_is_too_small_is_found_and_mended(tmp_path: Path) -> None:
+def test_a_mask_that_is_too_small_is_found_and_mended(
+    tmp_path: Path, shared_ray: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in shared_ray.items():
+        monkeypatch.setenv(name, value)
     manifest, out = scene(tmp_path), tmp_path / "out"
     [job] = run(manifest, out)["jobs"]
     assert (job["status"], job["verdict"]) == ("done", "review") and "too small" in " ".join(job["reasons"])

@@ -38,7 +38,7 @@ def cluster() -> Iterator[dict[str, str]]:
         log = Path(folder) / "head.log"
         with (
             open(log, "wb") as sink,
-            subprocess.Popen(command, env=os.environ | environment, stdout=sink, stderr=sink) as head,
+            subprocess.Popen(command, cwd=folder, env=os.environ | environment, stdout=sink, stderr=sink) as head,
         ):
             try:
                 while "Ray runtime started" not in log.read_text():

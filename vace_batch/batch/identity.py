@@ -72,7 +72,7 @@ def works_of(jobs: Sequence[Job], out: str, options: Options, folder: str) -> tu
     if out:
         jobs = apply_overrides(jobs, out, folder)
     batch = _Batch(
-        out=out,
+        out=out and storage.absolute(out),  # Ray's workers may have another working directory
         options=options,
         roots=Roots.of([root for root in (folder, out, *options.allow_roots) if root]),
         read_model=model_reader(),

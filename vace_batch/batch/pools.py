@@ -51,7 +51,7 @@ def pools_of(options: Options, machine_gpus: int, batch: Batch | None = None) ->
             "model": options.model,
             "revision": revision(options.model),
             "settings": options.engine,
-            "prompts_uri": storage.join(batch.out, "prompts") if batch else None,
+            "prompts_uri": storage.join(storage.absolute(batch.out), "prompts") if batch else None,
             "texts": _texts(batch.pending) if batch else {},
         },
         max_batch=options.max_batch,

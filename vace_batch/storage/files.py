@@ -53,6 +53,11 @@ def is_local(uri: str) -> bool:
     return "://" not in uri or uri.startswith("file://")
 
 
+def absolute(uri: str) -> str:
+    """Make a local path absolute, for processes with another working directory; any other URI stays as it is."""
+    return uri if "://" in uri else os.path.abspath(uri)
+
+
 def join(uri: str, *parts: str) -> str:
     """Join `uri` and `parts` with single slashes."""
     return "/".join([uri.rstrip("/"), *parts])
