@@ -48,6 +48,25 @@ def test_rows_that_a_run_would_refuse_are_named_at_once(tmp_path: Path) -> None:
     assert "9 rows, 8 would fail with these options" in result.stdout
 
 
+def test_files_that_are_missing_empty_or_too_large_are_named(tmp_path: Path) -> None:
+    for name, content in {"good.mp4": b"?", "empty.mp4": b"", "large.mp4": b"?" * 9000}.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "masks").mkdir()
+    names = ["good", "gone", "empty", "large"]
+    rows = [{"job_id": name, "video_uri": f"{name}.mp4", "mask_uri": "masks"} for name in names]
+    path = write(tmp_path / "m.parquet", [*rows, {"job_id": "mask", "video_uri": "good.mp4", "mask_uri": "no.mkv"}])
+    assert CliRunner().invoke(app, ["validate", path]).exit_code == 0
+    result = CliRunner().invoke(app, ["validate", path, "--files", "--limit", "max_bytes=5000"])
+    assert result.exit_code == 1
+    limit = "has 9,000 bytes, the limit is 5,000; --limit max_bytes=N sets another"
+    assert result.stderr.splitlines() == [
+        f"row 1 (gone): not_found: video_uri: no such file: {tmp_path}/gone.mp4",
+        f"row 2 (empty): empty_file: video_uri: {tmp_path}/empty.mp4 is empty",
+        f"row 3 (large): too_large: video_uri: {tmp_path}/large.mp4 {limit}",
+        f"row 4 (mask): not_found: mask_uri: no such file: {tmp_path}/no.mkv",
+    ]
+
+
 @pytest.mark.parametrize(
     ("row", "options"),
     [

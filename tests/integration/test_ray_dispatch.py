@@ -208,7 +208,7 @@ def test_a_hanging_unit_is_killed_and_charged(runtime: Runtime) -> None:
     run(runtime, graph, units, Limits(attempts=2))
     failure = graph.failures["stuck"]
     assert (failure.code, failure.attempts) == ("timeout", 2)
-    assert failure.reason == "the call did not end within its time limit of 0.7 s (2 attempts)"
+    assert failure.reason == "the step did not end within its time limit of 0.7 s (--unit-time-limit) (2 attempts)"
     assert [death.cause for death in graph.deaths()] == ["timeout", "timeout"]
     assert set(graph.metas) == {"fine"}
 

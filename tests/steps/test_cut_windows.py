@@ -11,10 +11,12 @@ from vace_batch.manifest.job import BoxKey, Extend
 
 
 def test_an_extension_that_no_window_holds_is_a_failed_row(prepared: Prepare) -> None:
-    with pytest.raises(ClipError, match="39 new frames and 1 known; a window of this model takes 33"):
+    with pytest.raises(
+        ClipError, match="39 new frames and 1 known; a window of this row takes 33 frames .sampling.max_frames."
+    ):
         prepared("extension", Media(width=96, height=64, num_frames=40), extend=Extend())
     media = Media(width=96, height=64, num_frames=40, cut_at=20)
-    with pytest.raises(ClipError, match="cross the cut at 20"):
+    with pytest.raises(ClipError, match="cross the cut at frame 20"):
         prepared("extension", media, extend=Extend(), start_s=0.6, end_s=1.2)
 
 

@@ -96,6 +96,23 @@ def test_what_is_no_video(tmp_path: Path) -> None:
     assert code_of(tmp_path / "cut.mp4") == "unreadable_video"
 
 
+def test_reasons_say_what_came_and_what_helps(tmp_path: Path) -> None:
+    good = Path(make(tmp_path / "good.mp4", Media())).read_bytes()
+    (tmp_path / "codec.mp4").write_bytes(good.replace(b"avc1", b"zzzz"))
+    (tmp_path / "text.mp4").write_text("no video at all\n" * 50)
+    Image.new("RGB", (64, 48)).save(tmp_path / "image.mp4", format="JPEG")
+    make(tmp_path / "fields.ts", Media(codec="mpeg2video", options={"flags": "+ildct+ilme"}))
+    for name, reason in {
+        "codec.mp4": "no decoder here reads its video track; convert the video",
+        "text.mp4": "not a video file: its content is no container that is read",
+        "image.mp4": "an image (jpeg), not a video",
+        "fields.ts": "deinterlace it first, as by `ffmpeg -i IN -vf bwdif OUT`",
+    }.items():
+        with pytest.raises(ClipError) as caught:
+            probe(str(tmp_path / name))
+        assert reason in caught.value.reason
+
+
 def test_names_are_never_protocols_or_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     plain = Path(make(tmp_path / "a.mp4", Media(num_frames=3)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -98,6 +99,18 @@ def test_thumbnails_show_the_frames_asked_for(tmp_path: Path, name: str) -> None
         rows = np.arange(height) * expected.shape[0] // height
         columns = np.arange(40) * expected.shape[1] // 40
         assert np.abs(thumbnail.astype(int) - expected[rows][:, columns]).mean() < 14
+
+
+def test_times_that_do_not_grow_are_named_in_seconds(tmp_path: Path) -> None:
+    media = Media(num_frames=4, codec="mjpeg", pix_fmt="yuvj420p", tags=(5, 1, 1, 2))
+    with av.open(make(tmp_path / "a.mkv", media)) as source, av.open(str(tmp_path / "b.mkv"), "w") as target:
+        copy = target.add_stream_from_template(source.streams.video[0])
+        for packet, milliseconds in zip(source.demux(video=0), (0, 40, 40, 80), strict=False):
+            packet.pts = packet.dts = milliseconds
+            packet.stream = copy
+            target.mux(packet)
+    with pytest.raises(ClipError, match=r"frame 2 has 0\.040 s and must be later than the frame before \(0\.040 s\)"):
+        list(read_frames(str(tmp_path / "b.mkv")))
 
 
 def test_a_wrong_start_pts_is_not_believed(tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ class _Run:
             waited = now - actor.since
             if actor.calls and now - actor.calls[0].since > actor.calls[0].order.time_limit_s:
                 limit_s = actor.calls[0].order.time_limit_s
-                reason = f"the call did not end within its time limit of {limit_s:g} s"
+                reason = f"the step did not end within its time limit of {limit_s:g} s (--unit-time-limit)"
                 call, *others = self._remove(actor, "timeout", reason, kill=True)
                 self._give_back(others)
                 blame = Blame.UNIT if call.started else Blame.DOUBT

@@ -125,7 +125,7 @@ def points_by_object(
         frames[key.frame] = (*frames.get(key.frame, ()), (key.x, key.y, key.positive))
     for number, frames in grouped.items():
         if not any(positive for *_, positive in next(iter(frames.values()))):
-            reason = f"points: object {number} needs a positive point on its first frame ({next(iter(frames))})"
+            reason = f"points: object {number} needs a positive point on its first frame (frame {next(iter(frames))})"
             raise ClipError("no_positive_point", reason)
     return dict(grouped)
 

@@ -42,7 +42,8 @@ def find_weights(name: str, *, configured: str | None, folders: Sequence[str] = 
     inside = [candidate for folder in folders if (candidate := _inside(name, folder)) is not None]
     if not inside:
         allowed = _allowed(configured, folders)
-        raise ClipError("weights_not_allowed", f"weights {name!r} are not allowed (allowed: {allowed})")
+        reason = f"weights {name!r} are not allowed (allowed: {allowed}); give their folder by --weights FOLDER"
+        raise ClipError("weights_not_allowed", reason)
     path = next((str(path) for path in inside if _is_there(path)), None) or _existing(str(inside[0]))
     _check_pickle(path, pickles)
     return path

@@ -132,7 +132,7 @@ def _shot_around(new: range, shots: Sequence[Shot]) -> Shot:
     """Return the shot that holds the new frames; refuse new frames on both sides of a cut."""
     shot = next(shot for shot in shots if shot.start <= new.start < shot.stop)
     if new.stop > shot.stop:
-        reason = f"extend: frames {new.start}..{new.stop - 1} cross the cut at {shot.stop}; extend shot by shot"
+        reason = f"extend: frames {new.start}..{new.stop - 1} cross the cut at frame {shot.stop}; extend shot by shot"
         raise ClipError("extension_over_cut", reason)
     return shot
 
@@ -140,7 +140,8 @@ def _shot_around(new: range, shots: Sequence[Shot]) -> Shot:
 def _spare_frames(extend: Extend, num_new: int, sides: int, limits: WindowLimits) -> int:
     """Return how many known frames a window takes beside the new ones; refuse a window without one for each side."""
     if num_new + sides > limits.max_frames:
-        reason = f"extend: {num_new} new frames and {sides} known; a window of this model takes {limits.max_frames}"
+        needed = f"extend: {num_new} new frames and {sides} known"
+        reason = f"{needed}; a window of this row takes {limits.max_frames} frames (sampling.max_frames)"
         raise ClipError("extension_too_long", reason)
     spare = limits.max_frames - num_new
     if extend.unit == "frame":

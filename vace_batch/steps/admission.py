@@ -52,6 +52,24 @@ def _is_among(model: str | None, folders: tuple[str, ...]) -> bool:
     return Roots.of(folders).allow(without_revision(model))
 
 
+def check_files(job: Job, limits: MediaLimits) -> None:
+    """Refuse files that are missing, forbidden, empty or over `limits`, by one look at each; no file is opened.
+
+    Raises:
+        ClipError: `not_found`, `no_permission`, `empty_file`, `too_large`.
+    """
+    for file in job.files():
+        try:
+            size = storage.num_bytes(file.uri)
+        except PermissionError:
+            raise ClipError("no_permission", f"{file.cell}: {file.uri} may not be read", retryable=True) from None
+        except (OSError, ValueError):
+            raise ClipError("not_found", f"{file.cell}: no such file: {file.uri}") from None
+        if size == 0 and file.column == "video_uri":
+            raise ClipError("empty_file", f"{file.cell}: {file.uri} is empty")
+    check_bytes(job, limits)
+
+
 def check_bytes(job: Job, limits: MediaLimits) -> None:
     """Refuse files over `limits` before they are fetched; a missing file is reported when it is opened.
 

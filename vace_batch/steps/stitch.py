@@ -101,7 +101,8 @@ def _rewrite(source: str, target: str, work: ClipWork, plan: ClipPlan, ledger: L
         settings = EncoderSettings(crf=work.options.crf)
         report = rewrite(source, target, edit, settings, masked.__contains__, plan.canvas.if_grown)
     if report.num_frames != plan.num_frames:
-        raise ClipError("source_changed", f"expected the {plan.num_frames} planned frames, got {report.num_frames}")
+        reason = f"the video had {plan.num_frames} frames when the run was planned, and has {report.num_frames} now"
+        raise ClipError("source_changed", reason)
     rows = [_window_row(plan, window, record) for window, record in records.items()]
     return {"status": "done", "reason": None, "windows": len(rows), "window_rows": rows, **_notes(report)}
 

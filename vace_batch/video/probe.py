@@ -30,6 +30,10 @@ from vace_batch.video.planes import is_editable
 MAX_PIXELS = 8192 * 8192
 """Largest picture that is decoded; a small file may claim any size."""
 
+_KINDS = "its content is no container that is read (MP4, MKV, AVI, TS, ...; playlists are not followed)"
+_CONVERT = "; convert the video first, as to yuv420p or yuv422p10le"
+_BY_BWDIF = ", as by `ffmpeg -i IN -vf bwdif OUT`"
+
 _SUFFIX = {
     "mp4": ".mp4",
     "mov": ".mov",
@@ -167,15 +171,18 @@ def open_source(path: str) -> Iterator[InputContainer]:
         container = av.open(local_url(path), options=_OPTIONS, metadata_errors="surrogateescape")
     except av.error.FFmpegError as error:
         if error.errno == errno.ENOMEM:  # a machine short of memory would kill the process instead
-            raise ClipError("unreadable_video", f"{path}: its header asks for more memory than libav allows") from error
+            raise ClipError(
+                "unreadable_video", f"{path}: its header is damaged: it asks for more memory than a video needs"
+            ) from error
         if is_machine_error(error):
             raise
         if _starts_as_mp4(path):
             raise ClipError("unreadable_video", f"{path}: its index is missing; the file was cut off") from error
-        raise ClipError("not_a_video", f"{path}: not a video file ({error.strerror})") from error
+        raise ClipError("not_a_video", f"{path}: not a video file: {_KINDS}") from error
     with container:
         if container.format.name in _IMAGE_DEMUXERS:
-            raise ClipError("is_an_image", f"{path}: an image ({container.format.name}), not a video")
+            kind = container.format.name.removesuffix("_pipe")
+            raise ClipError("is_an_image", f"{path}: an image ({kind}), not a video")
         yield container
 
 
@@ -197,7 +204,7 @@ def video_stream(container: InputContainer, path: str, max_pixels: int = MAX_PIX
         raise ClipError("no_video_track", f"{path}: has no video track")
     context = stream.codec_context
     if context is None:
-        raise ClipError("unsupported_codec", f"{path}: no decoder for its video track")
+        raise ClipError("unsupported_codec", f"{path}: no decoder here reads its video track; convert the video")
     # libav drops a size over the limit that `open_source` gives it.
     size = Size(context.width, context.height) if context.width and context.height else _unlimited_size(path)
     if size is not None and size.width * size.height > max_pixels:
@@ -247,11 +254,13 @@ def _check_header(container: InputContainer, stream: VideoStream, path: str, lim
 def _check_pixels(stream: VideoStream, frame: av.VideoFrame, path: str) -> None:
     """Refuse pixels that `Frame.paste` cannot edit or that a decoder loses."""
     if not is_editable(frame.format.name):
-        raise ClipError("unsupported_pixel_format", f"{path}: pixel format {frame.format.name} cannot be edited")
+        raise ClipError(
+            "unsupported_pixel_format", f"{path}: pixel format {frame.format.name} cannot be edited{_CONVERT}"
+        )
     if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 keep alpha beside the picture, and libav drops it
         raise ClipError(
             "unsupported_pixel_format",
-            f"{path}: transparent video (alpha_mode) is not supported: the transparency would be lost",
+            f"{path}: transparent video (alpha_mode) is not supported: the transparency would be lost{_CONVERT}",
         )
 
 
@@ -268,7 +277,7 @@ def check_progressive(frame: av.VideoFrame, path: str) -> None:
         ClipError: interlaced.
     """
     if frame.interlaced_frame:
-        raise ClipError("interlaced", f"{path}: interlaced video is not supported; deinterlace it first")
+        raise ClipError("interlaced", f"{path}: interlaced video is not supported; deinterlace it first{_BY_BWDIF}")
 
 
 def _check_file(path: str) -> None:

@@ -85,6 +85,11 @@ class Decoder:
             return self._chunk_times.popleft() if self._chunk_times else None
         return frame.pts if frame.pts is not None else frame.dts
 
+    def _named_time(self, pts: int | None) -> str:
+        """Name a frame's time, for a message."""
+        time_base = self._stream.time_base
+        return "no time" if pts is None or time_base is None else f"{float(pts * time_base):.3f} s"
+
     @property
     def _seeking(self) -> bool:
         return self._first_pts is not None and self._last_pts is None
@@ -106,7 +111,8 @@ class Decoder:
         if pts is None or (self._last_pts is not None and pts <= self._last_pts):
             raise ClipError(
                 "bad_timestamps",
-                f"{self._path}: frame {self._index} has time stamp {pts}, not later than {self._last_pts}",
+                f"{self._path}: frame {self._index} has {self._named_time(pts)} and must be later than the frame "
+                f"before ({self._named_time(self._last_pts)}); write the times anew: `ffmpeg -i IN -c copy OUT`",
             )
         self._last_pts = pts
 
