@@ -17,7 +17,7 @@ CHECKS = tuple(
     name for name in checks_of(Job(job_id="", video_uri="", task="removal")) if name not in ("detected", "appeared")
 )
 
-PAINTED = ("gray", "step", "flicker", "seam", "blur", "outside", "foreign")
+PAINTED = ("gray", "step", "flicker", "seam", "blur", "outside", "unlike", "texture", "foreign")
 """The checks that say that the fill is badly painted; all others say that the object is still there."""
 
 THERE = tuple(check for check in CHECKS if check not in PAINTED)
@@ -29,19 +29,19 @@ FOUND_BY: Mapping[str, tuple[str, ...]] = {
     "mask ends early": ("missed", *THERE),
     "mask too small": ("uncovered", *THERE),
     "gray": ("gray",),
-    "inpainted": ("blur", "seam"),
-    "mean colour": ("blur", "seam"),
-    "blur": ("blur",),
-    "colour off": ("seam",),
-    "one channel off": ("seam",),
-    "wrong scale": ("blur", "seam"),
-    "foreign texture": ("foreign", "seam", "flicker"),
-    "another object": ("foreign", "seam"),
-    "line cut": ("seam",),
+    "inpainted": ("blur", "unlike"),
+    "mean colour": ("blur", "unlike"),
+    "blur": ("blur", "unlike"),
+    "colour off": ("unlike", "seam"),
+    "one channel off": ("unlike", "seam"),
+    "wrong scale": ("unlike", "blur", "seam"),
+    "foreign texture": ("unlike", "texture", "foreign", "seam", "flicker"),
+    "another object": ("foreign", "unlike", "seam"),
+    "line cut": ("unlike", "seam"),
     "flicker": ("flicker",),
     "colour step": ("step",),
-    "frozen": ("flicker", "seam"),
-    "hard seam": ("seam",),
+    "frozen": ("flicker", "unlike", "seam"),
+    "hard seam": ("seam", "unlike"),
     "changed outside": ("outside",),
 }
 """Kind of defect -> the checks that are there to find the defect, the most telling first; by default `THERE`."""

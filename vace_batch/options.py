@@ -139,12 +139,22 @@ class QualitySettings(BaseModel):
         Threshold(review=0.06), description="Share of the fill in colours that its surroundings lack."
     )
     gray: Threshold = Field(Threshold(review=0.2, fail=0.6), description="Share of the fill that is plain gray.")
-    seam: Threshold = Field(Threshold(review=2.5), description="Step across the fill's border, in 8-bit levels.")
+    seam: Threshold = Field(
+        Threshold(review=1.5), description="Step across the fill's border beyond those of its surroundings, in levels."
+    )
     flicker: Threshold = Field(
         Threshold(review=2.0), description="Change between frames beyond that of the ring round the fill, in levels."
     )
     step: Threshold = Field(Threshold(review=4.0), description="Sudden change of colour in time, in levels.")
-    blur: Threshold = Field(Threshold(review=0.25), description="Loss of sharpness against the ring, 0..1.")
+    unlike: Threshold = Field(
+        Threshold(review=2.7), description="Difference from the background that other frames show, in levels."
+    )
+    blur: Threshold = Field(
+        Threshold(review=0.07), description="Contrast of the surroundings that the fill lacks for sure, 0..1."
+    )
+    texture: Threshold = Field(
+        Threshold(review=0.07), description="Contrast of the fill that the surroundings lack for sure, 0..1."
+    )
     outside: Threshold = Field(
         Threshold(review=4.0, fail=10.0), description="Change of pixels outside the mask, in levels."
     )

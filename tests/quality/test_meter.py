@@ -13,7 +13,8 @@ from tests.support.fills import NUM_FRAMES, SIZE, pictures, textured
 from vace_batch.geometry import Box
 from vace_batch.manifest.job import Job
 from vace_batch.options import QualitySettings
-from vace_batch.quality.meter import CropPair, Meter
+from vace_batch.quality.crops import CropPair
+from vace_batch.quality.meter import Meter
 from vace_batch.quality.verdict import REASONS, checks_of, judge
 
 JOB = Job(job_id="a", video_uri="", task="removal")

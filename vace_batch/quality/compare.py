@@ -13,7 +13,9 @@ from vace_batch.errors import ClipError
 from vace_batch.geometry import Box
 from vace_batch.masks.store import Bits, FrameMask
 from vace_batch.quality import measures
-from vace_batch.quality.meter import RING_PX, CropPair, Meter
+from vace_batch.quality.crops import CropPair
+from vace_batch.quality.fill_meter import VIEW_PX
+from vace_batch.quality.meter import RING_PX, Meter
 from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.frame import Frame
 from vace_batch.video.read_ahead import CHUNK_FRAMES
@@ -77,7 +79,8 @@ class Comparison:
                     masks, allowed = self.masks(*chunk), [read(*chunk) for read in self.touched]
                 touched = [each[index] for each in (masks, *allowed) if index in each]
                 if index in masks:
-                    meter.add(self._crop_pair(pair.source, pair.output, masks[index]))
+                    view = self._crop_pair(pair, masks[index], VIEW_PX) if meter.wants_view else None
+                    meter.add(self._crop_pair(pair, masks[index], RING_PX), view)
                 if pair.source is not None:
                     meter.add_outside(self._change(pair.source, pair.output, touched))
 
@@ -115,9 +118,10 @@ class Comparison:
         """Turn a frame's index on the canvas into one of the source, kept within the source."""
         return max(0, min(index - self.canvas.before, len(self.source_pts)))
 
-    def _crop_pair(self, source: Frame | None, output: Frame, mask: FrameMask) -> CropPair:
+    def _crop_pair(self, pair: FramePair, mask: FrameMask, ring_px: int) -> CropPair:
         """Crop a masked frame of source and output to the mask and its ring."""
-        box = mask.box.pad(RING_PX).clip(output.size)
+        source, output = pair.source, pair.output
+        box = mask.box.pad(ring_px).clip(output.size)
         assert box is not None, "a mask lies in its frame"
         source_box = box.shift(-self.canvas.source.x, -self.canvas.source.y)
         shown = (

@@ -21,17 +21,11 @@ FloatImage = npt.NDArray[Any]
 LEAST_PX = 24
 """Fewer pixels give no statistic."""
 
-ROUNDING = 0.15
-"""Contrast of a flat picture in 8 bits."""
-_WAYS = ((1, 0), (0, 1))
 _COLOUR_STEP = 16
 _RIM_PX = 3
 _BEYOND_PX = 8
 _LEAST_SHARE = 2e-3
 _LIKELIER = 4.0
-_ALONG = 15
-_SPREAD = 2.5
-"""A step is a slope in two of the five pixels across a line."""
 _NEUTRAL = 127.5
 _NEUTRAL_WITHIN = 5.0
 
@@ -105,45 +99,6 @@ def neutral(output: FloatImage, mask: Bits) -> tuple[float, float]:
     area, ring = float(mask.sum()), float((~mask).sum())
     usual = float(gray[~mask].sum()) / ring if ring >= LEAST_PX else 0.0
     return max(0.0, float(gray[mask].sum()) - usual * area), area
-
-
-def seam(output: FloatImage, mask: Bits) -> tuple[float, float]:
-    """Measure steps across the mask's border and across lines beside it: (border, beside), line means, in levels.
-
-    Texture that crosses a line averages out along the line; a step does not. A mask that is too small gives (0, 0).
-    """
-    outward = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, 5)
-    inward = cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, 5)
-    distance = cv2.GaussianBlur(outward - inward, (0, 0), 2.0)
-    across: FloatImage = np.stack([cv2.Sobel(distance, cv2.CV_32F, *way, ksize=3) for way in _WAYS], -1)
-    across /= np.linalg.norm(across, axis=-1, keepdims=True) + 1e-6
-    lines = [np.abs(distance - at) <= 2.5 for at in (0, 9, -9)]
-    if any(line.sum() < LEAST_PX for line in lines[:2]):
-        return 0.0, 0.0
-    steps = np.stack([cv2.Sobel(output, cv2.CV_32F, *way, ksize=3) for way in _WAYS], -1) / 8 * _SPREAD
-    slope = (steps * across[:, :, None]).sum(axis=-1)
-    steps_along = [_along(slope, line) for line in lines if line.sum() >= LEAST_PX]
-    return steps_along[0], max(steps_along[1:])
-
-
-def _along(slope: FloatImage, line: Bits) -> float:
-    """Average a slope (H, W, 3) along a line, and return its mean size in the worst channel."""
-    weight = line.astype(np.float32)
-    even = (
-        cv2.blur(slope * weight[..., None], (_ALONG, _ALONG))
-        / np.maximum(cv2.blur(weight, (_ALONG, _ALONG)), 1e-3)[..., None]
-    )
-    return float(np.abs(even[line]).mean(axis=0).max())
-
-
-def sharpness(output: FloatImage, bits: Bits) -> tuple[float, float]:
-    """Measure (fine, coarse) contrast of the brightness in `bits`: mean magnitudes of two bands of frequencies."""
-    if bits.sum() < LEAST_PX:
-        return 0.0, 0.0
-    bright = luma(output)
-    smooth = cv2.GaussianBlur(bright, (0, 0), 0.8)
-    smoother = cv2.GaussianBlur(bright, (0, 0), 2.4)
-    return float(np.abs(bright - smooth)[bits].mean()), float(np.abs(smooth - smoother)[bits].mean())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

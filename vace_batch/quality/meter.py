@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
-from vace_batch.geometry import Box
-from vace_batch.masks.store import Bits
 from vace_batch.quality import measures
+from vace_batch.quality.crops import CropPair, cut
+from vace_batch.quality.fill_meter import FillMeter
 from vace_batch.quality.residue import ResidueMeter
 
 RING_PX = 24
@@ -28,27 +25,14 @@ _MOST_RESIDUE_PX = 200 * 200
 """Pixels of a crop in which the rest of an object is measured, on every frame."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CropPair:
-    """Source and output of one frame (H, W, 3; uint8), cropped to `box` round the mask, which is in output coordinates.
-
-    `source` is None where the source has no such place or frame.
-    """
-
-    index: int
-    box: Box
-    source: npt.NDArray[np.uint8] | None
-    output: npt.NDArray[np.uint8]
-    mask: Bits
-
-
 class Meter:
     """Measures the masked frames of a clip, which are added in order.
 
     `cuts` are the frames that begin a shot, `joins` the ranges of frames in which one window cross-fades into the next.
+    With `revealed`, fills are to be the background that other frames show.
     """
 
-    def __init__(self, cuts: Iterable[int], joins: Iterable[range]) -> None:
+    def __init__(self, cuts: Iterable[int], joins: Iterable[range], *, revealed: bool = True) -> None:
         self._cuts, self._joins = frozenset(cuts), tuple(joins)
         self._sums: dict[str, list[float]] = {}
         self._steps = array("f")
@@ -57,12 +41,21 @@ class Meter:
         self._before: CropPair | None = None
         self._count = 0
         self._residues = ResidueMeter()
+        self._fills = FillMeter(by_frames=revealed)
 
-    def add(self, crops: CropPair) -> None:
-        """Measure the next masked frame."""
-        if self._count % STILL_EVERY == 0:
-            self._measure_still(_cut(crops, crops.box))
-        self._measure_residue(_cut(crops, crops.box, _MOST_RESIDUE_PX))
+    @property
+    def wants_view(self) -> bool:
+        """Whether the next masked frame is measured by itself, for which `add` takes a wider crop."""
+        return self._count % STILL_EVERY == 0
+
+    def add(self, crops: CropPair, view: CropPair | None = None) -> None:
+        """Measure the next masked frame; `view` is a wider crop of the frame."""
+        if self._before is not None and any(self._before.index < at <= crops.index for at in self._cuts):
+            self._fills.begin_shot()
+        if self.wants_view:
+            self._measure_still(cut(crops, crops.box, _MOST_PX))
+            self._fills.add(view or crops)
+        self._measure_residue(cut(crops, crops.box, _MOST_RESIDUE_PX))
         self._count += 1
         before = self._before
         self._before = crops
@@ -85,13 +78,6 @@ class Meter:
             self._sum("uncovered", *measures.uncovered(source, mask))
         self._sum("foreign", *measures.foreign(output, mask))
         self._sum("gray", *measures.neutral(output, mask))
-        self._sum("seam", *measures.seam(output, mask), 1.0)
-        five = np.ones((5, 5), np.uint8)
-        inner = cv2.erode(mask.view(np.uint8), five).view(np.bool_)
-        outer = ~cv2.dilate(mask.view(np.uint8), five).view(np.bool_)
-        bands = (*measures.sharpness(output, inner), *measures.sharpness(output, outer))
-        if min(bands[1:]) > measures.ROUNDING:
-            self._sum("blur", *(max(0.0, band - measures.ROUNDING) for band in bands))
 
     def _measure_residue(self, crops: CropPair) -> None:
         if crops.source is not None:
@@ -104,15 +90,11 @@ class Meter:
 
     def metrics(self) -> dict[str, float]:
         """Finish: the metrics that could be measured, by check; higher is worse."""
-        metrics = {"outside": self._blocks, **self._changes(), **self._residues.metrics()}
+        metrics = {"outside": self._blocks, **self._changes(), **self._residues.metrics(), **self._fills.metrics()}
         for name in ("uncovered", "foreign", "gray"):
             part, whole = self._sums.get(name, (0.0, 0.0))
             if whole > 0:
                 metrics[name] = max(0.0, part / whole)
-        border, beside, count = self._sums.get("seam", (0.0, 0.0, 0.0))
-        if beside > 0:
-            metrics["seam"] = max(0.0, border - beside) / count
-        metrics |= _blur(*self._sums.get("blur", (0.0,) * 4))
         return {name: round(value, 4) for name, value in metrics.items()}
 
     def _changes(self) -> Mapping[str, float]:
@@ -132,45 +114,15 @@ class Meter:
         return {"flicker": flicker, "step": max(0.0, step)}
 
 
-def _cut(crops: CropPair, box: Box, most_px: int = _MOST_PX) -> CropPair:
-    """Crop to `box`, and shrink a crop of more than about `most_px` pixels."""
-    inner = box.shift(-crops.box.x, -crops.box.y).slices
-    source = None if crops.source is None else crops.source[inner]
-    output = crops.output[inner]
-    mask = crops.mask[inner]
-    shrink = max(1, round((box.width * box.height / most_px) ** 0.5))
-    if shrink > 1:
-        size = max(1, box.width // shrink), max(1, box.height // shrink)
-        source = None if source is None else _small(source, size)
-        output = _small(output, size)
-        mask = np.asarray(cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5, np.bool_)
-    return CropPair(index=crops.index, box=box, source=source, output=output, mask=mask)
-
-
-def _small(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
 def _changed(before: CropPair, after: CropPair) -> measures.Change | None:
     """Measure the change from one frame to the next where both have crops; None where nothing can be measured."""
     common = before.box.intersect(after.box)
     if common is None:
         return None
-    before = _cut(before, common)
-    after = _cut(after, common)
+    before, after = cut(before, common, _MOST_PX), cut(after, common, _MOST_PX)
     outputs = before.output.astype(np.float32), after.output.astype(np.float32)
     change = measures.change(*outputs, before.mask, after.mask)
     if change is None and before.source is not None and after.source is not None and before.mask.all():
         sources = before.source.astype(np.float32), after.source.astype(np.float32)
         change = measures.change_against(sources, outputs)
     return change
-
-
-def _blur(fine: float, coarse: float, ring_fine: float, ring_coarse: float) -> dict[str, float]:
-    """Measure how much softer the fill is than its ring: by the fine share of contrast and by fine contrast itself.
-
-    The smaller loss counts: a plain wall beside a hedge has less contrast of every size, a blurred hedge less fine one.
-    """
-    if min(coarse, ring_fine, ring_coarse) <= 0:
-        return {}
-    return {"blur": max(0.0, 1 - max(fine / coarse * ring_coarse / ring_fine, fine / ring_fine))}

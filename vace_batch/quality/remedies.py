@@ -30,6 +30,8 @@ _REMEDIES: dict[str, tuple[str, ...]] = {
     "flicker": ("removal-lora", "seed", "dilate", "background", "model"),
     "step": ("seed", "background", "model"),
     "blur": ("crop", "model", "removal-lora", "seed"),
+    "texture": ("seed", "model", "removal-lora", "background"),
+    "unlike": ("seed", "background", "removal-lora", "model"),
 }
 """Remedies by the check that found a fault, the cheapest and likeliest first."""
 

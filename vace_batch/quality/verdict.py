@@ -23,17 +23,20 @@ REASONS = {
     "appeared": "the detector finds a new object in {percent:.0f}% of the sampled frames",
     "foreign": "{percent:.0f}% of the fill has colours that its surroundings do not have: another object is there",
     "gray": "{percent:.0f}% of the fill is plain gray: nothing was generated there",
-    "seam": "the border of the fill shows, by {value:.1f} levels",
+    "seam": "the border of the fill shows, by at least {value:.1f} levels",
     "flicker": "the fill flickers or does not move with its surroundings, by {value:.1f} levels",
     "step": "the fill changes colour from one frame to the next, by {value:.1f} levels",
-    "blur": "the fill is {percent:.0f}% softer than its surroundings",
+    "unlike": "the fill is not the background that other frames show in its place, by {value:.1f} levels",
+    "blur": "the fill is smoother than its surroundings: at least {percent:.0f}% of their contrast is missing",
+    "texture": "the fill is rougher than its surroundings: they lack at least {percent:.0f}% of its contrast",
     "outside": "the picture changed outside the mask, by {value:.1f} levels",
 }
 """The sentence of every check that has a metric and thresholds."""
 
 _ANY_FILL = ("gray", "step", "flicker")
 _IN_PLACE = (*_ANY_FILL, "seam", "blur", "outside")
-_REMOVAL = (*_IN_PLACE, "residual", "unchanged", "missed", "uncovered", "detected", "appeared", "foreign")
+_PAINTED = (*_IN_PLACE, "unlike", "texture", "foreign")
+_REMOVAL = (*_PAINTED, "residual", "unchanged", "missed", "uncovered", "detected", "appeared")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,7 +98,7 @@ def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger
             assert masks is not None, "the plan names it"
             comparison = _comparison(work, plan, (source, output), masks, _touched(plan, files))
             masked = sorted(masks.boxes())
-            meter = Meter(_cuts(plan), _joins(plan))
+            meter = Meter(_cuts(plan), _joins(plan), revealed=work.job.task == "removal")
             comparison.compare(masked, meter)
             metrics = meter.metrics()
             if work.job.task == "removal":
