@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shutil
@@ -9,7 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from vace_batch.log import quiet_environment
+gc.disable()  # until all tests are imported: a quarter less CPU time
+
+from vace_batch.log import quiet_environment  # noqa: E402
 
 quiet_environment()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,6 +36,12 @@ def copies() -> Iterator[None]:
     os.environ["VACE_BATCH_CACHE"] = folder = tempfile.mkdtemp(prefix="vace-batch-tests-")
     yield
     shutil.rmtree(folder)
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of reference cycles begin, and pass over the modules of all tests for good."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -13,6 +13,8 @@ import signal
 import sys
 from types import FrameType
 
+from vace_batch.imports import quick_imports
+
 EXIT_LOST, EXIT_INTERRUPTED = 4, 130
 """As in `vace_batch.cli.running`, whose import takes a second."""
 
@@ -32,7 +34,8 @@ def main() -> None:
 
 def _run_command() -> None:
     try:
-        from vace_batch.cli.app import main as run_command
+        with quick_imports():
+            from vace_batch.cli.app import main as run_command
 
         run_command()
     except KeyboardInterrupt:

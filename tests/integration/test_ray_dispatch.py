@@ -29,7 +29,13 @@ POOLS = (
 
 
 @pytest.fixture(scope="module")
-def runtime() -> Iterator[Runtime]:
+def others() -> set[psutil.Process]:
+    """The processes below this one that are not of the Ray of these tests, such as the tests' shared Ray."""
+    return set(psutil.Process().children(recursive=True))
+
+
+@pytest.fixture(scope="module")
+def runtime(others: set[psutil.Process]) -> Iterator[Runtime]:
     with Runtime(POOLS, object_store_bytes=200 << 20) as open_runtime:
         yield open_runtime
 
@@ -116,10 +122,10 @@ def check_sums(graph: Recorder, count: int) -> None:
     assert sums == {f"sum of make{number}": number * 100_000 for number in range(count)}
 
 
-def test_nothing_of_a_ray_of_ones_own_listens_to_other_machines(runtime: Runtime) -> None:
+def test_nothing_of_a_ray_of_ones_own_listens_to_other_machines(runtime: Runtime, others: set[psutil.Process]) -> None:
     assert runtime.actors()
     found = set()
-    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+    for process in {psutil.Process(), *psutil.Process().children(recursive=True)} - others:
         with suppress(psutil.NoSuchProcess):
             places = process.net_connections("tcp")
             found |= {place.laddr.ip.removeprefix("::ffff:") for place in places if place.status == psutil.CONN_LISTEN}

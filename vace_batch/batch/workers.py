@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vace_batch import log
 from vace_batch.cluster.units import Call, Finish, Outcome
 from vace_batch.errors import ClipError
+from vace_batch.imports import quick_imports
 from vace_batch.masks.models import MaskModels
 from vace_batch.options import EngineSettings
 from vace_batch.steps import build as build_step
@@ -43,7 +44,8 @@ class Engines:
             UsageError: the model cannot be loaded.
         """
         if self._engine is None or not self._engine.usable or (ref, revision) != self._loaded:
-            from vace_batch.vace.loading import open_engine
+            with quick_imports():
+                from vace_batch.vace.loading import open_engine
 
             settings = self._settings
             if self._engine is not None:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from vace_batch.batch.progress import view
 from vace_batch.errors import LostError
+from vace_batch.imports import quick_imports
 from vace_batch.ledger.summary import Summary
 from vace_batch.ledger.usage import cost_lines
 from vace_batch.manifest.reader import Manifest
@@ -33,7 +34,8 @@ def run_batch(manifest: Manifest, out: str, options: Options, *, as_json: bool, 
     Raises:
         ManifestError, UsageError, ClusterError: as `run` does.
     """
-    from vace_batch.batch.driver import run  # loads Ray
+    with quick_imports():
+        from vace_batch.batch.driver import run  # loads Ray
 
     num_pending = 0
 

@@ -21,6 +21,7 @@ from vace_batch.cluster.calls import Reply
 from vace_batch.cluster.policy import Trouble
 from vace_batch.cluster.units import Call, Outcome
 from vace_batch.errors import ClipError, LostError, is_out_of_memory
+from vace_batch.imports import quick_imports
 from vace_batch.storage.retry import is_disk_full
 from vace_batch.storage.written import written_bytes
 
@@ -52,7 +53,8 @@ def resolve(name: str) -> Callable[..., Any]:
         AttributeError: no such function in it.
     """
     module, _, attribute = name.partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    with quick_imports():
+        function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     return function
 
 
