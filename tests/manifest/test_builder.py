@@ -200,6 +200,17 @@ def test_a_broken_csv_is_a_manifest_error(tmp_path: Path, data: bytes) -> None:
         build_manifest(str(tmp_path / "rows.csv"), str(tmp_path / "m.parquet"))
 
 
+def test_an_integer_as_pandas_writes_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(
+        "job_id,video_uri,task,mask_uri,seed\na,a.mp4,removal,m.png,7.0\nb,b.mp4,removal,m.png,\n"
+    )
+    build_manifest(str(tmp_path / "m.csv"), str(tmp_path / "m.parquet"))
+    assert [job.seed for job in read_manifest(tmp_path / "m.parquet").jobs] == [7, None]
+    (tmp_path / "m.csv").write_text("job_id,video_uri,task,mask_uri,seed\na,a.mp4,removal,m.png,7.5\n")
+    with pytest.raises(ManifestError, match=r"line 2 \(a\), column seed: got '7.5', expected a whole number"):
+        build_manifest(str(tmp_path / "m.csv"), str(tmp_path / "m.parquet"))
+
+
 def test_a_long_cell_fits(tmp_path: Path) -> None:
     boxes = [{"frame": i, "x": 1.5, "y": 2, "width": 3, "height": 4} for i in range(30_000)]
     cell = json.dumps(boxes).replace('"', '""')

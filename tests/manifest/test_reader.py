@@ -127,6 +127,18 @@ def test_types_that_lose_nothing_are_accepted() -> None:
     assert fault.column == "seed"
 
 
+def test_what_pandas_writes_is_read() -> None:
+    rows = pa.Table.from_pylist([GOOD | {"job_id": name} for name in "abc"])
+    rows = rows.drop_columns([name for name in ("seed",) if name in rows.column_names])
+    seeds = rows.append_column("seed", pa.array([7.0, None, float("nan")]))
+    jobs = jobs_of(seeds.append_column("__index_level_0__", pa.array([17, 4, 2])), "/data")
+    assert [job.seed for job in jobs] == [7, None, None] and isinstance(jobs[0].seed, int)
+    faults = _caught(rows.append_column("seed", pa.array([7.5, float("inf"), 2.0**60])))
+    assert [(fault.row, fault.column, fault.expected) for fault in faults] == [
+        (row, "seed", "a whole number") for row in range(3)
+    ]
+
+
 def _caught(table: Any) -> tuple[Fault, ...]:
     with pytest.raises(ManifestError) as caught:
         jobs_of(table, "/data")

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -220,6 +221,10 @@ def _csv_table(data: bytes) -> Any:
         raise ManifestError([parse_fault(str(error), record_lines(data))]) from error
 
 
+_WHOLE = re.compile(r"(?<=\d)\.0+$")
+"""The end of an integer as pandas writes an integer of a column with a hole: 7.0."""
+
+
 def _cell_value(name: str, text: str | None) -> object:
     """Parse a cell of a CSV into a plain value of its column.
 
@@ -232,7 +237,7 @@ def _cell_value(name: str, text: str | None) -> object:
     if pa.types.is_string(type_):
         return text
     if pa.types.is_integer(type_):
-        return _number(text, int, "a whole number", 2**63)
+        return _number(_WHOLE.sub("", text), int, "a whole number", 2**63)
     if pa.types.is_floating(type_):
         return _number(text, float, "a number", math.inf)
     if name == "targets" and not text.lstrip().startswith("["):

@@ -9,6 +9,11 @@ import pyarrow as pa
 from vace_batch.errors import Fault
 
 
+def is_whole_numbers(actual: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether floats stand for integers: pandas writes a column of integers with a hole as double."""
+    return bool(pa.types.is_floating(actual) and pa.types.is_integer(wanted))
+
+
 def type_faults(actual: pa.DataType, wanted: pa.DataType, at: str) -> Iterator[Fault]:
     """Find the places where a column of type `actual` cannot be read as `wanted` without loss.
 

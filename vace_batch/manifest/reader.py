@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from collections import Counter
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from vace_batch.errors import Fault, ManifestError, UsageError
 from vace_batch.manifest.cells import PARSERS, Cell, Undecodable, one_line, shown
-from vace_batch.manifest.column_types import type_faults
+from vace_batch.manifest.column_types import is_whole_numbers, type_faults
 from vace_batch.manifest.job import Job
 from vace_batch.manifest.rules import INVALID, UNKNOWN, OutputNames, row_faults
 from vace_batch.manifest.schema import FREE_PREFIX, MANIFEST_VERSION, REQUIRED, SCHEMA, VERSION_KEY
@@ -25,6 +26,10 @@ from vace_batch.storage import files as storage
 MAX_ROWS = 5_000_000
 
 _BATCH_ROWS = 65_536
+_EXACT_INTEGERS = 2**53
+"""The largest integer up to which a float holds every integer."""
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")
+"""The index of a filtered or sorted table, which pandas writes as a column."""
 _DEFAULTS = {
     part.name: part.default_factory() if part.default_factory is not MISSING else part.default
     for part in fields(Job)
@@ -143,7 +148,10 @@ class _Rows:
         columns: dict[str, list[Any]] = {name: [UNKNOWN] * batch.num_rows for name in self.broken}
         for name in batch.schema.names:
             if name in PARSERS and name not in columns:
-                columns[name] = _parse_column(name, _plain_values(batch.column(name)), self.folder, faults)
+                values = _plain_values(batch.column(name))
+                if is_whole_numbers(batch.column(name).type, SCHEMA.field(name).type):
+                    values = [_whole(value) for value in values]
+                columns[name] = _parse_column(name, values, self.folder, faults)
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def _clashes(self, number: int, row: Mapping[str, object]) -> Iterator[Fault]:
@@ -160,6 +168,13 @@ def _name_of(row: Mapping[str, object]) -> str | None:
     """Return a row's job_id as one line; None if the id has a fault of its own."""
     job_id = row["job_id"]
     return one_line(job_id) if isinstance(job_id, str) else None
+
+
+def _whole(value: float | None) -> float | None:
+    """Return an integer for a whole number, and None for NaN; a fraction stays, and is a fault."""
+    if value is None or math.isnan(value):
+        return None
+    return int(value) if value.is_integer() and abs(value) <= _EXACT_INTEGERS else value
 
 
 def _plain_values(array: pa.Array) -> list[Any]:
@@ -204,6 +219,8 @@ def _parse_column(name: str, values: Sequence[object], folder: str, faults: list
 def _parse(name: str, value: object, folder: str) -> tuple[Any, list[Fault]]:
     if isinstance(value, Undecodable):
         return INVALID, [Fault(name, repr(value), "UTF-8 text")]
+    if isinstance(value, float) and pa.types.is_integer(SCHEMA.field(name).type):
+        return INVALID, [Fault(name, f"{value:g}", "a whole number")]
     cell = Cell(name, folder)
     result = PARSERS[name](value, cell)
     return (INVALID, cell.faults) if cell.faults else (result, [])
@@ -218,9 +235,10 @@ def _schema_faults(schema: pa.Schema) -> Iterator[tuple[str, Fault]]:
         if times > 1:
             yield name, _whole_file(name, f"the column {times} times", "each column once")
         elif name in _POSITION:
-            for fault in type_faults(schema.field(name).type, SCHEMA.field(name).type, name):
+            actual, wanted = schema.field(name).type, SCHEMA.field(name).type
+            for fault in () if is_whole_numbers(actual, wanted) else type_faults(actual, wanted, name):
                 yield name, _whole_file(fault.column, fault.got, fault.expected)
-        elif not name.startswith(FREE_PREFIX):
+        elif not name.startswith(FREE_PREFIX) and not _PANDAS_INDEX.fullmatch(name):
             yield name, _whole_file(name, "an unknown column", _hint(name))
     for name in REQUIRED:
         if name not in schema.names:

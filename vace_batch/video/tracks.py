@@ -91,7 +91,9 @@ def check_sound(source: InputContainer, muxer: str) -> None:
     """
     for stream in source.streams.audio:
         if not _takes(muxer, stream):
-            raise ClipError("cannot_write", f"audio track {stream.index} cannot be copied into {muxer}; .mkv takes it")
+            codec = stream.codec_context.name if stream.codec_context is not None else "of an unknown codec"
+            reason = f"audio track {stream.index} ({codec}) cannot be copied into {muxer}"
+            raise ClipError("cannot_write", f"{reason}; an output_uri that ends in .mkv takes it")
 
 
 def _is_remade(stream: Stream) -> bool:
