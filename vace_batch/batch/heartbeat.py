@@ -140,5 +140,5 @@ def cold_start(heartbeat: HeartbeatRecord) -> str:
     firsts = dict(heartbeat["firsts"])
     window = firsts.pop("window", None)
     steps = ", ".join(f"{name} {seconds:.0f}" for name, seconds in sorted(firsts.items(), key=lambda item: item[1]))
-    none = "no window" if heartbeat["state"] == ENDED else "no window yet"
+    none = "no window was generated" if heartbeat["state"] == ENDED else "no window is generated yet"
     return f"{none if window is None else f'first window after {window:.0f} s'} ({steps} s)"
