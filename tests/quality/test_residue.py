@@ -105,6 +105,12 @@ def test_three_frames_in_a_row_count_and_a_single_one_does_not() -> None:
     assert metrics_of([source] * 20) == {"residual": pytest.approx(1.0), "unchanged": 1.0}
 
 
+def test_a_quarter_of_the_object_counts_more_than_its_area() -> None:
+    quarter = DISC & (Y < 64) & (X < 64)
+    left = metrics_of([np.where(quarter[..., None], SOURCES["textured"], GROUND)] * 6)["residual"]
+    assert left == pytest.approx(0.4, abs=0.06)
+
+
 def test_a_mask_that_stands_still_may_wait_for_its_object() -> None:
     meter = ResidueMeter()
     for index in range(20):
