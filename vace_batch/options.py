@@ -140,7 +140,7 @@ class QualitySettings(BaseModel):
     )
     gray: Threshold = Field(Threshold(review=0.2, fail=0.6), description="Share of the fill that is plain gray.")
     seam: Threshold = Field(
-        Threshold(review=1.5), description="Step across the fill's border beyond those of its surroundings, in levels."
+        Threshold(review=2.0), description="Step across the fill's border beyond those of its surroundings, in levels."
     )
     flicker: Threshold = Field(
         Threshold(review=2.0), description="Change between frames beyond that of the ring round the fill, in levels."
@@ -150,7 +150,7 @@ class QualitySettings(BaseModel):
         Threshold(review=2.7), description="Difference from the background that other frames show, in levels."
     )
     blur: Threshold = Field(
-        Threshold(review=0.07), description="Contrast of the surroundings that the fill lacks for sure, 0..1."
+        Threshold(review=0.12), description="Contrast of the surroundings that the fill lacks for sure, 0..1."
     )
     texture: Threshold = Field(
         Threshold(review=0.07), description="Contrast of the fill that the surroundings lack for sure, 0..1."

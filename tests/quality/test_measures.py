@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.fills import SIZE, pictures, textured
-from vace_batch.quality.measures import neutral, uncovered
+from vace_batch.quality.measures import change, neutral, uncovered
 
 
 def test_only_what_is_neutral_in_every_channel_is_gray() -> None:
@@ -29,3 +29,18 @@ def test_a_mask_that_ends_in_the_object_is_too_small(radius: int, least: float, 
     assert least <= rim / whole <= most
     alike = np.where(mask.full(SIZE)[..., None], np.roll(textured()[:, : SIZE.width], 9, axis=1), source)
     assert uncovered(alike.astype(np.float32), bits)[0] == 0, "the surroundings look like that, too"
+
+
+def test_a_fill_may_change_as_much_as_the_restless_places_beside_it() -> None:
+    """A tree moves in a quarter of a picture that stands still: its continuation under the mask does not flicker."""
+    random = np.random.default_rng(5)
+    still = random.uniform(80, 160, (128, 160, 3)).astype(np.float32)
+    mask = np.zeros((128, 160), np.bool_)
+    mask[40:88, 56:104] = True
+    tree = np.zeros((128, 160, 1), np.bool_)
+    tree[:, 70:90] = True
+    moved = np.where(tree, random.uniform(80, 160, still.shape), still).astype(np.float32)
+    beside = change(still, moved, mask, mask)
+    alone = change(still, np.where(mask[..., None], moved, still), mask, mask)
+    assert beside is not None and beside.inside - beside.ring < 0.5
+    assert alone is not None and alone.inside - alone.ring > 2

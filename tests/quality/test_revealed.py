@@ -108,3 +108,31 @@ def test_a_fill_is_judged_by_its_surroundings_where_no_frame_shows_its_place() -
     for meter in meters:
         metrics = meter.metrics()
         assert metrics["seam"] > 1.5 and "unlike" not in metrics
+
+
+def test_the_worst_shot_counts_and_no_shot_is_compared_with_another() -> None:
+    meter = FillMeter()
+    for index in range(0, 20, 4):
+        meter.add(view(index, lambda i, t: t))
+    meter.begin_shot()
+    for index in range(0, 20, 4):
+        meter.add(view(index, lambda i, t: t + 12))
+    meter.begin_shot()
+    for index in range(0, 20, 4):
+        meter.add(view(index, lambda i, t: t))
+    assert meter.metrics()["unlike"] > 2.7
+
+
+def test_a_smear_in_the_part_that_no_frame_shows_is_found() -> None:
+    """The object hardly moves: its rim is recovered from other frames, its core is a smear."""
+    core = (X - 90) ** 2 + (Y - 80) ** 2 < 24**2
+
+    def recovered(index: int, truth: Any) -> Any:
+        return np.where(core[..., None], cv2.GaussianBlur(truth, (0, 0), 6), truth)
+
+    for fill, smeared in ((recovered, True), (lambda i, t: t, False)):
+        meter = FillMeter()
+        for index in range(0, 20, 4):
+            meter.add(view(index, fill, speed=1.0))
+        blur = meter.metrics().get("blur", 0.0)
+        assert (blur > 0.12) == smeared, blur

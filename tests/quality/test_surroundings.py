@@ -73,14 +73,6 @@ def test_a_fault_along_a_part_of_the_border_counts() -> None:
     assert steps(GROUNDS["smooth"](), lambda ground: ground + 12 * part[..., None])[0] > 1.5
 
 
-def test_pieces_with_a_known_background_are_left_out() -> None:
-    ground = GROUNDS["smooth"]()
-    made = (ground + 15 * (DISC & (Y < 96))[..., None]).astype(np.float32)
-    border = measure_border(made, DISC, known=np.asarray(Y < 100))
-    assert border is not None and np.abs(border.steps[:NUM_COLOURS]).max() < 1.5
-    assert measure_border(made, DISC, known=np.ones_like(DISC)) is None
-
-
 def test_without_room_for_a_comparison_there_is_no_measure() -> None:
     assert measure_border(GROUNDS["rough"]()[60:130, 66:134], DISC[60:130, 66:134]) is None
     assert measure_border(GROUNDS["rough"](), np.ones_like(DISC)) is None

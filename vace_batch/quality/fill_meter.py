@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vace_batch.masks.store import Bits
 from vace_batch.quality import revealed, surroundings
 from vace_batch.quality.crops import CropPair
 from vace_batch.quality.revealed import Revealed, compare_with, fill_box, fill_crop, known_pixels
@@ -22,6 +25,8 @@ _COMPARED = 2
 """Other frames that a fill is compared with, before and after."""
 _LEAST_SHARE = 0.25
 """A frame that reveals less than this share of what the best frame reveals does not count."""
+_SLIVER_PX = 9
+_LEAST_UNKNOWN = 0.1
 _LEAST_VIEWS = 0.5
 """Fewer borders than this share of the views say nothing of a clip whose other fills are compared with frames."""
 _CONTRAST_WEIGHT = 1.7
@@ -53,6 +58,7 @@ class FillMeter:
         self._unlike: list[tuple[float, float, float]] = []
         self._borders: list[tuple[float, ...]] = []
         self._count = 0
+        self._metrics: dict[str, float] = {}
 
     def add(self, view: CropPair) -> None:
         """Measure the next view of the shot."""
@@ -67,36 +73,42 @@ class FillMeter:
             self._finish(self._kept.pop(_superfluous(self._kept)))
 
     def begin_shot(self) -> None:
-        """Finish the views of the shot before."""
+        """Finish the shot before: its medians over the views count, and of a clip's shots the worst."""
         for kept in self._kept:
             self._finish(kept)
         self._kept = []
+        for name, value in (*self._by_other_frames(), *self._by_surroundings()):
+            self._metrics[name] = max(value, self._metrics.get(name, 0.0))
+        self._unlike, self._borders, self._count = [], [], 0
 
     def metrics(self) -> dict[str, float]:
         """Finish: levels by which fills are `unlike` the background of other frames; `seam`, in levels, `blur` and
         `texture`, 0..1, by which fills differ from their surroundings."""
         self.begin_shot()
-        metrics = {}
+        return dict(self._metrics)
+
+    def _by_other_frames(self) -> Iterator[tuple[str, float]]:
         if self._unlike:
             colour, contrast, place = np.median(np.asarray(self._unlike), axis=0)
-            metrics["unlike"] = float(max(colour, _CONTRAST_WEIGHT * contrast, _PLACE_WEIGHT * place))
+            yield "unlike", float(max(colour, _CONTRAST_WEIGHT * contrast, _PLACE_WEIGHT * place))
+
+    def _by_surroundings(self) -> Iterator[tuple[str, float]]:
         if len(self._borders) >= _LEAST_VIEWS * self._count > 0:
             steps = np.median(np.asarray(self._borders), axis=0)
             contrasts = steps[surroundings.NUM_COLOURS :]
-            metrics["seam"] = float(np.abs(steps[: surroundings.NUM_COLOURS]).max())
-            metrics["blur"] = float(1 - 2 ** -max(0.0, -contrasts.min()))
-            metrics["texture"] = float(1 - 2 ** -max(0.0, contrasts.max()))
-        return metrics
+            yield "seam", float(np.abs(steps[: surroundings.NUM_COLOURS]).max())
+            yield "blur", float(1 - 2 ** -max(0.0, -contrasts.min()))
+            yield "texture", float(1 - 2 ** -max(0.0, contrasts.max()))
 
     def _finish(self, kept: _Kept) -> None:
         """Reduce a view and its comparisons to numbers."""
         self._count += 1
         crop = fill_crop(kept.view)
-        known = None
+        unknown = crop.mask
         if kept.compared:
             self._unlike.append(_reduced(kept.compared))
-            known = known_pixels(kept.compared, crop.mask)
-        border = measure_border(crop.output.astype(np.float32), crop.mask, known)
+            unknown = _unknown(kept.compared, crop.mask)
+        border = measure_border(crop.output.astype(np.float32), unknown) if unknown.any() else None
         if border is not None:
             self._borders.append(border.steps)
 
@@ -107,6 +119,13 @@ def _compare(kept: _Kept, other: CropPair, most: int = _COMPARED) -> None:
         result = compare_with(kept.view, other)
         if result is not None:
             kept.compared.append(result)
+
+
+def _unknown(compared: list[Revealed], mask: Bits) -> Bits:
+    """Mark the pixels of a fill whose background no other frame reveals, without slivers; none where these are few."""
+    unknown = (mask & ~known_pixels(compared, mask)).astype(np.uint8)
+    opened = cv2.morphologyEx(unknown, cv2.MORPH_OPEN, np.ones((_SLIVER_PX, _SLIVER_PX), np.uint8)) > 0
+    return np.asarray(opened & (opened.sum() >= _LEAST_UNKNOWN * mask.sum()), np.bool_)
 
 
 def _superfluous(kept: list[_Kept]) -> int:

@@ -26,6 +26,9 @@ _RIM_PX = 3
 _BEYOND_PX = 8
 _LEAST_SHARE = 2e-3
 _LIKELIER = 4.0
+_PLACE_PX = 16
+_KNOWN_SHARE = 0.4
+_RESTLESS = 0.9
 _NEUTRAL = 127.5
 _NEUTRAL_WITHIN = 5.0
 
@@ -104,7 +107,7 @@ def neutral(output: FloatImage, mask: Bits) -> tuple[float, float]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """The change from one frame to the next after motion compensation, in levels: mean size inside the mask and in the
-    ring, and the shift of the inside's colour (3) against the ring's."""
+    restless places of the ring, and the shift of the inside's colour (3) against the ring's."""
 
     inside: float
     ring: float
@@ -124,23 +127,32 @@ def change(before: FloatImage, after: FloatImage, mask_before: Bits, mask_after:
     if ring.sum() < LEAST_PX or inside.sum() < LEAST_PX:
         return None
     difference = cv2.blur(after - moved, (3, 3))
-    return _change(difference[inside], difference[ring])
+    return _change(difference[inside], difference[ring], _restless(difference, ring))
 
 
 def change_against(source: tuple[FloatImage, FloatImage], output: tuple[FloatImage, FloatImage]) -> Change:
     """Measure the change of frames that are new as a whole: the source's own change stands for the ring's."""
     matrix = _motion(*source, np.ones(source[0].shape[:2], np.bool_))
-    differences = [
-        cv2.blur(after - _moved(before, matrix)[0], (3, 3)).reshape(-1, 3) for before, after in (output, source)
-    ]
-    return _change(*differences)
+    of_output = cv2.blur(output[1] - _moved(output[0], matrix)[0], (3, 3)).reshape(-1, 3)
+    of_source = cv2.blur(source[1] - _moved(source[0], matrix)[0], (3, 3)).reshape(-1, 3)
+    return _change(of_output, of_source)
 
 
-def _change(inside: FloatImage, ring: FloatImage) -> Change:
+def _restless(difference: FloatImage, ring: Bits) -> float:
+    """Return the mean change, in levels, of the ring's most restless places: a fill beside them may change as much."""
+    size = max(1, ring.shape[1] // _PLACE_PX), max(1, ring.shape[0] // _PLACE_PX)
+    weight = ring.astype(np.float32)
+    shares = cv2.resize(weight, size, interpolation=cv2.INTER_AREA)
+    sums = cv2.resize(np.abs(difference).mean(axis=-1) * weight, size, interpolation=cv2.INTER_AREA)
+    known = shares > _KNOWN_SHARE
+    return float(np.quantile(sums[known] / shares[known], _RESTLESS)) if known.any() else 0.0
+
+
+def _change(inside: FloatImage, ring: FloatImage, restless: float = 0.0) -> Change:
     shift = inside.mean(axis=0) - ring.mean(axis=0)
     return Change(
         inside=float(np.abs(inside).mean()),
-        ring=float(np.abs(ring).mean()),
+        ring=max(float(np.abs(ring).mean()), restless),
         shift=(float(shift[0]), float(shift[1]), float(shift[2])),
     )
 

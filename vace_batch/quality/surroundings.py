@@ -34,9 +34,6 @@ _COLOUR_BANDS = ((1.0, 5.0), (0.5, 3.0))
 _CONTRAST_DEPTHS_PX = (20.0, 10.0)
 """Depth of the sides whose contrasts are averaged; the smaller one where the surroundings have no room for more."""
 _FEATHER_PX = 2
-_COLOUR_DEPTH_PX = 10
-_MOSTLY = 0.5
-_LEAST_UNKNOWN = 0.2
 _PLACES = 24
 _LEAST_PLACES = 4
 _SCALES_PX = (0.7, 1.6, 3.6)
@@ -45,7 +42,10 @@ _INVISIBLE = (1.0, 0.3, 0.1)
 _LEAST_SPREAD = 0.03
 _ALONG = 1.5
 """So many pieces in a row have the evidence of one."""
-_WINDOWS = ((1.0, 2.0), (0.5, 3.0), (0.25, 4.0))
+_SIDES = 2.0
+"""The two sides of a thin mask show the same: a square of a piece's length has the evidence of so many pieces."""
+_COLOUR_WINDOWS = ((1.0, 2.0), (0.5, 3.0), (0.25, 4.0))
+_CONTRAST_WINDOWS = ((1.0, 2.0), (0.5, 3.0))
 """Share of the border that a fault takes up, and the spreads that it must exceed: the shorter, the more."""
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
@@ -77,11 +77,8 @@ class _Step(NamedTuple):
     spread: FloatImage
 
 
-def measure_border(output: FloatImage, mask: Bits, known: Bits | None = None) -> Border | None:
-    """Measure a crop of the output in float32 levels; None where the surroundings have no room for a comparison.
-
-    Pieces of the border with mostly `known` pixels inside, whose background is known otherwise, are left out.
-    """
+def measure_border(output: FloatImage, mask: Bits) -> Border | None:
+    """Measure a crop of the output in float32 levels; None where the surroundings have no room for a comparison."""
     owners, count = _owners(mask)
     if not count or mask.all():
         return None
@@ -91,7 +88,7 @@ def measure_border(output: FloatImage, mask: Bits, known: Bits | None = None) ->
     colours, contrasts = _colours(output), _contrasts(output)
     random = np.random.default_rng(0)
     pieces = []
-    for number in _unknown(owners, count, distance, known):
+    for number in range(count):
         mine = owners == number
         near = _colour_step(colours, _piece(mine, distance, _COLOUR_BANDS), taken, feather, random)
         far = _contrast_step(contrasts, mine, distance, taken, random)
@@ -100,18 +97,11 @@ def measure_border(output: FloatImage, mask: Bits, known: Bits | None = None) ->
     if not pieces:
         return None
     step, usual, spread = np.asarray(pieces, np.float32).transpose(1, 0, 2)
-    return Border(steps=tuple(float(value) for value in _exceeding(step - usual, np.maximum(spread, _LEAST_SPREAD))))
-
-
-def _unknown(owners: npt.NDArray[np.int32], count: int, distance: FloatImage, known: Bits | None) -> list[int]:
-    """List the pieces whose inside is not known; return an empty list if only a few are left."""
-    if known is None:
-        return list(range(count))
-    inside = (distance < 0) & (distance >= -_COLOUR_DEPTH_PX)
-    sizes = np.maximum(np.bincount(owners[inside], minlength=count), 1)
-    shares = np.bincount(owners[inside], weights=known[inside], minlength=count) / sizes
-    pieces = np.flatnonzero(shares < _MOSTLY)
-    return pieces.tolist() if len(pieces) >= _LEAST_UNKNOWN * count else []
+    independent = min(len(pieces) / _ALONG, _SIDES * float(mask.sum()) / _PIECE_PX**2)
+    steps, spread = step - usual, np.maximum(spread, _LEAST_SPREAD)
+    parts = ((np.s_[:, :NUM_COLOURS], _COLOUR_WINDOWS), (np.s_[:, NUM_COLOURS:], _CONTRAST_WINDOWS))
+    beyond = [_exceeding(steps[part], spread[part], independent, windows) for part, windows in parts]
+    return Border(steps=tuple(float(value) for value in np.concatenate(beyond)))
 
 
 def _owners(mask: Bits) -> tuple[npt.NDArray[np.int32], int]:
@@ -217,17 +207,21 @@ def _step(values: FloatImage, piece: _Piece, taken: Bits, random: np.random.Gene
     return _Step(here.ravel(), there.mean(axis=1).ravel(), there.std(axis=1).ravel())
 
 
-def _exceeding(steps: FloatImage, spread: FloatImage) -> FloatImage:
+def _exceeding(
+    steps: FloatImage, spread: FloatImage, independent: float, windows: tuple[tuple[float, float], ...]
+) -> FloatImage:
     """Reduce steps (P, F) to the largest mean over a stretch of the border, less the spread that it must exceed, (F,).
+
+    The whole border has the evidence of so many `independent` pieces.
 
     A fill that is wrong as a whole has a step all round, a fill that is wrong in a part has a step along a part.
     """
     largest = np.zeros(steps.shape[1], np.float32)
-    for share, times in _WINDOWS:
+    for share, times in windows:
         length = max(1, round(len(steps) * share))
         stretch = (np.arange(len(steps))[:, None] + np.arange(length)) % len(steps)
         mean = steps[stretch].mean(axis=1)
-        error = np.sqrt((spread[stretch] ** 2).mean(axis=1) / max(1.0, length / _ALONG))
+        error = np.sqrt((spread[stretch] ** 2).mean(axis=1) / max(1.0, independent * length / len(steps)))
         beyond = np.maximum(np.abs(mean) - times * error, 0) * np.sign(mean)
         best = beyond[np.abs(beyond).argmax(axis=0), np.arange(beyond.shape[1])]
         largest = np.where(np.abs(best) > np.abs(largest), best, largest)
