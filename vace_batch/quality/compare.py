@@ -51,6 +51,7 @@ class Comparison:
     """A finished clip beside its source, both local files; times of frames are in each file's own time base.
 
     `masks` is what was to change, `touched` all that may have been written to, each by ranges of the canvas's frames.
+    `generated` is the part of the masks that a model made, where it is known; the rest was recovered from other frames.
     """
 
     source: str
@@ -62,6 +63,7 @@ class Comparison:
     masks: ReadMasks
     touched: Sequence[ReadMasks]
     feather_px: int = 2
+    generated: ReadMasks | None = None
 
     def compare(self, masked: Iterable[int], meter: Meter) -> None:
         """Give the frames numbered `masked`, in rising order, and the frames near them to `meter`.
@@ -133,7 +135,15 @@ class Comparison:
             source=source.rgb(source_box) if source is not None and shown else None,
             output=output.rgb(box),
             mask=mask.within(box),
+            generated=self._generated(mask.index, box),
         )
+
+    def _generated(self, index: int, box: Box) -> Bits | None:
+        """Return the generated pixels of a frame's box; None where they are not known."""
+        if self.generated is None:
+            return None
+        hole = self.generated(index, index + 1).get(index)
+        return np.zeros((box.height, box.width), np.bool_) if hole is None else hole.within(box)
 
     def _change(self, source: Frame, output: Frame, touched: Sequence[FrameMask]) -> float:
         """Measure the largest change of brightness outside the masks, in levels."""

@@ -18,7 +18,8 @@ RgbImage = npt.NDArray[np.uint8]
 class CropPair:
     """Source and output of one frame (H, W, 3; uint8), cropped to `box` round the mask, which is in output coordinates.
 
-    `source` is None where the source has no such place or frame.
+    `source` is None where the source has no such place or frame. `generated` marks the masked pixels that a model made,
+    None where all of them may be.
     """
 
     index: int
@@ -26,6 +27,7 @@ class CropPair:
     source: RgbImage | None
     output: RgbImage
     mask: Bits
+    generated: Bits | None = None
 
 
 def cut(crops: CropPair, box: Box, most_px: int) -> CropPair:
@@ -34,12 +36,14 @@ def cut(crops: CropPair, box: Box, most_px: int) -> CropPair:
     source = None if crops.source is None else crops.source[inner]
     output = crops.output[inner]
     mask = crops.mask[inner]
+    generated = None if crops.generated is None else crops.generated[inner]
     shrink = shrink_factor(box, most_px)
     if shrink > 1:
         source = None if source is None else shrunk(source, shrink)
         output = shrunk(output, shrink)
         mask = shrunk_bits(mask, shrink)
-    return CropPair(index=crops.index, box=box, source=source, output=output, mask=mask)
+        generated = None if generated is None else shrunk_bits(generated, shrink)
+    return CropPair(index=crops.index, box=box, source=source, output=output, mask=mask, generated=generated)
 
 
 def shrink_factor(box: Box, most_px: int) -> int:

@@ -7,8 +7,9 @@ The metrics have a key of their own in the ledger. The verdict follows from them
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import pairwise
 
 from vace_batch.errors import ClipError, ClusterError, is_out_of_memory
@@ -19,7 +20,7 @@ from vace_batch.ledger.verdicts import with_verdict
 from vace_batch.manifest.job import Job
 from vace_batch.masks.models import MaskModels
 from vace_batch.masks.refine import at_least_token
-from vace_batch.masks.store import FrameMask, MaskReader, make_mask
+from vace_batch.masks.store import FrameMask, make_mask
 from vace_batch.quality.compare import Comparison, ReadMasks
 from vace_batch.quality.container import Contract, container_faults
 from vace_batch.quality.leftovers import detect_leftovers
@@ -96,7 +97,7 @@ def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger
             files = stack.enter_context(plan.open_files(ledger))
             masks = files.mask_reader("masks")
             assert masks is not None, "the plan names it"
-            comparison = _comparison(work, plan, (source, output), masks, _touched(plan, files))
+            comparison = _comparison(work, plan, (source, output), files)
             masked = sorted(masks.boxes())
             meter = Meter(_cuts(plan), _joins(plan), revealed=work.job.task == "removal")
             comparison.compare(masked, meter)
@@ -131,9 +132,7 @@ def _contract(work: ClipWork, plan: ClipPlan, info: VideoInfo) -> Contract:
     )
 
 
-def _comparison(
-    work: ClipWork, plan: ClipPlan, paths: tuple[str, str], masks: MaskReader, touched: Sequence[ReadMasks]
-) -> Comparison:
+def _comparison(work: ClipWork, plan: ClipPlan, paths: tuple[str, str], files: PlanFiles) -> Comparison:
     return Comparison(
         source=paths[0],
         output=paths[1],
@@ -141,9 +140,10 @@ def _comparison(
         output_pts=packet_times(paths[1]),
         canvas=plan.canvas,
         num_frames=plan.num_frames,
-        masks=masks.get,
-        touched=touched,
+        masks=partial(files.masks, "masks"),
+        touched=_touched(plan, files),
         feather_px=work.options.feather_px,
+        generated=None if plan.recovered is None else partial(files.masks, "holes"),
     )
 
 
