@@ -61,6 +61,14 @@ def test_another_texture_of_the_same_kind_is_no_residue() -> None:
     assert residue is not None and residue.left < 0.2
 
 
+def test_an_object_that_was_put_back_a_little_beside_is_left() -> None:
+    moved = np.where(np.roll(DISC, 7, axis=1)[..., None], np.roll(SOURCES["textured"], 7, axis=1), GROUND)
+    residue = measure_residue(np.float32(SOURCES["textured"]), np.float32(moved), BOX)
+    gone = measure_residue(np.float32(SOURCES["textured"]), GROUND, BOX)
+    assert residue is not None and gone is not None
+    assert residue.surely_left > 0.5 and gone.surely_left < 0.1
+
+
 def test_a_lifted_shadow_is_no_residue() -> None:
     source = np.where(DISC[..., None], 0.6 * GROUND, GROUND)
     residue = measure_residue(np.float32(source), GROUND, MASK)

@@ -69,6 +69,8 @@ _ROW = 3
 """Frames in a row that show an object before they count: a single frame may be an accident of noise."""
 _ROW_WEIGHT = 0.5
 _PART_WEIGHT = 0.4
+_MOVED_WEIGHT = 0.75
+"""Surroundings that were not seen may look like the object."""
 _LEAST_QUARTER = 0.08
 """A smaller part of the object is no quarter."""
 _VISIBLE_LEVELS = 14.0
@@ -80,7 +82,8 @@ class Residue:
     """The rest of an object in one frame.
 
     `equal`: pixels that show the object as in the source. `replaced`: pixels of the object that were changed; they show
-    the source at `opacity`, which is signed and has a standard error `error`. `changed`: the share of the mask in which
+    the source at `opacity`, which is signed and has a standard error `error`. `moved`: pixels of the output that look
+    like the object, in its place or beside. `changed`: the share of the mask in which
     the output differs from the source. `area`: the object's pixels, at least a small share of the mask. `quarters`: the
     numbers of `equal` and `replaced` pixels in each quarter of the mask.
     """
@@ -89,6 +92,7 @@ class Residue:
     replaced: float
     opacity: float
     error: float
+    moved: float
     changed: float
     area: float
     quarters: tuple[tuple[float, float], ...] = ()
@@ -102,7 +106,7 @@ class Residue:
     def surely_left(self) -> float:
         """The share of the object that is shown at least, 0..1: less the error of the opacity's fit."""
         opacity = max(0.0, self.opacity - _SIGNIFICANT * self.error)
-        return min(1.0, (self.equal + opacity * self.replaced) / self.area)
+        return min(1.0, (self.equal + max(opacity * self.replaced, _MOVED_WEIGHT * self.moved)) / self.area)
 
 
 def measure_residue(source: FloatImage, output: FloatImage, mask: Bits) -> Residue | None:
@@ -124,6 +128,7 @@ def measure_residue(source: FloatImage, output: FloatImage, mask: Bits) -> Resid
         replaced=numbers[1],
         opacity=opacity,
         error=error,
+        moved=_moved(source, output, changed, mask, unlike),
         changed=float(changed.sum()) / area,
         quarters=quarters,
         area=max(sum(numbers), _LEAST_SHARE * area),
@@ -167,27 +172,59 @@ def _largest(difference: FloatImage) -> FloatImage:
 
 
 def unlike_surroundings(source: FloatImage, mask: Bits) -> Bits:
-    """Mark the masked pixels whose colours and texture the mask's surroundings do not have.
+    """Mark the masked pixels whose colours and texture the mask's surroundings do not have; see `_Surroundings`."""
+    surroundings = _surroundings(source, mask)
+    return np.zeros_like(mask) if surroundings is None else surroundings.unlike(_features(source), mask)
 
-    The limit comes from the surroundings themselves: how far their pixels are from the most alike pixel elsewhere in
-    the surroundings.
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Surroundings:
+    """The features of pixels of a picture, and the distance that all but few of them keep to a pixel apart.
+
+    The limit comes from the picture itself: how far its pixels are from the most alike pixel elsewhere in it.
     """
-    unlike = np.zeros_like(mask)
-    rows, columns = np.nonzero(~_grown(mask, 3))
+
+    tree: cKDTree
+    limit: float
+
+    def unlike(self, features: FloatImage, mask: Bits) -> Bits:
+        """Mark the masked pixels (H, W) with features (H, W, F) that are farther than the limit from all pixels."""
+        half = mask[::2, ::2]
+        rows, columns = np.nonzero(half)
+        distances, _ = self.tree.query(features[2 * rows, 2 * columns], distance_upper_bound=self.limit)
+        marks = np.zeros(half.shape, np.uint8)
+        marks[rows, columns] = ~np.isfinite(distances)
+        whole = cv2.resize(marks, (mask.shape[1], mask.shape[0]), interpolation=cv2.INTER_NEAREST)
+        return np.asarray(mask & (cv2.morphologyEx(whole, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0), np.bool_)
+
+
+def _surroundings(image: FloatImage, mask: Bits) -> _Surroundings | None:
+    """Sample the pixels outside a mask with a margin; None with too few of them."""
+    return _sampled(_features(image), ~_grown(mask, 3))
+
+
+def _sampled(features: FloatImage, where: Bits) -> _Surroundings | None:
+    rows, columns = np.nonzero(where)
     if len(rows) < 2 * LEAST_PX:
-        return unlike
+        return None
     picked = np.linspace(0, len(rows) - 1, min(_SAMPLES, len(rows))).astype(np.int64)
     rows, columns = rows[picked], columns[picked]
-    features = _features(source)
     tree = cKDTree(features[rows, columns])
-    limit = _limit(tree, rows, columns)
-    half = mask[::2, ::2]
-    at_rows, at_columns = np.nonzero(half)
-    distances, _ = tree.query(features[2 * at_rows, 2 * at_columns], distance_upper_bound=limit)
-    marks = np.zeros(half.shape, np.uint8)
-    marks[at_rows, at_columns] = ~np.isfinite(distances)
-    whole = cv2.resize(marks, (mask.shape[1], mask.shape[0]), interpolation=cv2.INTER_NEAREST)
-    return np.asarray(mask & (cv2.morphologyEx(whole, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0), np.bool_)
+    return _Surroundings(tree=tree, limit=_limit(tree, rows, columns))
+
+
+def _moved(source: FloatImage, output: FloatImage, changed: Bits, mask: Bits, unlike: Bits) -> float:
+    """Count the changed pixels of the output that look like the source's object, wherever in the mask they are.
+
+    A fill that was taken from frames in which the object stood a little beside shows the object, but not in its place.
+    """
+    ring = _surroundings(output, mask)
+    of_object = _sampled(_features(source), unlike)
+    if ring is None or of_object is None:
+        return 0.0
+    features = _features(output)
+    foreign = ring.unlike(features, changed)
+    return float((foreign & ~of_object.unlike(features, changed)).sum())
 
 
 def _limit(tree: cKDTree, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> float:
