@@ -108,6 +108,8 @@ class FillMeter:
         if kept.compared:
             self._unlike.append(_reduced(kept.compared))
             unknown = _unknown(kept.compared, crop.mask)
+        if crop.generated is not None and crop.generated.any():
+            unknown = _without_slivers(crop.generated & crop.mask, crop.mask)
         border = measure_border(crop.output.astype(np.float32), unknown) if unknown.any() else None
         if border is not None:
             self._borders.append(border.steps)
@@ -123,8 +125,12 @@ def _compare(kept: _Kept, other: CropPair, most: int = _COMPARED) -> None:
 
 def _unknown(compared: list[Revealed], mask: Bits) -> Bits:
     """Mark the pixels of a fill whose background no other frame reveals, without slivers; none where these are few."""
-    unknown = (mask & ~known_pixels(compared, mask)).astype(np.uint8)
-    opened = cv2.morphologyEx(unknown, cv2.MORPH_OPEN, np.ones((_SLIVER_PX, _SLIVER_PX), np.uint8)) > 0
+    return _without_slivers(mask & ~known_pixels(compared, mask), mask)
+
+
+def _without_slivers(part: Bits, mask: Bits) -> Bits:
+    """Remove slivers from a part of a mask; nothing is left of a small part."""
+    opened = cv2.morphologyEx(part.view(np.uint8), cv2.MORPH_OPEN, np.ones((_SLIVER_PX, _SLIVER_PX), np.uint8)) > 0
     return np.asarray(opened & (opened.sum() >= _LEAST_UNKNOWN * mask.sum()), np.bool_)
 
 
