@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -136,3 +137,23 @@ def test_a_smear_in_the_part_that_no_frame_shows_is_found() -> None:
             meter.add(view(index, fill, speed=1.0))
         blur = meter.metrics().get("blur", 0.0)
         assert (blur > 0.12) == smeared, blur
+
+
+def test_the_generated_part_of_a_fill_is_judged_by_itself() -> None:
+    """Other frames show the whole place, and the plan says that a model made its right half nevertheless."""
+
+    def half_smeared(index: int, truth: Any) -> Any:
+        smear = (X - 80 - 6 * index) > 4
+        return np.where(smear[..., None], cv2.GaussianBlur(truth, (0, 0), 6), truth)
+
+    blurs = []
+    for told in (True, False):
+        meter = FillMeter()
+        for index in range(0, 20, 4):
+            crops = view(index, half_smeared)
+            right = np.zeros_like(crops.mask)
+            columns = np.flatnonzero(crops.mask.any(axis=0))
+            right[:, int(columns.mean()) + 5 :] = True
+            meter.add(replace(crops, generated=crops.mask & right) if told else crops)
+        blurs.append(meter.metrics().get("blur", 0.0))
+    assert blurs[0] > 0.2 > blurs[1]
