@@ -44,3 +44,16 @@ def test_a_fill_may_change_as_much_as_the_restless_places_beside_it() -> None:
     alone = change(still, np.where(mask[..., None], moved, still), mask, mask)
     assert beside is not None and beside.inside - beside.ring < 0.5
     assert alone is not None and alone.inside - alone.ring > 2
+
+
+def test_a_step_counts_beyond_the_shifts_of_places_beside_it() -> None:
+    """A light comes on over half of the picture: the half of the fill below it brightens as well."""
+    rows = np.mgrid[0:128, 0:160][0][..., None]
+    before = np.random.default_rng(6).uniform(80, 160, (128, 160, 3)).astype(np.float32)
+    mask = np.zeros((128, 160), np.bool_)
+    mask[60:100, 56:104] = True
+    lit = (before + 20 * (rows > 64)).astype(np.float32)
+    beside = change(before, lit, mask, mask)
+    alone = change(before, (before + 20 * mask[..., None]).astype(np.float32), mask, mask)
+    assert beside is not None and np.linalg.norm(beside.shift) < 4
+    assert alone is not None and np.linalg.norm(alone.shift) > 25

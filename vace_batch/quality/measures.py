@@ -8,7 +8,7 @@ value is their quotient, so that large frames count more than small ones.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -138,21 +138,40 @@ def change_against(source: tuple[FloatImage, FloatImage], output: tuple[FloatIma
     return _change(of_output, of_source)
 
 
-def _restless(difference: FloatImage, ring: Bits) -> float:
-    """Return the mean change, in levels, of the ring's most restless places: a fill beside them may change as much."""
+class _Restless(NamedTuple):
+    """The mean size of the change and the shift of colour, in levels, of the ring's most restless places."""
+
+    size: float
+    shift: float
+
+
+_STILL = _Restless(0.0, 0.0)
+
+
+def _restless(difference: FloatImage, ring: Bits) -> _Restless:
+    """Measure the ring's most restless places: a fill beside such a place may change as much."""
     size = max(1, ring.shape[1] // _PLACE_PX), max(1, ring.shape[0] // _PLACE_PX)
-    weight = ring.astype(np.float32)
-    shares = cv2.resize(weight, size, interpolation=cv2.INTER_AREA)
-    sums = cv2.resize(np.abs(difference).mean(axis=-1) * weight, size, interpolation=cv2.INTER_AREA)
-    known = shares > _KNOWN_SHARE
-    return float(np.quantile(sums[known] / shares[known], _RESTLESS)) if known.any() else 0.0
+    known = ring.astype(np.float32)
+    shares, sizes, colours = (
+        cv2.resize(values, size, interpolation=cv2.INTER_AREA)
+        for values in (known, np.abs(difference).mean(axis=-1) * known, difference * known[..., None])
+    )
+    places = shares > _KNOWN_SHARE
+    if not places.any():
+        return _STILL
+    shifts = colours[places] / shares[places][:, None] - difference[ring].mean(axis=0)
+    return _Restless(
+        float(np.quantile(sizes[places] / shares[places], _RESTLESS)),
+        float(np.quantile(np.linalg.norm(shifts, axis=1), _RESTLESS)),
+    )
 
 
-def _change(inside: FloatImage, ring: FloatImage, restless: float = 0.0) -> Change:
+def _change(inside: FloatImage, ring: FloatImage, restless: _Restless = _STILL) -> Change:
     shift = inside.mean(axis=0) - ring.mean(axis=0)
+    shift = shift * max(0.0, 1 - restless.shift / max(float(np.linalg.norm(shift)), 1e-6))
     return Change(
         inside=float(np.abs(inside).mean()),
-        ring=max(float(np.abs(ring).mean()), restless),
+        ring=max(float(np.abs(ring).mean()), restless.size),
         shift=(float(shift[0]), float(shift[1]), float(shift[2])),
     )
 
