@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import takewhile
 from typing import Any
 
 import cv2
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from vace_batch.geometry import Box, Size
 from vace_batch.masks.store import Bits, FrameMask
 from vace_batch.quality.compare import Comparison, FramePair
-from vace_batch.quality.residue import LEAST_PX
+from vace_batch.quality.measures import LEAST_PX
 
 BESIDE_FRAMES = 3
 """Frames without a mask that are looked at on either side of a masked range."""
@@ -64,59 +64,53 @@ def count_missed(comparison: Comparison, masked: Sequence[int], asked: range, cu
 
 def _edges(masked: Sequence[int], asked: range, cuts: frozenset[int]) -> Iterator[_Edge]:
     """List the ends of the masked ranges that have frames without a mask of the same shot and range beside them."""
-    if not masked:
-        return
-    gaps = [(None, masked[0]), *((a, b) for a, b in pairwise(masked) if b > a + 1), (masked[-1], None)]
     known = frozenset(masked)
-    for before, after in gaps:
-        if before is not None:
-            stop = asked.stop if after is None else after
-            bare = _same_shot(range(before + 1, min(before + 1 + BESIDE_FRAMES, stop)), cuts, forward=True)
-            if bare and before - 1 in known and before not in cuts:
-                yield _Edge(masked=before, inner=before - 1, bare=bare)
-        if after is not None:
-            start = asked.start if before is None else before + 1
-            near = range(after - 1, max(after - 1 - BESIDE_FRAMES, start - 1), -1)
-            bare = _same_shot(near, cuts, forward=False) if after not in cuts else ()
-            if bare and after + 1 in known and after + 1 not in cuts:
-                yield _Edge(masked=after, inner=after + 1, bare=bare)
+    for index in masked:
+        for step in (1, -1):
+            bare = _bare(index, step, known, asked, cuts)
+            inner = index - step
+            # Where a shot begins between the two masked frames, they do not show the same thing.
+            if bare and inner in known and max(index, inner) not in cuts:
+                yield _Edge(masked=index, inner=inner, bare=bare)
 
 
-def _same_shot(frames: range, cuts: frozenset[int], *, forward: bool) -> tuple[int, ...]:
-    """Return the frames up to the first cut, going away from the masked frame."""
-    kept: list[int] = []
-    for index in frames:
-        if forward and index in cuts:
+def _bare(index: int, step: int, masked: frozenset[int], asked: range, cuts: frozenset[int]) -> tuple[int, ...]:
+    """List the frames without a mask next to frame `index` in one direction, up to the end of shot, range or gap."""
+    bare: list[int] = []
+    for number in range(1, BESIDE_FRAMES + 1):
+        at = index + step * number
+        begins_shot = (at if step > 0 else at + 1) in cuts
+        if at in masked or at not in asked or begins_shot:
             break
-        kept.append(index)
-        if not forward and index in cuts:
-            break
-    return tuple(kept)
+        bare.append(at)
+    return tuple(bare)
 
 
 def _shown(comparison: Comparison, edge: _Edge) -> set[int]:
     """Return the frames without a mask at one edge that show the object; at least two, unless there is only one."""
     frames = (edge.masked, edge.inner, *edge.bare)
     pairs = {pair.index: pair for pair in comparison.pairs(range(min(frames), max(frames) + 1))}
-    masks = {index: comparison.masks(index, index + 1).get(index) for index in (edge.masked, edge.inner)}
-    mask, inner = masks[edge.masked], masks[edge.inner]
-    if mask is None or inner is None:
+    masks = comparison.masks(min(edge.masked, edge.inner), max(edge.masked, edge.inner) + 1)
+    if edge.masked not in masks or edge.inner not in masks:
         return set()
-    template = _template(pairs[edge.masked], mask, comparison)
+    template = _template(pairs[edge.masked], masks[edge.masked])
     if template is None:
         return set()
-    step = _centre(mask.box) - _centre(inner.box)
-    own = template.match(pairs[edge.inner].source_rgb(), -step)
-    bare = template.match(pairs[edge.masked].output_rgb(), np.zeros(2))
-    if own is None or bare is None or own - bare < _LEAST_CONTRAST:
-        return set()
-    shown: set[int] = set()
-    for number, index in enumerate(edge.bare, 1):
-        match = template.match(pairs[index].output_rgb(), number * step)
-        if match is None or match < bare + _MATCH * (own - bare):
-            break
-        shown.add(index)
+    step = _centre(masks[edge.masked].box) - _centre(masks[edge.inner].box)
+    least = _least_match(template, pairs[edge.masked], pairs[edge.inner], step)
+    moved = enumerate(edge.bare, 1)
+    matches = ((index, template.match(pairs[index].output_rgb(), number * step)) for number, index in moved)
+    shown = {index for index, match in takewhile(lambda pair: (pair[1] or 0.0) >= least, matches)}
     return shown if len(shown) >= min(2, len(edge.bare)) else set()
+
+
+def _least_match(template: _Template, masked: FramePair, inner: FramePair, step: npt.NDArray[np.float64]) -> float:
+    """Return the match from which on a frame shows the object; infinite where object and fill look alike."""
+    own = template.match(inner.source_rgb(), -step)
+    fill = template.match(masked.output_rgb(), np.zeros(2))
+    if own is None or fill is None or own - fill < _LEAST_CONTRAST:
+        return float("inf")
+    return fill + _MATCH * (own - fill)
 
 
 def _centre(box: Box) -> npt.NDArray[np.float64]:
@@ -157,7 +151,7 @@ class _Template:
         return 1 - max(0.0, float(differences.min())) / (3 * float(self.bits.sum())) / self.energy
 
 
-def _template(pair: FramePair, mask: FrameMask, comparison: Comparison) -> _Template | None:
+def _template(pair: FramePair, mask: FrameMask) -> _Template | None:
     """Cut the object out of a masked frame: the pixels that the output shows clearly otherwise; None if too few."""
     source, output = pair.source_rgb(), pair.output_rgb()
     box = mask.box.clip(Size(output.shape[1], output.shape[0]))

@@ -25,11 +25,9 @@ from scipy.spatial import cKDTree
 from vace_batch.background.fill import spread_inwards
 from vace_batch.geometry import Box
 from vace_batch.masks.store import Bits
+from vace_batch.quality.measures import LEAST_PX, luma
 
 FloatImage = npt.NDArray[Any]
-
-LEAST_PX = 24
-"""Fewer pixels give no statistic."""
 
 _LEAST_TOLERANCE = 3.0
 _MOST_TOLERANCE = 12.0
@@ -238,7 +236,7 @@ def _limit(tree: cKDTree, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.i
 
 def _features(image: FloatImage) -> FloatImage:
     """Describe each pixel by its surroundings' colour and its contrast at two scales, (H, W, 5), in levels."""
-    bright = _luma(image)
+    bright = luma(image)
     fine = cv2.GaussianBlur(bright, (0, 0), 1.0)
     coarse = cv2.GaussianBlur(bright, (0, 0), 3.0)
     contrasts = [3 * cv2.blur(np.abs(band), (9, 9)) for band in (bright - fine, fine - coarse)]
@@ -286,10 +284,6 @@ def _gradients(image: FloatImage) -> FloatImage:
     """Differentiate the three channels along x and along y, (H, W, 6), in levels a pixel."""
     smooth = cv2.GaussianBlur(image, (0, 0), 1.0)
     return np.dstack([cv2.Sobel(smooth, cv2.CV_32F, *way, ksize=3) for way in ((1, 0), (0, 1))]) / 8
-
-
-def _luma(image: FloatImage) -> FloatImage:
-    return np.asarray(image @ np.array([0.2126, 0.7152, 0.0722], np.float32), np.float32)
 
 
 def _grown(bits: Bits, px: int) -> Bits:
