@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.lanes import FOLDERS, LONGEST_FIRST, lane, rank
+from tests.support.s3_server import free_ports
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,6 +22,14 @@ ROOT = Path(__file__).parents[1]
 )
 def test_tests_of_one_lane_have_one_worker(one: str, other: str) -> None:
     assert lane(one) == lane(other) and rank(one) == rank(other)
+
+
+def test_workers_look_for_ports_in_places_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = []
+    for worker in ("gw0", "gw1"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        ports += free_ports(8)
+    assert len(set(ports)) == 16
 
 
 def test_other_files_are_lanes_of_their_own() -> None:

@@ -116,9 +116,14 @@ def _make_bucket(name: str, limit_s: float = 20) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Find ports that are free together with the port 10,000 above, SeaweedFS's gRPC; below the clients' range."""
+    """Find ports that are free together with the port 10,000 above, SeaweedFS's gRPC; below the clients' range.
+
+    pytest's workers, whose process ids are neighbours, look in places of their own: a port is free until its server
+    listens.
+    """
     found = []
-    for port in range(10_000 + os.getpid() % 9_000, 22_000):
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for port in range(10_000 + 3_000 * (worker % 3) + os.getpid() % 3_000, 22_000):
         if _is_free(port) and _is_free(port + 10_000):
             found.append(port)
         if len(found) == count:
