@@ -67,6 +67,8 @@ _ROW = 3
 """Frames in a row that show an object before they count: a single frame may be an accident of noise."""
 _ROW_WEIGHT = 0.5
 _PART_WEIGHT = 0.4
+_CLEARLY = 1.3
+"""Pixels of a fill are taken for a moved object from so many limits away from the surroundings on."""
 _MOVED_WEIGHT = 0.75
 """Surroundings that were not seen may look like the object."""
 _LEAST_QUARTER = 0.08
@@ -185,11 +187,11 @@ class _Surroundings:
     tree: cKDTree
     limit: float
 
-    def unlike(self, features: FloatImage, mask: Bits) -> Bits:
-        """Mark the masked pixels (H, W) with features (H, W, F) that are farther than the limit from all pixels."""
+    def unlike(self, features: FloatImage, mask: Bits, times: float = 1.0) -> Bits:
+        """Mark the masked pixels (H, W) with features (H, W, F) that are farther than some limits from all pixels."""
         half = mask[::2, ::2]
         rows, columns = np.nonzero(half)
-        distances, _ = self.tree.query(features[2 * rows, 2 * columns], distance_upper_bound=self.limit)
+        distances, _ = self.tree.query(features[2 * rows, 2 * columns], distance_upper_bound=times * self.limit)
         marks = np.zeros(half.shape, np.uint8)
         marks[rows, columns] = ~np.isfinite(distances)
         whole = cv2.resize(marks, (mask.shape[1], mask.shape[0]), interpolation=cv2.INTER_NEAREST)
@@ -221,7 +223,7 @@ def _moved(source: FloatImage, output: FloatImage, changed: Bits, mask: Bits, un
     if ring is None or of_object is None:
         return 0.0
     features = _features(output)
-    foreign = ring.unlike(features, changed)
+    foreign = ring.unlike(features, changed, _CLEARLY)
     return float((foreign & ~of_object.unlike(features, changed)).sum())
 
 
