@@ -54,7 +54,7 @@ def test_a_mask_that_is_too_small_is_found_and_mended(
         monkeypatch.setenv(name, value)
     manifest, out = scene(tmp_path), tmp_path / "out"
     [job] = run(manifest, out)["jobs"]
-    assert (job["status"], job["verdict"]) == ("done", "review") and "too small" in " ".join(job["reasons"])
+    assert (job["status"], job["verdict"]) == ("done", "fail") and "too small" in " ".join(job["reasons"])
     first = (out / "videos" / "disc.mp4").read_bytes()
 
     # The same command with leave to try: what was made is not made again.
