@@ -12,7 +12,7 @@ from contextlib import closing
 import psutil
 import pytest
 
-from vace_batch.cluster.guard import LOOK_S, Guard
+from vace_batch.cluster.guard import LOOK_AT_PROCESSES_S, Guard
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 WITH_A_CHILD = [
@@ -54,7 +54,7 @@ def test_marked_processes_and_those_below_them_end(started: list[subprocess.Pope
         started.append(other)
         assert marked.stdout is not None
         below = int(marked.stdout.readline())  # without the mark in its environment
-        time.sleep(2 * LOOK_S)
+        time.sleep(2 * LOOK_AT_PROCESSES_S)
         marked.kill()  # so that the process below has no marked parent any more
         marked.wait()
         guard.close(kill_now=kill_now)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vace_batch.quality.surroundings import NUM_COLOURS, measure_border
+from vace_batch.quality.surroundings import NUM_COLOUR_STEPS, measure_border
 
 SIDE = 200
 Y, X = np.mgrid[0:SIDE, 0:SIDE]
@@ -42,8 +42,8 @@ def steps(ground: Any, fill: Fill, mask: Any = DISC) -> tuple[float, float, floa
     made = np.where(mask[..., None], fill(ground.copy()), ground)
     border = measure_border(np.clip(np.rint(made), 0, 255).astype(np.float32), mask)
     assert border is not None
-    contrasts = np.array(border.steps[NUM_COLOURS:])
-    return float(np.abs(border.steps[:NUM_COLOURS]).max()), float(-contrasts.min()), float(contrasts.max())
+    contrasts = np.array(border.steps[NUM_COLOUR_STEPS:])
+    return float(np.abs(border.steps[:NUM_COLOUR_STEPS]).max()), float(-contrasts.min()), float(contrasts.max())
 
 
 @pytest.mark.parametrize("name", GROUNDS)

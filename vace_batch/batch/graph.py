@@ -230,7 +230,7 @@ class ClipGraph:
             yield from self._fail(clip, unit, failure)
 
     def _measure_failed(self, unit: Unit, failure: Failure) -> Iterator[Unit]:
-        """Record the clip as unmeasured; it is done all the same. The next run tries again what may succeed then."""
+        """Record the done clip as unmeasured. The next run measures the clip again if that may succeed."""
         work = self._clips[unit.key].work
         record = unmeasured(work, str(failure), again=failure.retryable)
         self._folders[work.out].ledger.commit(quality_key(unit.key), record)

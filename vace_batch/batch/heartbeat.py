@@ -29,7 +29,7 @@ EVERY_S = 5.0
 PATIENCE_S = 40.0
 """Seconds without a written heartbeat until the store of OUT is lost. One failed write of a store takes up to 41 s."""
 
-SAY_EVERY_S = 15.0
+SAY_NO_ANSWER_EVERY_S = 15.0
 
 _LOG = log.get_logger(__name__)
 
@@ -114,7 +114,7 @@ class Heartbeat:
             "progress": None if self._progress is None else asdict(self._progress),
         }
         try:
-            with waiting_for(f"an answer of the store of {self._out}", every_s=SAY_EVERY_S):
+            with waiting_for(f"an answer of the store of {self._out}", every_s=SAY_NO_ANSWER_EVERY_S):
                 storage.publish(storage.join(self._out, NAME), json.dumps(record).encode())
             self._answered_at = time.monotonic()
         except OSError as error:

@@ -1,4 +1,4 @@
-"""A guard process that ends the processes of a private Ray when their driver is gone, whatever ended the driver.
+"""A guard process that ends the processes of a private Ray when their driver ends, even by SIGKILL.
 
 Ray's own agents outlive a driver that was killed: they try for a minute to report the raylet's death to a dead head.
 The driver therefore starts Ray with a mark in the environment. The guard looks every two seconds for the marked
@@ -22,7 +22,7 @@ from pathlib import Path
 MARK = "VACE_BATCH_DRIVER"
 """The environment variable that marks the processes of a private Ray."""
 
-LOOK_S = 2.0
+LOOK_AT_PROCESSES_S = 2.0
 
 GRACE_S = 3.0
 """Seconds for the processes to end by themselves after the driver's end."""
@@ -73,10 +73,20 @@ Processes = dict[int, str]
 
 def of_mark(mark: str, known: Processes) -> Processes:
     """Return the living processes that carry the mark, those below them, and those in `known`. Empty without /proc."""
-    entry = f"{MARK}={mark}".encode()
+    starts, parents, ours = _read_processes(f"{MARK}={mark}".encode())
+    ours |= {pid: start for pid, start in known.items() if starts.get(pid) == start}
+    new = set(ours)
+    while new:
+        new = {pid for pid, parent in parents.items() if parent in new and pid not in ours}
+        ours |= {pid: starts[pid] for pid in new}
+    return ours
+
+
+def _read_processes(entry: bytes) -> tuple[Processes, dict[int, int], Processes]:
+    """Read all living processes, the parent of each, and the processes whose environment has `entry`."""
     starts: Processes = {}
     parents: dict[int, int] = {}
-    ours: Processes = {}
+    marked: Processes = {}
     for folder in Path("/proc").glob("[0-9]*"):
         # A process of another user cannot be read, and a process may end before it is read.
         with contextlib.suppress(OSError):
@@ -86,19 +96,14 @@ def of_mark(mark: str, known: Processes) -> Processes:
                 continue
             starts[pid], parents[pid] = fields[17], int(parent)
             if entry in (folder / "environ").read_bytes().split(b"\0"):
-                ours[pid] = starts[pid]
-    ours |= {pid: start for pid, start in known.items() if starts.get(pid) == start}
-    new = set(ours)
-    while new:
-        new = {pid for pid, parent in parents.items() if parent in new and pid not in ours}
-        ours |= {pid: starts[pid] for pid in new}
-    return ours
+                marked[pid] = starts[pid]
+    return starts, parents, marked
 
 
 def guard(mark: str) -> None:
     """Look after the marked processes until standard input ends, whose other end the driver holds; then end them."""
     processes: Processes = {}
-    while not select.select([sys.stdin], [], [], LOOK_S)[0]:
+    while not select.select([sys.stdin], [], [], LOOK_AT_PROCESSES_S)[0]:
         processes = of_mark(mark, processes)
     grace_s = 0.0 if sys.stdin.buffer.read() == NOW else GRACE_S
     end = time.monotonic()

@@ -1,4 +1,4 @@
-"""Tell what this process waits for while it waits."""
+"""Log the thing that this process waits for, again and again until the wait ends."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 from vace_batch import log
 
-SAY_EVERY_S = 30.0
+SAY_WAITING_EVERY_S = 30.0
 
 _LOG = log.get_logger(__name__)
 
 
 @contextlib.contextmanager
-def waiting_for(thing: str, *, every_s: float = SAY_EVERY_S) -> Iterator[None]:
+def waiting_for(thing: str, *, every_s: float = SAY_WAITING_EVERY_S) -> Iterator[None]:
     """Log every `every_s` seconds that this process waits for `thing`, until the context ends."""
     over = threading.Event()
     begin = time.monotonic()

@@ -27,7 +27,7 @@ import ray
 from vace_batch import log
 from vace_batch.errors import LostError
 
-LOOK_S = 1.0
+LOOK_AT_CLUSTER_S = 1.0
 LOOK_FOR_DRAINS_S = 2.0
 """A spot notice gives two minutes at the best of providers, 30 s at others."""
 
@@ -86,7 +86,7 @@ class Watch:
             raise LostError(self.loss)
 
     def _look_for_losses(self) -> None:
-        while not self._closed.wait(LOOK_S):
+        while not self._closed.wait(LOOK_AT_CLUSTER_S):
             self.loss = self._private_loss() if self._private else self._joined_loss()
             if self.loss is not None:
                 break

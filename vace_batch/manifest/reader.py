@@ -232,17 +232,24 @@ def _schema_faults(schema: pa.Schema) -> Iterator[tuple[str, Fault]]:
     if version != str(MANIFEST_VERSION).encode():
         yield "", _whole_file(None, f"schema version {shown(version.decode(errors='replace'))}", f"{MANIFEST_VERSION}")
     for name, times in Counter(schema.names).items():
-        if times > 1:
-            yield name, _whole_file(name, f"the column {times} times", "each column once")
-        elif name in _POSITION:
-            actual, wanted = schema.field(name).type, SCHEMA.field(name).type
-            for fault in () if is_whole_numbers(actual, wanted) else type_faults(actual, wanted, name):
-                yield name, _whole_file(fault.column, fault.got, fault.expected)
-        elif not name.startswith(FREE_PREFIX) and not _PANDAS_INDEX.fullmatch(name):
-            yield name, _whole_file(name, "an unknown column", _hint(name))
+        for fault in _column_faults(schema, name, times):
+            yield name, fault
     for name in REQUIRED:
         if name not in schema.names:
             yield name, _whole_file(name, "no such column", f"a {SCHEMA.field(name).type} column")
+
+
+def _column_faults(schema: pa.Schema, name: str, times: int) -> Iterator[Fault]:
+    """Find faults of the column `name`, which the schema has `times` times."""
+    if times > 1:
+        yield _whole_file(name, f"the column {times} times", "each column once")
+    elif name in _POSITION:
+        actual, wanted = schema.field(name).type, SCHEMA.field(name).type
+        if not is_whole_numbers(actual, wanted):
+            for fault in type_faults(actual, wanted, name):
+                yield _whole_file(fault.column, fault.got, fault.expected)
+    elif not name.startswith(FREE_PREFIX) and not _PANDAS_INDEX.fullmatch(name):
+        yield _whole_file(name, "an unknown column", _hint(name))
 
 
 def _hint(name: str) -> str:

@@ -229,7 +229,7 @@ class _MaskSources:
         return merge_masks(guards)
 
     def finish(self, request: MaskRequest) -> None:
-        """Check the rest of the mask files, and what they mask as a whole.
+        """Check the rest of the mask files, and each file's masks as a whole.
 
         A doubt about a mask becomes a note; a doubt about a mask that protects is refused.
 
@@ -245,7 +245,7 @@ class _MaskSources:
 
 
 def _judge_file(levels: MaskLevels, request: MaskRequest) -> None:
-    """Refuse a mask file that leaves a removal hardly any pixel, and note what is doubtful about a mask file."""
+    """Refuse a mask file that leaves a removal hardly any pixel, and note the doubtful points of a mask file."""
     if levels.softness is not None:
         request.notes.doubt(f"soft_mask: {levels.column}: {levels.softness}")
     if levels.coverage.mean_share > MOST_COVERED:

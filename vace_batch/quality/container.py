@@ -87,8 +87,14 @@ def _look_faults(source: VideoInfo, output: VideoInfo, contract: Contract) -> It
         yield f"frames of {output.size} instead of {contract.size}"
     if output.display_matrix != source.display_matrix and not contract.allows("rotation left out"):
         yield f"a rotation of {output.rotation} degrees, the source has {source.rotation} degrees"
-    if (output.sample_aspect_ratio or 1) != (source.sample_aspect_ratio or 1):
-        yield f"pixels of {output.sample_aspect_ratio or 1}, the source has {source.sample_aspect_ratio or 1}"
+    aspect, source_aspect = output.sample_aspect_ratio or 1, source.sample_aspect_ratio or 1
+    if aspect != source_aspect:
+        yield f"pixels of {aspect}, the source has {source_aspect}"
+    yield from _colour_faults(source, output)
+
+
+def _colour_faults(source: VideoInfo, output: VideoInfo) -> Iterator[str]:
+    """Compare the colour tags; a tag that the source leaves open may have any value."""
     colours = colour_names(output)
     for tag, name in colour_names(source).items():
         if name is not None and colours.get(tag, name) != name:

@@ -95,8 +95,8 @@ class FillMeter:
     def _by_surroundings(self) -> Iterator[tuple[str, float]]:
         if len(self._borders) >= _LEAST_VIEWS * self._count > 0:
             steps = np.median(np.asarray(self._borders), axis=0)
-            contrasts = steps[surroundings.NUM_COLOURS :]
-            yield "seam", float(np.abs(steps[: surroundings.NUM_COLOURS]).max())
+            contrasts = steps[surroundings.NUM_COLOUR_STEPS :]
+            yield "seam", float(np.abs(steps[: surroundings.NUM_COLOUR_STEPS]).max())
             yield "blur", float(1 - 2 ** -max(0.0, -contrasts.min()))
             yield "texture", float(1 - 2 ** -max(0.0, contrasts.max()))
 
@@ -162,5 +162,5 @@ def _reduced(compared: list[Revealed]) -> tuple[float, float, float]:
     distances = distances[:, known]
     lowest, highest = np.nanmin(distances, axis=0), np.nanmax(distances, axis=0)
     excess = np.clip(2 * lowest - highest, 0, _MOST_LEVELS)
-    colours, contrasts = shifts[: revealed.NUM_COLOURS], shifts[revealed.NUM_COLOURS :]
+    colours, contrasts = shifts[: revealed.NUM_COLOUR_SHIFTS], shifts[revealed.NUM_COLOUR_SHIFTS :]
     return float(colours.max()), float(contrasts.max()), float(excess.mean())

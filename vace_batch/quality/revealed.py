@@ -24,7 +24,7 @@ from vace_batch.quality.measures import luma
 
 FloatImage = npt.NDArray[Any]
 
-NUM_COLOURS = 3
+NUM_COLOUR_SHIFTS = 3
 """Columns of `Revealed.shift` that are colours; the others are contrasts. All are levels."""
 
 FILL_RING_PX = 40

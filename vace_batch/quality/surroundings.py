@@ -23,7 +23,7 @@ from vace_batch.masks.store import Bits
 FloatImage = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 
-NUM_COLOURS = 6
+NUM_COLOUR_STEPS = 6
 """Columns of `Border.steps` that are colours, in levels; the others are contrasts, in powers of two."""
 
 _PIECE_PX = 20
@@ -52,7 +52,7 @@ _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Border:
-    """The steps across the border of one frame's fill, inside less outside, beyond what the surroundings have.
+    """The steps across the border of one frame's fill, inside less outside, beyond the steps of the surroundings.
 
     `steps`: levels of Y, B - Y and R - Y by two kernels; powers of two of the fine and middle contrast, and of the
     ratios fine to middle and middle to coarse. 0 where nothing exceeds the spread.
@@ -99,7 +99,7 @@ def measure_border(output: FloatImage, mask: Bits) -> Border | None:
     step, usual, spread = np.asarray(pieces, np.float32).transpose(1, 0, 2)
     independent = min(len(pieces) / _ALONG, _SIDES * float(mask.sum()) / _PIECE_PX**2)
     steps, spread = step - usual, np.maximum(spread, _LEAST_SPREAD)
-    parts = ((np.s_[:, :NUM_COLOURS], _COLOUR_WINDOWS), (np.s_[:, NUM_COLOURS:], _CONTRAST_WINDOWS))
+    parts = ((np.s_[:, :NUM_COLOUR_STEPS], _COLOUR_WINDOWS), (np.s_[:, NUM_COLOUR_STEPS:], _CONTRAST_WINDOWS))
     beyond = [_exceeding(steps[part], spread[part], independent, windows) for part, windows in parts]
     return Border(steps=tuple(float(value) for value in np.concatenate(beyond)))
 

@@ -141,15 +141,11 @@ class _Pair:
 
     def _ends(self) -> Iterator[str]:
         """Compare the times of the first and of the last packet."""
-        starts, ends = self.before
-        copy_starts, copy_ends = self.after
+        starts, copy_starts = self.before[0], self.after[0]
         if not len(starts) or not len(copy_starts):
             return
         first_s, copy_first_s = starts.min(), copy_starts.min()
-        # Containers differ in the length that they give to the last packet, and some store none.
-        exact = self._same_container or self._is_pcm
-        by_start = not exact or _no_length(starts, ends) or _no_length(copy_starts, copy_ends)
-        last_s, copy_last_s = (starts.max(), copy_starts.max()) if by_start else (ends.max(), copy_ends.max())
+        last_s, copy_last_s = self._last_times()
         late_s, longer_s = copy_first_s - first_s, copy_last_s - last_s
         if min(abs(late_s), abs(longer_s)) > self._tolerance_s and abs(late_s - longer_s) < _PACKET_S:
             yield f"is {_late(longer_s)} from its first to its last packet"
@@ -158,6 +154,16 @@ class _Pair:
             yield f"begins {_late(late_s)}: {_both(copy_first_s, first_s, late_s)}"
         if abs(longer_s) > self._tolerance_s:
             yield f"ends {_late(longer_s)}: {_both(copy_last_s, last_s, longer_s)}"
+
+    def _last_times(self) -> tuple[float, float]:
+        """Return the end of the last packet of the track and of the copy, or its start where lengths do not compare."""
+        starts, ends = self.before
+        copy_starts, copy_ends = self.after
+        # Containers differ in the length that they give to the last packet, and some store none.
+        exact = self._same_container or self._is_pcm
+        if not exact or _no_length(starts, ends) or _no_length(copy_starts, copy_ends):
+            return starts.max(), copy_starts.max()
+        return ends.max(), copy_ends.max()
 
     def _gaps(self) -> Iterator[str]:
         """Compare the times between the first and the last packet."""
@@ -182,20 +188,28 @@ class _Pair:
     def _packets(self, *, count_told: bool) -> Iterator[str]:
         """Compare the number of packets, and in the same kind of container their content."""
         track, copy = self.track, self.copy
-        if copy.payload == track.payload or (self._is_pcm and not self._same_container):
+        if copy.payload == track.payload:
+            return
+        if self._is_pcm:
+            yield from self._pcm_payload(count_told=count_told)
             return
         unit = "cues" if track.kind == "subtitle" else "packets"
-        if self._is_pcm:
-            if copy.payload[0] == track.payload[0]:
-                yield "is not the source's bit for bit"
-            elif not count_told:
-                yield f"has {copy.payload[0]:,} bytes of sound, the source has {track.payload[0]:,}"
-        elif copy.num_packets != track.num_packets:
+        if copy.num_packets != track.num_packets:
             if not count_told:
                 yield f"has {copy.num_packets:,} {unit}, the source has {track.num_packets:,}{self._first_other()}"
         elif self._same_container:
             other = copy.checksums != track.checksums
             yield f"is not the source's bit for bit: {int(other.sum()):,} of {len(other):,} {unit}{self._first_other()}"
+
+    def _pcm_payload(self, *, count_told: bool) -> Iterator[str]:
+        """Compare the bytes of PCM sound, whose packets do not count, in the same kind of container."""
+        size, copy_size = self.track.payload[0], self.copy.payload[0]
+        if not self._same_container:
+            return
+        if copy_size == size:
+            yield "is not the source's bit for bit"
+        elif not count_told:
+            yield f"has {copy_size:,} bytes of sound, the source has {size:,}"
 
     def _first_other(self) -> str:
         """Name the place of the first packet that is not the source's."""
@@ -220,8 +234,12 @@ class _Pair:
         both = {self.source.container, self.output.container} <= _KEEPS_LANGUAGE
         if (self._same_container or both) and copy.language != track.language:
             yield f"has the language {copy.language or 'und'}, the source has {track.language or 'und'}"
-        if not self._same_container:
-            return
+        if self._same_container:
+            yield from self._title_and_flags()
+
+    def _title_and_flags(self) -> Iterator[str]:
+        """Compare title and disposition."""
+        track, copy = self.track, self.copy
         if copy.title != track.title:
             yield f"has the title {copy.title or 'none'}, the source has {track.title or 'none'}"
         if copy.dispositions != track.dispositions:

@@ -79,7 +79,7 @@ def find_masks(clip: OpenClip) -> ClipMasks:
 
 
 def nothing_reason(job: Job, notes: Notes) -> str:
-    """Say what was looked for in how many frames, for a clip whose masks are empty."""
+    """Say why the masks of a clip are empty: the classes or sources searched, and the number of frames."""
     frames = f"{notes.frames:,} frames"
     if notes.selected:
         return f"all masked pixels are protected, in {frames}"

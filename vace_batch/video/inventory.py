@@ -113,22 +113,28 @@ def take_inventory(path: str) -> Inventory:
     with open_source(path) as container:
         main = video_stream(container, path)
         readings = _readings(container)
-        streams = [reading.stream for reading in readings if reading.kind != "attachment"]
-        by_index = {reading.stream.index: reading for reading in readings}
-        side_data: dict[str, bytes] | None = None
-        for packet in demux(container, path, *streams):
-            if side_data is None and packet.stream_index == main.index:
-                side_data = _side_data(packet)
-            if packet.size:
-                by_index[packet.stream_index].add(packet)
+        side_data = _read_packets(container, path, readings, main.index)
         tracks = [reading.track() for reading in readings]
         return Inventory(
             pictures=next(track for track in tracks if track.index == main.index),
             others=tuple(track for track in tracks if track.index != main.index),
             chapters=_chapters(container),
             timecode=_timecode(container),
-            side_data=side_data or {},
+            side_data=side_data,
         )
+
+
+def _read_packets(container: InputContainer, path: str, readings: list[_Reading], main: int) -> dict[str, bytes]:
+    """Add each packet to its track's reading; return the side data of the first frame of stream `main`."""
+    streams = [reading.stream for reading in readings if reading.kind != "attachment"]
+    by_index = {reading.stream.index: reading for reading in readings}
+    side_data: dict[str, bytes] | None = None
+    for packet in demux(container, path, *streams):
+        if side_data is None and packet.stream_index == main:
+            side_data = _side_data(packet)
+        if packet.size:
+            by_index[packet.stream_index].add(packet)
+    return side_data or {}
 
 
 def colour_names(info: VideoInfo) -> dict[str, str | None]:
@@ -186,15 +192,8 @@ class _Reading:
 
     def track(self) -> Track:
         """Describe the track, after its last packet; decodes the last packets of sound."""
-        first = len(self.checksums) - len(self.last)
-        for number, packet in enumerate(self.last, start=first):
-            if number not in self.decoded:
-                self._decode(packet, number)
+        self._decode_last()
         labels = {key.lower(): value for key, value in self.stream.metadata.items()}
-        payload = (self.size, self.checksum)
-        if isinstance(self.stream, AttachmentStream):
-            content = bytes(self.stream.data or b"")
-            payload = (len(content), zlib.crc32(content))
         starts, ends, shown = np.array(self.starts), np.array(self.ends), np.array(self.shown, np.bool_)
         if self.kind == "picture":
             order = np.argsort(starts, kind="stable")
@@ -213,10 +212,24 @@ class _Reading:
             ends_s=ends,
             shown=shown,
             checksums=np.array(self.checksums, np.uint32),
-            payload=payload,
+            payload=self._payload(),
             decoded=self.decoded,
             remade=self.kind == "data" and "timecode" in self.stream.metadata,
         )
+
+    def _decode_last(self) -> None:
+        """Decode the last packets of sound that were not among the samples."""
+        first = len(self.checksums) - len(self.last)
+        for number, packet in enumerate(self.last, start=first):
+            if number not in self.decoded:
+                self._decode(packet, number)
+
+    def _payload(self) -> tuple[int, int]:
+        """Return the size in bytes and the CRC-32 of all packets, or of an attachment's content."""
+        if isinstance(self.stream, AttachmentStream):
+            content = bytes(self.stream.data or b"")
+            return len(content), zlib.crc32(content)
+        return self.size, self.checksum
 
     def _time(self, packet: Packet[Stream]) -> None:
         base = packet.time_base or self.stream.time_base
