@@ -101,20 +101,24 @@ def open_batch(manifest: Manifest, out: str, options: Options, *, verify: bool =
         write_plan(out, with_rows(), run)
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error}") from error
-    try:
-        lost = reopen_lost(out, planned, whole=verify)
-    except OSError as error:
-        raise ClusterError(f"{out}: finished videos cannot be checked: {error}") from error
-    if lost:
-        pairs = zip(works, planned, strict=True)
-        works = tuple(
-            replace(work, problem=lost[job.clip_key]) if job.clip_key in lost else work for work, job in pairs
-        )
+    works = _with_lost_reopened(out, works, planned, verify=verify)
     if options.quality.enabled:
         _measure_again(out, planned)
     finished = _finished(Ledger(out), options)
     unkept = _unkept(works, out) & finished if options.keep_masks else frozenset()
     return Batch(out=out, options=options, works=works, planned=tuple(planned), finished=finished, unkept=unkept)
+
+
+def _with_lost_reopened(
+    out: str, works: tuple[ClipWork, ...], planned: list[PlannedJob], *, verify: bool
+) -> tuple[ClipWork, ...]:
+    """Make lost clips unfinished, and return the works with the problems of the lost clips."""
+    try:
+        lost = reopen_lost(out, planned, whole=verify)
+    except OSError as error:
+        raise ClusterError(f"{out}: finished videos cannot be checked: {error}") from error
+    pairs = zip(works, planned, strict=True)
+    return tuple(replace(work, problem=lost[job.clip_key]) if job.clip_key in lost else work for work, job in pairs)
 
 
 def _unkept(works: Iterable[ClipWork], out: str) -> frozenset[str]:
