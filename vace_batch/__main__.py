@@ -20,6 +20,7 @@ EXIT_LOST, EXIT_INTERRUPTED = 4, 130
 
 WITH_RAY = ("run", "retry", "demo", "train")
 _PR_SET_PDEATHSIG = 1
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _CONTINUES = "; the same command continues the run"
 
 
@@ -52,28 +53,13 @@ def _supervise() -> None:
     The child tells its exit code through a pipe; a child that ends without doing so was ended by Ray or killed.
     The child has a process group of its own, so that Ctrl-C reaches it once, through this process.
     """
-    passed_on = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     parent = os.getpid()
     ended, end = os.pipe()
-    signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
     child = os.fork()
     if child == 0:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(EXIT_INTERRUPTED)
-        os.setpgid(0, 0)
         os.close(ended)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
-        code = 1
-        try:
-            _run_command()
-            code = 0
-        except SystemExit as ending:
-            code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
-            raise
-        finally:
-            sys.stdout.flush()
-            os.write(end, bytes([code]))
+        _run_child(parent, end)
         return
     os.close(end)
 
@@ -81,21 +67,42 @@ def _supervise() -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signum)
 
-    for number in passed_on:
+    for number in _PASSED_ON:
         signal.signal(number, pass_on)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
     _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    told = _byte_of(ended)
-    if told is None and code == 1:
-        sys.stderr.write(f"error: Ray, whose raylet or head is gone, ended the run{_CONTINUES}\n")
-        code = EXIT_LOST
-    elif told is None and code < 0:
-        sys.stderr.write(f"error: signal {-code} killed the run{_CONTINUES}\n")
-    elif told is not None:
-        code = told  # also where Ray aborts the process at its very end
+    code = _exit_code(os.waitstatus_to_exitcode(status), _byte_of(ended))
     sys.stderr.flush()
     os._exit(code if code >= 0 else 128 - code)
+
+
+def _run_child(parent: int, end: int) -> None:
+    """Run the command in the child process of `parent`, and write its exit code to the pipe `end`."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(EXIT_INTERRUPTED)
+    os.setpgid(0, 0)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
+    code = 1
+    try:
+        _run_command()
+        code = 0
+    except SystemExit as ending:
+        code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+        raise
+    finally:
+        sys.stdout.flush()
+        os.write(end, bytes([code]))
+
+
+def _exit_code(code: int, told: int | None) -> int:
+    """Return the run's exit code: the code the child told, else its status; report a child that was ended."""
+    if told is None and code == 1:
+        sys.stderr.write(f"error: Ray, whose raylet or head is gone, ended the run{_CONTINUES}\n")
+        return EXIT_LOST
+    if told is None and code < 0:
+        sys.stderr.write(f"error: signal {-code} killed the run{_CONTINUES}\n")
+    return code if told is None else told  # `told` also where Ray aborts the process at its very end
 
 
 def _byte_of(descriptor: int) -> int | None:
