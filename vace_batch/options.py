@@ -117,6 +117,9 @@ class QualitySettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = Field(True, description="Measure finished clips.")
+    untouched: Literal["off", "psnr", "vmaf"] = Field(
+        "off", description="Compare the untouched picture of output and source, too: by PSNR, or by PSNR and VMAF."
+    )
     residual: Threshold = Field(
         Threshold(review=0.2, fail=0.6), description="Share of the object that is left, by area and opacity."
     )

@@ -22,7 +22,7 @@ SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 
 def parse_quality(given: Sequence[str]) -> QualitySettings:
-    """Parse thresholds, each as `CHECK=REVIEW[:FAIL]`, or `off`.
+    """Parse thresholds, each as `CHECK=REVIEW[:FAIL]`, `untouched=psnr` or `untouched=vmaf`, or `off`.
 
     Raises:
         UsageError: a check is unknown or a value out of range.
@@ -31,14 +31,16 @@ def parse_quality(given: Sequence[str]) -> QualitySettings:
     for text in given:
         name, _, values = text.partition("=")
         review, _, fail = values.partition(":")
-        settings |= {"enabled": False} if text == "off" else {name: {"review": review, "fail": fail or None}}
+        if text == "off":
+            settings["enabled"] = False
+        else:
+            settings[name] = values if name == "untouched" else {"review": review, "fail": fail or None}
     try:
         return QualitySettings.model_validate(settings)
     except ValidationError as error:
-        names = ", ".join(name for name in QualitySettings.model_fields if name != "enabled")
-        raise UsageError(
-            f"--quality: expected off or CHECK=REVIEW[:FAIL] with CHECK of {names}; {_faults(error)}"
-        ) from None
+        names = ", ".join(name for name in QualitySettings.model_fields if name not in ("enabled", "untouched"))
+        expected = f"off, untouched=psnr, untouched=vmaf, or CHECK=REVIEW[:FAIL] with CHECK of {names}"
+        raise UsageError(f"--quality: expected {expected}; {_faults(error)}") from None
 
 
 def parse_roots(given: Sequence[str]) -> tuple[str, ...]:

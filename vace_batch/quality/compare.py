@@ -108,6 +108,12 @@ class Comparison:
         pair = next(self.pairs(range(index, index + 1)))
         return pair.source_rgb(), pair.output_rgb(), self.masks(index, index + 1)[index]
 
+    def touched_bits(self, index: int) -> Bits:
+        """Mark the pixels of a source's frame (H, W) that may differ in the output, with the margin of an edge."""
+        span = index, index + 1
+        masks = (read(*span).get(index) for read in (self.masks, *self.touched))
+        return self._allowed([mask for mask in masks if mask is not None])
+
     def _source_frames(self, span: range) -> Iterator[Frame | None]:
         """Read the source's frame for each frame of the span; None where the source has none."""
         start = self._source_index(span.start)
@@ -147,12 +153,16 @@ class Comparison:
 
     def _change(self, source: Frame, output: Frame, touched: Sequence[FrameMask]) -> float:
         """Measure the largest change of brightness outside the masks, in levels."""
+        shown = output.gray()[self.canvas.source.slices]
+        return measures.block_change(source.gray(), shown, self._allowed(touched))
+
+    def _allowed(self, touched: Sequence[FrameMask]) -> Bits:
+        """Mark the pixels of the source's place in which a change is allowed."""
         place = self.canvas.source
         allowed = np.zeros((place.height, place.width), np.bool_)
         for mask in touched:
             allowed |= mask.within(place)
-        shown = output.gray()[place.slices]
-        return measures.block_change(source.gray(), shown, _widened(allowed, self.feather_px + _MARGIN_PX))
+        return _widened(allowed, self.feather_px + _MARGIN_PX)
 
 
 def compared_spans(masked: Iterable[int], num_frames: int) -> Iterator[range]:

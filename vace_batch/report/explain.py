@@ -21,10 +21,10 @@ _PLAN = ("num_frames", "masked_frames", "recovered_share", "notes")
 
 
 class CheckValue(TypedDict):
-    """The measured value of a check beside its thresholds."""
+    """The measured value of a check beside its thresholds; a value that is no check has none."""
 
     value: float
-    review: float
+    review: float | None
     fail: float | None
 
 
@@ -92,6 +92,9 @@ def _quality(record: QualityRecord | None, out: str) -> dict[str, CheckValue] | 
                 "review": threshold.review,
                 "fail": threshold.fail,
             }
+    for name, value in record["metrics"].items():
+        if "untouched" in name:
+            quality[name] = {"value": value, "review": None, "fail": None}
     return quality
 
 
@@ -141,7 +144,8 @@ def _verdict_lines(row: JobRow, quality: Mapping[str, CheckValue]) -> Iterator[s
     yield from (f"          {reason}" for reason in row["reasons"])
     for name, check in quality.items():
         fail = "" if check["fail"] is None else f", fail from {check['fail']:g}"
-        yield f"check     {name} {check['value']:g} (review from {check['review']:g}{fail})"
+        thresholds = "" if check["review"] is None else f" (review from {check['review']:g}{fail})"
+        yield f"check     {name} {check['value']:g}{thresholds}"
     if row["attempts"] is None:
         return
     record = json.loads(row["attempts"])

@@ -26,6 +26,7 @@ from vace_batch.quality.container import Contract, container_faults
 from vace_batch.quality.leftovers import detect_leftovers
 from vace_batch.quality.meter import Meter
 from vace_batch.quality.missed import count_missed
+from vace_batch.quality.untouched import measure_untouched
 from vace_batch.quality.verdict import checks_of
 from vace_batch.redact import redact
 from vace_batch.steps.clip import MADE_AGAIN, ClipWork
@@ -105,6 +106,8 @@ def _measured(work: ClipWork, plan: ClipPlan, models: MaskModels, ledger: Ledger
             if work.job.task == "removal":
                 asked = _asked(work.job, comparison, info)
                 metrics |= count_missed(comparison, masked, asked, tuple(_cuts(plan)))
+            if work.options.quality.untouched != "off":
+                metrics |= measure_untouched(comparison, vmaf=work.options.quality.untouched == "vmaf")
             if work.job.targets:
                 metrics |= detect_leftovers(work.job, comparison, masked, models)
     body: QualityRecord = {**_blank(work), "metrics": metrics, "broken": broken, "doubts": list(plan.doubts)}
