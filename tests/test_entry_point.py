@@ -68,3 +68,34 @@ def test_the_run_dies_with_its_supervisor() -> None:
         process.kill()
         assert process.stdout.read() == ""  # ends with the run, which holds the other end
         assert time.monotonic() - begin < 10
+
+
+SWALLOWS = """
+import os, signal, sys, time
+sys.argv = ["vace-batch", "validate", "m.parquet"]
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "vace_batch.cli.app":
+            try:
+                os.kill(os.getpid(), getattr(signal, os.environ["SIGNAL"]))
+                time.sleep(1)
+            except BaseException:
+                pass
+
+sys.meta_path.insert(0, Finder())
+from vace_batch.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_an_import_that_swallows_exceptions_swallows_no_signal(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWS],
+        env={**os.environ, "SIGNAL": name},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "")

@@ -26,7 +26,8 @@ _CONTINUES = "; the same command continues the run"
 
 def main() -> None:
     """Run the command line. SIGTERM and Ctrl-C end it with exit code 130 from the first moment on."""
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, _end_now)
+    signal.signal(signal.SIGINT, _end_now)
     if sys.platform == "linux" and sys.argv[1:2] and sys.argv[1] in WITH_RAY:
         _supervise()
     else:
@@ -38,9 +39,16 @@ def _run_command() -> None:
         with quick_imports():
             from vace_batch.cli.app import main as run_command
 
+        signal.signal(signal.SIGTERM, _end)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         run_command()
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _end_now(signum: int, frame: FrameType | None) -> None:
+    """End the process while modules are imported, where some code swallows every exception."""
+    os._exit(EXIT_INTERRUPTED)
 
 
 def _end(signum: int, frame: FrameType | None) -> None:
