@@ -15,9 +15,12 @@ import pytest
 
 from tests.support.fills import NUM_FRAMES, SIZE, pictures
 from vace_batch.geometry import Box
+from vace_batch.ledger.verdicts import with_verdict
+from vace_batch.options import Options, QualitySettings, Threshold
 from vace_batch.quality import untouched
 from vace_batch.quality.compare import Comparison
 from vace_batch.quality.untouched import find_program, measure_untouched
+from vace_batch.steps.select_best import attempts_key
 from vace_batch.video.canvas_frames import Canvas
 from vace_batch.video.reader import packet_times
 from vace_batch.video.writer import write_clip
@@ -103,3 +106,21 @@ def test_the_real_program_scores_noise_below_an_equal_picture(tmp_path: Path) ->
     equal = measure_untouched(comparison(tmp_path, painted), vmaf=True)
     noise = measure_untouched(comparison(tmp_path, noisy), vmaf=True)
     assert equal["vmaf_untouched"] > 97 > noise["vmaf_untouched"] > 20
+
+
+def test_the_option_changes_neither_attempts_nor_thresholds() -> None:
+    plain, asked = Options(), Options(quality=QualitySettings(untouched="vmaf"))
+    assert attempts_key("clip-1", plain) == attempts_key("clip-1", asked)
+    record: Any = {"metrics": {"vmaf_untouched": 50.0}, "checks": ["gray"], "broken": []}
+    assert with_verdict(record, plain.quality)["thresholds"] == with_verdict(record, asked.quality)["thresholds"]
+    assert with_verdict(record, asked.quality)["verdict"] == "pass"
+    other = Options(quality=QualitySettings(gray=Threshold(review=0.5)))
+    assert attempts_key("clip-1", plain) != attempts_key("clip-1", other)
+
+
+def test_short_clips_count_each_frame_once_and_large_pictures_their_middle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(untouched, "MOST_PX", 64)
+    frames = list(untouched._frames(comparison(tmp_path, painted)))
+    assert len(frames) == NUM_FRAMES and {image.shape for each in frames for image in each} == {(64, 64)}

@@ -172,7 +172,7 @@ class QualityRecord(Stamp, total=False):
     checks: list[str]
     """The checks that apply to the job's task."""
     metrics: dict[str, float]
-    """The measured values, by check; higher is worse."""
+    """The measured values by check, where higher is worse; those of the untouched picture if asked for."""
     broken: list[str]
     """Faults of the file itself: frames, size, times, tracks."""
     doubts: list[str]

@@ -176,4 +176,4 @@ def _read(out: str, settings: QualitySettings, *, whole: bool, compact: bool) ->
 
 
 def _thresholds(settings: QualitySettings) -> str:
-    return storage.digest(settings.model_dump_json())
+    return storage.digest(settings.model_dump_json(exclude={"untouched"}))

@@ -29,6 +29,9 @@ RUNS = 4
 
 RUN_FRAMES = 12
 
+MOST_PX = 1920
+"""Side of the middle part of a larger picture that is compared."""
+
 _MOST_DB = 99.0
 _TIME_LIMIT_S = 300
 _LOG = log.get_logger(__name__)
@@ -66,10 +69,20 @@ def _frames(comparison: Comparison) -> Iterator[tuple[GrayImage, GrayImage, npt.
     """Read the frames of some runs: brightness of source and output, and the untouched pixels, (H, W) each."""
     place = comparison.canvas.source
     last = max(0, comparison.num_frames - RUN_FRAMES)
-    for start in dict.fromkeys(np.linspace(0, last, RUNS).astype(int).tolist()):
-        for pair in comparison.pairs(range(start, min(start + RUN_FRAMES, comparison.num_frames))):
+    stop = 0
+    for start in np.linspace(0, last, RUNS).astype(int).tolist():
+        run = range(max(start, stop), min(start + RUN_FRAMES, comparison.num_frames))
+        stop = run.stop
+        for pair in comparison.pairs(run):
             if pair.source is not None:
-                yield pair.source.gray(), pair.output.gray()[place.slices], ~comparison.touched_bits(pair.index)
+                kept = ~comparison.touched_bits(pair.index)
+                yield _bounded(pair.source.gray()), _bounded(pair.output.gray()[place.slices]), _bounded(kept)
+
+
+def _bounded(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Take the middle of a picture of more than MOST_PX a side: the frames of a large picture fill a disk."""
+    rows, columns = (max(0, side - MOST_PX) // 2 for side in image.shape[:2])
+    return image[rows : rows + MOST_PX, columns : columns + MOST_PX]
 
 
 def find_program() -> str | None:

@@ -19,7 +19,8 @@ from vace_batch.storage import files as storage
 
 def attempts_key(clip_key: str, options: Options) -> str:
     """Make the ledger key of a clip's finished attempts, which depends on the options of attempts and quality."""
-    return make_key("attempts", clip_key, options.attempts.model_dump(), options.quality.model_dump())
+    thresholds = options.quality.model_dump(exclude={"untouched"})
+    return make_key("attempts", clip_key, options.attempts.model_dump(), thresholds)
 
 
 def attempt_name(clip: ClipWork | PlannedJob, remedy: str) -> str:
