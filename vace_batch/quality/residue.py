@@ -304,8 +304,8 @@ class ResidueMeter:
 
     def add(self, index: int, box: Box, source: FloatImage, output: FloatImage, mask: Bits) -> None:
         """Measure a masked frame: crops of one size, the mask's bits, and the crops' place `box` in the frame."""
-        same = self._before is not None and self._before[0] == box and np.array_equal(self._before[1], mask)
-        self._before = box, mask
+        before, self._before = self._before, (box, mask)
+        follows = before is not None and not (before[0] == box and np.array_equal(before[1], mask))
         residue = measure_residue(source, output, mask)
         if residue is None:
             return
@@ -313,9 +313,10 @@ class ResidueMeter:
         shown = residue.equal + residue.opacity * residue.replaced
         sure = residue.surely_left
         # A mask that follows something shows where an object is; a mask that stands still may wait for the object.
-        if is_equal and not same and len(self._frames) and shows_something(source, mask):
+        if is_equal and follows and shows_something(source, mask):
             shown, sure = residue.area, 1.0
-        self._quarters += residue.quarters
+        if follows:  # a mask that stands still covers a part of the background all the time
+            self._quarters += residue.quarters
         self._frames.append(index)
         self._values.extend((shown, residue.area, sure, is_equal))
 
