@@ -178,7 +178,7 @@ def runs_of(deployment: str) -> list[dict[str, Any]]:
 
 
 def test_a_schedule_fires_a_run_is_cancelled_and_the_next_one_goes_on(set_up: SetUp, tmp_path: Path) -> None:
-    names = ["a", "b", "c"]
+    names = ["a", "b", "c", "d", "e", "f"]  # enough that a cancellation, which takes some seconds, cuts the run off
     for number, name in enumerate(names):
         clip(tmp_path / f"{name}.mp4", 40 + 30 * number, num_frames=40)
     path, out = manifest(tmp_path, names, background="off"), tmp_path / "out"
