@@ -92,8 +92,10 @@ class EngineSettings(BaseModel):
     vae_latents: int = Field(1, ge=1, le=21, description="Latent frames in one VAE call; more need more memory.")
 
     def pixel_fields(self) -> dict[str, Any]:
-        """Fields that change pixels and are not at their defaults; with `deterministic` also those that change rounding
-        alone."""
+        """Select the settings that change pixels and are not at their defaults.
+
+        With `deterministic`, the settings that change rounding alone are selected, too.
+        """
         names = {"dtype", "storage", "attention"}
         if self.deterministic:
             names |= {"deterministic", "devices", "vae_pixels", "vae_latents"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -81,7 +81,7 @@ class Comparison:
                     masks, allowed = self.masks(*chunk), [read(*chunk) for read in self.touched]
                 touched = [each[index] for each in (masks, *allowed) if index in each]
                 if index in masks:
-                    view = self._crop_pair(pair, masks[index], VIEW_PX) if meter.wants_view else None
+                    view = self._view(pair, masks[index]) if meter.wants_view else None
                     meter.add(self._crop_pair(pair, masks[index], RING_PX), view)
                 if pair.source is not None:
                     meter.add_outside(self._change(pair.source, pair.output, touched))
@@ -141,15 +141,16 @@ class Comparison:
             source=source.rgb(source_box) if source is not None and shown else None,
             output=output.rgb(box),
             mask=mask.within(box),
-            generated=self._generated(mask.index, box),
         )
 
-    def _generated(self, index: int, box: Box) -> Bits | None:
-        """Return the generated pixels of a frame's box; None where they are not known."""
+    def _view(self, pair: FramePair, mask: FrameMask) -> CropPair:
+        """Crop a masked frame to wide surroundings, with the generated pixels where they are known."""
+        view = self._crop_pair(pair, mask, VIEW_PX)
         if self.generated is None:
-            return None
-        hole = self.generated(index, index + 1).get(index)
-        return np.zeros((box.height, box.width), np.bool_) if hole is None else hole.within(box)
+            return view
+        hole = self.generated(mask.index, mask.index + 1).get(mask.index)
+        generated = np.zeros_like(view.mask) if hole is None else hole.within(view.box)
+        return replace(view, generated=generated)
 
     def _change(self, source: Frame, output: Frame, touched: Sequence[FrameMask]) -> float:
         """Measure the largest change of brightness outside the masks, in levels."""

@@ -116,7 +116,8 @@ def measure_residue(source: FloatImage, output: FloatImage, mask: Bits) -> Resid
     if ring.sum() < LEAST_PX or area < LEAST_PX:
         return None
     changed = mask & ~_equal(source, output, ring)
-    unlike = unlike_surroundings(source, mask)
+    features = _features(source)
+    unlike = _unlike_surroundings(features, mask)
     equal = unlike & ~changed
     left = equal & _grown(equal & ~_grown(changed, _REACH_PX), _REACH_PX)
     where, replaced = _replaced(unlike, changed, area)
@@ -128,7 +129,7 @@ def measure_residue(source: FloatImage, output: FloatImage, mask: Bits) -> Resid
         replaced=numbers[1],
         opacity=opacity,
         error=error,
-        moved=_moved(source, output, changed, mask, unlike),
+        moved=_moved(_sampled(features, unlike), output, changed, mask),
         changed=float(changed.sum()) / area,
         quarters=quarters,
         area=max(sum(numbers), _LEAST_SHARE * area),
@@ -173,8 +174,14 @@ def _largest(difference: FloatImage) -> FloatImage:
 
 def unlike_surroundings(source: FloatImage, mask: Bits) -> Bits:
     """Mark the masked pixels whose colours and texture the mask's surroundings do not have; see `_Surroundings`."""
-    surroundings = _surroundings(source, mask)
-    return np.zeros_like(mask) if surroundings is None else surroundings.unlike(_features(source), mask)
+    return _unlike_surroundings(_features(source), mask)
+
+
+def _unlike_surroundings(features: FloatImage, mask: Bits, times: float = 1.0, where: Bits | None = None) -> Bits:
+    """Mark the pixels `where`, by default the masked ones, whose features (H, W, F) the surroundings do not have."""
+    surroundings = _sampled(features, ~_grown(mask, 3))
+    where = mask if where is None else where
+    return np.zeros_like(mask) if surroundings is None else surroundings.unlike(features, where, times)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -198,12 +205,8 @@ class _Surroundings:
         return np.asarray(mask & (cv2.morphologyEx(whole, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0), np.bool_)
 
 
-def _surroundings(image: FloatImage, mask: Bits) -> _Surroundings | None:
-    """Sample the pixels outside a mask with a margin; None with too few of them."""
-    return _sampled(_features(image), ~_grown(mask, 3))
-
-
 def _sampled(features: FloatImage, where: Bits) -> _Surroundings | None:
+    """Sample the pixels `where`; None with too few of them."""
     rows, columns = np.nonzero(where)
     if len(rows) < 2 * LEAST_PX:
         return None
@@ -213,17 +216,15 @@ def _sampled(features: FloatImage, where: Bits) -> _Surroundings | None:
     return _Surroundings(tree=tree, limit=_limit(tree, rows, columns))
 
 
-def _moved(source: FloatImage, output: FloatImage, changed: Bits, mask: Bits, unlike: Bits) -> float:
+def _moved(of_object: _Surroundings | None, output: FloatImage, changed: Bits, mask: Bits) -> float:
     """Count the changed pixels of the output that look like the source's object, wherever in the mask they are.
 
     A fill that was taken from frames in which the object stood a little beside shows the object, but not in its place.
     """
-    ring = _surroundings(output, mask)
-    of_object = _sampled(_features(source), unlike)
-    if ring is None or of_object is None:
+    if of_object is None or not changed.any():
         return 0.0
     features = _features(output)
-    foreign = ring.unlike(features, changed, _CLEARLY)
+    foreign = _unlike_surroundings(features, mask, _CLEARLY, changed)
     return float((foreign & ~of_object.unlike(features, changed)).sum())
 
 

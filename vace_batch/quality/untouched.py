@@ -1,4 +1,4 @@
-"""Compare what a job was not to touch in source and output: PSNR, and VMAF by an ffmpeg that has it.
+"""Measure PSNR and VMAF of the untouched picture: the pixels of the output outside all masks, beside the source's.
 
 The touched pixels of the output are replaced by the source's, so both numbers tell of the rest alone: of the encoder.
 VMAF is Netflix's perceptual score, 0..100 (https://github.com/Netflix/vmaf), here of brightness. Its program is an
